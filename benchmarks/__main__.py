@@ -33,18 +33,32 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     names = ", ".join(work.name for work in WORKS)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=f"Works: {names}.")
-    parser.add_argument("--quick", action="store_true", help="one short round each: does it run at all")
-    parser.add_argument("--only", action="append", default=[], metavar="WORK", help="may be given several times")
-    parser.add_argument("--json", type=Path, default=RESULTS / "latest.json", metavar="FILE", help="the record")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, epilog=f"Works: {names}."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round each: does it run at all"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="WORK", help="may be given several times"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=RESULTS / "latest.json", metavar="FILE", help="the record"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="quiet ones; the lowest counts")
     parser.add_argument("--seconds", type=float, default=3, help="length of a round")
     parser.add_argument("--workers", type=int, default=1, help="of the gateway")
     parser.add_argument("--upstream-processes", type=int, default=1)
     parser.add_argument("--no-peers", action="store_true", help="without nginx and LiteLLM")
     parser.add_argument("--project", type=Path, default=ROOT, help="another checkout to measure")
-    parser.add_argument("--profile", metavar="WORK", help="where the time goes under this work, instead of the table")
-    parser.add_argument("--check", action="store_true", help="fail if a budget is exceeded, or nothing was quiet")
+    parser.add_argument(
+        "--profile",
+        metavar="WORK",
+        help="where the time goes under this work, instead of the table",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="fail if a budget is exceeded, or nothing was quiet"
+    )
     options = parser.parse_args(arguments)
     if options.quick:
         options.rounds, options.seconds = 1, 0.6
@@ -70,7 +84,9 @@ def taking_part(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
     cores = share_cores(options.workers)
     app = APP if options.profile else "wsgi:app"
     with contextlib.ExitStack() as stack:
-        upstream = stack.enter_context(running_upstream(folder, cores.tools, options.upstream_processes))
+        upstream = stack.enter_context(
+            running_upstream(folder, cores.tools, options.upstream_processes)
+        )
         project = options.project.resolve()
 
         def start(behind: GatewayName) -> Server:
@@ -78,7 +94,13 @@ def taking_part(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
             workers = MORE_WORKERS if behind == "workers" else options.workers
             return stack.enter_context(
                 running_gateway(
-                    folder, cores.server, upstream, project=project, behind=behind, workers=workers, app=app
+                    folder,
+                    cores.server,
+                    upstream,
+                    project=project,
+                    behind=behind,
+                    workers=workers,
+                    app=app,
                 )
             )
 
@@ -105,12 +127,16 @@ def measure(bench: Bench, works: list[Work], options: argparse.Namespace) -> int
     if not bench.cores.are_apart:
         print("One core for everything: the figures are not comparable.", file=sys.stderr)
     machine = describe_machine()
-    kept = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    kept = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(options).items()
+    }
     rows: list[Row] = []
     for work in works:
         print(f"{work.name} ...", file=sys.stderr, flush=True)
         rows.append(Row(work, do_work(bench, work)))
-        write_record(options.json, as_record(rows, machine, kept))  # after each: a long run may be interrupted
+        # After each: a long run may be interrupted.
+        write_record(options.json, as_record(rows, machine, kept))
     print(render_table(rows))
     print(f"\nAll figures: {options.json}")
     is_over = options.check and any(row.verdict in ("OVER", "noisy") for row in rows)
@@ -132,8 +158,15 @@ def main() -> int:
     except KeyError as error:
         sys.exit(error.args[0])
     raise_file_limit()
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, taking_part(options, Path(name)) as bench:
-        return profile(bench, works[0], options.json.parent) if options.profile else measure(bench, works, options)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as name,
+        taking_part(options, Path(name)) as bench,
+    ):
+        return (
+            profile(bench, works[0], options.json.parent)
+            if options.profile
+            else measure(bench, works, options)
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""How many calls of functions a request takes in the gateway, compared with the figures in `calls.json`.
+"""How many calls of functions a request takes in the gateway, compared with the
+figures in `calls.json`.
 
     python -m benchmarks.calls            # the figures now, beside the stored ones
     python -m benchmarks.calls --write    # store those of now
 
-Unlike CPU time the number is the same on every machine, so a test can hold it. It depends on the version of Python and
-on those of the packages. It says nothing about what a call costs.
+Unlike CPU time the number is the same on every machine, so a test can hold it. It depends on the
+version of Python and on those of the packages. It says nothing about what a call costs.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ STORED = ROOT / "benchmarks" / "calls.json"
 TOLERANCE = 0.05
 #: Python, and therefore its standard library, that the stored figures are of.
 PYTHON = "3.11"
-#: The tokens of the stream come in one piece: how many the network delivers at a time would change the number.
-COUNTED: Mapping[str, Request] = {"single": SINGLE, "stream": openai_chat(128, stream=True, model="bench:0ms-x1000")}
+#: The tokens of the stream come in one piece: how many the network delivers at a time
+#: would change the number.
+COUNTED: Mapping[str, Request] = {
+    "single": SINGLE,
+    "stream": openai_chat(128, stream=True, model="bench:0ms-x1000"),
+}
 APP, PATH = "benchmarks.counted_wsgi:app", "/_calls"
 #: Requests that fill pools and caches, and those that are counted.
 WARM_UP, REQUESTS = 5, 41
@@ -41,14 +46,19 @@ def count_calls() -> dict[str, int]:
     with tempfile.TemporaryDirectory(prefix="calls-") as name, contextlib.ExitStack() as stack:
         folder, cores = Path(name), frozenset(os.sched_getaffinity(0))
         upstream = stack.enter_context(running_upstream(folder, cores))
-        gateway = stack.enter_context(running_gateway(folder, cores, upstream, project=ROOT, app=APP))
+        gateway = stack.enter_context(
+            running_gateway(folder, cores, upstream, project=ROOT, app=APP)
+        )
         return {work: count_request(gateway, request) for work, request in COUNTED.items()}
 
 
 def count_request(gateway: Server, request: Request) -> int:
-    """Calls of a request, without those of reading the counter: the median, as timers of the gateway add some."""
+    """Calls of a request, without those of reading the counter: the median, as timers of
+    the gateway add some."""
     headers = dict(line.split(": ", 1) for line in CLIENT_HEADERS)
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)) as connection:
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
+    ) as connection:
 
         def ask(method: str, path: str, body: str = "") -> bytes:
             connection.request(method, path, body, headers)
@@ -76,7 +86,9 @@ def read_stored() -> dict[str, int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.calls", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.calls", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--write", action="store_true", help="store the figures of now")
     options = parser.parse_args()
     if not platform.python_version().startswith(PYTHON + "."):
@@ -84,7 +96,10 @@ def main() -> int:
     counted = count_calls()
     stored = read_stored() if STORED.exists() else counted
     for work, calls in counted.items():
-        print(f"{work:8} {calls:6} calls, stored {stored[work]:6}: {100 * (calls / stored[work] - 1):+.1f} %")
+        print(
+            f"{work:8} {calls:6} calls, stored {stored[work]:6}: "
+            f"{100 * (calls / stored[work] - 1):+.1f} %"
+        )
     if options.write:
         STORED.write_text(json.dumps(counted, indent=2) + "\n", encoding="utf-8")
     return 0

@@ -1,7 +1,8 @@
 """The gateway's WSGI application in a worker that counts its calls, for `benchmarks.calls`.
 
-From the first GET `/_calls` of a connection on, every call of a Python or C function in its greenlet is counted, those
-of the HTTP server too. The answer has the number so far. For benchmarks only: it needs no token.
+From the first GET `/_calls` of a connection on, every call of a Python or C function in its
+greenlet is counted, those of the HTTP server too. The answer has the number so far. For benchmarks
+only: it needs no token.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
     python -m benchmarks.fake_ollama --port 11500 [--tokens 128] [--delay-ms 0] [--processes 1]
 
-Answers are rendered once and kept; a stream is one chunk and one send per token, as Ollama flushes them.
-`options.num_predict` sets the number of tokens, and a model whose tag is a time (`bench:50ms`) sets the pause before
-each of them; `bench:50ms-x4` sends four tokens after each pause, in one piece. Under `/v1` it speaks OpenAI's API,
-where `max_tokens` is that number. `/_stats` tells what was asked (of the process that answers).
+Answers are rendered once and kept; a stream is one chunk and one send per token, as Ollama flushes
+them. `options.num_predict` sets the number of tokens, and a model whose tag is a time
+(`bench:50ms`) sets the pause before each of them; `bench:50ms-x4` sends four tokens after each
+pause, in one piece. Under `/v1` it speaks OpenAI's API, where `max_tokens` is that number.
+`/_stats` tells what was asked (of the process that answers).
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ TIMES = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes out for one request: `pieces` are one send each, with `delay_s` before each of them."""
+    """What goes out for one request: `pieces` are one send each, with
+    `delay_s` before each of them."""
 
     pieces: tuple[bytes, ...]
     delay_s: float = 0.0
@@ -78,13 +80,17 @@ def make_single(value: object, delay_s: float = 0.0) -> Answer:
 
 def make_lines(lines: list[dict[str, Any]], pace: Pace) -> Answer:
     """A stream of Ollama: one chunk per line."""
-    return make_stream(b"application/x-ndjson", [orjson.dumps(line) + b"\n" for line in lines], pace)
+    return make_stream(
+        b"application/x-ndjson", [orjson.dumps(line) + b"\n" for line in lines], pace
+    )
 
 
 def make_stream(content_type: bytes, bodies: list[bytes], pace: Pace) -> Answer:
     """One chunk per body; the headers go out with the first, the end of the whole with the last."""
     chunks = [b"%x\r\n%s\r\n" % (len(body), body) for body in bodies]
-    pieces = [b"".join(chunks[start : start + pace.batch]) for start in range(0, len(chunks), pace.batch)]
+    pieces = [
+        b"".join(chunks[start : start + pace.batch]) for start in range(0, len(chunks), pace.batch)
+    ]
     pieces[0] = HEAD % content_type + b"Transfer-Encoding: chunked\r\n\r\n" + pieces[0]
     pieces[-1] += b"0\r\n\r\n"
     return Answer(tuple(pieces), pace.delay_s)
@@ -106,13 +112,22 @@ def pace_of(model: str, default_s: float) -> Pace:
 def make_completion(
     request: dict[str, Any], script: Script, shape: Shape, words: Sequence[str] | None = None
 ) -> Answer:
-    """The answer of /api/chat and /api/generate, which differ in where the text is (`shape`); `words`: what it says."""
+    """The answer of /api/chat and /api/generate, which differ in where the text is (`shape`);
+    `words`: what it says."""
     model = str(request.get("model"))
-    words = words or [" token"] * int((request.get("options") or {}).get("num_predict") or script.tokens)
+    words = words or [" token"] * int(
+        (request.get("options") or {}).get("num_predict") or script.tokens
+    )
     count = len(words)
     pace = pace_of(model, script.delay_s)
     base = {"model": model, "created_at": CREATED_AT}
-    end = {"done": True, "done_reason": "stop", **TIMES, "eval_count": count, "eval_duration": 52479709}
+    end = {
+        "done": True,
+        "done_reason": "stop",
+        **TIMES,
+        "eval_count": count,
+        "eval_duration": 52479709,
+    }
     if request.get("stream") is False:
         return make_single({**base, **shape("".join(words)), **end}, pace.delay_s * count)
     lines = [{**base, **shape(word), "done": False} for word in words]
@@ -135,24 +150,35 @@ def make_embeddings(request: dict[str, Any], script: Script) -> Answer:
     return make_single({"model": request.get("model"), "embeddings": [vector] * count, **usage})
 
 
-def make_provider_chat(request: dict[str, Any], script: Script, words: Sequence[str] | None = None) -> Answer:
-    """The answer of OpenAI's /chat/completions; a stream has its usage in a chunk of its own, where it is asked for.
-    `words`: what it says."""
+def make_provider_chat(
+    request: dict[str, Any], script: Script, words: Sequence[str] | None = None
+) -> Answer:
+    """The answer of OpenAI's /chat/completions; a stream has its usage in a chunk of its own, where
+    it is asked for. `words`: what it says."""
     model = str(request.get("model"))
     words = words or [" token"] * int(request.get("max_tokens") or script.tokens)
     count = len(words)
     pace = pace_of(model, script.delay_s)
     usage = {"prompt_tokens": 11, "completion_tokens": count, "total_tokens": 11 + count}
-    base = {"id": "chatcmpl-bench", "created": 1767348000, "model": model, "object": "chat.completion.chunk"}
+    base = {
+        "id": "chatcmpl-bench",
+        "created": 1767348000,
+        "model": model,
+        "object": "chat.completion.chunk",
+    }
     if not request.get("stream"):
         message = {"role": "assistant", "content": "".join(words)}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
         return make_single(
-            {**base, "object": "chat.completion", "choices": [choice], "usage": usage}, pace.delay_s * count
+            {**base, "object": "chat.completion", "choices": [choice], "usage": usage},
+            pace.delay_s * count,
         )
     chunk = {"index": 0, "delta": {}, "finish_reason": None, "logprobs": None}
     said = [{**base, "choices": [{**chunk, "delta": {"content": word}}]} for word in words]
-    chunks: list[dict[str, Any]] = [*said, {**base, "choices": [{**chunk, "finish_reason": "stop"}]}]
+    chunks: list[dict[str, Any]] = [
+        *said,
+        {**base, "choices": [{**chunk, "finish_reason": "stop"}]},
+    ]
     if (request.get("stream_options") or {}).get("include_usage"):
         chunks.append({**base, "choices": [], "usage": usage})
     frames = [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks]
@@ -166,19 +192,33 @@ def make_provider_list() -> Answer:
 
 
 def make_model_list(names: tuple[str, ...]) -> Answer:
-    details = {"format": "gguf", "family": "llama", "parameter_size": "3.2B", "quantization_level": "Q4_K_M"}
-    facts = {"modified_at": CREATED_AT, "size": 2019393189, "digest": "a80c4f17acd5" * 5, "details": details}
+    details = {
+        "format": "gguf",
+        "family": "llama",
+        "parameter_size": "3.2B",
+        "quantization_level": "Q4_K_M",
+    }
+    facts = {
+        "modified_at": CREATED_AT,
+        "size": 2019393189,
+        "digest": "a80c4f17acd5" * 5,
+        "details": details,
+    }
     return make_single({"models": [{"name": name, "model": name, **facts} for name in names]})
 
 
-RUNNING = Answer((HEAD % b"text/plain; charset=utf-8" + b"Content-Length: 17\r\n\r\nOllama is running",))
+RUNNING = Answer(
+    (HEAD % b"text/plain; charset=utf-8" + b"Content-Length: 17\r\n\r\nOllama is running",)
+)
 ROUTES: dict[bytes, Callable[[dict[str, Any], Script], Answer]] = {
     b"/api/chat": lambda request, script: make_completion(request, script, chat_shape),
     b"/api/generate": lambda request, script: make_completion(request, script, generate_shape),
     b"/api/embed": make_embeddings,
     b"/api/tags": lambda request, script: make_model_list(MODELS + OTHER_MODELS),
     b"/api/ps": lambda request, script: make_model_list(MODELS),
-    b"/api/show": lambda request, script: make_single({"capabilities": ["completion", "tools"], "model_info": {}}),
+    b"/api/show": lambda request, script: make_single(
+        {"capabilities": ["completion", "tools"], "model_info": {}}
+    ),
     b"/api/version": lambda request, script: make_single({"version": "0.32.15"}),
     b"/v1/chat/completions": make_provider_chat,
     b"/v1/models": lambda request, script: make_provider_list(),
@@ -208,7 +248,9 @@ class Stats:
     paths: collections.Counter[str] = field(default_factory=collections.Counter)
 
     def as_answer(self) -> Answer:
-        return make_single({"active": self.active, "aborted": self.aborted, "paths": dict(self.paths)})
+        return make_single(
+            {"active": self.active, "aborted": self.aborted, "paths": dict(self.paths)}
+        )
 
 
 class Connection(asyncio.Protocol):
@@ -274,7 +316,8 @@ class Connection(asyncio.Protocol):
 
     def _wait(self) -> None:
         assert self._answer is not None
-        self._due += self._answer.delay_s  # from the start, not from now: a late token does not delay the others
+        # From the start, not from now: a late token does not delay the others.
+        self._due += self._answer.delay_s
         self._timer = asyncio.get_running_loop().call_at(self._due, self._send_next)
 
     def _send_next(self) -> None:
@@ -296,8 +339,8 @@ class Connection(asyncio.Protocol):
 
 
 class FineSelector(selectors.EpollSelector):
-    """Waits to the microsecond. Epoll rounds to milliseconds, which would send the tokens of many streams together
-    and make a gateway look cheaper than it is."""
+    """Waits to the microsecond. Epoll rounds to milliseconds, which would send the tokens of many
+    streams together and make a gateway look cheaper than it is."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout > 0:
@@ -317,7 +360,9 @@ async def serve(listener: socket.socket, script: Script) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    server = await loop.create_server(lambda: Connection(script, stats), sock=listener, backlog=4096)
+    server = await loop.create_server(
+        lambda: Connection(script, stats), sock=listener, backlog=4096
+    )
     async with server:
         await stopped.wait()
 
@@ -334,10 +379,14 @@ def fork_others(count: int) -> list[int]:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fake_ollama", description="A fast scripted Ollama.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fake_ollama", description="A fast scripted Ollama."
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=11500)
-    parser.add_argument("--tokens", type=int, default=128, help="per answer, when the request does not say")
+    parser.add_argument(
+        "--tokens", type=int, default=128, help="per answer, when the request does not say"
+    )
     parser.add_argument("--delay-ms", type=float, default=0, help="before each token")
     parser.add_argument("--dimensions", type=int, default=1024, help="of an embedding")
     parser.add_argument("--processes", type=int, default=1)
@@ -348,7 +397,8 @@ def main() -> None:
     options = parse_arguments()
     script = Script(options.tokens, options.delay_ms / 1000, options.dimensions)
     listener = socket.create_server((options.host, options.port), backlog=4096)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited; asyncio skips sockets with protocol 0
+    # Inherited; asyncio skips sockets with protocol 0.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     children = fork_others(options.processes - 1)
     try:
         with asyncio.Runner(loop_factory=make_loop) as runner:

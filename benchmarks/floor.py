@@ -1,5 +1,6 @@
-"""The simplest server that the gateway could be: a Flask view under gunicorn's own gevent worker, without an upstream,
-tokens or logs. What a request costs here is the unit of the budgets, because machines differ.
+"""The simplest server that the gateway could be: a Flask view under gunicorn's own gevent
+worker, without an upstream, tokens or logs. What a request costs here is the unit of the
+budgets, because machines differ.
 
     gunicorn -k gevent benchmarks.floor:app
 

@@ -1,9 +1,11 @@
 """Closed-loop HTTP load that reads streams; prints one JSON line with rates, latencies and errors.
 
-    python -m benchmarks.load --url http://127.0.0.1:8080/api/chat --body '{...}' --connections 8 --seconds 3
+    python -m benchmarks.load --url http://127.0.0.1:8080/api/chat --body '{...}'
+    --connections 8 --seconds 3
 
-Each connection asks, reads the answer to its end and asks again until the time is up; answers under way are read to
-their end. So `--connections 200` on paced answers is 200 streams side by side. SIGTERM ends the run at once.
+Each connection asks, reads the answer to its end and asks again until the time is up; answers under
+way are read to their end. So `--connections 200` on paced answers is 200 streams side by side.
+SIGTERM ends the run at once.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ TAIL_BYTES = 8192
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where and what to ask; `end_marker` must be among the last bytes of an answer, else it counts as an error."""
+    """Where and what to ask; `end_marker` must be among the last bytes of an answer, else
+    it counts as an error."""
 
     host: str
     port: int
@@ -82,7 +85,9 @@ def percentiles(values: list[float]) -> dict[str, float]:
     ranks = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
     if not values:
         return dict.fromkeys(ranks, 0.0)
-    return {name: round(values[math.ceil(rank * len(values)) - 1], 4) for name, rank in ranks.items()}
+    return {
+        name: round(values[math.ceil(rank * len(values)) - 1], 4) for name, rank in ranks.items()
+    }
 
 
 def count_lines(body: bytes, before: bytes) -> int:
@@ -92,7 +97,8 @@ def count_lines(body: bytes, before: bytes) -> int:
 
 
 class Client(asyncio.Protocol):
-    """One connection that asks the same again and again. `closed` is done when the connection is gone."""
+    """One connection that asks the same again and again. `closed` is done when
+    the connection is gone."""
 
     def __init__(self, target: Target, tally: Tally) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -110,7 +116,8 @@ class Client(asyncio.Protocol):
         self._tail = b""
 
     def on_headers_complete(self) -> None:
-        self._may_ask_again = self._parser.should_keep_alive()  # only now: at the end it is always False
+        # Asked here, because at the end it is always False.
+        self._may_ask_again = self._parser.should_keep_alive()
 
     def on_message_complete(self) -> None:
         self._is_complete = True
@@ -178,7 +185,9 @@ async def keep_asking(target: Target, tally: Tally, start_after_s: float) -> Non
     while not tally.is_over():
         failures = tally.errors.total()
         try:
-            _, client = await loop.create_connection(lambda: Client(target, tally), target.host, target.port)
+            _, client = await loop.create_connection(
+                lambda: Client(target, tally), target.host, target.port
+            )
             await client.closed
         except OSError as error:
             tally.errors[f"cannot connect: {error}"] += 1
@@ -194,11 +203,13 @@ async def announce_open(tally: Tally) -> None:
 async def run(
     target: Target, connections: int, seconds: float, ramp_s: float = 0.0, announce: bool = False
 ) -> dict[str, object]:
-    """Loads `target` for `seconds` and returns the report. Connections start evenly within `ramp_s`; `announce`
-    prints a line as soon as each of them has its first byte."""
+    """Loads `target` for `seconds` and returns the report. Connections start evenly within
+    `ramp_s`; `announce` prints a line as soon as each of them has its first byte."""
     started = time.perf_counter()
     tally = Tally(started + seconds, waiting=connections)
-    work = asyncio.gather(*(keep_asking(target, tally, ramp_s * index / connections) for index in range(connections)))
+    work = asyncio.gather(
+        *(keep_asking(target, tally, ramp_s * index / connections) for index in range(connections))
+    )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
     announcement = asyncio.create_task(announce_open(tally)) if announce else None
     try:
@@ -212,33 +223,55 @@ async def run(
     return tally.report(time.perf_counter() - started)
 
 
-def make_target(method: str, url: str, body: bytes, headers: Sequence[str], end_marker: str = "") -> Target:
-    """The request as bytes; `headers` are `Name: value` lines, Host and Content-Length are added."""
+def make_target(
+    method: str, url: str, body: bytes, headers: Sequence[str], end_marker: str = ""
+) -> Target:
+    """The request as bytes; `headers` are `Name: value` lines, Host and
+    Content-Length are added."""
     parts = urlsplit(url)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
-    lines = [f"{method} {path or '/'} HTTP/1.1", f"Host: {parts.netloc}", *headers, f"Content-Length: {len(body)}"]
+    lines = [
+        f"{method} {path or '/'} HTTP/1.1",
+        f"Host: {parts.netloc}",
+        *headers,
+        f"Content-Length: {len(body)}",
+    ]
     head = "\r\n".join(lines) + "\r\n\r\n"
-    return Target(parts.hostname or "127.0.0.1", parts.port or 80, head.encode() + body, end_marker.encode())
+    return Target(
+        parts.hostname or "127.0.0.1", parts.port or 80, head.encode() + body, end_marker.encode()
+    )
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description="Closed-loop HTTP load.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.load", description="Closed-loop HTTP load."
+    )
     parser.add_argument("--url", required=True)
     parser.add_argument("--method", default="POST")
     parser.add_argument("--body", default="")
     parser.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'")
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--ramp-s", type=float, default=0, help="start the connections within this time")
-    parser.add_argument("--end-marker", default="", help="what the last bytes of a good answer have")
-    parser.add_argument("--announce-open", action="store_true", help="print a line when all have a first byte")
+    parser.add_argument(
+        "--ramp-s", type=float, default=0, help="start the connections within this time"
+    )
+    parser.add_argument(
+        "--end-marker", default="", help="what the last bytes of a good answer have"
+    )
+    parser.add_argument(
+        "--announce-open", action="store_true", help="print a line when all have a first byte"
+    )
     return parser.parse_args(arguments)
 
 
 def main() -> None:
     options = parse_arguments()
-    target = make_target(options.method, options.url, options.body.encode(), options.header, options.end_marker)
-    report = asyncio.run(run(target, options.connections, options.seconds, options.ramp_s, options.announce_open))
+    target = make_target(
+        options.method, options.url, options.body.encode(), options.header, options.end_marker
+    )
+    report = asyncio.run(
+        run(target, options.connections, options.seconds, options.ramp_s, options.announce_open)
+    )
     print(json.dumps(report), flush=True)
     sys.exit(0)
 

@@ -1,4 +1,5 @@
-"""CPU time and memory of a process and everything it started, read from the kernel without disturbing it."""
+"""CPU time and memory of a process and everything it started, read from the kernel
+without disturbing it."""
 
 from __future__ import annotations
 
@@ -19,9 +20,12 @@ class Reading:
     cpu_ns: dict[int, int]
 
     def spent_s(self, before: Reading) -> float:
-        """CPU seconds since `before`. Raises RuntimeError when a process came or went: its time would be lost."""
+        """CPU seconds since `before`. Raises RuntimeError when a process came or went:
+        its time would be lost."""
         if self.cpu_ns.keys() != before.cpu_ns.keys():
-            raise RuntimeError(f"processes changed from {sorted(before.cpu_ns)} to {sorted(self.cpu_ns)}")
+            raise RuntimeError(
+                f"processes changed from {sorted(before.cpu_ns)} to {sorted(self.cpu_ns)}"
+            )
         return sum(self.cpu_ns[pid] - before.cpu_ns[pid] for pid in self.cpu_ns) / 1e9
 
 
@@ -46,8 +50,14 @@ def parent_of(entry: Path) -> int:
 
 
 def read_cpu(pid: int) -> Reading:
-    """CPU time of the tree under `pid`: user and system, threads that have ended included, to the nanosecond."""
-    return Reading({member: time.clock_gettime_ns((~member << 3) | CPUCLOCK_SCHED) for member in process_tree(pid)})
+    """CPU time of the tree under `pid`: user and system, threads that have ended
+    included, to the nanosecond."""
+    return Reading(
+        {
+            member: time.clock_gettime_ns((~member << 3) | CPUCLOCK_SCHED)
+            for member in process_tree(pid)
+        }
+    )
 
 
 def resident_mb(pid: int) -> float:
@@ -59,8 +69,9 @@ def resident_mb(pid: int) -> float:
 
 
 def shared_mb(pid: int) -> float:
-    """Memory of the tree under `pid` in MB (10^6 bytes), as PSS: a page that several processes share is counted once,
-    in equal parts. What a process outside the tree shares with it, such as libraries, is counted in part only."""
+    """Memory of the tree under `pid` in MB (10^6 bytes), as PSS: a page that several processes
+    share is counted once, in equal parts. What a process outside the tree shares with it, such as
+    libraries, is counted in part only."""
     return sum(_memory_mb(member, "Pss:") for member in process_tree(pid))
 
 
@@ -75,7 +86,8 @@ def _memory_mb(pid: int, *names: str) -> float:
 
 
 def read_busy_s(cores: Set[int]) -> float:
-    """CPU seconds that processes have spent on `cores` since the machine started, in whole clock ticks."""
+    """CPU seconds that processes have spent on `cores` since the machine started,
+    in whole clock ticks."""
     ticks = 0
     for line in (PROC / "stat").read_text().splitlines():
         name, *fields = line.split()

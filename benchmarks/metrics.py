@@ -2,9 +2,10 @@
 
     python -m benchmarks.metrics
 
-Measured with records of several APIs, outcomes and durations, and with real files: adding each to the list, counting
-those of a second, and writing what has changed, with the gauges. It may be 5 us for each request; how much that is
-depends on how many requests share the work of a second. The record itself is made anyway, for the access log.
+Measured with records of several APIs, outcomes and durations, and with real files: adding each to
+the list, counting those of a second, and writing what has changed, with the gauges. It may be 5 us
+for each request; how much that is depends on how many requests share the work of a second. The
+record itself is made anyway, for the access log.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ RATES, RATE = (1, 10, 100, 1000), 100
 ROUNDS = 200
 
 #: APIs, with a route of each.
-ROUTES = (("openai", "/v1/chat/completions"), ("native", "/api/chat"), ("anthropic", "/v1/messages"))
+ROUTES = (
+    ("openai", "/v1/chat/completions"),
+    ("native", "/api/chat"),
+    ("anthropic", "/v1/messages"),
+)
 
 
 def make_records(count: int, chance: random.Random) -> list[UsageRecord]:
@@ -63,7 +68,9 @@ def measure(directory: Path, rounds: int = ROUNDS) -> dict[int, float]:
     """Microseconds for each request, by the requests of a second."""
     given = {"auth": {"generate_tokens": ["bench-token"]}, "service": {"base_url": "demo:"}}
     settings = settings_from(json.dumps(given).encode(), Path("config.yaml"), {})
-    metrics = create_app(settings, metrics_directory=directory).extensions["ollama_proxy"]["metrics"]
+    metrics = create_app(settings, metrics_directory=directory).extensions["ollama_proxy"][
+        "metrics"
+    ]
     metrics.start(lambda: 0.0)
     chance, costs = random.Random(1), {}
     for rate in RATES:

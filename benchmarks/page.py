@@ -1,9 +1,10 @@
 """The tables of docs/performance.md, made of the record of a run.
 
     python -m benchmarks.page            # prints the page with the tables of the published record
-    python -m benchmarks.page --write    # publishes results/latest.json, or the record that --json names
+    python -m benchmarks.page --write    # publishes results/latest.json, or what --json names
 
-Records of the same machine with other numbers of workers, `results/workers-*.json`, are published with it.
+Records of the same machine with other numbers of workers,
+`results/workers-*.json`, are published with it.
 """
 
 from __future__ import annotations
@@ -31,17 +32,28 @@ Record = dict[str, Any]
 
 
 def make_published(record: Record, others: Sequence[Record]) -> Record:
-    """The part of a record that the page shows; `others` were taken with other numbers of workers."""
-    machine = {name: record["machine"][name] for name in ("date", "cpu", "cores", "kernel", "python", "load_average")}
+    """The part of a record that the page shows; `others` were taken with
+    other numbers of workers."""
+    machine = {
+        name: record["machine"][name]
+        for name in ("date", "cpu", "cores", "kernel", "python", "load_average")
+    }
     return {
         "machine": machine,
         "works": {name: publish_work(work) for name, work in record["works"].items()},
-        "workers": {str(one["options"]["workers"]): publish_work(one["works"]["single"]) for one in (record, *others)},
+        "workers": {
+            str(one["options"]["workers"]): publish_work(one["works"]["single"])
+            for one in (record, *others)
+        },
     }
 
 
 def publish_work(work: Record) -> Record:
-    values = {name: measure["value"] for name, measure in work["measures"].items() if not measure["errors"]}
+    values = {
+        name: measure["value"]
+        for name, measure in work["measures"].items()
+        if not measure["errors"]
+    }
     return {name: work[name] for name in ("budget", "ratio", "verdict")} | values
 
 
@@ -54,8 +66,8 @@ def show_machine(record: Record) -> str:
     machine, floor = record["machine"], record["works"]["single"]["floor"]
     return (
         f"Measured on {machine['date'][:10]} on {machine['cores']} cores ({machine['cpu']}), Linux "
-        f"{machine['kernel'].partition('-')[0]},\nPython {machine['python']}, with a load average of "
-        f"{machine['load_average'][0]:.1f} at the start. The floor took {show(floor)} ms.\n"
+        f"{machine['kernel'].partition('-')[0]},\nPython {machine['python']}, with a load average "
+        f"of {machine['load_average'][0]:.1f} at the start. The floor took {show(floor)} ms.\n"
         "Figures marked `noisy` had no quiet round."
     )
 
@@ -71,8 +83,20 @@ def show_results(record: Record) -> str:
         budget = f"{work.budget}{unit}" if work.budget else ""
         measured = f"{show(one['gateway'])} {work.unit}"
         others = [show(one.get(name)) for name in ("floor", "nginx", "litellm")]
-        rows.append([work.name, work.what, budget, f"{show(figure)}{unit}", one["verdict"], measured, *others])
-    return markdown_table(["workload", "", "budget", "result", "", "measured", "floor, ms", "nginx", "LiteLLM"], rows)
+        rows.append(
+            [
+                work.name,
+                work.what,
+                budget,
+                f"{show(figure)}{unit}",
+                one["verdict"],
+                measured,
+                *others,
+            ]
+        )
+    return markdown_table(
+        ["workload", "", "budget", "result", "", "measured", "floor, ms", "nginx", "LiteLLM"], rows
+    )
 
 
 def show_batches(record: Record) -> str:
@@ -109,7 +133,9 @@ def show_capacity(record: Record) -> str:
         )
     ]
     streams = 1e6 / works["paced"]["gateway"] / PACE
-    rows.append([f"open streams of {PACE} tokens per second each, translated", f"{streams:,.0f} at a time"])
+    rows.append(
+        [f"open streams of {PACE} tokens per second each, translated", f"{streams:,.0f} at a time"]
+    )
     return markdown_table(["one core", "at most"], rows)
 
 
@@ -134,7 +160,9 @@ BLOCKS: dict[str, Callable[[Record], str]] = {
 def fill_page(page: str, record: Record) -> str:
     """The page with each block made anew. Raises ValueError if one has no place in it."""
     for name, make in BLOCKS.items():
-        places = list(re.finditer(rf"(<!-- {name}[^\n]*-->\n).*?(<!-- /{name} -->)", page, re.DOTALL))
+        places = list(
+            re.finditer(rf"(<!-- {name}[^\n]*-->\n).*?(<!-- /{name} -->)", page, re.DOTALL)
+        )
         if len(places) != 1:
             raise ValueError(f"{PAGE.name} has {len(places)} places for {name!r}")
         [place] = places
@@ -148,9 +176,15 @@ def read_record(path: Path) -> Record:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="publish the record and renew the page")
-    parser.add_argument("--json", type=Path, default=RESULTS / "latest.json", metavar="FILE", help="the record")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.page", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="publish the record and renew the page"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=RESULTS / "latest.json", metavar="FILE", help="the record"
+    )
     options = parser.parse_args()
     if not options.write:
         print(fill_page(PAGE.read_text(encoding="utf-8"), read_record(PUBLISHED)))

@@ -1,7 +1,9 @@
-"""The gateway's WSGI application with a sampling profiler around it, for `python -m benchmarks --profile WORK`.
+"""The gateway's WSGI application with a sampling profiler around it, for `python -m
+benchmarks --profile WORK`.
 
-Every few milliseconds of CPU time the stack is noted. GET `/_profile` gives the stacks so far, one per line with its
-count ("folded": flame graph tools read it), and starts anew. For benchmarks only: it answers without a token.
+Every few milliseconds of CPU time the stack is noted. GET `/_profile` gives the stacks so far, one
+per line with its count ("folded": flame graph tools read it), and starts anew. For benchmarks only:
+it answers without a token.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ def name_of(frame: FrameType) -> str:
     """`package/module.py:function`, short enough to read."""
     code = frame.f_code
     folder, _, module = code.co_filename.rpartition("/")
-    return f"{folder.rpartition('/')[2]}/{module}:{code.co_qualname}".replace(";", ",").replace(" ", "_")
+    return f"{folder.rpartition('/')[2]}/{module}:{code.co_qualname}".replace(";", ",").replace(
+        " ", "_"
+    )
 
 
 class Sampler:

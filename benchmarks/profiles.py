@@ -14,7 +14,8 @@ PATH = "/_profile"
 
 
 def profile_work(bench: Bench, work: Work) -> str:
-    """The folded stacks of the gateway while it did the work. The gateway must have been started with APP."""
+    """The folded stacks of the gateway while it did the work. The gateway must have
+    been started with APP."""
     port = bench.gateway_of(work).port
     ask(port, PATH)  # forget the start
     do_work(bench, work)
@@ -40,7 +41,10 @@ def render_functions(folded: str, limit: int = 40) -> str:
             under[name] += count
     total = max(own.total(), 1)
     lines = [f"{own.total()} samples", f"{'self %':>7} {'total %':>8}  function"]
-    lines += [f"{100 * n / total:7.1f} {100 * under[name] / total:8.1f}  {name}" for name, n in own.most_common(limit)]
+    lines += [
+        f"{100 * n / total:7.1f} {100 * under[name] / total:8.1f}  {name}"
+        for name, n in own.most_common(limit)
+    ]
     return "\n".join(lines)
 
 

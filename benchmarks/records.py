@@ -2,8 +2,9 @@
 
     python -m benchmarks.records
 
-Both are measured on one exchange with one attempt and a real file: the line of the access log alone, and with it the
-line at the beginning, the record with its attempts and costs, and the line at the end. The difference may be 15 us.
+Both are measured on one exchange with one attempt and a real file: the line of the access log
+alone, and with it the line at the beginning, the record with its attempts and costs, and the line
+at the end. The difference may be 15 us.
 """
 
 from __future__ import annotations
@@ -36,9 +37,17 @@ ROUNDS, REPEATS = 60, 1000
 def make_exchange(*, is_accounted: bool) -> Exchange:
     """A chat that one box has answered."""
     exchange = Exchange(
-        "0123456789abcdef01234567", "POST", "/v1/chat/completions", "10.0.0.1", DIALECTS[0], Call(Timeouts())
+        "0123456789abcdef01234567",
+        "POST",
+        "/v1/chat/completions",
+        "10.0.0.1",
+        DIALECTS[0],
+        Call(Timeouts()),
     )
-    exchange.principal, exchange.user = Principal("web-team", frozenset({GENERATE})), "ann@example.org"
+    exchange.principal, exchange.user = (
+        Principal("web-team", frozenset({GENERATE})),
+        "ann@example.org",
+    )
     exchange.model, exchange.route, exchange.status = "qwen3:8b", "/v1/chat/completions", 200
     exchange.usage, exchange.is_accounted = Usage(1200, 350), is_accounted
     exchange.count_sent(1700)
@@ -49,12 +58,20 @@ def make_exchange(*, is_accounted: bool) -> Exchange:
 
 def cost_us(work: Callable[[], object], rounds: int = ROUNDS) -> float:
     """CPU time of one call in microseconds."""
-    return min(timeit.repeat(work, number=REPEATS, repeat=rounds, timer=time.process_time)) / REPEATS * 1e6
+    return (
+        min(timeit.repeat(work, number=REPEATS, repeat=rounds, timer=time.process_time))
+        / REPEATS
+        * 1e6
+    )
 
 
 def measure(directory: Path, rounds: int = ROUNDS) -> dict[str, float]:
     """The cost of each part in microseconds, and their sum."""
-    plain, recorded, spool = make_exchange(is_accounted=False), make_exchange(is_accounted=True), Spool(directory)
+    plain, recorded, spool = (
+        make_exchange(is_accounted=False),
+        make_exchange(is_accounted=True),
+        Spool(directory),
+    )
     recorded.row_id = spool.begin(recorded)
     record = make_record(recorded)
 

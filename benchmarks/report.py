@@ -19,7 +19,20 @@ PACKAGES = (
     "flask", "werkzeug", "gevent", "greenlet", "gunicorn", "gunicorn_h1c", "requests", "urllib3",
     "marshmallow", "orjson", "httptools", "flask-cors", "pyyaml",
 )  # fmt: skip
-HEADINGS = ("work", "", "measured", "x floor", "budget", "", "floor", "nginx", "LiteLLM", "rate", "cores", "errors")
+HEADINGS = (
+    "work",
+    "",
+    "measured",
+    "x floor",
+    "budget",
+    "",
+    "floor",
+    "nginx",
+    "LiteLLM",
+    "rate",
+    "cores",
+    "errors",
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,9 @@ class Row:
     @property
     def is_quiet(self) -> bool:
         """Whether a round of the gateway and one of the floor count."""
-        return all(self.measures[name]["quiet_rounds"] for name in COMPARED if name in self.measures)
+        return all(
+            self.measures[name]["quiet_rounds"] for name in COMPARED if name in self.measures
+        )
 
     @property
     def verdict(self) -> str:
@@ -60,11 +75,16 @@ class Row:
     @property
     def values(self) -> dict[str, float]:
         """What was measured without errors, by server name."""
-        return {name: measure["value"] for name, measure in self.measures.items() if not measure["errors"]}
+        return {
+            name: measure["value"]
+            for name, measure in self.measures.items()
+            if not measure["errors"]
+        }
 
     @property
     def errors(self) -> int:
-        """Those that make the figure of the gateway worthless; those of a peer only remove its own."""
+        """Those that make the figure of the gateway worthless; those of a
+        peer only remove its own."""
         return sum(self.measures[name]["errors"] for name in COMPARED if name in self.measures)
 
 
@@ -99,7 +119,10 @@ def render_table(rows: Sequence[Row]) -> str:
     """All rows under their headings, in columns, then what went wrong."""
     lines = [HEADINGS, *(render_row(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
     table.insert(1, "-" * len(max(table, key=len)))
     return "\n".join([*table, *render_errors(rows)])
 
@@ -135,12 +158,17 @@ def cpu_model() -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that are installed."""
-    installed = {dist.name.lower().replace("_", "-"): dist.version for dist in importlib.metadata.distributions()}
+    installed = {
+        dist.name.lower().replace("_", "-"): dist.version
+        for dist in importlib.metadata.distributions()
+    }
     names = (name.replace("_", "-") for name in PACKAGES)
     return {name: installed[name] for name in names if name in installed}
 
 
-def as_record(rows: Sequence[Row], machine: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def as_record(
+    rows: Sequence[Row], machine: dict[str, Any], options: dict[str, Any]
+) -> dict[str, Any]:
     """Everything, ready for JSON."""
     works = {
         row.work.name: {

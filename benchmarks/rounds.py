@@ -40,8 +40,8 @@ Measure = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bench:
-    """What takes part, and how long a round lasts. `gateways` are by what stands behind them; `floor` is None if
-    figures need no comparison, and a peer if it is not installed."""
+    """What takes part, and how long a round lasts. `gateways` are by what stands behind them;
+    `floor` is None if figures need no comparison, and a peer if it is not installed."""
 
     cores: Cores
     upstream: Server
@@ -57,22 +57,36 @@ class Bench:
         return self.gateways[work.gateway]
 
     def contestants(self, work: Work) -> Iterator[tuple[Server, Work]]:
-        """What takes turns in a round, each with its own form of the work: the gateway, the floor, then the peers."""
+        """What takes turns in a round, each with its own form of the work: the gateway, the
+        floor, then the peers."""
         yield self.gateway_of(work), work
         if work.kind in ONCE_AND_ALONE or work.kind == "cpu_share":
             return
         if self.floor is not None and work.is_relative:
             yield (
                 self.floor(),
-                replace(work, kind="cpu_per_request", request=FLOOR_REQUEST, connections=FLOOR_CONNECTIONS, tokens=1),
+                replace(
+                    work,
+                    kind="cpu_per_request",
+                    request=FLOOR_REQUEST,
+                    connections=FLOOR_CONNECTIONS,
+                    tokens=1,
+                ),
             )
         if work.kind == "cpu_added":
             return
         if self.nginx is not None:
             yield self.nginx, replace(work, request=work.native)
         # It would take minutes over more tokens.
-        if self.litellm is not None and work.request.path == SINGLE.path and work.tokens <= LITELLM_TOKENS:
-            yield self.litellm, replace(work, request=replace(work.request, upstream_path=work.request.path))
+        if (
+            self.litellm is not None
+            and work.request.path == SINGLE.path
+            and work.tokens <= LITELLM_TOKENS
+        ):
+            yield (
+                self.litellm,
+                replace(work, request=replace(work.request, upstream_path=work.request.path)),
+            )
 
 
 @contextlib.contextmanager
@@ -81,7 +95,14 @@ def loading(
 ) -> Iterator[subprocess.Popen[str]]:
     """The load generator while it runs; it is ended if it does not end by itself."""
     command = [sys.executable, "-m", "benchmarks.load", "--url", url, "--body", request.body]
-    command += ["--connections", str(connections), "--seconds", str(seconds), "--end-marker", request.end_marker]
+    command += [
+        "--connections",
+        str(connections),
+        "--seconds",
+        str(seconds),
+        "--end-marker",
+        request.end_marker,
+    ]
     for header in CLIENT_HEADERS:
         command += ["--header", header]
     with pinned(cores.tools):
@@ -94,10 +115,17 @@ def loading(
 
 
 def load(
-    cores: Cores, server: Server, request: Request, connections: int, seconds: float, ramp_s: float = 0.0
+    cores: Cores,
+    server: Server,
+    request: Request,
+    connections: int,
+    seconds: float,
+    ramp_s: float = 0.0,
 ) -> Measure:
     """The report of `load.py`. Raises subprocess.TimeoutExpired when it hangs."""
-    with loading(cores, server.url(request.path), request, connections, seconds, "--ramp-s", str(ramp_s)) as process:
+    with loading(
+        cores, server.url(request.path), request, connections, seconds, "--ramp-s", str(ramp_s)
+    ) as process:
         output, _ = process.communicate(timeout=LOAD_LIMIT_S)
     report: Measure = json.loads(output.splitlines()[-1])
     return report
@@ -109,9 +137,11 @@ def asked_upstream(bench: Bench, path: str) -> int:
     return paths.get(path, 0)
 
 
-def measure_load(bench: Bench, server: Server, work: Work, request: Request, seconds: float) -> Measure:
-    """The report of the load with the CPU that `server` spent on it. Adds an error when the answers did not come
-    from the upstream path that the work is about."""
+def measure_load(
+    bench: Bench, server: Server, work: Work, request: Request, seconds: float
+) -> Measure:
+    """The report of the load with the CPU that `server` spent on it. Adds an error when the answers
+    did not come from the upstream path that the work is about."""
     asked = asked_upstream(bench, request.upstream_path)
     began, busy_s = time.monotonic(), read_busy_s(bench.cores.server)
     before = read_cpu(server.pid)
@@ -120,9 +150,14 @@ def measure_load(bench: Bench, server: Server, work: Work, request: Request, sec
     cpu_s = read_cpu(server.pid).spent_s(before)
     others = (read_busy_s(bench.cores.server) - busy_s - cpu_s) / (time.monotonic() - began)
     requests = max(report["requests"], 1)
-    if request.upstream_path and asked_upstream(bench, request.upstream_path) - asked < report["requests"]:
+    if (
+        request.upstream_path
+        and asked_upstream(bench, request.upstream_path) - asked < report["requests"]
+    ):
         report["errors"] += 1
-        report["error_samples"][f"not every answer came from {request.upstream_path} of the upstream"] = 1
+        report["error_samples"][
+            f"not every answer came from {request.upstream_path} of the upstream"
+        ] = 1
     report["cpu_ms_per_request"] = cpu_s * 1e3 / requests
     report["cpu_us_per_token"] = cpu_s * 1e6 / (requests * work.tokens)
     report["cpu_cores"] = cpu_s / report["seconds"]
@@ -144,20 +179,26 @@ def measure_share(bench: Bench, server: Server, work: Work, request: Request) ->
 
 
 def measure_added(bench: Bench, server: Server, work: Work, request: Request) -> Measure:
-    """The same in ms. The two gateways take turns in short slices, and the cheapest of each count: noise only ever
-    adds."""
+    """The same in ms. The two gateways take turns in short slices, and the cheapest of each count:
+    noise only ever adds."""
     taken: dict[str, list[Measure]] = {"plain": [], "own": []}
     for _ in range(SLICES):
-        taken["plain"].append(measure_load(bench, bench.gateways["gateway"], work, request, bench.seconds / SLICES))
+        taken["plain"].append(
+            measure_load(bench, bench.gateways["gateway"], work, request, bench.seconds / SLICES)
+        )
         taken["own"].append(measure_load(bench, server, work, request, bench.seconds / SLICES))
-    plain, own = (min(each, key=lambda one: float(one["cpu_ms_per_request"])) for each in taken.values())
+    plain, own = (
+        min(each, key=lambda one: float(one["cpu_ms_per_request"])) for each in taken.values()
+    )
     every = [*taken["plain"], *taken["own"]]
     return own | {
         "value": own["cpu_ms_per_request"] - plain["cpu_ms_per_request"],
         "plain_ms": plain["cpu_ms_per_request"],
         "other_cores": max(plain["other_cores"], own["other_cores"]),
         "errors": sum(each["errors"] for each in every),
-        "error_samples": {text: count for each in every for text, count in each["error_samples"].items()},
+        "error_samples": {
+            text: count for each in every for text, count in each["error_samples"].items()
+        },
     }
 
 
@@ -192,7 +233,9 @@ def measure_open(bench: Bench, server: Server, work: Work, request: Request) -> 
     if json.loads(first).get("event") == "open":
         return {"value": value, "errors": 0, "error_samples": {}}
     report: Measure = json.loads(first)
-    samples = report["error_samples"] | {f"fewer than {work.connections} streams could be opened": 1}
+    samples = report["error_samples"] | {
+        f"fewer than {work.connections} streams could be opened": 1
+    }
     return report | {"value": value, "errors": report["errors"] + 1, "error_samples": samples}
 
 
@@ -214,8 +257,8 @@ def is_quiet(measure: Measure) -> bool:
 
 
 def summarize(rounds: list[Measure]) -> Measure:
-    """The quiet round with the lowest value, with all values and all errors beside it; the lowest of all rounds if none
-    was quiet. Noise only adds."""
+    """The quiet round with the lowest value, with all values and all errors beside it; the lowest
+    of all rounds if none was quiet. Noise only adds."""
     quiet = [one for one in rounds if is_quiet(one)]
     samples = {text: count for one in rounds for text, count in one["error_samples"].items()}
     return min(quiet or rounds, key=lambda one: float(one["value"])) | {
@@ -227,7 +270,8 @@ def summarize(rounds: list[Measure]) -> Measure:
 
 
 def warm_up(bench: Bench, work: Work) -> None:
-    """Fills pools and caches. Works of long answers do without: one would take as long as a round."""
+    """Fills pools and caches. Works of long answers do without: one would
+    take as long as a round."""
     if work.kind in ("cpu_per_token", "memory_open"):
         return
     for server, part in bench.contestants(work):
@@ -235,8 +279,9 @@ def warm_up(bench: Bench, work: Work) -> None:
 
 
 def do_work(bench: Bench, work: Work) -> dict[str, Measure]:
-    """What the work cost the gateway, the floor and each peer, by name; they take turns, so that noise meets all of
-    them. The gateway and the floor have more rounds if some of theirs were not quiet."""
+    """What the work cost the gateway, the floor and each peer, by name; they take turns, so
+    that noise meets all of them. The gateway and the floor have more rounds if some of
+    theirs were not quiet."""
     warm_up(bench, work)
     contestants = list(bench.contestants(work))
     count, most = (1, 1) if work.kind in ONCE_AND_ALONE else (bench.rounds, bench.rounds * TRIES)
@@ -250,7 +295,9 @@ def do_work(bench: Bench, work: Work) -> dict[str, Measure]:
     return {name: summarize(rounds) for name, rounds in taken.items()}
 
 
-def ratio_to_floor(work: Work, measures: Mapping[str, Measure], name: str = "gateway") -> float | None:
+def ratio_to_floor(
+    work: Work, measures: Mapping[str, Measure], name: str = "gateway"
+) -> float | None:
     """What the work cost in units of the floor; None if it has no such ratio."""
     if not work.is_relative or "floor" not in measures or name not in measures:
         return None

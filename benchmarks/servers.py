@@ -1,5 +1,5 @@
-"""Starts what takes part in a measurement: the scripted upstream, the gateway as in production, the floor, and its
-peers: nginx and LiteLLM's proxy."""
+"""Starts what takes part in a measurement: the scripted upstream, the gateway as in production, the
+floor, and its peers: nginx and LiteLLM's proxy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,16 @@ LITELLM = Path(sys.prefix) / "second" / "bin" / "litellm"
 MORE_WORKERS = 3
 STOP_S = 15.0
 #: Settings of the machine that must not reach the gateway under test.
-FOREIGN = ("PORT", "HOST", "TIMEOUT", "DEFAULT_MODEL", "CHAT_LOGS", "LOG_LEVEL", "GUNICORN_CMD_ARGS", "LISTEN_FDS")
+FOREIGN = (
+    "PORT",
+    "HOST",
+    "TIMEOUT",
+    "DEFAULT_MODEL",
+    "CHAT_LOGS",
+    "LOG_LEVEL",
+    "GUNICORN_CMD_ARGS",
+    "LISTEN_FDS",
+)
 
 GATEWAY_CONFIG = """\
 server: {{host: 127.0.0.1, port: {port}}}
@@ -47,7 +56,9 @@ WIDE_LIMITS = "defaults: {limits: {requests_per_minute: 1000000000, tokens_per_m
 BEHIND: Mapping[GatewayName, str] = {
     "gateway": 'service: {{base_url: "{upstream}"}}\n',
     "fleet": "upstreams:\n"
-    + "".join(f'  - {{{{name: box{number}, base_url: "{{upstream}}"}}}}\n' for number in range(1, 9)),
+    + "".join(
+        f'  - {{{{name: box{number}, base_url: "{{upstream}}"}}}}\n' for number in range(1, 9)
+    ),
     "shared": """\
 upstreams:
   - {{name: box1, base_url: "{upstream}", concurrency: 1000}}
@@ -85,7 +96,8 @@ http {{
 
 @dataclass(frozen=True)
 class Cores:
-    """Which cores the measured server has, and which the upstream and the load. The same ones when there is one."""
+    """Which cores the measured server has, and which the upstream and the load. The same
+    ones when there is one."""
 
     server: frozenset[int]
     tools: frozenset[int]
@@ -108,7 +120,8 @@ class Server:
 
 
 def share_cores(workers: int) -> Cores:
-    """One core per worker for the server when that leaves one for the tools, else the first core."""
+    """One core per worker for the server when that leaves one for the
+    tools, else the first core."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) == 1:
         return Cores(frozenset(cores), frozenset(cores))
@@ -124,7 +137,8 @@ def raise_file_limit() -> None:
 
 @contextlib.contextmanager
 def pinned(cores: frozenset[int]) -> Iterator[None]:
-    """What is started inside runs on `cores`: set before the start, so that its children have it too."""
+    """What is started inside runs on `cores`: set before the start, so that its
+    children have it too."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -159,7 +173,8 @@ def is_ready(port: int, path: str) -> bool:
 def wait_until_ready(
     process: subprocess.Popen[bytes], port: int, path: str, log: Path, start_s: float = START_S
 ) -> None:
-    """Returns when GET `path` is 200. Raises RuntimeError, with the end of the log, when it never is."""
+    """Returns when GET `path` is 200. Raises RuntimeError, with the end of the
+    log, when it never is."""
     deadline = time.monotonic() + start_s
     while time.monotonic() < deadline and process.poll() is None:
         if is_ready(port, path):
@@ -209,13 +224,27 @@ def running(
 def running_upstream(folder: Path, cores: frozenset[int], processes: int = 1) -> Iterator[Server]:
     """The scripted upstream of `fake_ollama.py`."""
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.fake_ollama", "--port", str(port), "--processes", str(processes)]
-    with running("upstream", command, port, cores=cores, folder=folder, ready_path="/api/version") as server:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.fake_ollama",
+        "--port",
+        str(port),
+        "--processes",
+        str(processes),
+    ]
+    with running(
+        "upstream", command, port, cores=cores, folder=folder, ready_path="/api/version"
+    ) as server:
         yield server
 
 
 def gateway_environment(folder: Path, port: int, workers: int) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN and not name.startswith("OLLAMA_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in FOREIGN and not name.startswith("OLLAMA_")
+    }
     return kept | {
         "OLLAMA_PROXY_CONFIG": str(folder / "config.yaml"),
         "STATE_DIRECTORY": str(folder / "state"),
@@ -238,7 +267,8 @@ def running_gateway(
     workers: int = 1,
     app: str = "wsgi:app",
 ) -> Iterator[Server]:
-    """The gateway of `project` as systemd would start it, with a configuration of its own under `folder`."""
+    """The gateway of `project` as systemd would start it, with a configuration of
+    its own under `folder`."""
     port = free_port()
     folder = folder / behind
     folder.mkdir()
@@ -252,10 +282,26 @@ def running_gateway(
     if (project / "ollama_proxy" / "records").exists():  # earlier versions do not know the setting
         config += WITHOUT_RECORDS
     (folder / "config.yaml").write_text(config, encoding="utf-8")
-    command = [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", app]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-c",
+        "config/gunicorn.conf.py",
+        "--bind",
+        f"127.0.0.1:{port}",
+        app,
+    ]
     environment = gateway_environment(folder, port, workers)
     with running(
-        "gateway", command, port, cores=cores, folder=folder, ready_path="/readyz", environment=environment, cwd=project
+        "gateway",
+        command,
+        port,
+        cores=cores,
+        folder=folder,
+        ready_path="/readyz",
+        environment=environment,
+        cwd=project,
     ) as server:
         yield server
 
@@ -268,30 +314,61 @@ def running_floor(folder: Path, cores: frozenset[int], answer_bytes: int) -> Ite
     command = [sys.executable, "-m", "gunicorn", *options, "benchmarks.floor:app"]
     kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     environment = kept | {"FLOOR_BYTES": str(answer_bytes), "WEB_CONCURRENCY": "1"}
-    with running("floor", command, port, cores=cores, folder=folder, ready_path="/", environment=environment) as server:
+    with running(
+        "floor", command, port, cores=cores, folder=folder, ready_path="/", environment=environment
+    ) as server:
         yield server
 
 
 @contextlib.contextmanager
-def running_litellm(folder: Path, cores: frozenset[int], upstream: Server) -> Iterator[Server | None]:
+def running_litellm(
+    folder: Path, cores: frozenset[int], upstream: Server
+) -> Iterator[Server | None]:
     """LiteLLM's proxy in front of the scripted provider, None if it is not installed."""
     if not LITELLM.exists():
         yield None
         return
     folder = folder / "litellm"
     folder.mkdir()
-    common = {"api_base": f"http://127.0.0.1:{upstream.port}/v1", "api_key": "sk-bench", "max_retries": 0}
+    common = {
+        "api_base": f"http://127.0.0.1:{upstream.port}/v1",
+        "api_key": "sk-bench",
+        "max_retries": 0,
+    }
     names = {name: name for name in MODELS} | {RULED_MODEL: MODELS[0]}
     models = [
-        {"model_name": name, "litellm_params": {"model": f"openai/{model}"} | common} for name, model in names.items()
+        {"model_name": name, "litellm_params": {"model": f"openai/{model}"} | common}
+        for name, model in names.items()
     ]
-    config = {"model_list": models, "general_settings": {"master_key": TOKEN}, "router_settings": {"num_retries": 0}}
+    config = {
+        "model_list": models,
+        "general_settings": {"master_key": TOKEN},
+        "router_settings": {"num_retries": 0},
+    }
     (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
     port = free_port()
-    command = [str(LITELLM), "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port), "--telemetry=False"]
-    kept = {name: value for name, value in os.environ.items() if not name.upper().endswith(("_KEY", "_PROXY"))}
-    # No list of prices from the network, and no page for administrators; the scripted answers repeat one token.
-    quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "DISABLE_ADMIN_UI": "True"}
+    command = [
+        str(LITELLM),
+        "--config",
+        "config.yaml",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--telemetry=False",
+    ]
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().endswith(("_KEY", "_PROXY"))
+    }
+    # No list of prices from the network, and no page for administrators; the scripted
+    # answers repeat one token.
+    quiet = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_MODE": "PRODUCTION",
+        "DISABLE_ADMIN_UI": "True",
+    }
     quiet["REPEATED_STREAMING_CHUNK_LIMIT"] = str(10**9)
     path = "/health/liveliness"
     with running(
@@ -311,8 +388,12 @@ def running_nginx(folder: Path, cores: frozenset[int], upstream: Server) -> Iter
     port = free_port()
     config = folder / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""
-    text = NGINX_CONFIG.format(user=user, folder=folder, upstream=f"127.0.0.1:{upstream.port}", port=port)
+    text = NGINX_CONFIG.format(
+        user=user, folder=folder, upstream=f"127.0.0.1:{upstream.port}", port=port
+    )
     config.write_text(text, encoding="utf-8")
     command = [program, "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
-    with running("nginx", command, port, cores=cores, folder=folder, ready_path="/api/version") as server:
+    with running(
+        "nginx", command, port, cores=cores, folder=folder, ready_path="/api/version"
+    ) as server:
         yield server

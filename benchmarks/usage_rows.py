@@ -1,11 +1,13 @@
-"""How long reports take: fills the hourly sums as a month of requests does, and measures the reports of that month.
+"""How long reports take: fills the hourly sums as a month of requests does, and measures
+the reports of that month.
 
     .venv/bin/python -m benchmarks.usage_rows sqlite:/tmp/records.db
     .venv/bin/python -m benchmarks.usage_rows postgresql://user@host/database
 
-The database is filled if it is empty. By default it gets 10 million requests: of 500 tokens, ten of them with 100 users
-each behind them, with 40 models on 6 upstreams. A few of them send most of the requests. One caller in ten is a program
-that sends at any hour; the others are people, each of whom sends in four hours of a working day.
+The database is filled if it is empty. By default it gets 10 million requests: of 500 tokens, ten of
+them with 100 users each behind them, with 40 models on 6 upstreams. A few of them send most of the
+requests. One caller in ten is a program that sends at any hour; the others are people, each of whom
+sends in four hours of a working day.
 """
 
 from __future__ import annotations
@@ -35,13 +37,19 @@ REPORTS = ("token", "token,model", "user", "model", "upstream", "day", "token,mo
 
 
 def list_callers(chance: random.Random) -> list[dict[str, str]]:
-    """The combinations of token, user, model, upstream and dialect that occur, the busiest first."""
+    """The combinations of token, user, model, upstream and dialect that
+    occur, the busiest first."""
     models = {
-        f"model-{number}": chance.sample(range(UPSTREAMS), chance.choice((1, 1, 2, 3))) for number in range(MODELS)
+        f"model-{number}": chance.sample(range(UPSTREAMS), chance.choice((1, 1, 2, 3)))
+        for number in range(MODELS)
     }
     callers = []
     for number in range(TOKENS):
-        users = [f"user-{each}@example.org" for each in range(USERS)] if number < SHARED_TOKENS else [""]
+        users = (
+            [f"user-{each}@example.org" for each in range(USERS)]
+            if number < SHARED_TOKENS
+            else [""]
+        )
         for user in users:
             dialect = chance.choice(("openai", "openai", "native", "anthropic"))
             used = chance.choices(list(models), range(MODELS, 0, -1), k=chance.choice((1, 1, 2, 3)))
@@ -101,7 +109,8 @@ def fill(engine: Engine, requests: int) -> None:
 
 
 def measure(engine: Engine) -> Iterator[tuple[str, int, float, float]]:
-    """Each report, its rows, and the best of five times: seconds, and those of CPU time in this process."""
+    """Each report, its rows, and the best of five times: seconds, and those of CPU
+    time in this process."""
     for by in REPORTS:
         best = best_cpu = float("inf")
         for _ in range(5):

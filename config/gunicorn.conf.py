@@ -13,11 +13,13 @@ import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-# With --chdir gunicorn changes directory only after this file; behind everything else, so that nothing is shadowed.
+# With --chdir gunicorn changes directory only after this file; behind everything else, so
+# that nothing is shadowed.
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 if (ROOT / "config/config.yaml").exists():
-    # Otherwise a --chdir would have the workers read another file than the one that is checked here.
+    # Otherwise a --chdir would have the workers read another file than the
+    # one that is checked here.
     os.environ.setdefault("OLLAMA_PROXY_CONFIG", str(ROOT / "config/config.yaml"))
 
 from ollama_proxy.errors import ConfigError  # noqa: E402
@@ -25,16 +27,18 @@ from ollama_proxy.gateway import WORKER, capacity  # noqa: E402
 from ollama_proxy.server.startup import PRELOADED, check_start  # noqa: E402
 from ollama_proxy.telemetry import METRICS_DIRECTORY, flush_all  # noqa: E402
 
-#: Carries "<pid of the master> <connections> <host>:<port>" from the start to later runs of this file.
+#: Carries "<pid of the master> <connections> <host>:<port>" from the start to
+#: later runs of this file.
 STARTED_WITH = "OLLAMA_PROXY_STARTED_WITH"
 
 
 def from_settings() -> tuple[int, str]:
-    """Connections of a worker and `host:port` from the gateway's settings, decided at the start for as long as the
-    process lives.
+    """Connections of a worker and `host:port` from the gateway's settings, decided at the start for
+    as long as the process lives.
 
-    At the start a configuration that can't be used ends the process, before it listens anywhere. On SIGHUP it is only
-    reported. The address stays in either case: for another one gunicorn would close the socket that systemd gave it.
+    At the start a configuration that can't be used ends the process, before it listens anywhere. On
+    SIGHUP it is only reported. The address stays in either case: for another one gunicorn would
+    close the socket that systemd gave it.
     """
     master, _, started_with = os.environ.get(STARTED_WITH, "").partition(" ")
     reloading = master == str(os.getpid())
@@ -64,10 +68,13 @@ ENDS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 
 
 def whole_number(name: str, default: int, least: int) -> int:
-    """The number in the environment variable `name`; anything else ends the process with one line."""
+    """The number in the environment variable `name`; anything else ends the
+    process with one line."""
     text = os.environ.get(name, "").strip() or str(default)
     if not text.isdecimal() or int(text) < least:
-        sys.stderr.write(f"ollama-proxy: {name} must be a whole number, {least} or more, not {text!r}\n")
+        sys.stderr.write(
+            f"ollama-proxy: {name} must be a whole number, {least} or more, not {text!r}\n"
+        )
         raise SystemExit(os.EX_CONFIG)
     return int(text)
 
@@ -79,13 +86,15 @@ def memory_directory() -> str | None:
 
 
 def pre_fork(server: Any, worker: object) -> None:
-    """The worker gets an application of the configuration as it is now, in memory that it shares with its master."""
+    """The worker gets an application of the configuration as it is now, in memory that it
+    shares with its master."""
     PRELOADED.refresh()
 
 
 def post_fork(server: Any, worker: object) -> None:
-    """A worker that is told to end before it listens to that does so at once. gunicorn would lose the word: until a
-    worker has its own handlers it has its master's, which only put signals into a queue."""
+    """A worker that is told to end before it listens to that does so at once. gunicorn would
+    lose the word: until a worker has its own handlers it has its master's, which only put
+    signals into a queue."""
     told = set()
     for number in ENDS:
         signal.signal(number, signal.SIG_DFL)
@@ -115,7 +124,8 @@ worker_connections, bind = from_settings()
 backlog = 2048
 
 workers = whole_number("WEB_CONCURRENCY", 2, 1)
-os.environ["WEB_CONCURRENCY"] = str(workers)  # among so many a worker without a coordinator shares slots and limits
+# Among so many a worker without a coordinator shares slots and limits.
+os.environ["WEB_CONCURRENCY"] = str(workers)
 worker_class = "ollama_proxy.server.worker.Worker"  # gevent, with a connection loop of its own
 worker_tmp_dir = memory_directory()
 preload_app = False  # pre_fork builds the application, and wsgi.py starts it in each worker
@@ -123,16 +133,19 @@ max_requests = 0  # recycling would cut long streams
 
 # A heartbeat of the worker's event loop, not a limit for requests.
 timeout = whole_number("WORKER_TIMEOUT", 60, 2)
-# How long a restart waits for answers in progress; the unit's TimeoutStopSec is 30 s more. Until it is over nobody
-# answers new calls, so it is shorter than the longest stream that `timeouts.total_s` allows.
+# How long a restart waits for answers in progress; the unit's TimeoutStopSec is 30 s more. Until
+# it is over nobody answers new calls, so it is shorter than the longest stream that
+# `timeouts.total_s` allows.
 graceful_timeout = whole_number("GRACEFUL_TIMEOUT", 300, 2)
-keepalive = 15  # longer than nginx keeps idle connections (10 s); also the limit for reading the headers of a call
+# Longer than nginx keeps idle connections (10 s); also the limit for reading the headers of a call.
+keepalive = 15
 
-# nginx, on the same machine, says by X-Forwarded-Proto whether the client used https. The worker believes nothing else
-# from headers, and drops those with an underscore, as nginx does.
+# nginx, on the same machine, says by X-Forwarded-Proto whether the client used https. The worker
+# believes nothing else from headers, and drops those with an underscore, as nginx does.
 forwarded_allow_ips = "127.0.0.1,::1"
 
-# As much as one header buffer of the nginx sample. The whole head is limited by ollama_proxy/server/incoming.py.
+# As much as one header buffer of the nginx sample. The whole head is limited by
+# ollama_proxy/server/incoming.py.
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190

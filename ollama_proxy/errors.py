@@ -7,7 +7,7 @@
      |       +- SlowBody        408     the body took too long
      +- AuthError               401     no token, an invalid one, or two different ones
      +- Forbidden               403     the token does not permit this
-     |   +- ForeignHost         403     no authentication, and the host name is not one of this machine
+     |   +- ForeignHost         403     no authentication, and a host name of another machine
      |   +- ForeignOrigin       403     no authentication, and the request is from a web page
      +- NotFound                404
      |   +- ModelNotFound       404
@@ -38,7 +38,8 @@
          +- UpstreamRefused     status of the upstream
              +- PromptTooLong   400     the prompt does not fit into the model's context
 
-`str(error)` is the public text, `detail` is for the log only; neither may contain tokens, prompts or answers.
+`str(error)` is the public text, `detail` is for the log only; neither may contain
+tokens, prompts or answers.
 """
 
 from __future__ import annotations
@@ -50,17 +51,24 @@ from ollama_proxy.texts import Translatable
 
 #: Bilingual texts that existing users search for.
 MISSING_TOKEN = Translatable(
-    "未提供认证token: no token was sent. Use the header 'Authorization: Bearer <token>' or 'x-api-key: <token>'."
+    "未提供认证token: no token was sent. Use the header 'Authorization: Bearer <token>' or "
+    "'x-api-key: <token>'."
 )
 #: For Ollama's command line, which can send no header.
 MISSING_TOKEN_IN_ADDRESS = Translatable(
-    "未提供认证token: no token was sent. Put it into the address: OLLAMA_HOST=http://<gateway>:8080/k/<token>."
+    "未提供认证token: no token was sent. Put it into the address: "
+    "OLLAMA_HOST=http://<gateway>:8080/k/<token>."
 )
-WRONG_TOKEN = Translatable("非授权访问: this token is not valid here. Ask the operator of this gateway for one.")
+WRONG_TOKEN = Translatable(
+    "非授权访问: this token is not valid here. Ask the operator of this gateway for one."
+)
 MANY_WRONG_TOKENS = Translatable(
-    "非授权访问次数过多: too many wrong tokens came from your address, so for up to a minute no new one is looked at."
+    "非授权访问次数过多: too many wrong tokens came from your address, so for up to a minute no "
+    "new one is looked at."
 )
-CONNECT_FAILED = Translatable("Failed to connect to Ollama service: 无法连接到 Ollama 服务，请稍后重试。")
+CONNECT_FAILED = Translatable(
+    "Failed to connect to Ollama service: 无法连接到 Ollama 服务，请稍后重试。"
+)
 
 #: Retry-After for the 503 of a busy upstream without that header, such as Ollama, in seconds.
 BUSY_RETRY_S = 5
@@ -70,7 +78,9 @@ class ConfigError(Exception):
     """An invalid configuration; `complaints` has one line for each error."""
 
     def __init__(self, complaints: Sequence[str] | str) -> None:
-        self.complaints: list[str] = [complaints] if isinstance(complaints, str) else list(complaints)
+        self.complaints: list[str] = (
+            [complaints] if isinstance(complaints, str) else list(complaints)
+        )
         super().__init__("\n".join(self.complaints))
 
 
@@ -145,14 +155,16 @@ class Forbidden(GatewayError):
 class ForeignHost(Forbidden):
     slug = "host_not_allowed"
     text = Translatable(
-        "This gateway requires no token, so it does not answer to this host name; its operator can add the name to "
-        "server.allowed_hosts."
+        "This gateway requires no token, so it does not answer to this host name; its operator can "
+        "add the name to server.allowed_hosts."
     )
 
 
 class ForeignOrigin(Forbidden):
     slug = "origin_not_allowed"
-    text = Translatable("This gateway requires no token, so pages of other web sites may not call it.")
+    text = Translatable(
+        "This gateway requires no token, so pages of other web sites may not call it."
+    )
 
 
 class NotFound(GatewayError):
@@ -214,11 +226,16 @@ class RateLimited(LimitError):
     slug = "rate_limit_exceeded"
 
     def __init__(self, limit: str, key: str, *, retry_after_s: int) -> None:
-        """`limit`: the name of the setting; `key`: "token:NAME" or "user:TOKEN/USER", only its kind is told."""
+        """`limit`: the name of the setting; `key`: "token:NAME" or "user:TOKEN/USER",
+        only its kind is told."""
         what, whose = limit.replace("gpu_", "GPU ").replace("_", " "), key.partition(":")[0]
         what = what.replace("concurrent", "concurrent requests")
         size, unit = (
-            (1, "second") if retry_after_s < 120 else (60, "minute") if retry_after_s < 7200 else (3600, "hour")
+            (1, "second")
+            if retry_after_s < 120
+            else (60, "minute")
+            if retry_after_s < 7200
+            else (3600, "hour")
         )
         if retry_after_s > 172_800:
             size, unit = 86_400, "day"
@@ -232,7 +249,8 @@ class RateLimited(LimitError):
 
 
 class QuotaExceeded(RateLimited):
-    """The quota of the token or user for this day or month is used up, so a retry would not help."""
+    """The quota of the token or user for this day or month is used up, so a
+    retry would not help."""
 
     slug = "insufficient_quota"
 
@@ -244,7 +262,9 @@ class InternalError(GatewayError):
 class Overloaded(GatewayError):
     status = 503
     slug = "overloaded"
-    text = Translatable("This gateway is at its limit of concurrent requests; try again in a moment.")
+    text = Translatable(
+        "This gateway is at its limit of concurrent requests; try again in a moment."
+    )
 
 
 class QueueFull(Overloaded):
@@ -254,7 +274,9 @@ class QueueFull(Overloaded):
 
 class QueueTimeout(Overloaded):
     slug = "queue_timeout"
-    text = Translatable("The model had no time for this request before its longest wait was over; try again later.")
+    text = Translatable(
+        "The model had no time for this request before its longest wait was over; try again later."
+    )
 
 
 class RecordsUnavailable(GatewayError):
@@ -262,7 +284,9 @@ class RecordsUnavailable(GatewayError):
 
     status = 503
     slug = "records_unavailable"
-    text = Translatable("The database of the records is not available at the moment; try again later.")
+    text = Translatable(
+        "The database of the records is not available at the moment; try again later."
+    )
 
 
 class CallEnded(GatewayError):
@@ -272,13 +296,17 @@ class CallEnded(GatewayError):
 class TokenRevoked(CallEnded):
     status = 401
     slug = "token_revoked"
-    text = Translatable("非授权访问: the token of this request was withdrawn while it was being answered.")
+    text = Translatable(
+        "非授权访问: the token of this request was withdrawn while it was being answered."
+    )
 
 
 class GatewayStopping(CallEnded):
     status = 503
     slug = "gateway_stopping"
-    text = Translatable("This gateway is shutting down and could not complete the answer in time; try again.")
+    text = Translatable(
+        "This gateway is shutting down and could not complete the answer in time; try again."
+    )
     state = "aborted"
 
 
@@ -287,10 +315,14 @@ class ShuttingDown(CallEnded):
 
     status = 503
     slug = "shutting_down"
-    text = Translatable("This gateway is shutting down, and the request was still waiting for a model; try again.")
+    text = Translatable(
+        "This gateway is shutting down, and the request was still waiting for a model; try again."
+    )
     state = "aborted"
 
-    def __init__(self, text: str | None = None, *, detail: str = "", retry_after_s: int = 1) -> None:
+    def __init__(
+        self, text: str | None = None, *, detail: str = "", retry_after_s: int = 1
+    ) -> None:
         super().__init__(text, detail=detail, retry_after_s=retry_after_s)
 
 
@@ -311,7 +343,8 @@ class UpstreamError(GatewayError):
 
 
 class UpstreamAuthError(UpstreamError):
-    """The upstream refused the gateway's credentials. It is not the client's error, so it is never a 401."""
+    """The upstream refused the gateway's credentials. It is not the client's error,
+    so it is never a 401."""
 
     #: The statuses that mean this.
     statuses = (401, 402, 407)
@@ -339,17 +372,22 @@ class UpstreamCut(UpstreamError):
 
 
 class UpstreamRefused(UpstreamError):
-    """The upstream refused the request: `status` is its own if it is an error status, the text its message."""
+    """The upstream refused the request: `status` is its own if it is an error status,
+    the text its message."""
 
     slug = "upstream_refused"
 
-    def __init__(self, status: int, text: str, *, retry_after_s: int | None = None, final: bool = False) -> None:
+    def __init__(
+        self, status: int, text: str, *, retry_after_s: int | None = None, final: bool = False
+    ) -> None:
         """`final`: a retry would not help, because a quota is used up."""
         if not 400 <= status < 600:
             status = UpstreamError.status
         self.final = final
         # The address exists, so a 404 is about the model.
-        super().__init__(text, param="model" if status == 404 else None, retry_after_s=retry_after_s)
+        super().__init__(
+            text, param="model" if status == 404 else None, retry_after_s=retry_after_s
+        )
         self.status = status
         if status < 500:
             # Caused by the client, not by the upstream.
@@ -360,10 +398,16 @@ class UpstreamRefused(UpstreamError):
 class PromptTooLong(UpstreamRefused):
     """The prompt does not fit into the model's context; it was neither truncated nor answered."""
 
-    def __init__(self, text: str, *, remedy: str = "shorten it", tokens: int = 0, context: int = 0) -> None:
-        """`tokens`: those of the prompt; `context`: how many fit; 0 for both if they are not known."""
+    def __init__(
+        self, text: str, *, remedy: str = "shorten it", tokens: int = 0, context: int = 0
+    ) -> None:
+        """`tokens`: those of the prompt; `context`: how many fit; 0 for both
+        if they are not known."""
         if tokens and context:
-            text = f"the prompt has {tokens} tokens and exceeds the available context size of {context}"
+            text = (
+                f"the prompt has {tokens} tokens and exceeds the available "
+                f"context size of {context}"
+            )
         super().__init__(400, f"{text}: {remedy}")
         self.slug = "context_length_exceeded"
         self.tokens, self.context = tokens, context

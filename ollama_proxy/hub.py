@@ -1,7 +1,7 @@
 """The neutral form of chats, completions and embeddings, between all dialects and all upstreams.
 
-Request fields have the names of Ollama's `/api/chat`; an absent parameter stays absent (`None` or a missing key).
-Answers are sequences of small events. Pure values: no I/O, no dialect, no upstream.
+Request fields have the names of Ollama's `/api/chat`; an absent parameter stays absent (`None` or a
+missing key). Answers are sequences of small events. Pure values: no I/O, no dialect, no upstream.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class ModelRequest:
     #: Ollama's option names: temperature, num_predict, stop, ...
     options: Mapping[str, Json] = field(default_factory=dict)
     keep_alive: str | float | None = None
-    #: Whether a prompt that is too long is truncated, which the answer reports, or refused. None: it is refused, but
-    #: the input of embeddings is truncated, as by Ollama itself.
+    #: Whether a prompt that is too long is truncated, which the answer reports, or refused. None:
+    #: it is refused, but the input of embeddings is truncated, as by Ollama itself.
     truncate: bool | None = None
     #: Limit for the whole answer.
     timeout_ms: int | None = None
@@ -98,8 +98,8 @@ class ModelRequest:
     user: str | None = None
     #: Fields without an equivalent here, unchanged, for upstreams that support them.
     passthrough_fields: Mapping[str, Json] = field(default_factory=dict)
-    #: Parts of the request that were left out, such as types of tools, and parts that only the prompt asks for. The
-    #: client is told in response headers.
+    #: Parts of the request that were left out, such as types of tools, and parts that only the
+    #: prompt asks for. The client is told in response headers.
     ignored: Sequence[str] = ()
     approximated: Sequence[str] = ()
 
@@ -110,7 +110,8 @@ class TextRequest(ModelRequest):
 
     stream: bool = False
     think: bool | str | None = None
-    #: The dialect's default for thinking if neither the client nor the operator sets it; None: the model's.
+    #: The dialect's default for thinking if neither the client nor the operator sets
+    #: it; None: the model's.
     think_default: bool | None = None
     #: Omit thinking from the answer.
     exclude_reasoning: bool | None = None
@@ -130,7 +131,8 @@ class ChatRequest(TextRequest):
     parallel_tool_calls: bool | None = None
     #: "json" or a JSON Schema.
     format: str | Mapping[str, Json] | None = None
-    #: If the model does not support thinking, the request is answered without it instead of refused.
+    #: If the model does not support thinking, the request is answered without
+    #: it instead of refused.
     lenient_think: bool = False
 
 
@@ -174,7 +176,8 @@ class Model:
     name: str
     modified_at: int
     owned_by: str
-    #: As Ollama names them ("completion", "tools", "vision", "thinking", "embedding", "insert"); None: unknown.
+    #: As Ollama names them ("completion", "tools", "vision", "thinking", "embedding",
+    #: "insert"); None: unknown.
     capabilities: frozenset[str] | None = None
     #: In tokens; None: unknown.
     context_length: int | None = None
@@ -231,7 +234,8 @@ def _sum(first: int | None, second: int | None) -> int | None:
 
 @dataclass(slots=True, frozen=True)
 class Done:
-    """The model has finished; always the last event. Counts are tokens, 0 if the upstream did not report them."""
+    """The model has finished; always the last event. Counts are tokens, 0 if the
+    upstream did not report them."""
 
     done_reason: str
     prompt_eval_count: int = 0
@@ -252,7 +256,8 @@ class Done:
 
 @dataclass(slots=True, frozen=True)
 class Choice:
-    """The next events belong to the answer with this index. Only sent if several answers were requested."""
+    """The next events belong to the answer with this index. Only sent if several
+    answers were requested."""
 
     index: int
 
@@ -264,7 +269,8 @@ class Truncated:
 
 @dataclass(slots=True, frozen=True)
 class Approximated:
-    """A field of the request that this answer does not follow strictly; always the first event of its batch."""
+    """A field of the request that this answer does not follow strictly; always the
+    first event of its batch."""
 
     field: str
 
@@ -289,8 +295,8 @@ _NOT_DONE = Done("")
 
 
 def collect(events: Iterable[Event]) -> list[Answer]:
-    """The whole answers of a stream of `events`, by index: one, unless several were requested. Each must end with
-    `Done`."""
+    """The whole answers of a stream of `events`, by index: one, unless several were requested. Each
+    must end with `Done`."""
     index, by_choice = 0, dict[int, list[Event]]({0: []})
     for event in events:
         if isinstance(event, Choice):

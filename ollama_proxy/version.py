@@ -10,7 +10,8 @@ from pathlib import Path
 
 VERSION = "0.1.0"
 
-#: The version of Ollama whose API the gateway implements: some clients check it before they use a feature.
+#: The version of Ollama whose API the gateway implements: some clients check it
+#: before they use a feature.
 OLLAMA_VERSION = "0.24.0"
 
 
@@ -46,8 +47,8 @@ BUILD = _read_build()
 
 
 def version_document(ollama: str | None) -> dict[str, object]:
-    """The answer of `/api/version`: Ollama's version, which its clients expect, and the gateway's. `ollama`: the
-    version of the oldest Ollama server; None: unknown."""
+    """The answer of `/api/version`: Ollama's version, which its clients expect, and the gateway's.
+    `ollama`: the version of the oldest Ollama server; None: unknown."""
     return {
         "version": ollama or OLLAMA_VERSION,
         "build": BUILD,

@@ -1,8 +1,8 @@
 """Vendored scripts and style sheets of the admin pages: ``python -m tests.assets [--renew]``.
 
-Takes the packages that static/vendor/assets.json names from the npm registry, compares them with the integrity
-recorded there, and copies the built files and their licences. With --renew, records the integrity of the versions
-that it names: after a version has been changed there.
+Takes the packages that static/vendor/assets.json names from the npm registry, compares them with
+the integrity recorded there, and copies the built files and their licences. With --renew, records
+the integrity of the versions that it names: after a version has been changed there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-VENDOR = Path(__file__).resolve().parents[1] / "ollama_proxy" / "admin" / "pages" / "static" / "vendor"
+VENDOR = (
+    Path(__file__).resolve().parents[1] / "ollama_proxy" / "admin" / "pages" / "static" / "vendor"
+)
 LOCK = VENDOR / "assets.json"
 
 #: The files of each package by the names that they get, and the text of its licence.
@@ -53,7 +55,15 @@ def sha256(data: bytes) -> str:
 
 def fetch(package: str, version: str, directory: str) -> bytes:
     """A package as npm packs it."""
-    command = ["npm", "pack", f"{package}@{version}", "--silent", "--ignore-scripts", "--pack-destination", directory]
+    command = [
+        "npm",
+        "pack",
+        f"{package}@{version}",
+        "--silent",
+        "--ignore-scripts",
+        "--pack-destination",
+        directory,
+    ]
     packed = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_S, check=True)
     return (Path(directory) / packed.stdout.split()[-1]).read_bytes()
 
@@ -79,7 +89,8 @@ def drop_source_map(data: bytes) -> bytes:
 
 
 def vendor(package: str, entry: dict[str, Any], renew: bool) -> None:
-    """Put a package's files in place, and record their digests; raises SystemExit if it is not the one recorded."""
+    """Put a package's files in place, and record their digests; raises SystemExit if it is
+    not the one recorded."""
     with tempfile.TemporaryDirectory() as directory:
         integrity = integrity_of(fetch(package, entry["version"], directory))
         if integrity != entry["integrity"] and not renew:
@@ -87,7 +98,10 @@ def vendor(package: str, entry: dict[str, Any], renew: bool) -> None:
         files = unpack(package, directory)
     for name, data in files.items():
         (VENDOR / name).write_bytes(data)
-    entry |= {"integrity": integrity, "files": {name: sha256(data) for name, data in sorted(files.items())}}
+    entry |= {
+        "integrity": integrity,
+        "files": {name: sha256(data) for name, data in sorted(files.items())},
+    }
 
 
 def main() -> None:

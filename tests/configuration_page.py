@@ -29,7 +29,10 @@ def nested_settings(section: Any) -> dict[str, Field[Any]]:
     found: dict[str, Field[Any]] = {}
     for each in fields(section):
         if "section" in each.metadata:
-            found |= {f"{each.name}.{name}": one for name, one in nested_settings(each.metadata["section"]).items()}
+            found |= {
+                f"{each.name}.{name}": one
+                for name, one in nested_settings(each.metadata["section"]).items()
+            }
         else:
             found[each.name] = each
     return found
@@ -37,7 +40,9 @@ def nested_settings(section: Any) -> dict[str, Field[Any]]:
 
 def shown_default(declared: Field[Any]) -> str:
     """The default as the tables show it; a dash stands for none."""
-    value: Any = declared.default_factory() if callable(declared.default_factory) else declared.default
+    value: Any = (
+        declared.default_factory() if callable(declared.default_factory) else declared.default
+    )
     if value in (None, (), {}, ""):
         return "–"
     if declared.metadata["kind"] is SIZE:
@@ -63,17 +68,28 @@ def entry_row(name: str, declared: Field[Any]) -> list[str]:
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table; a `|` inside a cell would end it."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
 
 
 def tables() -> dict[str, str]:
     """The tables by the name of their markers in the page."""
-    sections = {"tokens": TokenFields, "limits": Limits, "models": ModelSettings, "upstreams": UpstreamSettings}
+    sections = {
+        "tokens": TokenFields,
+        "limits": Limits,
+        "models": ModelSettings,
+        "upstreams": UpstreamSettings,
+    }
     head = ["name", "default", "variable", "value", "meaning"]
-    found = {"settings": markdown_table(head, (setting_row(*each) for each in setting_names().items()))}
+    found = {
+        "settings": markdown_table(head, (setting_row(*each) for each in setting_names().items()))
+    }
     del head[2]
     for name, section in sections.items():
-        found[name] = markdown_table(head, (entry_row(*each) for each in nested_settings(section).items()))
+        found[name] = markdown_table(
+            head, (entry_row(*each) for each in nested_settings(section).items())
+        )
     return found
 
 
@@ -82,7 +98,10 @@ def fill_tables(page: str) -> str:
     for name, table in tables().items():
         pattern = rf"(<!-- {name}(?::[^>]*)? -->\n).*?(<!-- /{name} -->)"
         page, count = re.subn(
-            pattern, lambda match, table=table: f"{match[1]}\n{table}\n\n{match[2]}", page, flags=re.S
+            pattern,
+            lambda match, table=table: f"{match[1]}\n{table}\n\n{match[2]}",
+            page,
+            flags=re.S,
         )
         if count != 1:
             raise ValueError(f"the page needs <!-- {name} --> and <!-- /{name} -->, each once")

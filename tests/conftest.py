@@ -1,4 +1,5 @@
-"""Fixtures for every test: a faulty upstream, gateways as processes, and a look at what they leave behind."""
+"""Fixtures for every test: a faulty upstream, gateways as processes, and a look at
+what they leave behind."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """Keeps the garbage collector away from modules and collected tests: they stay, and a search among them takes up to
-    a second."""
+    """Keeps the garbage collector away from modules and collected tests: they stay, and a search
+    among them takes up to a second."""
     gc.disable()
     try:
         return (yield)
@@ -42,13 +43,14 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Unit tests come last: their files are short, so that no process is left with a long one at the end."""
+    """Unit tests come last: their files are short, so that no process is left with
+    a long one at the end."""
     items.sort(key=lambda item: "unit" in item.path.parts)
 
 
 def pytest_runtest_call() -> None:
-    """Sets the clock of the event loop, which stands while tests of other things run: timers that a test starts before
-    the loop runs again would end too early by that time."""
+    """Sets the clock of the event loop, which stands while tests of other things run: timers that a
+    test starts before the loop runs again would end too early by that time."""
     gevent.get_hub().loop.update_now()
 
 
@@ -89,7 +91,8 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def records_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """`records.url` of an empty database, once for each kind; that of SQLite is in the state directory."""
+    """`records.url` of an empty database, once for each kind; that of SQLite is
+    in the state directory."""
     if request.param == "sqlite":
         yield "sqlite:state/records.db"
         return
@@ -132,8 +135,11 @@ def gateway_for() -> Iterator[Callable[..., Gateway]]:
 
 
 @pytest.fixture
-def no_leaks(fault_upstream: FaultUpstream, gateway_for: Callable[..., Gateway]) -> Iterator[Callable[..., LeakCheck]]:
-    """``no_leaks(gateway, upstream, token=...)`` remembers the state; the end of the test compares. See `LeakCheck`."""
+def no_leaks(
+    fault_upstream: FaultUpstream, gateway_for: Callable[..., Gateway]
+) -> Iterator[Callable[..., LeakCheck]]:
+    """``no_leaks(gateway, upstream, token=...)`` remembers the state; the end of the test
+    compares. See `LeakCheck`."""
     # Both fixtures are asked for so that they are still alive while the checks compare.
     checks: list[LeakCheck] = []
 

@@ -1,4 +1,5 @@
-"""What the client suites test, as a table: read from the names and docstrings of the tests, never typed by hand.
+"""What the client suites test, as a table: read from the names and docstrings of the
+tests, never typed by hand.
 
 ``python -m tests.feature_table`` prints docs/features.md; ``--write`` updates it.
 """
@@ -17,14 +18,24 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/features.md"
 
 #: In the order of the table.
-DIALECTS = ("native", "chat", "completions", "responses", "messages", "embeddings", "transcriptions", "models")
+DIALECTS = (
+    "native",
+    "chat",
+    "completions",
+    "responses",
+    "messages",
+    "embeddings",
+    "transcriptions",
+    "models",
+)
 
 _TEST = re.compile(r"test_([a-z]+)__([a-z0-9]+(?:_[a-z0-9]+)*?)(?:__[a-z0-9_]+)?")
 _DECLARATION = re.compile(r'^feature\("([a-z]+)", "([a-z0-9_]+)", "([^"\n]+)", async ')
 
 
 class Feature(NamedTuple):
-    """One test: the client it runs, the dialect spoken, what works, and the client's call that it stands for."""
+    """One test: the client it runs, the dialect spoken, what works, and the client's
+    call that it stands for."""
 
     sdk: str
     dialect: str
@@ -33,9 +44,16 @@ class Feature(NamedTuple):
 
 
 def features(root: Path = ROOT) -> list[Feature]:
-    """Every feature of every client. Raises ValueError for a test whose name or docstring doesn't say which."""
-    found = [each for path in sorted((root / "tests/sdk").glob("test_*.py")) for each in python_features(path)]
-    found += [each for path in sorted((root / "tests/node").glob("*.mjs")) for each in node_features(path)]
+    """Every feature of every client. Raises ValueError for a test whose name or
+    docstring doesn't say which."""
+    found = [
+        each
+        for path in sorted((root / "tests/sdk").glob("test_*.py"))
+        for each in python_features(path)
+    ]
+    found += [
+        each for path in sorted((root / "tests/node").glob("*.mjs")) for each in node_features(path)
+    ]
     unknown = sorted({each.dialect for each in found} - set(DIALECTS))
     if unknown:
         raise ValueError(f"unknown dialects: {', '.join(unknown)}")
@@ -43,15 +61,20 @@ def features(root: Path = ROOT) -> list[Feature]:
 
 
 def python_features(path: Path) -> Iterator[Feature]:
-    """The features of `tests/sdk/test_<client>.py`, or `test_<client>__<part>.py` where one file is not enough."""
+    """The features of `tests/sdk/test_<client>.py`, or `test_<client>__<part>.py` where
+    one file is not enough."""
     if path.name == "test_node.py":  # runs what tests/node declares
         return
     sdk = shown(path.stem.removeprefix("test_").partition("__")[0].removesuffix("_python"))
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            name, call = _TEST.fullmatch(node.name), (ast.get_docstring(node) or "").partition("\n")[0]
+            name = _TEST.fullmatch(node.name)
+            call = " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split())
             if name is None or "(" not in call:
-                raise ValueError(f"{path.name}: {node.name} needs the name test_<dialect>__<feature>, and its call")
+                raise ValueError(
+                    f"{path.name}: {node.name} needs the name "
+                    "test_<dialect>__<feature>, and its call"
+                )
             yield Feature(sdk, name[1], shown(name[2]), call)
 
 
@@ -61,8 +84,13 @@ def node_features(path: Path) -> Iterator[Feature]:
         if line.startswith("feature("):
             declared = _DECLARATION.match(line)
             if declared is None:
-                raise ValueError(f"{path.name}: {line!r} is not feature(dialect, name, call, async ...) on one line")
-            yield Feature(f"{path.stem} (js)", declared[1], shown(declared[2].partition("__")[0]), declared[3])
+                raise ValueError(
+                    f"{path.name}: {line!r} is not feature(dialect, name, call, "
+                    "async ...) on one line"
+                )
+            yield Feature(
+                f"{path.stem} (js)", declared[1], shown(declared[2].partition("__")[0]), declared[3]
+            )
 
 
 def shown(name: str) -> str:
@@ -79,11 +107,14 @@ def by_row(found: Iterable[Feature]) -> dict[tuple[str, str], list[Feature]]:
 
 
 def summary(found: Sequence[Feature]) -> str:
-    """One row for each dialect and feature, one column for each client, a tick where a test exists."""
+    """One row for each dialect and feature, one column for each client, a
+    tick where a test exists."""
     sdks = sorted({each.sdk for each in found}, key=lambda sdk: ("(js)" in sdk, sdk))
     lines = [["API", "feature", *sdks], ["---"] * 2 + [":-:"] * len(sdks)]
     for (dialect, name), tests in by_row(found).items():
-        lines.append([dialect, name, *("✓" if sdk in {each.sdk for each in tests} else "" for sdk in sdks)])
+        lines.append(
+            [dialect, name, *("✓" if sdk in {each.sdk for each in tests} else "" for sdk in sdks)]
+        )
     return "\n".join(map(table_line, lines))
 
 
@@ -97,7 +128,10 @@ def page(found: Sequence[Feature]) -> str:
     lines = [
         "# Features by client",
         "",
-        "Every tick is a test of the real client against the real gateway; the calls are listed below the table.",
+        (
+            "Every tick is a test of the real client against the real gateway; the calls are "
+            "listed below the table."
+        ),
         "The page is made from the tests by `python -m tests.feature_table --write`.",
         "",
         summary(found),

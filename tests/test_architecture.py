@@ -17,10 +17,11 @@ from tests.rig.source_code import PACKAGE, module_name, trees
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-#: Packages from left to right; a module imports from its own package and from those to the left of it.
+#: Packages from left to right; a module imports from its own package and from
+#: those to the left of it.
 ORDER = (
-    "version texts errors hub | wire | settings | policy | upstreams | coordination | gateway | telemetry | records"
-    " | dialects | admin | server | cli"
+    "version texts errors hub | wire | settings | policy | upstreams | coordination | gateway | "
+    "telemetry | records | dialects | admin | server | cli"
 )
 RANK = {name: rank for rank, names in enumerate(ORDER.split(" | ")) for name in names.split()}
 
@@ -65,17 +66,30 @@ IMPURE = {"flask", "werkzeug", "requests", "gevent", "gunicorn", "socket"}
 
 MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_COMPLEXITY, MIN_DOCUMENTED = 60, 600, 12, 0.9
 
-BRANCHES = (ast.If, ast.For, ast.While, ast.ExceptHandler, ast.IfExp, ast.Assert, ast.comprehension, ast.match_case)
+BRANCHES = (
+    ast.If,
+    ast.For,
+    ast.While,
+    ast.ExceptHandler,
+    ast.IfExp,
+    ast.Assert,
+    ast.comprehension,
+    ast.match_case,
+)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 TREES = trees()
-LINES = {module_name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+LINES = {
+    module_name(path): len(path.read_text(encoding="utf-8").splitlines())
+    for path in PACKAGE.rglob("*.py")
+}
 
 
 def imported(module: str) -> set[str]:
-    """Full names of what a module imports: `ollama_proxy.hub`, `flask`; also inside functions and TYPE_CHECKING."""
+    """Full names of what a module imports: `ollama_proxy.hub`, `flask`; also inside
+    functions and TYPE_CHECKING."""
     found: set[str] = set()
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
@@ -112,7 +126,9 @@ def matches(module: str, patterns: tuple[str, ...]) -> bool:
 def dialect_of(module: str) -> str | None:
     """`dialects.openai` for a module of that dialect."""
     parts = module.split(".")
-    inside = parts[0] == "dialects" and len(parts) > 1 and (PACKAGE / "dialects" / parts[1]).is_dir()
+    inside = (
+        parts[0] == "dialects" and len(parts) > 1 and (PACKAGE / "dialects" / parts[1]).is_dir()
+    )
     return ".".join(parts[:2]) if inside else None
 
 
@@ -130,7 +146,11 @@ def test_every_package_has_its_place() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_to_the_left(module: str) -> None:
-    right = {name for name in own_imports(module) - {""} if RANK[package_of(name)] > RANK[package_of(module)]}
+    right = {
+        name
+        for name in own_imports(module) - {""}
+        if RANK[package_of(name)] > RANK[package_of(module)]
+    }
     assert not right
 
 
@@ -140,7 +160,8 @@ def test_no_module_imports_past_a_public_interface(module: str) -> None:
 
 
 def names_from_other_packages(module: str) -> Iterator[str]:
-    """`upstreams.Call` for `from ollama_proxy.upstreams import Call`; past its interface: `upstreams.call.Call`."""
+    """`upstreams.Call` for `from ollama_proxy.upstreams import Call`; past its interface:
+    `upstreams.call.Call`."""
     for node in ast.walk(TREES[module]):
         found = [each.name for each in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
@@ -159,8 +180,12 @@ def public_names(package: str) -> Iterator[str]:
 
 
 #: Modules beside the packages: whatever is public in these may be imported.
-SINGLE_MODULES = tuple(sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"))
-PUBLIC_NAMES = {name for package in RANK if package not in SINGLE_MODULES for name in public_names(package)}
+SINGLE_MODULES = tuple(
+    sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+)
+PUBLIC_NAMES = {
+    name for package in RANK if package not in SINGLE_MODULES for name in public_names(package)
+}
 
 
 def test_every_package_has_a_public_interface() -> None:
@@ -176,18 +201,33 @@ def test_no_import_goes_in_a_circle() -> None:
 
 
 def test_only_the_transport_imports_requests() -> None:
-    assert [module for module in MODULES if "requests" in foreign_imports(module)] == ["upstreams.transport.session"]
+    assert [module for module in MODULES if "requests" in foreign_imports(module)] == [
+        "upstreams.transport.session"
+    ]
 
 
 def test_nothing_imports_another_http_client() -> None:
     others = {"urllib3", "httpx", "aiohttp", "http", "urllib"}
-    found = {(module, name) for module in MODULES for name in imported(module) if name.split(".")[0] in others}
+    found = {
+        (module, name)
+        for module in MODULES
+        for name in imported(module)
+        if name.split(".")[0] in others
+    }
     allowed, askers = (
         {"urllib.parse", "http.cookiejar", "http.HTTPStatus"},
-        ("cli.exposure", "cli.doctor.door", "cli.doctor.proxy", "cli.doctor.upstreams", "server.worker"),
+        (
+            "cli.exposure",
+            "cli.doctor.door",
+            "cli.doctor.proxy",
+            "cli.doctor.upstreams",
+            "server.worker",
+        ),
     )
     # These ask a running gateway and a running Ollama from outside the package's own paths.
-    assert {(module, name) for module, name in found if name not in allowed and module not in askers} == set()
+    assert {
+        (module, name) for module, name in found if name not in allowed and module not in askers
+    } == set()
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if matches(name, PURE)])
@@ -198,7 +238,9 @@ def test_pure_modules_know_no_framework_and_no_socket(module: str) -> None:
 @pytest.mark.parametrize("part", ["policy", "upstreams", "ledger"])
 def test_policy_and_upstreams_know_no_dialect(part: str) -> None:
     modules = [name for name in MODULES if name == part or name.startswith(f"{part}.")]
-    guilty = {name for name in modules for other in own_imports(name) if other.startswith("dialects")}
+    guilty = {
+        name for name in modules for other in own_imports(name) if other.startswith("dialects")
+    }
     assert not guilty
 
 
@@ -226,13 +268,16 @@ def test_only_the_directory_of_a_dialect_has_its_name() -> None:
     }
     guilty = {(module, text) for module, text in written if text.partition(".")[0] in names}
     assert {
-        (module, text) for module, text in guilty if dialect_of(module) != f"dialects.{text.partition('.')[0]}"
+        (module, text)
+        for module, text in guilty
+        if dialect_of(module) != f"dialects.{text.partition('.')[0]}"
     } == set()
 
 
 def test_only_the_registry_names_two_dialects() -> None:
     naming = {
-        module: {dialect_of(name) for name in own_imports(module)} | {dialect_of(module)} - {None} for module in MODULES
+        module: {dialect_of(name) for name in own_imports(module)} | {dialect_of(module)} - {None}
+        for module in MODULES
     }
     between = {
         (dialect_of(module), other)
@@ -241,7 +286,11 @@ def test_only_the_registry_names_two_dialects() -> None:
         if dialect_of(module) and other not in (None, dialect_of(module))
     }
     assert not between
-    outside = {module for module, named in naming.items() if not dialect_of(module) and len(named - {None}) > 1}
+    outside = {
+        module
+        for module, named in naming.items()
+        if not dialect_of(module) and len(named - {None}) > 1
+    }
     assert outside == {"dialects.registry"}
 
 
@@ -259,15 +308,21 @@ def test_dependencies_are_the_declared_ones() -> None:
         "markupsafe": "flask",
         "PIL": "pillow",
     }
-    used = {name for module in MODULES for name in foreign_imports(module)} - set(sys.stdlib_module_names)
+    used = {name for module in MODULES for name in foreign_imports(module)} - set(
+        sys.stdlib_module_names
+    )
     text = (PROJECT / "setup.cfg").read_text(encoding="utf-8")
     declared = set(re.findall(r"^    ([a-z0-9-]+)(?:\[\w+\])?>=", text, re.MULTILINE))
     assert {name for name in used if names.get(name, name) not in declared} == set()
 
 
-def test_the_shipped_configuration_is_what_the_settings_say(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_shipped_configuration_is_what_the_settings_say(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["settings"]) == 0
-    assert (PROJECT / "config" / "config.yaml").read_text(encoding="utf-8") == capsys.readouterr().out
+    assert (PROJECT / "config" / "config.yaml").read_text(
+        encoding="utf-8"
+    ) == capsys.readouterr().out
 
 
 # House numbers.
@@ -305,7 +360,9 @@ def complexity(function: Function) -> int:
 
 
 ALL_FUNCTIONS = [
-    (f"{module}:{node.lineno} {node.name}", module, node) for module in TREES for node in functions(module)
+    (f"{module}:{node.lineno} {node.name}", module, node)
+    for module in TREES
+    for node in functions(module)
 ]
 
 
@@ -327,7 +384,8 @@ def test_no_file_is_long() -> None:
 
 
 def public_functions(body: list[ast.stmt]) -> Iterator[Function]:
-    """Functions that others can call by name: not those with an underscore, and none inside another function."""
+    """Functions that others can call by name: not those with an underscore, and none
+    inside another function."""
     for node in body:
         if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
             if isinstance(node, ast.ClassDef):
@@ -337,8 +395,14 @@ def public_functions(body: list[ast.stmt]) -> Iterator[Function]:
 
 
 def test_public_functions_are_documented() -> None:
-    public = [(module, node) for module, tree in TREES.items() for node in public_functions(tree.body)]
-    undocumented = [f"{module}:{node.lineno} {node.name}" for module, node in public if not ast.get_docstring(node)]
+    public = [
+        (module, node) for module, tree in TREES.items() for node in public_functions(tree.body)
+    ]
+    undocumented = [
+        f"{module}:{node.lineno} {node.name}"
+        for module, node in public
+        if not ast.get_docstring(node)
+    ]
     assert 1 - len(undocumented) / len(public) >= MIN_DOCUMENTED, undocumented
 
 
@@ -351,7 +415,11 @@ def test_every_parameter_has_a_type() -> None:
     untyped = []
     for where, _, node in ALL_FUNCTIONS:
         parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-        untyped += [where for each in parameters if each.annotation is None and each.arg not in ("self", "cls")]
+        untyped += [
+            where
+            for each in parameters
+            if each.annotation is None and each.arg not in ("self", "cls")
+        ]
         untyped += [where] if node.returns is None and node.name != "__init__" else []
     assert untyped == []
 
@@ -360,7 +428,8 @@ def test_imports_are_at_the_top() -> None:
     late = [
         where
         for where, module, node in ALL_FUNCTIONS
-        if module != "cli.commands" and any(isinstance(each, ast.Import | ast.ImportFrom) for each in own_nodes(node))
+        if module != "cli.commands"
+        and any(isinstance(each, ast.Import | ast.ImportFrom) for each in own_nodes(node))
     ]
     assert late == []
 
@@ -381,6 +450,8 @@ def test_broad_excepts_are_rare_and_say_why() -> None:
     assert count <= max(1, sum(LINES.values()) // 1000)
 
 
-@pytest.mark.parametrize("word", ["utils", "util", "manager", "helper", "helpers", "misc", "core", "common"])
+@pytest.mark.parametrize(
+    "word", ["utils", "util", "manager", "helper", "helpers", "misc", "core", "common"]
+)
 def test_no_module_has_a_name_that_says_nothing(word: str) -> None:
     assert [module for module in TREES if word in module.replace("_", ".").split(".")] == []

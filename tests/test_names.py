@@ -80,9 +80,17 @@ def definitions(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
             yield node.lineno, node.attr, False
         if isinstance(node, ast.Module | ast.ClassDef):
             for each in node.body:
-                targets = each.targets if isinstance(each, ast.Assign) else [getattr(each, "target", None)]
-                names = (inner for target in targets if target is not None for inner in ast.walk(target))
-                yield from ((name.lineno, name.id, False) for name in names if isinstance(name, ast.Name))
+                targets = (
+                    each.targets
+                    if isinstance(each, ast.Assign)
+                    else [getattr(each, "target", None)]
+                )
+                names = (
+                    inner for target in targets if target is not None for inner in ast.walk(target)
+                )
+                yield from (
+                    (name.lineno, name.id, False) for name in names if isinstance(name, ast.Name)
+                )
 
 
 def retired_in(source: str) -> list[str]:
@@ -125,6 +133,8 @@ def test_a_retired_name_is_found(source: str) -> None:
     assert len(retired_in(source)) == 1
 
 
-@pytest.mark.parametrize("source", ["def f(part): pass", "def f():\n    own = 1", "x.plan()", "def planned(): pass"])
+@pytest.mark.parametrize(
+    "source", ["def f(part): pass", "def f():\n    own = 1", "x.plan()", "def planned(): pass"]
+)
 def test_other_names_are_allowed(source: str) -> None:
     assert retired_in(source) == []

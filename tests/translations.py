@@ -1,7 +1,8 @@
 """The Chinese texts of the admin pages: ``python -m tests.translations``.
 
-Collects the texts of the pages, and what is Translatable elsewhere in the package; adds the new ones to messages.po,
-removes those that are gone, compiles messages.mo, and lists what has no translation yet; then it ends with 1.
+Collects the texts of the pages, and what is Translatable elsewhere in the package; adds the new
+ones to messages.po, removes those that are gone, compiles messages.mo, and lists what has no
+translation yet; then it ends with 1.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def collect() -> Catalog:
     """The texts that the pages show, without translations."""
     catalog = Catalog(project="ollama-proxy")
     of_pages = extract_from_dir(PAGES, METHODS, OPTIONS, comment_tags=("Translators:",))
-    of_package = extract_from_dir(PACKAGE, METHODS[:1], keywords=KEYWORDS, comment_tags=("Translators:",))
+    of_package = extract_from_dir(
+        PACKAGE, METHODS[:1], keywords=KEYWORDS, comment_tags=("Translators:",)
+    )
     for path, line, texts, comments, context in (*of_pages, *of_package):
         catalog.add(texts, locations=[(path, line)], auto_comments=comments, context=context)
     return catalog
@@ -62,7 +65,11 @@ def texts_of(message: Message) -> tuple[str, ...]:
 
 def untranslated(catalog: Catalog) -> Iterator[Message]:
     """The messages without a translation."""
-    return (message for message in catalog if message.id and not (message.string and all(texts_of(message))))
+    return (
+        message
+        for message in catalog
+        if message.id and not (message.string and all(texts_of(message)))
+    )
 
 
 def update() -> Catalog:
@@ -84,7 +91,9 @@ def main() -> int:
     """0 if every text is translated."""
     missing = list(untranslated(update()))
     for message in missing:
-        print(f"not translated: {message.id!r} ({', '.join(sorted({path for path, _ in message.locations}))})")
+        print(
+            f"not translated: {message.id!r} ({', '.join(sorted({path for path, _ in message.locations}))})"
+        )
     return 1 if missing else 0
 
 

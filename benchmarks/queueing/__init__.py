@@ -1,1 +1,2 @@
-"""`make queueing`: the scheduler compared with first come, first served, in a simulation of boxes."""
+"""`make queueing`: the scheduler compared with first come, first served, in
+a simulation of boxes."""

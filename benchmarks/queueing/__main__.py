@@ -1,4 +1,5 @@
-"""`python -m benchmarks.queueing`: runs every trace both ways, prints the tables, and writes the plots with --write."""
+"""`python -m benchmarks.queueing`: runs every trace both ways, prints the tables, and writes
+the plots with --write."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from benchmarks.queueing.simulation import FairSharing, FirstComeFirstServed, Jo
 from benchmarks.queueing.traces import TRACES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-#: How much better the people's p95 and the loads must be, in these traces; for their variants it is only shown.
+#: How much better the people's p95 and the loads must be, in these traces; for their
+#: variants it is only shown.
 TARGETS, VARIANTS, TARGET_WAIT, TARGET_LOADS = (
     ("greedy script", "ping-pong"),
     ("script, one model", "two models"),
@@ -40,7 +42,12 @@ class Result:
     costs: list[tuple[str, int, float]]
 
     def people(self) -> list[float]:
-        return [wait for user, waits in self.waits.items() if user.startswith("person") for wait in waits]
+        return [
+            wait
+            for user, waits in self.waits.items()
+            if user.startswith("person")
+            for wait in waits
+        ]
 
 
 def jain(values: list[float]) -> float:
@@ -53,9 +60,11 @@ def run(make: Callable[[], Trace], share: type[FirstComeFirstServed] | type[Fair
     users: dict[str, list[Job]] = defaultdict(list)
     for job in simulation.jobs.values():
         users[job.user].append(job)
-    # How long answers took, compared with a box that is free: equal for all users if all are delayed alike.
+    # How long answers took, compared with a box that is free: equal for all users if
+    # all are delayed alike.
     speed = [
-        sum(job.service_s for job in jobs) / sum(job.end_s - job.arrival_s for job in jobs) for jobs in users.values()
+        sum(job.service_s for job in jobs) / sum(job.end_s - job.arrival_s for job in jobs)
+        for jobs in users.values()
     ]
     hours = max(job.end_s for job in simulation.jobs.values()) / 3600
     return Result(
@@ -69,7 +78,10 @@ def run(make: Callable[[], Trace], share: type[FirstComeFirstServed] | type[Fair
 
 def render_users(before: Result, after: Result) -> str:
     """Markdown: waits of every user, both ways."""
-    lines = ["| user | requests | p50 | p95 | longest | p50 | p95 | longest |", "|---|--:|--:|--:|--:|--:|--:|--:|"]
+    lines = [
+        "| user | requests | p50 | p95 | longest | p50 | p95 | longest |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
     for user, waits in before.waits.items():
         cells = [
             f"{value:.0f} s"
@@ -93,7 +105,8 @@ def render_summary(results: dict[str, tuple[Result, Result]]) -> str:
         ]
         lines.append(
             f"| {name} | {waits[0]} | {waits[1]} | {before.loads} → {after.loads} "
-            f"| {before.per_hour:.0f} → {after.per_hour:.0f} | {before.fairness:.2f} → {after.fairness:.2f} |"
+            f"| {before.per_hour:.0f} → {after.per_hour:.0f} | {before.fairness:.2f} → "
+            f"{after.fairness:.2f} |"
         )
     return "\n".join(lines)
 
@@ -103,12 +116,20 @@ def render_costs(costs: list[tuple[str, int, float]]) -> str:
     lines = ["| call | waiting | decisions | mean | p50 | p95 |", "|---|--:|--:|--:|--:|--:|"]
     for call in ("acquire", "release", "tick"):
         for low, high in ((0, 10), (10, 100), (100, 1000), (1000, 3000), (3000, 10**6)):
-            found = [seconds * 1e6 for name, waiting, seconds in costs if name == call and low <= waiting < high]
+            found = [
+                seconds * 1e6
+                for name, waiting, seconds in costs
+                if name == call and low <= waiting < high
+            ]
             if found:
                 span = f"{low} to {high - 1}" if high < 10**6 else f"{low} and more"
-                numbers = (sum(found) / len(found), *(percentile(found, share) for share in (0.5, 0.95)))
+                numbers = (
+                    sum(found) / len(found),
+                    *(percentile(found, share) for share in (0.5, 0.95)),
+                )
                 lines.append(
-                    f"| `{call}` | {span} | {len(found)} | {' | '.join(f'{each:.0f} us' for each in numbers)} |"
+                    f"| `{call}` | {span} | {len(found)} | "
+                    f"{' | '.join(f'{each:.0f} us' for each in numbers)} |"
                 )
     return "\n".join(lines)
 
@@ -124,7 +145,10 @@ def find_misses(results: dict[str, tuple[Result, Result]]) -> list[str]:
             ("loads", before.loads / after.loads, TARGET_LOADS),
             ("throughput", after.per_hour / before.per_hour, 1.0),
         )
-        print(f"{name}: " + ", ".join(f"{what} {got:.2f} x (target {target:.0f})" for what, got, target in checks))
+        print(
+            f"{name}: "
+            + ", ".join(f"{what} {got:.2f} x (target {target:.0f})" for what, got, target in checks)
+        )
         if name in TARGETS:
             misses += [f"{name}: {what}" for what, got, target in checks if got < target]
     return misses
@@ -133,7 +157,14 @@ def find_misses(results: dict[str, tuple[Result, Result]]) -> list[str]:
 def list_waits(results: dict[str, tuple[Result, Result]]) -> list[Panel]:
     """A panel per trace with p50 and p95 of every user."""
     return [
-        (name, "s", [(user, (shares(waits), shares(after.waits[user]))) for user, waits in before.waits.items()])
+        (
+            name,
+            "s",
+            [
+                (user, (shares(waits), shares(after.waits[user])))
+                for user, waits in before.waits.items()
+            ],
+        )
         for name, (before, after) in results.items()
     ]
 
@@ -146,7 +177,10 @@ def list_totals(results: dict[str, tuple[Result, Result]]) -> list[Panel]:
     """Panels with model loads, throughput and fairness of every trace."""
 
     def collect(field: str) -> list[tuple[str, tuple[tuple[float, float], tuple[float, float]]]]:
-        pairs = [(name, getattr(before, field), getattr(after, field)) for name, (before, after) in results.items()]
+        pairs = [
+            (name, getattr(before, field), getattr(after, field))
+            for name, (before, after) in results.items()
+        ]
         return [(name, ((old, old), (new, new))) for name, old, new in pairs]
 
     titles = (
@@ -166,12 +200,16 @@ def main() -> int:
         trace = make()
         before, after = run(make, FirstComeFirstServed), run(make, FairSharing)
         results[trace.name] = before, after
-        print(f"\n{trace.title}\nwaits: first come, first served | fair sharing\n\n{render_users(before, after)}")
+        print(
+            f"\n{trace.title}\nwaits: first come, first served | fair "
+            f"sharing\n\n{render_users(before, after)}"
+        )
     print(f"\n{render_summary(results)}\n")
     print(f"{TRACES[-1]().title}\n\n{render_costs(run(TRACES[-1], FairSharing).costs)}\n")
     if options.write:
         (DOCS / "sharing-waits.svg").write_text(
-            draw_bars("Waiting time per user: p50 (dark) and p95", list_waits(results)), encoding="utf-8"
+            draw_bars("Waiting time per user: p50 (dark) and p95", list_waits(results)),
+            encoding="utf-8",
         )
         (DOCS / "sharing-totals.svg").write_text(
             draw_bars("All users together", list_totals(results)), encoding="utf-8"

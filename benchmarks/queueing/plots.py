@@ -8,9 +8,13 @@ from html import escape
 WIDTH, LABEL_WIDTH, ROW, GAP = 760, 170, 14, 12
 #: First come, first served; fair sharing.
 COLOURS, NAMES = ("#94a3b8", "#2563eb"), ("first come, first served", "fair sharing")
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" role="img" aria-label="{t}">'
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" '
+    'role="img" aria-label="{t}">'
+)
 
-#: A panel: its title, its unit, and rows of a label and a bar for both ways: the length of its dark part, and in all.
+#: A panel: its title, its unit, and rows of a label and a bar for both ways: the length of its
+#: dark part, and in all.
 Panel = tuple[str, str, Sequence[tuple[str, tuple[tuple[float, float], tuple[float, float]]]]]
 
 
@@ -22,16 +26,22 @@ def draw_bars(title: str, panels: Sequence[Panel]) -> str:
         y += 10
         lines.append(f'<text x="20" y="{y}" font-weight="600">{escape(name)}</text>')
         y += GAP
-        scale = (WIDTH - LABEL_WIDTH - 110) / (max(whole for _, bars in rows for _, whole in bars) or 1)
+        scale = (WIDTH - LABEL_WIDTH - 110) / (
+            max(whole for _, bars in rows for _, whole in bars) or 1
+        )
         for label, bars in rows:
-            lines.append(f'<text x="{LABEL_WIDTH - 8}" y="{y + ROW}" text-anchor="end">{escape(label)}</text>')
+            lines.append(
+                f'<text x="{LABEL_WIDTH - 8}" y="{y + ROW}" text-anchor="end">{escape(label)}</text>'
+            )
             for (part, whole), colour in zip(bars, COLOURS, strict=True):
                 for length, opacity in ((whole, 0.5), (part, 1)):
                     lines.append(
-                        f'<rect x="{LABEL_WIDTH}" y="{y}" width="{max(scale * length, 1):.1f}" height="{ROW - 3}" '
-                        f'fill="{colour}" opacity="{opacity}"/>'
+                        f'<rect x="{LABEL_WIDTH}" y="{y}" width="{max(scale * length, 1):.1f}" '
+                        f'height="{ROW - 3}" fill="{colour}" opacity="{opacity}"/>'
                     )
-                numbers = dict.fromkeys(f"{each:.2f}" if unit == "" else f"{each:.0f}" for each in (part, whole))
+                numbers = dict.fromkeys(
+                    f"{each:.2f}" if unit == "" else f"{each:.0f}" for each in (part, whole)
+                )
                 text = f"{' / '.join(numbers)} {unit}".strip()
                 x = LABEL_WIDTH + scale * whole + 6
                 lines.append(f'<text x="{x:.1f}" y="{y + ROW - 4}" font-size="11">{text}</text>')

@@ -1,7 +1,8 @@
-"""`python -m benchmarks.queueing.shared redis://127.0.0.1/0`: what a decision costs if its state is in Redis.
+"""`python -m benchmarks.queueing.shared redis://127.0.0.1/0`: what a decision costs
+if its state is in Redis.
 
-Two machines in one process; four boxes with two slots each, all in use. Everything of this run has names of its own in
-Redis, and is removed.
+Two machines in one process; four boxes with two slots each, all in use. Everything of this run has
+names of its own in Redis, and is removed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ CALLS = 200
 
 def ask(machine: RedisScheduler, number: int) -> None:
     turns = tuple((f"{number}{turn}".rjust(16, "0"), 100 * turn) for turn in range(4))
-    request = Request(f"1/{number:08d}", f"user{number % 50}", CANDIDATES[number % 5], conversation=turns)
+    request = Request(
+        f"1/{number:08d}", f"user{number % 50}", CANDIDATES[number % 5], conversation=turns
+    )
     machine.acquire(request, time.monotonic())
 
 
@@ -44,7 +47,8 @@ def measure(calls: list[Callable[[], object]]) -> str:
     for call in calls:
         call()
     each, work = (
-        (now - then) / len(calls) for now, then in ((time.perf_counter(), began), (time.process_time(), used))
+        (now - then) / len(calls)
+        for now, then in ((time.perf_counter(), began), (time.process_time(), used))
     )
     return f"{each * 1000:.1f} ms ({work * 1000:.1f} ms)"
 
@@ -52,7 +56,10 @@ def measure(calls: list[Callable[[], object]]) -> str:
 def run(url: str, waiting: int) -> str:
     """A row of the table."""
     prefix = f"benchmark-{secrets.token_hex(4)}:"
-    machines = [RedisScheduler(connect_redis(url), name, LIMITS, lambda _: None, prefix) for name in ("one", "two")]
+    machines = [
+        RedisScheduler(connect_redis(url), name, LIMITS, lambda _: None, prefix)
+        for name in ("one", "two")
+    ]
     for machine in machines:
         machine.start()
         for box in range(4):
@@ -72,7 +79,9 @@ def run(url: str, waiting: int) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.queueing.shared", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.queueing.shared", description=__doc__
+    )
     parser.add_argument("url", help="of a Redis")
     options = parser.parse_args()
     print("| waiting | one machine decides | two take turns | document |\n|--:|--:|--:|--:|")

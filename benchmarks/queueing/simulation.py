@@ -1,4 +1,5 @@
-"""Simulated boxes that load models and serve requests, and the two ways to share them. Seconds of simulated time."""
+"""Simulated boxes that load models and serve requests, and the two ways to share them.
+Seconds of simulated time."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from ollama_proxy.coordination import Decision, Grant, Outcome, QueueLimits, Req
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request of the trace, and what became of it. The wait ends with the first token, after any load."""
+    """A request of the trace, and what became of it. The wait ends with the first
+    token, after any load."""
 
     id: str
     user: str
@@ -48,7 +50,8 @@ class Trace:
 
 @dataclass(slots=True, eq=False)
 class SimulatedBox:
-    """What Ollama does: requests start in the order of their arrival; a model replaces one that no request uses."""
+    """What Ollama does: requests start in the order of their arrival; a model replaces one
+    that no request uses."""
 
     name: str
     slots: int
@@ -62,7 +65,8 @@ class SimulatedBox:
     is_up: bool = True
 
     def start_next(self, now: float) -> tuple[Job, float] | None:
-        """Starts the first request of the queue if it can; returns it with the seconds of the load that it caused."""
+        """Starts the first request of the queue if it can; returns it with the seconds of
+        the load that it caused."""
         if not self.queue or len(self.running) >= self.slots:
             return None
         model, load_s = self.queue[0].model, 0.0
@@ -83,21 +87,29 @@ class SimulatedBox:
 
 
 class FirstComeFirstServed:
-    """Every request goes at once to the box with the least requests, and waits there: Ollama's own queue."""
+    """Every request goes at once to the box with the least requests, and waits
+    there: Ollama's own queue."""
 
     def __init__(self, trace: Trace, boxes: dict[str, SimulatedBox]) -> None:
         self._trace, self._boxes = trace, boxes
         self._homeless: list[Job] = []
 
     def arrive(self, job: Job, now: float) -> Iterable[tuple[str, str]]:
-        boxes = [box for box in map(self._boxes.get, self._trace.boxes[job.model]) if box and box.is_up]
+        boxes = [
+            box for box in map(self._boxes.get, self._trace.boxes[job.model]) if box and box.is_up
+        ]
         if not boxes:
             self._homeless.append(job)
             return []
-        box = min(boxes, key=lambda each: (len(each.running) + len(each.queue), job.model not in each.loaded))
+        box = min(
+            boxes,
+            key=lambda each: (len(each.running) + len(each.queue), job.model not in each.loaded),
+        )
         return [(job.id, box.name)]
 
-    def end(self, job: Job, box: SimulatedBox, now: float, load_s: float) -> Iterable[tuple[str, str]]:
+    def end(
+        self, job: Job, box: SimulatedBox, now: float, load_s: float
+    ) -> Iterable[tuple[str, str]]:
         return []
 
     def change(self, box: SimulatedBox, now: float) -> Iterable[tuple[str, str]]:
@@ -115,12 +127,16 @@ class FairSharing:
     def __init__(self, trace: Trace, boxes: dict[str, SimulatedBox]) -> None:
         # Nothing is refused, so that both ways do the same work.
         self._scheduler = Scheduler(QueueLimits(max_waiting=10**9, max_wait_s=10**9))
-        self._candidates = {model: tuple((box, model) for box in names) for model, names in trace.boxes.items()}
+        self._candidates = {
+            model: tuple((box, model) for box in names) for model, names in trace.boxes.items()
+        }
         self.waiting = 0
         #: The call, requests that waited, and the seconds of processor time that the decision took.
         self.costs: list[tuple[str, int, float]] = []
         for box in boxes.values():
-            self._decide(self._scheduler.set_box, box.name, 0.0, slots=box.slots, max_loaded=box.room)
+            self._decide(
+                self._scheduler.set_box, box.name, 0.0, slots=box.slots, max_loaded=box.room
+            )
         self.costs.clear()
 
     def _decide(self, call, *arguments, **options) -> list[tuple[str, str]]:  # type: ignore[no-untyped-def]
@@ -144,13 +160,20 @@ class FairSharing:
         )
         return self._decide(self._scheduler.acquire, request, now)
 
-    def end(self, job: Job, box: SimulatedBox, now: float, load_s: float) -> Iterable[tuple[str, str]]:
+    def end(
+        self, job: Job, box: SimulatedBox, now: float, load_s: float
+    ) -> Iterable[tuple[str, str]]:
         outcome = Outcome(gpu_s=job.service_s + load_s, load_s=load_s) if job.end_s >= 0 else None
         return self._decide(self._scheduler.release, job.id, now, outcome)
 
     def change(self, box: SimulatedBox, now: float) -> Iterable[tuple[str, str]]:
         return self._decide(
-            self._scheduler.set_box, box.name, now, slots=box.slots, max_loaded=box.room, is_up=box.is_up
+            self._scheduler.set_box,
+            box.name,
+            now,
+            slots=box.slots,
+            max_loaded=box.room,
+            is_up=box.is_up,
         )
 
     def tick(self, now: float) -> Iterable[tuple[str, str]]:
@@ -165,7 +188,9 @@ class Simulation:
 
     def __init__(self, trace: Trace, share: type[FirstComeFirstServed] | type[FairSharing]) -> None:
         names = dict.fromkeys(box for boxes in trace.boxes.values() for box in boxes)
-        self.boxes = {name: SimulatedBox(name, trace.slots, trace.room, trace.load_s) for name in names}
+        self.boxes = {
+            name: SimulatedBox(name, trace.slots, trace.room, trace.load_s) for name in names
+        }
         self.jobs = {job.id: job for job in trace.jobs}
         self.policy: Policy = share(trace, self.boxes)
         self._left = len(trace.jobs)

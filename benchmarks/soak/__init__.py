@@ -1,1 +1,2 @@
-"""`make soak`: many streams for minutes while clients leave, servers restart and the configuration changes."""
+"""`make soak`: many streams for minutes while clients leave, servers restart and the
+configuration changes."""

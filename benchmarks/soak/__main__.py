@@ -23,9 +23,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=float(environment("SOAK_S") or 600))
     parser.add_argument("--streams", type=int, default=int(environment("SOAK_STREAMS") or 500))
-    parser.add_argument("--seed", type=int, default=int(environment("SOAK_SEED") or 1), help="who leaves when")
     parser.add_argument(
-        "--redis", action="store_true", default=bool(environment("SOAK_REDIS")), help="keep slots there"
+        "--seed", type=int, default=int(environment("SOAK_SEED") or 1), help="who leaves when"
+    )
+    parser.add_argument(
+        "--redis",
+        action="store_true",
+        default=bool(environment("SOAK_REDIS")),
+        help="keep slots there",
     )
     parser.add_argument("--report", type=Path, default=REPORT, metavar="FILE")
     return parser.parse_args(arguments)

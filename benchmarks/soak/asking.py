@@ -15,7 +15,8 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What an answer says, and how it says that it is over: `done`, `failed`, or "" where it does not."""
+    """What an answer says, and how it says that it is over: `done`, `failed`, or
+    "" where it does not."""
 
     text: str
     end: str
@@ -23,8 +24,8 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One way to ask. `body` takes the prompt and whether to stream; `text_of` and `end_of` read one of its documents,
-    be it a line, an event or the whole answer."""
+    """One way to ask. `body` takes the prompt and whether to stream; `text_of` and `end_of` read
+    one of its documents, be it a line, an event or the whole answer."""
 
     name: str
     path: str
@@ -34,7 +35,9 @@ class Dialect:
 
     def request(self, model: str, number: int, count: int, *, stream: bool) -> bytes:
         """The body that asks `model` for `count` words."""
-        return orjson.dumps({"model": model, "stream": stream} | self.body(prompt_of(number, count), stream))
+        return orjson.dumps(
+            {"model": model, "stream": stream} | self.body(prompt_of(number, count), stream)
+        )
 
     def read(self, body: bytes, *, stream: bool) -> Said:
         """What an answer says, as far as it came."""
@@ -86,7 +89,11 @@ def _generate_text(document: Document) -> str:
 
 def _openai_text(document: Document) -> str:
     choice = (document.get("choices") or [{}])[0]
-    return str((choice.get("delta") or choice.get("message") or {}).get("content") or choice.get("text") or "")
+    return str(
+        (choice.get("delta") or choice.get("message") or {}).get("content")
+        or choice.get("text")
+        or ""
+    )
 
 
 def _anthropic_text(document: Document) -> str:
@@ -103,7 +110,11 @@ def _responses_text(document: Document) -> str:
     if document.get("object") == "response":
         parts = [part for item in document["output"] for part in item.get("content") or ()]
         return "".join(part.get("text") or "" for part in parts)
-    return str(document.get("delta") or "") if document.get("type") == "response.output_text.delta" else ""
+    return (
+        str(document.get("delta") or "")
+        if document.get("type") == "response.output_text.delta"
+        else ""
+    )
 
 
 def _responses_end(document: Document) -> str:
@@ -113,10 +124,28 @@ def _responses_end(document: Document) -> str:
 
 DIALECTS = (
     Dialect("native chat", "/api/chat", _messages, _chat_text, _plain_end),
-    Dialect("native generate", "/api/generate", lambda prompt, _: {"prompt": prompt}, _generate_text, _plain_end),
+    Dialect(
+        "native generate",
+        "/api/generate",
+        lambda prompt, _: {"prompt": prompt},
+        _generate_text,
+        _plain_end,
+    ),
     Dialect("openai chat", "/v1/chat/completions", _messages, _openai_text, _plain_end),
-    Dialect("openai completions", "/v1/completions", lambda prompt, _: {"prompt": prompt}, _openai_text, _plain_end),
-    Dialect("openai responses", "/v1/responses", lambda prompt, _: {"input": prompt}, _responses_text, _responses_end),
+    Dialect(
+        "openai completions",
+        "/v1/completions",
+        lambda prompt, _: {"prompt": prompt},
+        _openai_text,
+        _plain_end,
+    ),
+    Dialect(
+        "openai responses",
+        "/v1/responses",
+        lambda prompt, _: {"input": prompt},
+        _responses_text,
+        _responses_end,
+    ),
     Dialect(
         "anthropic",
         "/v1/messages",

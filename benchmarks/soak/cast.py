@@ -1,4 +1,5 @@
-"""Who takes part in a soak: four scripted servers that can be killed, the gateway, nginx, the probe and the clients."""
+"""Who takes part in a soak: four scripted servers that can be killed, the gateway, nginx, the
+probe and the clients."""
 
 from __future__ import annotations
 
@@ -65,7 +66,12 @@ class Upstream:
         """How the configuration names it."""
         url = f"http://127.0.0.1:{self.port}"
         if self.name == LAB:
-            return {"name": LAB, "kind": "openai", "base_url": f"{url}/v1", "models": list(LAB_MODELS)}
+            return {
+                "name": LAB,
+                "kind": "openai",
+                "base_url": f"{url}/v1",
+                "models": list(LAB_MODELS),
+            }
         return {"name": self.name, "base_url": url}
 
 
@@ -76,7 +82,10 @@ class WideNginx(Nginx):
         super()._write_configuration(replacements)
         main = self.directory / "nginx.conf"
         text = main.read_text(encoding="utf-8")
-        main.write_text(text.replace("worker_connections 1024", f"worker_connections {CONNECTIONS}"), encoding="utf-8")
+        main.write_text(
+            text.replace("worker_connections 1024", f"worker_connections {CONNECTIONS}"),
+            encoding="utf-8",
+        )
 
     @property
     def pid(self) -> int:
@@ -118,7 +127,11 @@ class Stage:
     def config(self, *, extra: bool = False, guest: bool = False) -> dict[str, Any]:
         """The configuration; `extra`: with one more box, `guest`: with one more token."""
         names = [*BOXES, LAB, *([EXTRA] if extra else [])]
-        tokens = [("team", TOKEN), ("probe", PROBE_TOKEN), *([("guest", GUEST_TOKEN)] if guest else [])]
+        tokens = [
+            ("team", TOKEN),
+            ("probe", PROBE_TOKEN),
+            *([("guest", GUEST_TOKEN)] if guest else []),
+        ]
         steady = {"name": "steady", "base_url": self.probe.url}
         listed: list[dict[str, Any]] = [{"name": name, "token": token} for name, token in tokens]
         listed[0]["limits"] = LIMITS
@@ -126,7 +139,10 @@ class Stage:
         return {
             "auth": {"generate_tokens": listed},
             "upstreams": [
-                *(each if each["name"] == LAB else each | {"concurrency": self.slots} for each in boxes),
+                *(
+                    each if each["name"] == LAB else each | {"concurrency": self.slots}
+                    for each in boxes
+                ),
                 steady,
             ],
             "queue": {"max_waiting": 10_000},
@@ -134,11 +150,26 @@ class Stage:
         }
 
     @contextlib.contextmanager
-    def clients(self, *, streams: int, until: float, guest_from: float, seed: int) -> Iterator[subprocess.Popen[bytes]]:
+    def clients(
+        self, *, streams: int, until: float, guest_from: float, seed: int
+    ) -> Iterator[subprocess.Popen[bytes]]:
         """The clients at nginx; what became of their requests is in `results`."""
-        options = {"port": self.nginx.port, "streams": streams, "until": until, "guest-from": guest_from, "seed": seed}
+        options = {
+            "port": self.nginx.port,
+            "streams": streams,
+            "until": until,
+            "guest-from": guest_from,
+            "seed": seed,
+        }
         arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        command = [sys.executable, "-m", "benchmarks.soak.client", *arguments, "--out", str(self.results)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.soak.client",
+            *arguments,
+            "--out",
+            str(self.results),
+        ]
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         try:
             yield process

@@ -1,6 +1,8 @@
-"""The clients of a soak, in a process of their own: streams side by side, each read word by word; some leave early.
+"""The clients of a soak, in a process of their own: streams side by side, each read word
+by word; some leave early.
 
-    python -m benchmarks.soak.client --port 8080 --streams 500 --until 1790000000 --out results.jsonl
+    python -m benchmarks.soak.client --port 8080 --streams 500 --until
+    1790000000 --out results.jsonl
 
 Writes one JSON line for each request to `--out`; see Asked.
 """
@@ -28,7 +30,8 @@ from benchmarks.soak.words import words_of
 
 #: How many words an answer has; near the end fewer, so that all are over in time.
 FEWEST, MOST = 4, 40
-#: Shares of single answers, of clients that leave before the end, of requests to the provider, of the second token.
+#: Shares of single answers, of clients that leave before the end, of requests to the
+#: provider, of the second token.
 SINGLE, LEAVING, TO_LAB, AS_GUEST = 0.15, 0.15, 0.3, 0.5
 #: Seconds that an answer may take beyond its words' pauses, and that pass after one that was none.
 PATIENCE_S, PAUSE_S = 30.0, 0.2
@@ -84,8 +87,10 @@ class Plan:
         """The request as it is sent."""
         body = self.dialect.request(self.model, self.number, self.count, stream=self.stream)
         head = (
-            f"POST {self.dialect.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {self.token}\r\n"
-            f"X-Request-Id: {self.id}\r\nUser-Agent: {self.id}\r\nContent-Type: application/json\r\n"
+            f"POST {self.dialect.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: "
+            f"Bearer {self.token}\r\n"
+            f"X-Request-Id: {self.id}\r\nUser-Agent: {self.id}\r\nContent-Type: "
+            "application/json\r\n"
             f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
@@ -163,10 +168,14 @@ class Reading(asyncio.Protocol):
 
 async def ask(plan: Plan, port: int) -> Asked:
     """Sends one request, reads its answer, or leaves when it is planned, and says what came."""
-    asked = Asked(plan.id, plan.dialect.name, plan.model, plan.stream, plan.count, plan.pace_s, time.time())
+    asked = Asked(
+        plan.id, plan.dialect.name, plan.model, plan.stream, plan.count, plan.pace_s, time.time()
+    )
     loop = asyncio.get_running_loop()
     try:
-        _, reading = await loop.create_connection(lambda: Reading(plan.bytes(port)), "127.0.0.1", port)
+        _, reading = await loop.create_connection(
+            lambda: Reading(plan.bytes(port)), "127.0.0.1", port
+        )
     except OSError as error:
         asked.result, asked.problem, asked.end = "wrong", f"can't connect: {error}", time.time()
         return asked
@@ -179,7 +188,14 @@ async def ask(plan: Plan, port: int) -> Asked:
         reading.leave(resets=plan.resets)
     left = not is_over and plan.leaves_after_s is not None
     asked.status = reading.status
-    judge(asked, plan, b"".join(reading.pieces), is_whole=reading.is_whole, left=left, hung=not is_over and not left)
+    judge(
+        asked,
+        plan,
+        b"".join(reading.pieces),
+        is_whole=reading.is_whole,
+        left=left,
+        hung=not is_over and not left,
+    )
     return asked
 
 
@@ -227,7 +243,9 @@ class Crowd:
         chance = random.Random(f"{self.seed}-{slot}")
         number = slot * 1_000_000
         await asyncio.sleep(RAMP_S * slot / self.streams)
-        while (left_s := self.until - time.time()) > FEWEST * max(int(pace[:-2]) for pace in PACES) / 1000:
+        while (left_s := self.until - time.time()) > FEWEST * max(
+            int(pace[:-2]) for pace in PACES
+        ) / 1000:
             plan = make_plan(chance, number, left_s, has_guest=time.time() >= self.guest_from)
             asked = await ask(plan, self.port)
             note(asked)
@@ -241,7 +259,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--until", type=float, required=True, help="seconds since 1970")
-    parser.add_argument("--guest-from", type=float, default=float("inf"), help="when the second token is good")
+    parser.add_argument(
+        "--guest-from", type=float, default=float("inf"), help="when the second token is good"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args(arguments)

@@ -1,5 +1,5 @@
-"""What happens in a soak, and when: clients all the time, restarts now and then, one edit after each third; the
-coordinator, a worker and Redis are killed."""
+"""What happens in a soak, and when: clients all the time, restarts now and then, one edit after
+each third; the coordinator, a worker and Redis are killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from tests.rig.rules import RowLeaks
 #: About so many seconds between two restarts, and so long a server is away.
 RESTART_EVERY_S, AWAY_S = 45.0, (0.5, 2.5)
 FEWEST_RESTARTS = 4
-#: The coordinator is killed about as often, and at least twice; a worker once, after so much of the time, and Redis.
+#: The coordinator is killed about as often, and at least twice; a worker once, after so much
+#: of the time, and Redis.
 COORDINATOR_EVERY_S, FEWEST_COORDINATORS = 60.0, 2
 WORKER_AT, REDIS_AT, REDIS_AWAY_S = 0.4, 0.55, 2.0
 #: An edit counts in every worker after so many seconds.
@@ -86,7 +87,9 @@ def run(stage: Stage, *, seconds: float, streams: int, seed: int) -> Record:
     stage.probe.go()
     warm(stage.gateway, TOKEN)
     join_coordinator(
-        stage.gateway, TOKEN, {"model": "steady", "messages": [{"role": "user", "content": "hi"}], "stream": False}
+        stage.gateway,
+        TOKEN,
+        {"model": "steady", "messages": [{"role": "user", "content": "hi"}], "stream": False},
     )
     wait_until(lambda: _are_alike(stage), WARM_S, "the probe has not reached every worker")
     leaks = RowLeaks(stage.gateway, token=TOKEN, idle=2 * streams)
@@ -96,7 +99,9 @@ def run(stage: Stage, *, seconds: float, streams: int, seed: int) -> Record:
     since = stage.probe.go()
     guest_from = time.time() + seconds / 3 + RELOAD_S + 1
     with _measured(stage, record, begin):
-        with stage.clients(streams=streams, until=time.time() + seconds, guest_from=guest_from, seed=seed) as clients:
+        with stage.clients(
+            streams=streams, until=time.time() + seconds, guest_from=guest_from, seed=seed
+        ) as clients:
             for moment, act in _acts(stage, record, begin):
                 pause_until(begin + moment)
                 act()
@@ -132,10 +137,14 @@ def _acts(stage: Stage, record: Record, begin: float) -> list[tuple[float, Calla
         return act
 
     third = record.seconds / 3
-    acts = [(record.seconds * (number + 0.5) / count, restart(name)) for number, name in enumerate(names)]
+    acts = [
+        (record.seconds * (number + 0.5) / count, restart(name))
+        for number, name in enumerate(names)
+    ]
     kills = max(FEWEST_COORDINATORS, int(record.seconds / COORDINATOR_EVERY_S))
     acts += [
-        (record.seconds * (number + 0.5) / kills, lambda: _kill_coordinator(stage, record)) for number in range(kills)
+        (record.seconds * (number + 0.5) / kills, lambda: _kill_coordinator(stage, record))
+        for number in range(kills)
     ]
     acts.append((WORKER_AT * record.seconds, lambda: _kill_worker(stage, record)))
     if stage.redis is not None:
@@ -223,4 +232,8 @@ def _look_for_leaks(stage: Stage, leaks: RowLeaks, record: Record) -> None:
 def _at_rest(stage: Stage) -> dict[int, Details]:
     """What the workers say of themselves between two looks at the servers; nothing during one."""
     workers = worker_details(stage.gateway, TOKEN)
-    return {} if any(details["upstream_connections"]["active"] for details in workers.values()) else workers
+    return (
+        {}
+        if any(details["upstream_connections"]["active"] for details in workers.values())
+        else workers
+    )

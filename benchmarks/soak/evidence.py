@@ -1,4 +1,5 @@
-"""What the clients saw beside what the gateway wrote down: one line for each request, and the same story in both."""
+"""What the clients saw beside what the gateway wrote down: one line for each request, and
+the same story in both."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from benchmarks.soak.cast import LAB, Stage
 from benchmarks.soak.client import Asked
 from benchmarks.soak.course import Restart
 
-#: So long after a kill an answer may still end because of it: a provider that stands alone is missed until it is known
-#: to be back.
+#: So long after a kill an answer may still end because of it: a provider that stands alone is
+#: missed until it is known to be back.
 CUT_S, MISSED_S = 3.0, 15.0
 #: Clocks of two processes, and lines that are written a little later.
 SLACK_S = 0.5
@@ -48,11 +49,14 @@ class Evidence:
     #: Requests of a worker that was killed.
     lost: int = 0
     problems: list[str] = field(default_factory=list)
-    #: Where a worker's loop was each time when it had stood still for a second: also the machine may be the reason.
+    #: Where a worker's loop was each time when it had stood still for a second: also the
+    #: machine may be the reason.
     blocked: list[str] = field(default_factory=list)
 
 
-def gather(stage: Stage, restarts: Sequence[Restart], workers_killed: Sequence[float] = ()) -> Evidence:
+def gather(
+    stage: Stage, restarts: Sequence[Restart], workers_killed: Sequence[float] = ()
+) -> Evidence:
     """Reads what both sides have written, once the last line is there."""
     asked = [Asked(**orjson.loads(line)) for line in stage.results.read_bytes().splitlines()]
     deadline = time.monotonic() + WRITTEN_S
@@ -69,16 +73,20 @@ def gather(stage: Stage, restarts: Sequence[Restart], workers_killed: Sequence[f
         if one.id not in written and _is_lost(one, workers_killed):
             evidence.lost += 1
             continue
-        _compare(evidence, one, written.get(one.id, []), restarts, was_passed_on=one.id in passed_on)
+        _compare(
+            evidence, one, written.get(one.id, []), restarts, was_passed_on=one.id in passed_on
+        )
     evidence.problems += _said_by_the_gateway(stage)
     events = stage.gateway.log_lines("events")
-    evidence.blocked = [str(line["where"][-1:]) for line in events if line["event"] == "event_loop_blocked"]
+    evidence.blocked = [
+        str(line["where"][-1:]) for line in events if line["event"] == "event_loop_blocked"
+    ]
     return evidence
 
 
 def _is_lost(asked: Asked, workers_killed: Sequence[float]) -> bool:
-    """Whether its worker was killed: its stream broke off, nginx says that there was no answer, or the line of one that
-    had just ended was not written yet."""
+    """Whether its worker was killed: its stream broke off, nginx says that there was no answer, or
+    the line of one that had just ended was not written yet."""
     if asked.result == "complete":
         return any(abs(asked.end - at) < SLACK_S for at in workers_killed)
     was_there = any(asked.begin - SLACK_S < at < asked.end + SLACK_S for at in workers_killed)
@@ -106,19 +114,28 @@ def _passed_on(log: Path) -> set[str]:
 
 
 def _compare(
-    evidence: Evidence, asked: Asked, lines: Sequence[Line], restarts: Sequence[Restart], *, was_passed_on: bool
+    evidence: Evidence,
+    asked: Asked,
+    lines: Sequence[Line],
+    restarts: Sequence[Restart],
+    *,
+    was_passed_on: bool,
 ) -> None:
     if not lines and asked.result == "left" and not was_passed_on:
         evidence.unheard += 1
         return
     if len(lines) != 1:
-        evidence.problems.append(f"{asked.id} ({asked.result}): {len(lines)} lines in the access log")
+        evidence.problems.append(
+            f"{asked.id} ({asked.result}): {len(lines)} lines in the access log"
+        )
         return
     [line] = lines
     evidence.states[asked.dialect][line["state"]] += 1
     problem = _problem(asked, line, restarts)
     if problem:
-        evidence.problems.append(f"{asked.id} ({asked.dialect}, {asked.model}, {asked.result}): {problem}")
+        evidence.problems.append(
+            f"{asked.id} ({asked.dialect}, {asked.model}, {asked.result}): {problem}"
+        )
 
 
 def _problem(asked: Asked, line: Line, restarts: Sequence[Restart]) -> str:

@@ -1,4 +1,5 @@
-"""One server of the soak: the scripted Ollama and, under `/v1`, the scripted provider, with words to recognise.
+"""One server of the soak: the scripted Ollama and, under `/v1`, the scripted provider,
+with words to recognise.
 
     python -m benchmarks.soak.upstream --port 11500
 
@@ -23,7 +24,8 @@ MODELS, LAB_MODELS = tuple(f"soak:{pace}" for pace in PACES), tuple(f"lab:{pace}
 
 
 def words_for(request: dict[str, Any]) -> list[str]:
-    """The words that a request asks for, wherever the prompt is; raises ValueError for one that asks for none."""
+    """The words that a request asks for, wherever the prompt is; raises ValueError for
+    one that asks for none."""
     wanted = asked(orjson.dumps([request.get("messages"), request.get("prompt")]))
     if wanted is None:
         raise ValueError("a request that is not the soak's")
@@ -43,7 +45,9 @@ def provide(request: dict[str, Any], script: Script) -> Answer:
 def list_provided(request: dict[str, Any], script: Script) -> Answer:
     """The provider's models."""
     facts = {"object": "model", "created": 1767348000, "owned_by": "soak"}
-    return fake_ollama.make_single({"object": "list", "data": [{"id": name, **facts} for name in LAB_MODELS]})
+    return fake_ollama.make_single(
+        {"object": "list", "data": [{"id": name, **facts} for name in LAB_MODELS]}
+    )
 
 
 ROUTES: Mapping[bytes, Callable[[dict[str, Any], Script], Answer]] = {

@@ -1,4 +1,5 @@
-"""The admin pages and API: tokens, usage, models, upstreams and settings for operators and their scripts."""
+"""The admin pages and API: tokens, usage, models, upstreams and settings for
+operators and their scripts."""
 
 from ollama_proxy.admin.api import ADMIN_API, ADMIN_ROUTES, SCOPES, build_api
 from ollama_proxy.admin.model_jobs import ModelJobs

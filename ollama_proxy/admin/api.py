@@ -1,5 +1,5 @@
-"""The admin API as a whole: a dialect of its own, whose routes and OpenAPI document flask-smorest builds from the
-sections."""
+"""The admin API as a whole: a dialect of its own, whose routes and OpenAPI document flask-smorest
+builds from the sections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ import orjson
 from flask import Flask, Response
 from flask_smorest import Api
 
-from ollama_proxy.admin import audit, boxes, jobs, me, models, settings, status, tokens, upstreams, usage
+from ollama_proxy.admin import (
+    audit,
+    boxes,
+    jobs,
+    me,
+    models,
+    settings,
+    status,
+    tokens,
+    upstreams,
+    usage,
+)
 from ollama_proxy.admin.errors import AdminErrors, ErrorSchema
 from ollama_proxy.admin.routes import ADMIN_PATH, Section
 from ollama_proxy.dialects import Dialect
@@ -20,18 +31,25 @@ from ollama_proxy.version import VERSION
 
 #: In the order of the document.
 SECTIONS: tuple[Section, ...] = tuple(
-    module.SECTION for module in (status, tokens, usage, models, boxes, jobs, upstreams, settings, audit, me)
+    module.SECTION
+    for module in (status, tokens, usage, models, boxes, jobs, upstreams, settings, audit, me)
 )
 
 #: Its errors have a format of their own. No page of another origin may read it.
 ADMIN_API = Dialect(
-    "admin", lambda environ: environ["PATH_INFO"].startswith(ADMIN_PATH), AdminErrors(), routes=(), cors_paths=()
+    "admin",
+    lambda environ: environ["PATH_INFO"].startswith(ADMIN_PATH),
+    AdminErrors(),
+    routes=(),
+    cors_paths=(),
 )
 
 DOCUMENT_PATH, DOCUMENT_ENDPOINT = f"{ADMIN_PATH}openapi.json", "admin-document"
 
 #: See Routes.
-SCOPES = {DOCUMENT_ENDPOINT: ADMIN} | {name: scope for section in SECTIONS for name, scope in section.scopes.items()}
+SCOPES = {DOCUMENT_ENDPOINT: ADMIN} | {
+    name: scope for section in SECTIONS for name, scope in section.scopes.items()
+}
 
 #: Its addresses, which are no requests of the gateway's users.
 ADMIN_ROUTES = frozenset({DOCUMENT_PATH}.union(*(section.rules for section in SECTIONS)))
@@ -62,7 +80,8 @@ def build_api(app: Flask) -> None:
 
 @cache
 def build_document() -> bytes:
-    """The OpenAPI document, which takes longer to build than the rest of the application: hardly anybody asks."""
+    """The OpenAPI document, which takes longer to build than the rest of the
+    application: hardly anybody asks."""
     api = _Api(Flask("document"), spec_kwargs=_SPEC)
     for section in SECTIONS:
         api.register_blueprint(section.blueprint)

@@ -28,7 +28,9 @@ class Audit(Answer):
     """A page of changes, newest first."""
 
     rows = fields.List(fields.Nested(Change))
-    cursor = fields.String(allow_none=True, metadata={"description": "null: this is the last page."})
+    cursor = fields.String(
+        allow_none=True, metadata={"description": "null: this is the last page."}
+    )
 
 
 @SECTION.route("GET", "/audit", query=PageQuery, answer=Audit)

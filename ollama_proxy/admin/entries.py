@@ -1,5 +1,5 @@
-"""Entries of `models` and `upstreams`: those of the configuration file, which are shown, and those of the records,
-which can be changed."""
+"""Entries of `models` and `upstreams`: those of the configuration file, which are shown, and those
+of the records, which can be changed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ class Entry(Answer):
 
     name = fields.String()
     source = fields.String(validate=OneOf(["default", "file", "environment", "records"]))
-    where = fields.String(allow_none=True, metadata={"description": "File and line, or variable; null: neither."})
+    where = fields.String(
+        allow_none=True, metadata={"description": "File and line, or variable; null: neither."}
+    )
     value = fields.Dict(keys=fields.String(), values=fields.Raw(allow_none=True))
 
 
 def describe_entries(kind: EntryKind, in_effect: Mapping[str, Any]) -> dict[str, dict[str, Json]]:
-    """Every entry by name, those of the file first. `in_effect`: the settings that requests use now. An entry of the
-    records that the file defines, too, has no effect, and is not shown."""
+    """Every entry by name, those of the file first. `in_effect`: the settings that requests use
+    now. An entry of the records that the file defines, too, has no effect, and is not shown."""
     settings, found = current_gateway().settings, dict[str, dict[str, Json]]()
     managed: dict[str, Json] = {}
     for name, declared in in_effect.items():
@@ -52,8 +54,8 @@ def describe_entries(kind: EntryKind, in_effect: Mapping[str, Any]) -> dict[str,
 
 
 def find_source(place: str | None) -> tuple[str | None, str]:
-    """File and line, or variable, and which of them it is. `place`: as the settings have it; without a colon it is the
-    name of a setting that has its default."""
+    """File and line, or variable, and which of them it is. `place`: as the settings have it;
+    without a colon it is the name of a setting that has its default."""
     if place is None or (":" not in place and not place.startswith(VARIABLE_WORDS)):
         return None, "default"
     return place, "environment" if place.startswith(VARIABLE_WORDS) else "file"

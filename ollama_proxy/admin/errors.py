@@ -30,7 +30,9 @@ class Detail(Schema):
     """What went wrong."""
 
     message = fields.String(required=True)
-    code = fields.String(required=True, metadata={"description": "Stable; docs/errors.md lists them."})
+    code = fields.String(
+        required=True, metadata={"description": "Stable; docs/errors.md lists them."}
+    )
     param = fields.String(metadata={"description": "The field or parameter that is not valid."})
 
 

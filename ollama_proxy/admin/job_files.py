@@ -1,6 +1,8 @@
-"""Jobs on models as files, one each, that all workers of a machine read: what runs, how far it has come, how it ended.
+"""Jobs on models as files, one each, that all workers of a machine read: what runs, how far
+it has come, how it ended.
 
-Only the worker that runs a job writes its file; another one that wants it to end leaves a mark beside it.
+Only the worker that runs a job writes its file; another one that wants it to end
+leaves a mark beside it.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class Job:
     #: What Ollama says that it does.
     status: str = ""
     error: str = ""
-    #: Of all layers of a pull so far, in bytes; how many of them come in a second; 0 and None: not known.
+    #: Of all layers of a pull so far, in bytes; how many of them come in a second;
+    #: 0 and None: not known.
     completed: int = 0
     total: int = 0
     rate: float | None = None
@@ -64,7 +67,11 @@ class Job:
     @property
     def left_s(self) -> float | None:
         """Seconds until all bytes are there, at the present rate; None: not known."""
-        return (self.total - self.completed) / self.rate if self.rate and self.total > self.completed else None
+        return (
+            (self.total - self.completed) / self.rate
+            if self.rate and self.total > self.completed
+            else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +86,13 @@ class JobStore:
         if not self._directory.is_dir():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(
-            self._directory / f"{job.id}{_SUFFIX}", orjson.dumps(asdict(job) | {"error": text_to_json(job.error)})
+            self._directory / f"{job.id}{_SUFFIX}",
+            orjson.dumps(asdict(job) | {"error": text_to_json(job.error)}),
         )
 
     def list(self) -> list[Job]:
-        """All jobs, those that run first, then the newest; those that have ended long ago are removed."""
+        """All jobs, those that run first, then the newest; those that have ended
+        long ago are removed."""
         paths: Sequence[Path] = ()
         with suppress(OSError):
             paths = tuple(self._directory.glob(f"*{_SUFFIX}"))

@@ -1,4 +1,5 @@
-"""Work on models of chosen boxes as jobs: they go on after the answer, and every worker of the machine knows them."""
+"""Work on models of chosen boxes as jobs: they go on after the answer, and every worker of
+the machine knows them."""
 
 from __future__ import annotations
 
@@ -51,14 +52,19 @@ class JobSchema(Answer):
     started_at = time()
     ended_at = time(allow_none=True)
     state = fields.String(
-        validate=OneOf(get_args(State)), metadata={"description": "interrupted: its worker ended before it did."}
+        validate=OneOf(get_args(State)),
+        metadata={"description": "interrupted: its worker ended before it did."},
     )
     status = fields.String(metadata={"description": "What Ollama reports that it does."})
     error = fields.String(allow_none=True, metadata={"description": "Why it has failed."})
     completed = fields.Integer(metadata={"description": "Of all layers so far, in bytes."})
-    total = fields.Integer(allow_none=True, metadata={"description": "Of all layers, in bytes; null: not known."})
+    total = fields.Integer(
+        allow_none=True, metadata={"description": "Of all layers, in bytes; null: not known."}
+    )
     bytes_per_s = fields.Float(allow_none=True)
-    left_s = fields.Float(allow_none=True, metadata={"description": "At the present rate; null: not known."})
+    left_s = fields.Float(
+        allow_none=True, metadata={"description": "At the present rate; null: not known."}
+    )
 
 
 class JobList(Answer):
@@ -72,23 +78,30 @@ class JobRequest(Schema):
 
     kind = fields.String(required=True, validate=OneOf(get_args(JobKind)))
     model = fields.String(required=True, validate=Length(1, MAX_CHARS))
-    boxes = fields.List(fields.String(validate=Length(1, MAX_CHARS)), required=True, validate=Length(1, MAX_BOXES))
-    modelfile = fields.String(validate=Length(max=MAX_BODY), metadata={"description": "For create, which needs it."})
+    boxes = fields.List(
+        fields.String(validate=Length(1, MAX_CHARS)), required=True, validate=Length(1, MAX_BOXES)
+    )
+    modelfile = fields.String(
+        validate=Length(max=MAX_BODY), metadata={"description": "For create, which needs it."}
+    )
     new_name = text("For copy, which needs it.")
-    keep_alive = fields.Raw(metadata={"description": "For load: how long the model stays, as Ollama takes it."})
+    keep_alive = fields.Raw(
+        metadata={"description": "For load: how long the model stays, as Ollama takes it."}
+    )
 
 
 @SECTION.route("GET", answer=JobList)
 def list_jobs() -> Json:
-    """The jobs of all workers of this machine: those that run, then the newest that are over. Those that ended more
-    than a day ago are forgotten."""
+    """The jobs of all workers of this machine: those that run, then the newest that are over. Those
+    that ended more than a day ago are forgotten."""
     return {"jobs": [describe_job(job) for job in current_jobs().store.list()]}
 
 
 @SECTION.route("POST", body=JobRequest, answer=JobList, status=202)
 def create_jobs(body: dict[str, Any]) -> Json:
-    """Starts a job on each of the boxes, with the rights of the caller's token, which needs the scope manage. What is
-    over at once has its result in the answer. A box that does the same work already goes on with that job."""
+    """Starts a job on each of the boxes, with the rights of the caller's token, which needs the
+    scope manage. What is over at once has its result in the answer. A box that does the same work
+    already goes on with that job."""
     kind: JobKind = body["kind"]
     new_name, sent = read_work(kind, body)
     jobs = start_jobs(kind, body["model"], body["boxes"], sent, new_name)
@@ -113,8 +126,8 @@ def show_job(id: str) -> Json:
 
 @SECTION.route("DELETE", "/<id>", answer=JobSchema, status=202)
 def cancel_job(id: str) -> Json:
-    """Cancels a job, in whatever worker it runs; it ends within some seconds, and stays in the list. One that is over
-    gets 409."""
+    """Cancels a job, in whatever worker it runs; it ends within some seconds, and stays in the
+    list. One that is over gets 409."""
     job = find_job(id)
     if not job.is_running:
         raise Conflict(Translatable("This job is over already."), param="id")
@@ -124,7 +137,8 @@ def cancel_job(id: str) -> Json:
 
 
 def read_work(kind: JobKind, body: Mapping[str, Any]) -> tuple[str, dict[str, Json]]:
-    """The new name of a copy, else ""; and what Ollama gets besides the name of the model. Raises BadRequest."""
+    """The new name of a copy, else ""; and what Ollama gets besides the name of the
+    model. Raises BadRequest."""
     for each, (field, is_needed) in _FIELD_OF.items():
         if each != kind and field in body:
             raise BadRequest(f"{field}: only {each} takes it.", param=field)
@@ -140,9 +154,10 @@ def read_work(kind: JobKind, body: Mapping[str, Any]) -> tuple[str, dict[str, Js
 def start_jobs(
     kind: JobKind, model: str, boxes: Sequence[str], sent: Mapping[str, Json], new_name: str = ""
 ) -> list[Job]:
-    """Starts a job on each of these boxes for whoever asks in this request, writes it into the audit, and waits a
-    moment for what is over at once. `sent`: see `read_work`. A job that does the same work already is returned in
-    place of a new one. Raises BadRequest, Forbidden, Overloaded."""
+    """Starts a job on each of these boxes for whoever asks in this request, writes it into
+    the audit, and waits a moment for what is over at once. `sent`: see `read_work`. A job
+    that does the same work already is returned in place of a new one. Raises BadRequest,
+    Forbidden, Overloaded."""
     exchange, jobs = current_exchange(), current_jobs()
     assert exchange.principal is not None, "nobody asks"
     check_boxes(boxes)
@@ -155,7 +170,9 @@ def start_jobs(
         for each in started:
             if each.greenlet is not None:
                 audit_job(each.job, kind)
-    gevent.joinall([each.greenlet for each in started if each.greenlet is not None], timeout=BRIEFLY_S)
+    gevent.joinall(
+        [each.greenlet for each in started if each.greenlet is not None], timeout=BRIEFLY_S
+    )
     return [each.job for each in started]
 
 
@@ -166,7 +183,9 @@ def check_boxes(boxes: Sequence[str]) -> None:
         if box not in known:
             listed = ", ".join(known) or "none"
             text = Translatable(
-                "There is no Ollama server '%(name)s'; available: %(names)s.", name=box[:60], names=listed
+                "There is no Ollama server '%(name)s'; available: %(names)s.",
+                name=box[:60],
+                names=listed,
             )
             raise BadRequest(text, param="boxes")
 
@@ -191,7 +210,10 @@ def find_job(job_id: str) -> Job:
 def describe_job(job: Job) -> dict[str, Json]:
     """A job as answers have it."""
     return {
-        **{name: getattr(job, name) for name in ("id", "kind", "box", "model", "by", "state", "status", "completed")},
+        **{
+            name: getattr(job, name)
+            for name in ("id", "kind", "box", "model", "by", "state", "status", "completed")
+        },
         "new_name": job.new_name or None,
         "started_at": _format_time(job.started_s),
         "ended_at": None if job.ended_s is None else _format_time(job.ended_s),
@@ -203,7 +225,11 @@ def describe_job(job: Job) -> dict[str, Json]:
 
 
 def _format_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(seconds, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def current_jobs() -> ModelJobs:

@@ -29,7 +29,9 @@ class Limit(Answer):
 
     limit = fields.Float()
     remaining = fields.Float(allow_none=True, metadata={"description": "null: not known now."})
-    resets_in_s = fields.Float(allow_none=True, metadata={"description": "Until nothing of it is used any more."})
+    resets_in_s = fields.Float(
+        allow_none=True, metadata={"description": "Until nothing of it is used any more."}
+    )
 
 
 class OwnUsage(Answer):
@@ -44,9 +46,13 @@ class Me(Answer):
 
     name = fields.String()
     scopes = fields.List(fields.String())
-    models = fields.List(fields.String(), allow_none=True, metadata={"description": "Patterns; null: every model."})
+    models = fields.List(
+        fields.String(), allow_none=True, metadata={"description": "Patterns; null: every model."}
+    )
     limits = fields.Dict(keys=fields.String(), values=fields.Nested(Limit))
-    user = fields.String(allow_none=True, metadata={"description": "The user, if a trusted header names one."})
+    user = fields.String(
+        allow_none=True, metadata={"description": "The user, if a trusted header names one."}
+    )
     user_limits = fields.Dict(keys=fields.String(), values=fields.Nested(Limit))
     usage = fields.Nested(OwnUsage)
     currency = fields.String()
@@ -70,13 +76,17 @@ class OwnRequestsQuery(RequestsQuery):
 
 @SECTION.route("GET", answer=Me, scope=ANY_TOKEN)
 def show_me() -> Json:
-    """The caller's own scopes, models, limits with what is left of them, and usage of this day and month."""
+    """The caller's own scopes, models, limits with what is left of them, and usage
+    of this day and month."""
     description, today = describe_caller(), find_today()
     usage: dict[str, Json] = {"day": None, "month": None}
     if has_records():
         with suppress(RecordsUnavailable):
             begins = {"day": today, "month": today[:7]}
-            usage = {unit: show_own_usage({"by": "token", "start": begins[unit]})["total"] for unit in begins}
+            usage = {
+                unit: show_own_usage({"by": "token", "start": begins[unit]})["total"]
+                for unit in begins
+            }
     return description | {"usage": usage}
 
 
@@ -102,7 +112,9 @@ def describe_caller() -> dict[str, Any]:
     """The same without its usage; waits for the coordinator for a second or two."""
     exchange = current_exchange()
     principal = exchange.principal or ANYONE
-    limits = describe_limits(flow_of(principal, exchange.trusted_user, is_background=False).subjects)
+    limits = describe_limits(
+        flow_of(principal, exchange.trusted_user, is_background=False).subjects
+    )
     return {
         "name": principal.name,
         "scopes": sorted(principal.scopes),
@@ -116,7 +128,9 @@ def describe_caller() -> dict[str, Any]:
 
 def find_today() -> str:
     """The day that it is in `records.timezone`, in ISO 8601."""
-    return datetime.now(find_timezone(current_gateway().settings.records.timezone)).date().isoformat()
+    return (
+        datetime.now(find_timezone(current_gateway().settings.records.timezone)).date().isoformat()
+    )
 
 
 def describe_limits(subjects: Sequence[Subject]) -> dict[str, Json]:

@@ -1,7 +1,9 @@
-"""Long work on models as jobs of the gateway: they go on after the request that began them, with the caller's rights.
+"""Long work on models as jobs of the gateway: they go on after the request that began them,
+with the caller's rights.
 
-A job is an exchange like that of a client's own request for the same work, so that limits, errors and fleets are the
-same; it ends with its token, and with its worker. Its progress is in a file, see JobStore.
+A job is an exchange like that of a client's own request for the same work, so that limits,
+errors and fleets are the same; it ends with its token, and with its worker. Its progress is
+in a file, see JobStore.
 """
 
 from __future__ import annotations
@@ -19,8 +21,22 @@ import orjson
 from flask import Response
 
 from ollama_proxy.admin.job_files import Job, JobKind, JobStore
-from ollama_proxy.errors import ClientGone, GatewayError, GatewayStopping, ShuttingDown, UpstreamError, UpstreamRefused
-from ollama_proxy.gateway import OPTIONS, Exchange, Gateway, ModelManagement, log_internal_error, record_failure
+from ollama_proxy.errors import (
+    ClientGone,
+    GatewayError,
+    GatewayStopping,
+    ShuttingDown,
+    UpstreamError,
+    UpstreamRefused,
+)
+from ollama_proxy.gateway import (
+    OPTIONS,
+    Exchange,
+    Gateway,
+    ModelManagement,
+    log_internal_error,
+    record_failure,
+)
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import MANAGE, check_lease, check_scope
 from ollama_proxy.upstreams import Call, UpstreamRequest
@@ -64,10 +80,15 @@ class ModelJobs:
         self.store = JobStore(directory)
 
     def start(self, job: Job, fields: Mapping[str, Json], asking: Exchange) -> StartedJob:
-        """Starts a job for whoever asks in this exchange, unless the same work is being done already: then returns the
-        job that does it. `fields`: of its request, besides the model. Raises Forbidden, BadRequest, Overloaded."""
+        """Starts a job for whoever asks in this exchange, unless the same work is being done
+        already: then returns the job that does it. `fields`: of its request, besides the model.
+        Raises Forbidden, BadRequest, Overloaded."""
         work = (job.kind, job.box, job.model, job.new_name)
-        same = [other for other in self.store.list() if (other.kind, other.box, other.model, other.new_name) == work]
+        same = [
+            other
+            for other in self.store.list()
+            if (other.kind, other.box, other.model, other.new_name) == work
+        ]
         if running := next((other for other in same if other.is_running), None):
             return StartedJob(running, None)
         exchange = open_exchange(self._gateway, job, fields, asking)
@@ -110,8 +131,11 @@ class ModelJobs:
                 call.leave()
 
 
-def open_exchange(gateway: Gateway, job: Job, fields: Mapping[str, Json], asking: Exchange) -> Exchange:
-    """The exchange of a job, which is in flight until it is finished. Raises Forbidden, BadRequest, Overloaded."""
+def open_exchange(
+    gateway: Gateway, job: Job, fields: Mapping[str, Json], asking: Exchange
+) -> Exchange:
+    """The exchange of a job, which is in flight until it is finished. Raises Forbidden,
+    BadRequest, Overloaded."""
     method, path, streams = _ROUTES[job.kind]
     principal = asking.principal
     assert principal is not None, "nobody asks"
@@ -128,7 +152,11 @@ def open_exchange(gateway: Gateway, job: Job, fields: Mapping[str, Json], asking
         route=path,
         model=job.model,
     )
-    named = {"source": job.model, "destination": job.new_name} if job.kind == "copy" else {"model": job.model}
+    named = (
+        {"source": job.model, "destination": job.new_name}
+        if job.kind == "copy"
+        else {"model": job.model}
+    )
     answers = {"stream": streams} if method == "POST" and job.kind != "copy" else {}
     exchange.data = {**named, **answers, **fields}
     exchange.body = encode_request(exchange.data)
@@ -145,7 +173,9 @@ def do_work(gateway: Gateway, job: Job, exchange: Exchange) -> None:
     method, path, streams = _ROUTES[job.kind]
     management = ModelManagement(gateway.snapshot, exchange, job.box)
     outgoing = UpstreamRequest(method, path, exchange.body, headers=_HEADERS, replayable=False)
-    names = [name for name in (job.model, job.new_name, str(exchange.data.get("from") or "")) if name]
+    names = [
+        name for name in (job.model, job.new_name, str(exchange.data.get("from") or "")) if name
+    ]
     broadcast = management.start_everywhere(management.route_work(outgoing, names), streams=streams)
     progress = Progress(job)
     for line in broadcast:
@@ -156,7 +186,8 @@ def do_work(gateway: Gateway, job: Job, exchange: Exchange) -> None:
 
 
 def load(gateway: Gateway, job: Job, exchange: Exchange) -> None:
-    """Loads a model with the operator's options for it, as the requests after it do, or unloads it."""
+    """Loads a model with the operator's options for it, as the requests after
+    it do, or unloads it."""
     exchange.model = f"{job.box}/{job.model}"
     exchange.data = exchange.data | {"model": exchange.model}
     exchange.body = encode_request(exchange.data)
@@ -168,7 +199,8 @@ def load(gateway: Gateway, job: Job, exchange: Exchange) -> None:
 
 
 def read_answer(response: Response) -> dict[str, Json]:
-    """The document of an answer that was passed through; raises UpstreamError if it is none, or reports an error."""
+    """The document of an answer that was passed through; raises UpstreamError if it is
+    none, or reports an error."""
     try:
         document = orjson.loads(response.get_data())
     except orjson.JSONDecodeError:
@@ -190,7 +222,7 @@ def note_failure(job: Job, exchange: Exchange, error: GatewayError) -> None:
         job.state = "interrupted"
     else:
         job.state, job.error = "failed", error.text
-        if len(error.text) > MAX_ERROR_CHARS:  # only then, because a part of a text can't be translated
+        if len(error.text) > MAX_ERROR_CHARS:  # A part of a text can't be translated.
             job.error = error.text[:MAX_ERROR_CHARS]
 
 

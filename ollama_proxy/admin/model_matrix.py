@@ -1,4 +1,5 @@
-"""Which Ollama server has which models, as a table of both; nothing waits long for a server that does not answer."""
+"""Which Ollama server has which models, as a table of both; nothing waits long for a server
+that does not answer."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from ollama_proxy.upstreams import Node
 #: Seconds for which lists are waited for; those of slower servers are shown as they were before.
 LISTS_S = 0.8
 
-#: How old a list may be that is shown without waiting, in seconds: health checks fetch most of them.
+#: How old a list may be that is shown without waiting, in seconds: health
+#: checks fetch most of them.
 RECENT_S = 15.0
 
 #: A model that stays loaded for longer than this is pinned.
@@ -96,12 +98,15 @@ class Matrix:
 
 
 def read_matrix(gateway: Gateway, wait_s: float = LISTS_S) -> Matrix:
-    """What the servers have now, and those that do not answer in time had before. `wait_s` 0: what is known, while
-    newer lists are fetched."""
+    """What the servers have now, and those that do not answer in time had before. `wait_s` 0: what
+    is known, while newer lists are fetched."""
     fleet = gateway.fleet
     asked_at = time.monotonic()
     # Only health checks contact a server that is known to be down.
-    gevent.joinall([fleet.learn(node) for node in fleet.managed_nodes if node.connection.is_closed], timeout=wait_s)
+    gevent.joinall(
+        [fleet.learn(node) for node in fleet.managed_nodes if node.connection.is_closed],
+        timeout=wait_s,
+    )
     oldest = asked_at if wait_s else asked_at - RECENT_S
     boxes = [describe_box(node, oldest) for node in fleet.managed_nodes]
     names: dict[str, str] = {}
@@ -120,7 +125,11 @@ def list_other_models(gateway: Gateway) -> dict[str, list[str]]:
     fleet = gateway.fleet
     others = [node for node in fleet.nodes if node not in fleet.managed_nodes]
     listed = {node.name: node.models.listing for node in others}
-    return {name: sorted(each for each, _ in listing.models.values()) for name, listing in listed.items() if listing}
+    return {
+        name: sorted(each for each, _ in listing.models.values())
+        for name, listing in listed.items()
+        if listing
+    }
 
 
 def describe_box(node: Node, oldest: float) -> Box:
@@ -133,7 +142,9 @@ def describe_box(node: Node, oldest: float) -> Box:
         copies[key] = describe_copy(own_name, model.row or {}, loaded.get(key))
     is_fresh = node.models.listed_at >= oldest
     reason, version = (state.reason, state.version) if state else ("", "")
-    return Box(node.name, node.condition, reason, version, is_fresh, copies, is_known=listing is not None)
+    return Box(
+        node.name, node.condition, reason, version, is_fresh, copies, is_known=listing is not None
+    )
 
 
 def describe_copy(name: str, row: Mapping[str, Json], loaded: Mapping[str, Json] | None) -> Copy:
@@ -155,7 +166,12 @@ def describe_loaded(row: Mapping[str, Json]) -> Loaded:
     until = _time(row.get("expires_at"))
     if until and datetime.fromisoformat(until) > datetime.now(UTC) + PINNED:
         until = ""
-    return Loaded(_count(row.get("size")), _count(row.get("size_vram")), _count(row.get("context_length")), until)
+    return Loaded(
+        _count(row.get("size")),
+        _count(row.get("size_vram")),
+        _count(row.get("context_length")),
+        until,
+    )
 
 
 def _count(value: Json) -> int | None:

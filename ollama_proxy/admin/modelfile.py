@@ -1,4 +1,5 @@
-"""Modelfiles, as people write them for `ollama create`, to the fields that Ollama's API takes in their place."""
+"""Modelfiles, as people write them for `ollama create`, to the fields that Ollama's API
+takes in their place."""
 
 from __future__ import annotations
 
@@ -50,16 +51,28 @@ def read_modelfile(text: str) -> dict[str, Json]:
         elif instruction.name == "message":
             role, _blank, content = instruction.value.partition(" ")
             if role not in _ROLES:
-                raise _refusal(instruction, Translatable("a message begins with system, user or assistant"))
-            fields.setdefault("messages", []).append({"role": role, "content": _unquoted(content.strip())})
+                raise _refusal(
+                    instruction, Translatable("a message begins with system, user or assistant")
+                )
+            fields.setdefault("messages", []).append(
+                {"role": role, "content": _unquoted(content.strip())}
+            )
         elif instruction.name == "adapter":
-            raise _refusal(instruction, Translatable("files can't be uploaded here; use the command ollama create"))
+            raise _refusal(
+                instruction,
+                Translatable("files can't be uploaded here; use the command ollama create"),
+            )
         else:
             raise _refusal(instruction, Translatable("there is no such instruction"))
         if instruction.name == "from" and _FILE.fullmatch(instruction.value):
-            raise _refusal(instruction, Translatable("files can't be uploaded here; use the command ollama create"))
+            raise _refusal(
+                instruction,
+                Translatable("files can't be uploaded here; use the command ollama create"),
+            )
     if not fields.get("from"):
-        raise BadRequest(Translatable("A Modelfile needs FROM and the name of a model."), param="modelfile")
+        raise BadRequest(
+            Translatable("A Modelfile needs FROM and the name of a model."), param="modelfile"
+        )
     return fields
 
 
@@ -71,7 +84,10 @@ def split_instructions(text: str) -> Iterator[Instruction]:
             continue
         match = _LINE.fullmatch(line.strip())
         if match is None:
-            raise _refusal(Instruction(number, line.strip()[:40], ""), Translatable("a name and a value are expected"))
+            raise _refusal(
+                Instruction(number, line.strip()[:40], ""),
+                Translatable("a name and a value are expected"),
+            )
         begun = match["rest"].strip()
         name, value = match["name"].lower(), begun
         start = begun.find(_QUOTES)
@@ -81,7 +97,9 @@ def split_instructions(text: str) -> Iterator[Instruction]:
             while not closed:
                 more = next(lines, None)
                 if more is None:
-                    raise _refusal(Instruction(number, name, ""), Translatable('the closing """ is missing'))
+                    raise _refusal(
+                        Instruction(number, name, ""), Translatable('the closing """ is missing')
+                    )
                 piece, closed, _rest = more[1].partition(_QUOTES)
                 inner += f"\n{piece}"
             value = begun[:start] + inner

@@ -36,8 +36,8 @@ def list_models() -> Json:
 
 @SECTION.route("PUT", "/<path:name>", body=ModelValue, answer=Model)
 def put_model(body: dict[str, Json], name: str) -> Json:
-    """Adds or replaces an entry; the body is what `models.NAME` of the file would be. Takes effect within two
-    seconds."""
+    """Adds or replaces an entry; the body is what `models.NAME` of the file would be. Takes
+    effect within two seconds."""
     check_not_in_file("models", name)
     value = change("put_setting", kind="models", name=name, value=body)
     return {"name": name, "source": "records", "where": None, "value": value}

@@ -22,10 +22,14 @@ def has_records() -> bool:
 
 def query(call: str, **arguments: Json) -> Any:
     """The result of a call of the records. Raises RecordsUnavailable, and what the call raises."""
-    return query_records(current_coordinator(), current_gateway().settings.records, call, **arguments)
+    return query_records(
+        current_coordinator(), current_gateway().settings.records, call, **arguments
+    )
 
 
-def query_records(coordinator: CoordinatorClient | None, records: Records, call: str, **arguments: Json) -> Any:
+def query_records(
+    coordinator: CoordinatorClient | None, records: Records, call: str, **arguments: Json
+) -> Any:
     """The same outside a request."""
     if coordinator is None or records.url is None:
         raise RecordsUnavailable(Translatable("Nothing is recorded here: records.url is null."))
@@ -40,10 +44,13 @@ def change(call: str, **arguments: Json) -> Any:
 
 
 def check_not_in_file(kind: ManagedKind, name: str) -> None:
-    """Raises Conflict with the place if the configuration defines it: the file wins, and is never written."""
+    """Raises Conflict with the place if the configuration defines it: the file wins,
+    and is never written."""
     if place := place_of(current_gateway().settings, kind, name):
         text = Translatable(
-            "%(name)s is in %(place)s: change it there. The file takes precedence.", name=name, place=place
+            "%(name)s is in %(place)s: change it there. The file takes precedence.",
+            name=name,
+            place=place,
         )
         raise Conflict(text, param="name")
 

@@ -1,5 +1,5 @@
-"""How a module of the admin API declares its routes: each is a function with its schemas, scope and place in the
-OpenAPI document."""
+"""How a module of the admin API declares its routes: each is a function with its schemas, scope and
+place in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class Section:
     def __init__(self, name: str, description: str, *, path: str = "") -> None:
         """`path`: below ADMIN_PATH."""
         self.blueprint = Blueprint(
-            f"admin-{name}", __name__, url_prefix=f"{ADMIN_PATH}{path}".rstrip("/"), description=description
+            f"admin-{name}",
+            __name__,
+            url_prefix=f"{ADMIN_PATH}{path}".rstrip("/"),
+            description=description,
         )
         self.blueprint.ARGUMENTS_PARSER = RequestParser()
         #: The scope that each endpoint needs; and all addresses.
@@ -56,21 +59,24 @@ class Section:
         scope: str = ADMIN,
         other_type: str = "",
     ) -> Callable[[V], V]:
-        """Declares a route. Its function gets the body and the parameters as their schemas load them, then what is in
-        the path, and returns what `answer` dumps: fields that the schema does not have never leave the gateway.
-        `other_type`: the content type of text that it may return instead."""
+        """Declares a route. Its function gets the body and the parameters as their schemas
+        load them, then what is in the path, and returns what `answer` dumps: fields that the
+        schema does not have never leave the gateway. `other_type`: the content type of text
+        that it may return instead."""
 
         def register(view: V) -> V:
             decorated: Any = view
             options = {} if query is not None else {"as_kwargs": True}
-            decorated = self.blueprint.arguments(query or NoParameters, location="query", **options)(decorated)
+            decorated = self.blueprint.arguments(
+                query or NoParameters, location="query", **options
+            )(decorated)
             if body is not None:
                 decorated = self.blueprint.arguments(body, location="json")(decorated)
             decorated = self.blueprint.response(status, answer)(decorated)
             if other_type:
-                decorated = self.blueprint.alt_response(status, schema={"type": "string"}, content_type=other_type)(
-                    decorated
-                )
+                decorated = self.blueprint.alt_response(
+                    status, schema={"type": "string"}, content_type=other_type
+                )(decorated)
             self.blueprint.route(rule, methods=[method], endpoint=view.__name__)(decorated)
             self.scopes[f"{self.blueprint.name}.{view.__name__}"] = scope
             self.rules.add(f"{self.blueprint.url_prefix}{rule}")
@@ -80,9 +86,14 @@ class Section:
 
 
 class RequestParser(FlaskParser):
-    """Reads parameters and bodies; whatever is not declared, or not valid, is a BadRequest that names it."""
+    """Reads parameters and bodies; whatever is not declared, or not valid, is a
+    BadRequest that names it."""
 
-    DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": RAISE, "json": RAISE}
+    DEFAULT_UNKNOWN_BY_LOCATION = {
+        **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
+        "query": RAISE,
+        "json": RAISE,
+    }
     DEFAULT_VALIDATION_STATUS = BadRequest.status
 
     def load_json(self, req: flask.Request, schema: Schema) -> Json:
@@ -93,8 +104,14 @@ class RequestParser(FlaskParser):
 
     def handle_error(self, error: Any, *_: Any, **__: Any) -> Never:
         """Raises BadRequest for what the schema refuses."""
-        complaints = [(field, text) for part in error.messages.values() for field, text in _list_complaints(part)]
-        raise BadRequest(" ".join(f"{field}: {text}" for field, text in complaints), param=complaints[0][0])
+        complaints = [
+            (field, text)
+            for part in error.messages.values()
+            for field, text in _list_complaints(part)
+        ]
+        raise BadRequest(
+            " ".join(f"{field}: {text}" for field, text in complaints), param=complaints[0][0]
+        )
 
 
 def _list_complaints(messages: Any, field: str = "") -> list[tuple[str, str]]:

@@ -25,7 +25,9 @@ class Answer(Schema):
 
 def text(description: str, **options: Any) -> fields.String:
     """A bounded text of a parameter or body."""
-    return fields.String(validate=Length(max=MAX_CHARS), metadata={"description": description}, **options)
+    return fields.String(
+        validate=Length(max=MAX_CHARS), metadata={"description": description}, **options
+    )
 
 
 def time(**options: Any) -> fields.String:
@@ -34,14 +36,16 @@ def time(**options: Any) -> fields.String:
 
 
 def declared(title: str, declaration: Any, /, **others: fields.Field[Any]) -> type[Schema]:
-    """The fields that a setting has in the file, each with its description. Their values are checked by the types of
-    the settings, as those of the file are."""
+    """The fields that a setting has in the file, each with its description. Their values are
+    checked by the types of the settings, as those of the file are."""
     known: dict[str, fields.Field[Any]] = dict(others)
     for each in fields_of(declaration):
         if "kind" in each.metadata:
             about = f"{each.metadata['text']} ({each.metadata['kind'].label})"
             names = filter(None, (each.name, each.metadata.get("alias")))
-            known |= {name: fields.Raw(allow_none=True, metadata={"description": about}) for name in names}
+            known |= {
+                name: fields.Raw(allow_none=True, metadata={"description": about}) for name in names
+            }
     return Schema.from_dict(known, name=title)
 
 

@@ -1,4 +1,5 @@
-"""The settings in effect with their sources, and a check of a configuration file before it is saved."""
+"""The settings in effect with their sources, and a check of a configuration
+file before it is saved."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ from ollama_proxy.settings import (
     shown_path,
 )
 
-SECTION = Section("settings", "Settings in effect, and a check of a configuration file.", path="settings")
+SECTION = Section(
+    "settings", "Settings in effect, and a check of a configuration file.", path="settings"
+)
 
 
 class Setting(Answer):
@@ -37,7 +40,9 @@ class Setting(Answer):
     name = fields.String()
     value = fields.Raw(allow_none=True)
     source = fields.String(validate=OneOf(["default", "file", "environment", "records"]))
-    where = fields.String(allow_none=True, metadata={"description": "File and line, or variable; null: neither."})
+    where = fields.String(
+        allow_none=True, metadata={"description": "File and line, or variable; null: neither."}
+    )
 
 
 class SettingList(Answer):
@@ -55,7 +60,9 @@ class CheckRequest(Schema):
 class ConfigProblem(Answer):
     """What is wrong with a configuration file."""
 
-    line = fields.Integer(allow_none=True, metadata={"description": "null: it is about no single line."})
+    line = fields.Integer(
+        allow_none=True, metadata={"description": "null: it is about no single line."}
+    )
     message = fields.String()
 
 
@@ -70,19 +77,34 @@ def list_settings() -> Json:
     """Every setting in effect with its source."""
     settings = current_gateway().settings
     upstreams = {each.name: each for each in settings.upstreams}
-    by_entry: dict[EntryKind, Mapping[str, Any]] = {"models": settings.models, "upstreams": upstreams}
+    by_entry: dict[EntryKind, Mapping[str, Any]] = {
+        "models": settings.models,
+        "upstreams": upstreams,
+    }
     rows: list[Json] = []
     for name in setting_names():
         if name not in by_entry:
             where, source = find_source(settings.origins.get(name))
             rows.append(
-                {"name": name, "value": show_value(attrgetter(name)(settings)), "source": source, "where": where}
+                {
+                    "name": name,
+                    "value": show_value(attrgetter(name)(settings)),
+                    "source": source,
+                    "where": where,
+                }
             )
     for kind, entries in by_entry.items():  # each of which has a source of its own
         for name, entry in entries.items():
             place = place_of(settings, kind, name)
             where, source = find_source(place) if place else (None, "records")
-            rows.append({"name": f"{kind}.{name}", "value": show_value(entry), "source": source, "where": where})
+            rows.append(
+                {
+                    "name": f"{kind}.{name}",
+                    "value": show_value(entry),
+                    "source": source,
+                    "where": where,
+                }
+            )
     return {"settings": rows}
 
 
@@ -90,7 +112,9 @@ def list_settings() -> Json:
 def check_settings(body: dict[str, str]) -> Json:
     """What is wrong with the text of a configuration file, with its lines. Changes nothing."""
     # YAML takes a second for a megabyte, in which other requests must go on.
-    problems = gevent.get_hub().threadpool.apply(list_problems, (body["yaml"], current_gateway().settings))
+    problems = gevent.get_hub().threadpool.apply(
+        list_problems, (body["yaml"], current_gateway().settings)
+    )
     return {"problems": problems}
 
 
@@ -98,7 +122,9 @@ def list_problems(text: str, before: Settings) -> list[dict[str, Json]]:
     """What is wrong with the text of a configuration file. `before`: the settings in effect."""
     path = before.source or config_path(os.environ)
     try:
-        check_tokens_left(settings_from(text.encode("utf-8", "surrogatepass"), path, os.environ), before, path)
+        check_tokens_left(
+            settings_from(text.encode("utf-8", "surrogatepass"), path, os.environ), before, path
+        )
     except ConfigError as error:
         return [split_complaint(complaint, shown_path(path)) for complaint in error.complaints]
     return []

@@ -30,7 +30,9 @@ class Box(Answer):
 
     name = fields.String()
     up = fields.Boolean()
-    concurrency = fields.Integer(allow_none=True, metadata={"description": "null: the gateway sets no bound."})
+    concurrency = fields.Integer(
+        allow_none=True, metadata={"description": "null: the gateway sets no bound."}
+    )
     running = fields.Integer()
     waiting = fields.Integer()
     loaded = fields.List(fields.String(), metadata={"description": "Models in its memory."})
@@ -79,12 +81,14 @@ class Status(Answer):
 
 @SECTION.route("GET", "/status", answer=Status)
 def show_status() -> Json:
-    """Boxes, running and waiting requests of all workers and machines, and problems with their fixes."""
+    """Boxes, running and waiting requests of all workers and machines, and
+    problems with their fixes."""
     return read_status(current_gateway())
 
 
 def read_status(gateway: Gateway) -> dict[str, Any]:
-    """The same; waits for the coordinator for a second or two, and without it has what this worker knows."""
+    """The same; waits for the coordinator for a second or two, and without it has
+    what this worker knows."""
     shared = gateway.describe_sharing()
     # Its answer has every box.
     is_silent = bool(shared and gateway.fleet.nodes and not shared["boxes"])
@@ -98,8 +102,13 @@ def read_status(gateway: Gateway) -> dict[str, Any]:
 
 
 def describe_box(node: Node) -> dict[str, Json]:
-    """A box as this worker sees it. One without `concurrency` has no queue, and only its own worker knows what runs."""
-    is_up = (node.state is not None and node.state.usable) if node.declared.drain else node.condition in _UP
+    """A box as this worker sees it. One without `concurrency` has no queue, and only its own
+    worker knows what runs."""
+    is_up = (
+        (node.state is not None and node.state.usable)
+        if node.declared.drain
+        else node.condition in _UP
+    )
     return {
         "name": node.name,
         "up": is_up,
@@ -132,7 +141,10 @@ def list_problems(gateway: Gateway) -> list[dict[str, str]]:
         for name, reason in hidden_upstreams(gateway.settings).items()
     ]
     outdated = [
-        {"what": Translatable("%(name)s: %(text)s", name=each["upstream"], text=each["what"]), "mend": each["mend"]}
+        {
+            "what": Translatable("%(name)s: %(text)s", name=each["upstream"], text=each["what"]),
+            "mend": each["mend"],
+        }
         for each in gateway.list_version_problems()
     ]
     return [*down, *hidden, *gateway.list_problems(), *outdated]

@@ -1,7 +1,8 @@
-"""Tokens: those of the configuration file, which are shown, and those of the records, which can be changed.
+"""Tokens: those of the configuration file, which are shown, and those of the
+records, which can be changed.
 
-The text of a token is made in the worker that answers, and is in that answer only; the records get its digest and its
-first characters.
+The text of a token is made in the worker that answers, and is in that answer only; the records get
+its digest and its first characters.
 """
 
 from __future__ import annotations
@@ -37,10 +38,16 @@ class Token(Answer):
 
     name = fields.String()
     source = fields.String(validate=OneOf(["file", "records"]))
-    where = fields.String(allow_none=True, metadata={"description": "File and line; null for those of the records."})
-    prefix = fields.String(allow_none=True, metadata={"description": "Its first characters; null: not known."})
+    where = fields.String(
+        allow_none=True, metadata={"description": "File and line; null for those of the records."}
+    )
+    prefix = fields.String(
+        allow_none=True, metadata={"description": "Its first characters; null: not known."}
+    )
     scopes = fields.List(fields.String())
-    models = fields.List(fields.String(), allow_none=True, metadata={"description": "Patterns; null: every model."})
+    models = fields.List(
+        fields.String(), allow_none=True, metadata={"description": "Patterns; null: every model."}
+    )
     expires = fields.String(allow_none=True, metadata={"format": "date"})
     weight = fields.Float(allow_none=True)
     priority = fields.String(allow_none=True)
@@ -66,7 +73,9 @@ class Tokens(Answer):
 
 
 TokenChange = declared("TokenChange", KeyFields)
-TokenRequest = declared("TokenRequest", KeyFields, name=text("Name in logs and usage.", required=True))
+TokenRequest = declared(
+    "TokenRequest", KeyFields, name=text("Name in logs and usage.", required=True)
+)
 
 
 @SECTION.route("GET", answer=Tokens)
@@ -112,7 +121,8 @@ def delete_token(name: str) -> Response:
 
 @SECTION.route("POST", "/<name>/rotate", answer=NewToken)
 def rotate_token(name: str) -> Json:
-    """Replaces the text of a token, and shows the new one, this once. The old one ends as if it were deleted."""
+    """Replaces the text of a token, and shows the new one, this once. The old one ends
+    as if it were deleted."""
     check_not_in_file("tokens", name)
     token = new_token()
     digest, prefix = identify_token(token)
@@ -121,7 +131,8 @@ def rotate_token(name: str) -> Json:
 
 
 def describe_tokens() -> dict[str, dict[str, Json]]:
-    """Every token by name; one of the records that has the name of one in the file has no effect, and is not shown."""
+    """Every token by name; one of the records that has the name of one in the file has no
+    effect, and is not shown."""
     rows, used = (query("list_tokens"), query("last_used")) if has_records() else ([], {})
     listed = current_gateway().settings.auth.tokens()
     in_file = {each.name: describe_token(each, used) for each in listed if each.where != RECORDS}

@@ -43,9 +43,12 @@ class Trial:
 
 
 def declare(settings: Settings, name: str, value: Mapping[str, Json]) -> UpstreamSettings:
-    """The upstream that this entry would be. Raises Conflict if the file defines it, BadRequest with what is wrong."""
+    """The upstream that this entry would be. Raises Conflict if the file defines it,
+    BadRequest with what is wrong."""
     check_not_in_file("upstreams", name)
-    of_file = [each for each in effective_upstreams(settings) if place_of(settings, "upstreams", each.name)]
+    of_file = [
+        each for each in effective_upstreams(settings) if place_of(settings, "upstreams", each.name)
+    ]
     alone = replace(settings, upstreams=tuple(of_file))
     merged, skipped = with_managed(alone, Managed(upstreams={name: dict(value)}))
     if skipped:
@@ -54,7 +57,8 @@ def declare(settings: Settings, name: str, value: Mapping[str, Json]) -> Upstrea
 
 
 def try_upstream(settings: Settings, declared: UpstreamSettings) -> Trial:
-    """Asks it for its version and its models, on a connection of its own, in five seconds at most."""
+    """Asks it for its version and its models, on a connection of its own, in
+    five seconds at most."""
     began, alone = time.monotonic(), replace(settings, upstreams=(declared,))
 
     def report(version: str = "", models: Sequence[str] = (), problem: str = "") -> Trial:
@@ -76,7 +80,9 @@ def try_upstream(settings: Settings, declared: UpstreamSettings) -> Trial:
         except GatewayError as error:
             problem = error.text
             if error.detail:
-                problem = Translatable("%(error)s %(detail)s", error=error.text, detail=error.detail)
+                problem = Translatable(
+                    "%(error)s %(detail)s", error=error.text, detail=error.detail
+                )
             return report(problem=problem)
     listing = node.models.listing
     return report(version, sorted(name for name, _ in listing.models.values()) if listing else ())

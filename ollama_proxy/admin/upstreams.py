@@ -1,4 +1,5 @@
-"""Upstreams: those of the configuration file, which are shown, and those of the records, which can be changed."""
+"""Upstreams: those of the configuration file, which are shown, and those of the records,
+which can be changed."""
 
 from __future__ import annotations
 
@@ -21,10 +22,14 @@ SECTION = Section("upstreams", "Servers that run models.", path="upstreams")
 class Health(Answer):
     """An upstream as the worker sees it that answers."""
 
-    state = fields.String(metadata={"description": "up, down, half-open, draining, unknown, or hidden without a key."})
+    state = fields.String(
+        metadata={"description": "up, down, half-open, draining, unknown, or hidden without a key."}
+    )
     version = fields.String(allow_none=True)
     reason = fields.String(allow_none=True)
-    models = fields.Integer(allow_none=True, metadata={"description": "How many it has; null: not known."})
+    models = fields.Integer(
+        allow_none=True, metadata={"description": "How many it has; null: not known."}
+    )
     loaded = fields.List(fields.String())
     failing_models = fields.List(fields.String())
     in_flight = fields.Integer()
@@ -33,7 +38,9 @@ class Health(Answer):
 class Upstream(Entry):
     """An upstream; `value` is as the file would have it, without its name and defaults."""
 
-    health = fields.Nested(Health, allow_none=True, metadata={"description": "null: not in use yet."})
+    health = fields.Nested(
+        Health, allow_none=True, metadata={"description": "null: not in use yet."}
+    )
 
 
 class Upstreams(Answer):
@@ -46,10 +53,14 @@ class UpstreamTest(Answer):
     """What a server has answered."""
 
     name = fields.String()
-    problem = fields.String(allow_none=True, metadata={"description": "Why it can't be used; null: it can."})
+    problem = fields.String(
+        allow_none=True, metadata={"description": "Why it can't be used; null: it can."}
+    )
     version = fields.String(allow_none=True)
     models = fields.List(fields.String())
-    faults = fields.List(fields.String(), metadata={"description": "Known faults of its version, a sentence each."})
+    faults = fields.List(
+        fields.String(), metadata={"description": "Known faults of its version, a sentence each."}
+    )
     took_s = fields.Float()
 
 
@@ -61,22 +72,32 @@ UpstreamChange = declared("UpstreamChange", UpstreamSettings)
 def list_upstreams() -> Json:
     """Every upstream with its health, those of the configuration file first."""
     in_effect = {each.name: each for each in effective_upstreams(current_gateway().settings)}
-    return {"upstreams": [add_health(entry) for entry in describe_entries("upstreams", in_effect).values()]}
+    return {
+        "upstreams": [
+            add_health(entry) for entry in describe_entries("upstreams", in_effect).values()
+        ]
+    }
 
 
 @SECTION.route("POST", body=NewUpstream, answer=Upstream, status=201)
 def create_upstream(body: dict[str, Json]) -> Json:
-    """Adds an upstream; the body is what an item of `upstreams` would be. Takes effect within two seconds."""
+    """Adds an upstream; the body is what an item of `upstreams` would be. Takes
+    effect within two seconds."""
     name = str(body.get("name") or "")
     check_not_in_file("upstreams", name)
-    return describe_upstream(name, change("create_setting", kind="upstreams", name=name, value=body))
+    return describe_upstream(
+        name, change("create_setting", kind="upstreams", name=name, value=body)
+    )
 
 
 @SECTION.route("PATCH", "/<name>", body=UpstreamChange, answer=Upstream)
 def change_upstream(body: dict[str, Json], name: str) -> Json:
-    """Changes fields of an upstream, such as `{"drain": true}`; null removes one. Takes effect within two seconds."""
+    """Changes fields of an upstream, such as `{"drain": true}`; null removes one. Takes
+    effect within two seconds."""
     check_not_in_file("upstreams", name)
-    return describe_upstream(name, change("change_setting", kind="upstreams", name=name, changes=body))
+    return describe_upstream(
+        name, change("change_setting", kind="upstreams", name=name, changes=body)
+    )
 
 
 @SECTION.route("DELETE", "/<name>", status=204)
@@ -89,7 +110,8 @@ def delete_upstream(name: str) -> Response:
 
 @SECTION.route("POST", "/test", body=NewUpstream, answer=UpstreamTest)
 def test_new_upstream(body: dict[str, Json]) -> Json:
-    """Asks a server for its version and its models, for some seconds at most, before it is added. Changes nothing."""
+    """Asks a server for its version and its models, for some seconds at most, before it is
+    added. Changes nothing."""
     settings, name = current_gateway().settings, str(body.pop("name", None) or "")
     return describe_trial(try_upstream(settings, declare(settings, name, body)))
 

@@ -61,7 +61,9 @@ class UsageQuery(PageQuery):
 
     by = text(BY, load_default="token")
     start = text("The first day or month, or a time. Absent: this month.", data_key="from")
-    end = text("The last day or month, or the time before which it ends. Absent: now.", data_key="to")
+    end = text(
+        "The last day or month, or the time before which it ends. Absent: now.", data_key="to"
+    )
     token = text("Only this one.")
     user = text("Only this one.")
     model = text("Only this one.")
@@ -125,7 +127,9 @@ class Requests(Answer):
     """A page of requests, newest first."""
 
     rows = fields.List(fields.Nested(Request))
-    cursor = fields.String(allow_none=True, metadata={"description": "null: this is the last page."})
+    cursor = fields.String(
+        allow_none=True, metadata={"description": "null: this is the last page."}
+    )
 
 
 @SECTION.route("GET", "/usage", query=UsageQuery, answer=Usage, other_type="text/csv")
@@ -136,7 +140,10 @@ def show_usage(query: dict[str, str]) -> Json | Response:
     if form == "json":
         return report
     columns = (*query["by"].split(","), *SUMS)
-    response = whole(csv_text.render_csv(columns, report["rows"]).encode(), content_type="text/csv; charset=utf-8")
+    response = whole(
+        csv_text.render_csv(columns, report["rows"]).encode(),
+        content_type="text/csv; charset=utf-8",
+    )
     response.headers["Content-Disposition"] = 'attachment; filename="usage.csv"'
     return response
 

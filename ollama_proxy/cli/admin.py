@@ -10,8 +10,8 @@ from ollama_proxy.policy import MIN_PASSWORD_CHARS, hash_password
 
 
 def print_password_hash() -> None:
-    """Print the lines for the configuration. Raises ConfigError for a password that is too short, or was not typed
-    twice alike."""
+    """Print the lines for the configuration. Raises ConfigError for a password that is too short,
+    or was not typed twice alike."""
     password = read_password()
     if len(password) < MIN_PASSWORD_CHARS:
         raise ConfigError(f"a password needs at least {MIN_PASSWORD_CHARS} characters")
@@ -19,7 +19,8 @@ def print_password_hash() -> None:
 
 
 def read_password() -> str:
-    """The password, typed twice without an echo, or a line of standard input. Raises ConfigError."""
+    """The password, typed twice without an echo, or a line of standard
+    input. Raises ConfigError."""
     if not sys.stdin.isatty():
         return sys.stdin.readline().removesuffix("\n")
     password = getpass.getpass("New password of the user admin: ")

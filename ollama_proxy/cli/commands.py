@@ -1,5 +1,5 @@
-"""The `ollama-proxy` commands: check and show the configuration, create tokens, find Ollama servers that are open to
-others, start the gateway in the foreground."""
+"""The `ollama-proxy` commands: check and show the configuration, create tokens, find Ollama servers
+that are open to others, start the gateway in the foreground."""
 
 from __future__ import annotations
 
@@ -7,29 +7,26 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ollama_proxy.cli.key_options import KEY_COMMANDS, add_key_arguments
-from ollama_proxy.cli.options import add_import_options, add_usage_options
+from ollama_proxy.cli.options import (
+    add_doctor_options,
+    add_exposure_arguments,
+    add_import_options,
+    add_usage_options,
+)
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings import (
-    BASE_URL,
     DEMO_URL,
     NAME,
     PRESETS,
     Entry,
     FirstToken,
-    Limits,
-    ModelSettings,
-    ServiceUrl,
     Settings,
-    TokenFields,
-    UpstreamSettings,
     config_path,
-    default_of,
     effective_upstreams,
     hidden_upstreams,
     load_settings,
@@ -50,8 +47,8 @@ if TYPE_CHECKING:
 EXIT_CONFIG = 2
 #: Wrong usage of `doctor`, whose other statuses are 0 to 2 (EX_USAGE of sysexits.h).
 EXIT_USAGE = 64
-#: Exit statuses of `check-exposure`, besides 2 for invalid arguments: a server is open; none is open, but one could not
-#: be checked; the configuration is invalid (EX_CONFIG of sysexits.h).
+#: Exit statuses of `check-exposure`, besides 2 for invalid arguments: a server is open; none is
+#: open, but one could not be checked; the configuration is invalid (EX_CONFIG of sysexits.h).
 EXIT_OPEN, EXIT_UNKNOWN, EXIT_UNCHECKED = 1, 3, 78
 #: Servers that are asked at once.
 MOST_PROBES = 16
@@ -61,7 +58,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 2 for an invalid configuration, or one of check-exposure."""
+    """Run one command; the exit status is 0, 2 for an invalid configuration, or
+    one of check-exposure."""
     options = _build_parser().parse_args(arguments)
     environ = dict(os.environ)
     if options.config is not None:
@@ -86,9 +84,15 @@ class _Parser(argparse.ArgumentParser):
 
 def _build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="PATH", help="configuration file")
-    parser = _Parser(prog="ollama-proxy", description="One gateway in front of a team's Ollama boxes.")
-    parser.add_argument("--config", type=Path, default=None, metavar="PATH", help="configuration file")
+    common.add_argument(
+        "--config", type=Path, default=argparse.SUPPRESS, metavar="PATH", help="configuration file"
+    )
+    parser = _Parser(
+        prog="ollama-proxy", description="One gateway in front of a team's Ollama boxes."
+    )
+    parser.add_argument(
+        "--config", type=Path, default=None, metavar="PATH", help="configuration file"
+    )
     parser.add_argument("--version", action="version", version=f"ollama-proxy {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -98,41 +102,49 @@ def _build_parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    add(commands, "run", run, "start the gateway in the foreground")
-    add(commands, "coordinator", coordinate, "share slots and limits between workers; they start it themselves")
-    add(commands, "settings", show_documentation, "print config.yaml with every setting, its default and meaning")
-    exposure = add(commands, "check-exposure", check_exposure, "check whether Ollama can be used without the gateway")
+    for name, command, text in (
+        ("run", run, "start the gateway in the foreground"),
+        ("coordinator", coordinate, "share slots and limits between workers, which start it"),
+        ("settings", show_documentation, "print config.yaml with every setting and its meaning"),
+    ):
+        add(commands, name, command, text)
+    exposure = add(
+        commands,
+        "check-exposure",
+        check_exposure,
+        "check whether Ollama can be used without the gateway",
+    )
     exposure.epilog = (
-        f"Exit status: 0 if no server is open, {EXIT_OPEN} if one is, {EXIT_UNKNOWN} if none is but one did not answer "
-        f"as an Ollama server, {EXIT_UNCHECKED} if the configuration is invalid."
+        f"Exit status: 0 if no server is open, {EXIT_OPEN} if one is, {EXIT_UNKNOWN} if none "
+        f"is but one did not answer as an Ollama server, {EXIT_UNCHECKED} if the "
+        "configuration is invalid."
     )
-    exposure.add_argument(
-        "urls",
-        nargs="*",
-        type=_parse_server,
-        metavar="URL",
-        help="servers to check from this machine; default: those of the configuration",
+    add_exposure_arguments(exposure)
+    doctor = add(
+        commands,
+        "doctor",
+        examine,
+        "check everything between clients and models, and say how to mend it",
     )
-    doctor = add(commands, "doctor", examine, "check everything between clients and models, and say how to mend it")
     doctor.exit_usage = EXIT_USAGE
-    doctor.epilog = f"Exit status: 0 if nothing is wrong, 1 with warnings, 2 with faults, {EXIT_USAGE} for wrong usage."
-    doctor.add_argument("--url", type=_parse_url, help="address that clients use; default: the gateway's own")
-    doctor.add_argument(
-        "--token",
-        default="",
-        help="token to try; - reads it from standard input, so that no list of processes shows it",
+    doctor.epilog = (
+        "Exit status: 0 if nothing is wrong, 1 with warnings, 2 with faults, "
+        f"{EXIT_USAGE} for wrong usage."
     )
-    doctor.add_argument(
-        "--silence", type=_parse_silence, default=20.0, metavar="SECONDS", help="longest silence to try; default: 20"
+    add_doctor_options(doctor)
+    add_usage_options(
+        add(commands, "usage", show_usage, "show what was used, by token, model or time")
     )
-    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
-    add_usage_options(add(commands, "usage", show_usage, "show what was used, by token, model or time"))
-    add_import_options(add(commands, "import", import_tokens, "make tokens of the list of another gateway"))
+    add_import_options(
+        add(commands, "import", import_tokens, "make tokens of the list of another gateway")
+    )
     _add_groups(commands, add)
     return parser
 
 
-def _add_groups(commands: Any, add: Callable[[Any, str, Any, str], argparse.ArgumentParser]) -> None:
+def _add_groups(
+    commands: Any, add: Callable[[Any, str, Any, str], argparse.ArgumentParser]
+) -> None:
     """The commands that have commands of their own."""
     config = commands.add_parser("config", help="check or show the configuration")
     config_commands = config.add_subparsers(required=True, metavar="COMMAND")
@@ -144,25 +156,45 @@ def _add_groups(commands: Any, add: Callable[[Any, str, Any, str], argparse.Argu
         add_key_arguments(add(token_commands, name, manage_keys, text), name)
     for name, command, text in (
         ("new", make_token, "create a token and print it with its line for the configuration"),
-        ("hash", hash_token, "read a token from standard input and print its line for the configuration"),
+        (
+            "hash",
+            hash_token,
+            "read a token from standard input and print its line for the configuration",
+        ),
     ):
         added = add(token_commands, name, command, text)
         added.add_argument("--name", default="NAME", help="name of the token in logs and usage")
     admin = commands.add_parser("admin", help="the password of the admin pages")
     admin_commands = admin.add_subparsers(required=True, metavar="COMMAND")
-    add(admin_commands, "password", hash_admin_password, "read a new password and print its line for the configuration")
-    records = commands.add_parser("records", help="check, back up and restore the database of usage and keys")
+    add(
+        admin_commands,
+        "password",
+        hash_admin_password,
+        "read a new password and print its line for the configuration",
+    )
+    records = commands.add_parser(
+        "records", help="check, back up and restore the database of usage and keys"
+    )
     records_commands = records.add_subparsers(required=True, metavar="COMMAND")
     for name, text in (
-        ("upgrade", "create its tables, or migrate them to this version; the gateway does so itself"),
-        ("check", "check the database, and compare its sums with its rows; the exit status is 1 for a problem"),
+        (
+            "upgrade",
+            "create its tables, or migrate them to this version; the gateway does so itself",
+        ),
+        (
+            "check",
+            "check the database, and compare its sums with its rows; the exit "
+            "status is 1 for a problem",
+        ),
         ("backup", "write a consistent copy to a file, while the gateway goes on"),
         ("restore", "put a backup in the place of the database, while the gateway is stopped"),
     ):
         added = add(records_commands, name, keep_records, text)
         added.set_defaults(action=name, file=None)
         if name in ("backup", "restore"):
-            added.add_argument("file", type=Path, metavar="FILE", help="SQLite file, whatever the database is")
+            added.add_argument(
+                "file", type=Path, metavar="FILE", help="SQLite file, whatever the database is"
+            )
 
 
 def hash_admin_password(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
@@ -187,7 +219,8 @@ def manage_keys(options: argparse.Namespace, environ: Mapping[str, str]) -> None
 
 
 def coordinate(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Run the coordinator until no worker needs it any more; end at once if there is one. Raises ConfigError."""
+    """Run the coordinator until no worker needs it any more; end at once if there is
+    one. Raises ConfigError."""
     from gevent import monkey
 
     try:
@@ -201,11 +234,14 @@ def coordinate(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
     directory = state_directory(settings, environ)
     records = service.RecordsService(directory, make_records_frame(settings.records))
-    run_coordinator(directory, settings.state.url, records=records, timezone=settings.records.timezone)
+    run_coordinator(
+        directory, settings.state.url, records=records, timezone=settings.records.timezone
+    )
 
 
 def keep_records(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Upgrade, check, back up or restore the records; returns the exit status. Raises ConfigError."""
+    """Upgrade, check, back up or restore the records; returns the exit
+    status. Raises ConfigError."""
     from ollama_proxy.cli.records import run_action
 
     return run_action(options.action, options.file, environ)
@@ -224,20 +260,6 @@ def show_usage(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     from ollama_proxy.cli.usage import print_usage
 
     print_usage(options, environ)
-
-
-def _parse_url(text: str) -> str:
-    try:
-        return BASE_URL.parse(Entry("--url", "the address", "str", text))
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _parse_silence(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 120:
-        raise argparse.ArgumentTypeError("must be from 0 to 120 seconds")
-    return seconds
 
 
 def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
@@ -261,7 +283,11 @@ def check_versions(settings: Settings) -> list[str]:
     servers = [each for each in effective_upstreams(settings) if each.protocol == "ollama"]
     with ThreadPoolExecutor(MOST_PROBES) as pool:
         probes = pool.map(probe_ollama, [each.base_url for each in servers])
-        answering = [(server, probe.version) for server, probe in zip(servers, probes, strict=True) if probe.version]
+        answering = [
+            (server, probe.version)
+            for server, probe in zip(servers, probes, strict=True)
+            if probe.version
+        ]
     if not answering:
         return []
     from ollama_proxy.upstreams import UPGRADE, list_faults
@@ -274,34 +300,32 @@ def check_versions(settings: Settings) -> list[str]:
 
 
 def check_fleet(settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    """A warning for each upstream that is hidden because its key is missing. Raises ConfigError for an upstream that
-    this installation does not support."""
+    """A warning for each upstream that is hidden because its key is missing. Raises ConfigError for
+    an upstream that this installation does not support."""
     if any(PRESETS[each.kind].is_checked_by_building for each in effective_upstreams(settings)):
         from ollama_proxy.upstreams import build_fleet
 
         build_fleet(settings, environ).close()
-    return [f"the upstream {name} is hidden: {why}" for name, why in hidden_upstreams(settings, environ).items()]
+    return [
+        f"the upstream {name} is hidden: {why}"
+        for name, why in hidden_upstreams(settings, environ).items()
+    ]
 
 
 def check_exposure(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Print whether others can use the servers; returns the exit status. Raises ConfigError."""
     from ollama_proxy.cli.exposure import check_servers, check_upstreams
 
-    found = check_servers(options.urls) if options.urls else check_upstreams(load_settings(environ=environ))
+    found = (
+        check_servers(options.urls)
+        if options.urls
+        else check_upstreams(load_settings(environ=environ))
+    )
     is_open = is_unknown = False
     for finding in found:
         print(finding.text, flush=True)
         is_open, is_unknown = is_open or finding.is_open, is_unknown or finding.is_unknown
     return EXIT_OPEN if is_open else EXIT_UNKNOWN if is_unknown else 0
-
-
-def _parse_server(text: str) -> str:
-    from ollama_proxy.cli.exposure import server_url
-
-    try:
-        return server_url(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _describe_source(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -324,12 +348,16 @@ def show_config(options: argparse.Namespace, environ: Mapping[str, str]) -> None
 def make_token(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Print a new token, and its mapping for the configuration."""
     token = new_token()
-    print(f"token: {token}\nfor auth.generate_tokens (this line is no secret; the token itself is not stored):")
+    print(
+        f"token: {token}\nfor auth.generate_tokens (this line is no secret; the token "
+        "itself is not stored):"
+    )
     print(_render_token(options.name, token))
 
 
 def hash_token(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Print the mapping of a token from standard input: arguments are visible to all users of the machine."""
+    """Print the mapping of a token from standard input: arguments are visible to all
+    users of the machine."""
     import getpass
 
     token = (getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
@@ -345,121 +373,9 @@ def _render_token(name: str, token: str) -> str:
 
 def show_documentation(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     """Print the commented config.yaml, the same as config/config.yaml in the repository."""
+    from ollama_proxy.cli.documentation import documentation
+
     print(documentation(), end="")
-
-
-_INTRODUCTION = """\
-## Settings of ollama-proxy, each with its default. To change one, remove the # in front of it and of its section.
-## Changes take effect within 5 seconds, without a restart, except for server.host, server.port, server.max_connections
-## and logging.dir. An invalid change has no effect and is reported; `ollama-proxy config check` shows what is wrong and
-## where. `ollama-proxy settings` prints this file.
-## Environment variables take precedence over this file: server.port is OLLAMA_PROXY__SERVER__PORT.
-##
-## The smallest useful file:
-##   auth:
-##     generate_tokens: ["team-token-1", "team-token-2"]
-##   service:
-##     base_url: "http://localhost:11434"
-"""
-
-#: For lists and mappings of settings: the declaration of an item, and an example.
-_EXAMPLES: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "generate_tokens": (
-        TokenFields,
-        (
-            "  generate_tokens:",
-            '    - {name: web-team, sha256: "<64 hex digits>", scopes: [read, generate], models: ["qwen3*"]}',
-            "    - {name: guest, token: guest-token-1, expires: 2027-01-31}",
-        ),
-    ),
-    "limits": (Limits, ()),
-    "upstreams": (
-        UpstreamSettings,
-        (
-            "upstreams:",
-            '  - {name: box1, kind: ollama, base_url: "http://10.0.0.5:11434", weight: 1}',
-            "  - {name: deepseek, kind: deepseek, models: [deepseek-chat]}",
-            '  - {name: lab, kind: openai, base_url: "http://10.0.0.9:8000/v1", api_key_env: LAB_KEY,',
-            '     models: {gpt-lab: "org/model-name"}, timeouts: {idle_s: 30}}',
-        ),
-    ),
-    "models": (
-        ModelSettings,
-        (
-            "models:",
-            '  coder: {target: "box1:qwen3:8b", options: {num_ctx: 8192}, think: true, keep_alive: 30m,',
-            "    clamp: {num_ctx: 32768, num_predict: 4096, keep_alive: 1h}}",
-        ),
-    ),
-}
-
-
-def documentation() -> str:
-    """The commented config.yaml, from the declarations: text after `##`, settings after `#`."""
-    return "\n".join([_INTRODUCTION, *_document_section(Settings, "")]) + "\n"
-
-
-def _document_section(section: Any, indent: str) -> Iterator[str]:
-    for each in fields(section):
-        inner = each.metadata.get("section")
-        if inner:
-            yield f"##{indent} {inner.__doc__}"
-            yield f"#{indent}{each.name}:"
-            yield from _document_section(inner, indent + "  ")
-            if not indent:
-                yield ""
-        elif "kind" in each.metadata:
-            yield from _wrap(f"##{indent} ", f"{each.metadata['text']} {_describe_type(each.metadata)}")
-            if each.name in _EXAMPLES:
-                item, lines = _EXAMPLES[each.name]
-                yield from _document_items(item, f"##{indent}   ")
-                if lines:
-                    yield f"##{indent} Example:"
-                yield from (f"##{indent}   {line.removeprefix(indent)}" for line in lines)
-            default = default_of(section, each.name)
-            if default is None and not each.metadata["kind"].label.endswith("or null"):
-                yield f"##{indent} Not set: {each.name}"
-            else:
-                yield f"#{indent}{each.name}: {_format_default(default)}"
-            if not indent:
-                yield ""
-
-
-def _wrap(lead: str, text: str) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, 118, initial_indent=lead, subsequent_indent=lead + "  ", break_on_hyphens=False)
-
-
-def _describe_type(metadata: Mapping[str, Any], default: Any = None) -> str:
-    """The type of a setting, its default if no other line shows it, and its variables."""
-    shown = f"; default {_format_default(default)}" if default not in (None, "", (), {}) else ""
-    variables = f"; {', '.join(metadata['env'])}" if metadata["env"] else ""
-    return f"({metadata['kind'].label}{shown}{variables})"
-
-
-def _document_items(section: Any, lead: str) -> Iterator[str]:
-    for each in fields(section):
-        inner = each.metadata.get("section")
-        if inner:
-            yield from _wrap(lead, f"{each.name}: {inner.__doc__}")
-            yield from _document_items(inner, lead + "  ")
-        else:
-            remarks = _describe_type(each.metadata, default_of(section, each.name))
-            yield from _wrap(lead, f"{each.name}: {each.metadata['text']} {remarks}")
-
-
-def _format_default(value: Any) -> str:
-    """A default as YAML."""
-    import json
-
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, int) and value % (1 << 20) == 0 and value:
-        return f"{value >> 20}MiB"
-    return json.dumps(str(value) if isinstance(value, ServiceUrl) else value, ensure_ascii=False)
 
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
@@ -467,7 +383,9 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
     from ollama_proxy.cli.exposure import probe_ollama
     from ollama_proxy.server import settings_warnings
 
-    chosen = environ.get("OLLAMA_PROXY_CONFIG") or (str(config_path({})) if config_path({}).exists() else "")
+    chosen = environ.get("OLLAMA_PROXY_CONFIG") or (
+        str(config_path({})) if config_path({}).exists() else ""
+    )
     environ = dict(environ)
     if chosen:
         environ["OLLAMA_PROXY_CONFIG"] = str(Path(chosen).absolute())
@@ -496,13 +414,16 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
 
 
 def check_address(settings: Settings) -> list[str]:
-    """A warning if another program has the port. gunicorn tries it again for five seconds before it ends."""
+    """A warning if another program has the port. gunicorn tries it again for five
+    seconds before it ends."""
     import errno
     import socket
 
     host, port = settings.server.host, settings.server.port
     try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        ).close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             why = os.strerror(error.errno)  # the error's own text repeats the address
@@ -515,17 +436,25 @@ def banner(settings: Settings, first: FirstToken | None, probe: Probe | None) ->
     addresses, upstreams = _find_addresses(settings), effective_upstreams(settings)
     lines = [f"ollama-proxy {VERSION} on {'  '.join(addresses)}"]
     if probe and probe.refusal:
-        lines.append(f"DEMO: the built-in demo model answers instead of {upstreams[0].base_url}: {probe.refusal}")
+        lines.append(
+            "DEMO: the built-in demo model answers instead of "
+            f"{upstreams[0].base_url}: {probe.refusal}"
+        )
     elif probe:
         lines.append(f"Ollama at {upstreams[0].base_url}")
     elif [each.kind for each in upstreams] == ["demo"]:
         lines.append("DEMO: the built-in demo model answers, as configured")
     else:
-        lines.append("Upstreams: " + ", ".join(f"{each.name} ({each.base_url})" for each in upstreams))
+        lines.append(
+            "Upstreams: " + ", ".join(f"{each.name} ({each.base_url})" for each in upstreams)
+        )
     if settings.admin.enabled:
         lines.append(f"Pages for operators and members: {addresses[0]}/admin")
     if not settings.auth.enabled:
-        lines.append("No token is required (auth.enabled: false), so other web pages and host names are refused")
+        lines.append(
+            "No token is required (auth.enabled: false), so other web pages and "
+            "host names are refused"
+        )
     elif settings.auth.refuses_all:
         lines.append("Tokens: none. Every call is refused, because the list of tokens is empty")
     elif first is None:
@@ -548,10 +477,14 @@ def _find_addresses(settings: Settings) -> list[str]:
     return [f"http://{each}:{port}" for each in ("localhost", own) if each]
 
 
-def _render_curl(settings: Settings, first: FirstToken | None, probe: Probe | None, address: str) -> str:
+def _render_curl(
+    settings: Settings, first: FirstToken | None, probe: Probe | None, address: str
+) -> str:
     import json
 
-    is_demo = (probe and probe.refusal) or {each.kind for each in effective_upstreams(settings)} == {"demo"}
+    is_demo = (probe and probe.refusal) or {
+        each.kind for each in effective_upstreams(settings)
+    } == {"demo"}
     model = "demo" if is_demo else probe.model if probe else ""
     header = ""
     if settings.auth.enabled:
@@ -563,4 +496,6 @@ def _render_curl(settings: Settings, first: FirstToken | None, probe: Probe | No
         return f"curl {header}{address}/v1/models"
     body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
     data = shlex.quote(json.dumps(body))
-    return f"curl {header}-H 'Content-Type: application/json' {address}/v1/chat/completions -d {data}"
+    return (
+        f"curl {header}-H 'Content-Type: application/json' {address}/v1/chat/completions -d {data}"
+    )

@@ -1,7 +1,8 @@
-"""Checks whether an Ollama server answers, and whether it can be used without the gateway: it requires no token, so
-anyone may do anything. For the commands; the gateway itself does not use it.
+"""Checks whether an Ollama server answers, and whether it can be used without the gateway: it
+requires no token, so anyone may do anything. For the commands; the gateway itself does not use it.
 
-Requests only versions and lists of models, at the addresses of the configuration, the operator, and this machine.
+Requests only versions and lists of models, at the addresses of the configuration, the
+operator, and this machine.
 """
 
 from __future__ import annotations
@@ -20,17 +21,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ollama_proxy.errors import ConfigError
 from ollama_proxy.policy import Address, as_address, is_own
-from ollama_proxy.settings import BASE_URL, Entry, Settings, effective_upstreams, is_open
-
-OLLAMA_PORT = 11434
+from ollama_proxy.settings import Settings, effective_upstreams, is_open
 
 #: Where Linux lists the addresses of this machine.
 _IPV4_TABLE, _IPV6_TABLE = Path("/proc/net/fib_trie"), Path("/proc/net/if_inet6")
 _LOCAL = re.compile(r"\|-- ([0-9.]+)\n +/32 host LOCAL")
 
-#: Addresses for documentation (RFC 5737, RFC 3849): their routes give the own address. Nothing is sent.
+#: Addresses for documentation (RFC 5737, RFC 3849): their routes give the own
+#: address. Nothing is sent.
 FAR_AWAY = ("192.0.2.1", "2001:db8::1")
 
 #: Longest wait for data, in seconds.
@@ -45,8 +44,8 @@ WANTS_TOKEN = "it requires a token"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The result: why the server can't be used (empty: it can), its first model, and its version if it can be used.
-    `is_silent`: nothing answered."""
+    """The result: why the server can't be used (empty: it can), its first model, and its version if
+    it can be used. `is_silent`: nothing answered."""
 
     refusal: str
     model: str = ""
@@ -55,8 +54,8 @@ class Probe:
 
 
 def probe_ollama(base_url: str, *, checks_certificate: bool = True) -> Probe:
-    """Ask for the version and the models, directly, as anyone on the network could: without a token and a proxy.
-    Waits at most 1.5 s for each."""
+    """Ask for the version and the models, directly, as anyone on the network could: without a token
+    and a proxy. Waits at most 1.5 s for each."""
     context = ssl.create_default_context() if base_url.startswith("https:") else None
     if context and not checks_certificate:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -68,15 +67,23 @@ def probe_ollama(base_url: str, *, checks_certificate: bool = True) -> Probe:
         if not isinstance(version, str):
             return Probe("the server there is not Ollama")
         models = _fetch(base_url, "/api/tags", context)[1].get("models")
-        names = [each.get("name") for each in models if isinstance(each, dict)] if isinstance(models, list) else []
+        names = (
+            [each.get("name") for each in models if isinstance(each, dict)]
+            if isinstance(models, list)
+            else []
+        )
         first = next((name for name in names if isinstance(name, str) and name), "")
         return Probe("", first, version=version)
     except (OSError, HTTPException, ValueError) as error:
-        return Probe(f"no answer ({getattr(error, 'strerror', None) or type(error).__name__})", is_silent=True)
+        return Probe(
+            f"no answer ({getattr(error, 'strerror', None) or type(error).__name__})",
+            is_silent=True,
+        )
 
 
 def _fetch(base_url: str, path: str, context: ssl.SSLContext | None) -> tuple[int, dict[str, Any]]:
-    """The status and the JSON object at a path; an empty one for any status but 200, and if there is none."""
+    """The status and the JSON object at a path; an empty one for any status but 200,
+    and if there is none."""
     parts = urlsplit(base_url)
     host, timeout = parts.hostname or "", PROBE_TIMEOUT_S
     connection = (
@@ -85,7 +92,9 @@ def _fetch(base_url: str, path: str, context: ssl.SSLContext | None) -> tuple[in
         else HTTPConnection(host, parts.port, timeout=timeout)
     )
     try:
-        connection.request("GET", parts.path.rstrip("/") + path, headers={"Accept": "application/json"})
+        connection.request(
+            "GET", parts.path.rstrip("/") + path, headers={"Accept": "application/json"}
+        )
         answer = connection.getresponse()
         document = json.loads(answer.read(PROBE_BYTES)) if answer.status == 200 else None
         return answer.status, document if isinstance(document, dict) else {}
@@ -99,8 +108,8 @@ _probe = partial(probe_ollama, checks_certificate=False)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result for one server, as text. `is_open`: others can use it without a token; `is_unknown`: it could not be
-    checked, because nothing answered, or a different server did."""
+    """The result for one server, as text. `is_open`: others can use it without a token;
+    `is_unknown`: it could not be checked, because nothing answered, or a different server did."""
 
     text: str
     is_open: bool = False
@@ -108,11 +117,16 @@ class Finding:
 
 
 def check_upstreams(settings: Settings) -> Iterator[Finding]:
-    """A finding for the gateway, if it requires no token, and for each server that the team runs itself."""
+    """A finding for the gateway, if it requires no token, and for each server that
+    the team runs itself."""
     if is_open(settings):
         place = f"{settings.server.host}:{settings.server.port}"
-        yield Finding(f"the gateway ({place}): OPEN. It requires no token: auth.enabled is false.", True)
-    servers = [each for each in effective_upstreams(settings) if each.is_shared and each.protocol != "demo"]
+        yield Finding(
+            f"the gateway ({place}): OPEN. It requires no token: auth.enabled is false.", True
+        )
+    servers = [
+        each for each in effective_upstreams(settings) if each.is_shared and each.protocol != "demo"
+    ]
     if not servers:
         yield Finding("No upstream is an Ollama server.")
     for upstream in servers:
@@ -127,9 +141,10 @@ def check_upstreams(settings: Settings) -> Iterator[Finding]:
             addresses = _resolve(urlsplit(url).hostname or "")
             source = find_source(addresses[0]) if addresses else None
             yield Finding(
-                f"{shown}: on another machine, and it answers this one, as it should. Whether it also answers others "
-                f"can't be checked from here: its firewall should admit only {source or 'the gateway'}. Run on a third "
-                f"machine: ollama-proxy check-exposure {url}"
+                f"{shown}: on another machine, and it answers this one, as it should. Whether "
+                "it also answers others can't be checked from here: its firewall should admit "
+                f"only {source or 'the gateway'}. Run on a third machine: ollama-proxy "
+                f"check-exposure {url}"
             )
 
 
@@ -148,23 +163,10 @@ def check_servers(urls: Iterable[str]) -> Iterator[Finding]:
             yield Finding(f"{url}: closed, {found.refusal}.")
         else:
             yield Finding(
-                f"{url}: OPEN. It can be used from this machine without a token.{model} Unless this is the gateway's "
-                "machine, its firewall should admit only the gateway.",
+                f"{url}: OPEN. It can be used from this machine without a token.{model} Unless "
+                "this is the gateway's machine, its firewall should admit only the gateway.",
                 True,
             )
-
-
-def server_url(text: str) -> str:
-    """The address of a server as people write it: a URL, or a host with or without its port. Raises ValueError."""
-    if "://" in text:
-        url = text
-    else:
-        url = f"http://{text}"
-        url += "" if urlsplit(url).port else f":{OLLAMA_PORT}"
-    try:
-        return BASE_URL.parse(Entry(text, "the address", "str", url))
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
 
 
 def _check_here(url: str, shown: str) -> Finding:
@@ -175,9 +177,10 @@ def _check_here(url: str, shown: str) -> Finding:
     open_at = [place for place in places if not _probe(place).refusal]
     if open_at:
         return Finding(
-            f"{shown}: OPEN at {', '.join(open_at)}. Anyone on the network can use it without a token, unless a "
-            "firewall on this machine blocks them. Make it listen on this machine only: OLLAMA_HOST=127.0.0.1 in its "
-            "environment, base_url with 127.0.0.1, and restart it.",
+            f"{shown}: OPEN at {', '.join(open_at)}. Anyone on the network can use it without "
+            "a token, unless a firewall on this machine blocks them. Make it listen on this "
+            "machine only: OLLAMA_HOST=127.0.0.1 in its environment, base_url with "
+            "127.0.0.1, and restart it.",
             True,
         )
     here = _probe(url)
@@ -215,11 +218,17 @@ def find_source(target: str) -> str | None:
 def is_here(url: str) -> bool:
     """Whether a server is on this machine."""
     addresses = map(as_address, _resolve(urlsplit(url).hostname or ""))
-    return any(each.is_loopback or each.is_unspecified or is_own(each) for each in addresses if each is not None)
+    return any(
+        each.is_loopback or each.is_unspecified or is_own(each)
+        for each in addresses
+        if each is not None
+    )
 
 
 def _resolve(host: str) -> list[str]:
     try:
-        return [str(place[4][0]) for place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+        return [
+            str(place[4][0]) for place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        ]
     except (OSError, UnicodeError):
         return []

@@ -1,4 +1,5 @@
-"""`ollama-proxy import`: makes keys of the tokens of another gateway, or shows which ones it would make."""
+"""`ollama-proxy import`: makes keys of the tokens of another gateway, or shows
+which ones it would make."""
 
 from __future__ import annotations
 
@@ -13,13 +14,18 @@ from ollama_proxy.settings import load_settings, with_first_token
 
 
 def import_file(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Print what becomes of each token of the file; nothing is changed without `--apply`. Raises ConfigError."""
+    """Print what becomes of each token of the file; nothing is changed without
+    `--apply`. Raises ConfigError."""
     settings, _ = with_first_token(load_settings(environ=environ), environ)
     found = foreign_tokens.read_tokens(options.file, options.format)
     in_file = {token.digest.hex(): token.name for token in settings.auth.tokens()}
     with open_records(settings, environ) as engine, database.write(engine) as connection:
         results = token_import.import_tokens(
-            connection, found, in_file=in_file, actor=find_actor(), enable_restricted=options.enable_restricted
+            connection,
+            found,
+            in_file=in_file,
+            actor=find_actor(),
+            enable_restricted=options.enable_restricted,
         )
         lines = render_results(list(results), is_applied=options.apply)
         if not options.apply:
@@ -28,7 +34,8 @@ def import_file(options: argparse.Namespace, environ: Mapping[str, str]) -> None
 
 
 def render_results(results: Sequence[token_import.ImportResult], *, is_applied: bool) -> list[str]:
-    """A line for each token of a list, others for what is carried over and what is not, and a summary."""
+    """A line for each token of a list, others for what is carried over and what
+    is not, and a summary."""
     lines, counts = list[str](), Counter[str]()
     for result in results:
         source = result.source

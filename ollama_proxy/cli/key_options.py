@@ -1,4 +1,5 @@
-"""The commands for keys, and their options. They are read before it is known whether a database is needed."""
+"""The commands for keys, and their options. They are read before it is known whether
+a database is needed."""
 
 from __future__ import annotations
 
@@ -32,15 +33,39 @@ def add_key_arguments(parser: argparse.ArgumentParser, action: str) -> None:
     if action not in ("create", "change"):
         return
     add = partial(parser.add_argument, default=argparse.SUPPRESS)
-    add("--scopes", type=_parse_list, help="separated by commas: read, generate, manage, admin, metrics")
-    add("--models", type=_parse_list, metavar="NAMES", help="models that it may use, such as 'qwen3*,llama3.2'")
+    add(
+        "--scopes",
+        type=_parse_list,
+        help="separated by commas: read, generate, manage, admin, metrics",
+    )
+    add(
+        "--models",
+        type=_parse_list,
+        metavar="NAMES",
+        help="models that it may use, such as 'qwen3*,llama3.2'",
+    )
     limit: dict[str, Any] = {"action": "append", "type": _parse_limit, "metavar": "NAME=NUMBER"}
     add("--limit", dest="limits", help="such as requests_per_minute=60; may be repeated", **limit)
-    add("--expires", type=_parse_text, metavar="DATE", help="last day on which it is valid, in UTC, as 2027-01-31")
+    add(
+        "--expires",
+        type=_parse_text,
+        metavar="DATE",
+        help="last day on which it is valid, in UTC, as 2027-01-31",
+    )
     add("--weight", type=float, help="share of the boxes while requests wait")
     add("--priority", type=_parse_text, help="normal, or background: behind everybody else")
-    add("--user-header", type=_parse_text, metavar="HEADER", help="header that names the user behind it")
-    add("--user-limit", dest="user_limits", help="limit of each of these users; may be repeated", **limit)
+    add(
+        "--user-header",
+        type=_parse_text,
+        metavar="HEADER",
+        help="header that names the user behind it",
+    )
+    add(
+        "--user-limit",
+        dest="user_limits",
+        help="limit of each of these users; may be repeated",
+        **limit,
+    )
     add("--note", type=_parse_text, help="what it is for")
 
 
@@ -52,7 +77,9 @@ def read_fields(options: argparse.Namespace) -> dict[str, Json]:
         fields["limits"] = dict(filter(None, given["limits"]))
     if given.get("user_header", "") is None:
         fields["users"] = None
-    elif users := {name: given[option] for name, option in _USER_OPTIONS.items() if option in given}:
+    elif users := {
+        name: given[option] for name, option in _USER_OPTIONS.items() if option in given
+    }:
         fields["users"] = users | {"limits": dict(filter(None, users.get("limits", ())))}
     return fields
 
@@ -77,4 +104,6 @@ def _parse_limit(text: str) -> tuple[str, float | None] | None:
     try:
         return name, float(number) if "." in number else int(number) if number or not mark else None
     except ValueError:
-        raise argparse.ArgumentTypeError("must be NAME=NUMBER, such as requests_per_minute=60") from None
+        raise argparse.ArgumentTypeError(
+            "must be NAME=NUMBER, such as requests_per_minute=60"
+        ) from None

@@ -1,4 +1,5 @@
-"""`ollama-proxy token create, list, show, change, rotate, revoke`: keys in the database, also while no gateway runs."""
+"""`ollama-proxy token create, list, show, change, rotate, revoke`: keys in the database, also
+while no gateway runs."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ class Keys:
         """Make a key, and print its token."""
         with self._change() as connection:
             fields = read_fields(self._options)
-            made = tokens.create_token(connection, name=self._options.name, fields=fields, actor=find_actor())
+            made = tokens.create_token(
+                connection, name=self._options.name, fields=fields, actor=find_actor()
+            )
         self._print_token(made)
 
     def rotate(self) -> None:
@@ -54,7 +57,9 @@ class Keys:
         """Change some fields of a key."""
         changes = read_fields(self._options)
         if not changes:
-            raise ConfigError("name at least one field to change, such as --limit requests_per_minute=60")
+            raise ConfigError(
+                "name at least one field to change, such as --limit requests_per_minute=60"
+            )
         self._change_fields(changes)
 
     def disable(self) -> None:
@@ -75,7 +80,9 @@ class Keys:
         """Print one key, of the database or of the file."""
         name = self._options.name
         if place_of(self._settings, "tokens", name):
-            [key] = [_describe(token) for token in self._settings.auth.tokens() if token.name == name]
+            [key] = [
+                _describe(token) for token in self._settings.auth.tokens() if token.name == name
+            ]
         else:
             with self._read() as connection:
                 key = _add_source(tokens.show_token(connection, name=name))
@@ -95,19 +102,27 @@ class Keys:
 
     def _change_fields(self, changes: Mapping[str, Json]) -> None:
         with self._change() as connection:
-            changed = tokens.change_token(connection, name=self._options.name, changes=changes, actor=find_actor())
+            changed = tokens.change_token(
+                connection, name=self._options.name, changes=changes, actor=find_actor()
+            )
         self._print(_add_source(changed))
 
     @contextmanager
     def _change(self) -> Iterator[Connection]:
         """A transaction for a change of a key that the file does not define."""
         check_not_in_file(self._settings, "tokens", self._options.name)
-        with open_records(self._settings, self._environ) as engine, database.write(engine) as connection:
+        with (
+            open_records(self._settings, self._environ) as engine,
+            database.write(engine) as connection,
+        ):
             yield connection
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
-        with open_records(self._settings, self._environ) as engine, database.read(engine) as connection:
+        with (
+            open_records(self._settings, self._environ) as engine,
+            database.read(engine) as connection,
+        ):
             yield connection
 
     def _print_token(self, key: dict[str, Json]) -> None:
@@ -115,7 +130,10 @@ class Keys:
             self._print(key)
             return
         print(f"token: {key['token']}")
-        print(f"This is the only time that it is shown. The gateway accepts it within 2 seconds, as {key['name']}.")
+        print(
+            "This is the only time that it is shown. The gateway accepts it within 2 "
+            f"seconds, as {key['name']}."
+        )
 
     def _print(self, key: dict[str, Json]) -> None:
         if self._options.json:
@@ -141,7 +159,9 @@ def _describe(token: Token) -> dict[str, Json]:
         "weight": token.weight,
         "priority": token.priority,
         "limits": dict(token.limits),
-        "users": {"header": token.users.header, "limits": dict(token.users.limits)} if token.users.header else None,
+        "users": {"header": token.users.header, "limits": dict(token.users.limits)}
+        if token.users.header
+        else None,
         "disabled": False,
         "source": "file",
         "place": token.where,
@@ -152,10 +172,23 @@ def render_table(keys: Sequence[Mapping[str, Json]]) -> list[str]:
     """The lines of a list of keys."""
     rows: list[tuple[str, ...]] = [HEADINGS]
     for key in keys:
-        expired = key["expires"] is not None and key["expires"] < datetime.now(UTC).date().isoformat()
+        expired = (
+            key["expires"] is not None and key["expires"] < datetime.now(UTC).date().isoformat()
+        )
         state = "disabled" if key["disabled"] else "expired" if expired else "valid"
-        shown = (f"{key['prefix']}..." if key["prefix"] else NOTHING, key["scopes"], key["models"] or "all", state)
-        cells = (key["name"], *shown, key["expires"], (key.get("last_used") or NOTHING)[:16], key["place"])
+        shown = (
+            f"{key['prefix']}..." if key["prefix"] else NOTHING,
+            key["scopes"],
+            key["models"] or "all",
+            state,
+        )
+        cells = (
+            key["name"],
+            *shown,
+            key["expires"],
+            (key.get("last_used") or NOTHING)[:16],
+            key["place"],
+        )
         rows.append(tuple(map(_show, cells)))
     columns = [align(column) for column in zip(*rows, strict=True)]
     return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
@@ -168,5 +201,13 @@ def _show(value: Json) -> str:
     elif isinstance(value, list):
         text = ", ".join(map(_show, value))
     else:
-        text = "yes" if value is True else "no" if value is False else "" if value is None else str(value)
+        text = (
+            "yes"
+            if value is True
+            else "no"
+            if value is False
+            else ""
+            if value is None
+            else str(value)
+        )
     return show_text(text) or NOTHING

@@ -16,14 +16,14 @@ from ollama_proxy.errors import ConfigError, RecordsUnavailable
 from ollama_proxy.records import backup, check, database
 from ollama_proxy.settings import load_settings, state_directory
 
-#: Exit statuses: the check has found a problem; the database or a file can't be used; the database can't be reached now
-#: (EX_TEMPFAIL of sysexits.h).
+#: Exit statuses: the check has found a problem; the database or a file can't be used; the database
+#: can't be reached now (EX_TEMPFAIL of sysexits.h).
 EXIT_PROBLEM, EXIT_UNUSABLE, EXIT_UNAVAILABLE = 1, 2, 75
 
 
 def run_action(action: str, file: Path | None, environ: Mapping[str, str]) -> int:
-    """Runs one of the commands, with the file that `backup` and `restore` take; returns the exit status. Raises
-    ConfigError."""
+    """Runs one of the commands, with the file that `backup` and `restore` take; returns the exit
+    status. Raises ConfigError."""
     try:
         settings = load_settings(environ=environ)
         with open_engine(settings, environ) as engine:
@@ -57,13 +57,16 @@ def _check(engine: Engine, directory: Path) -> int:
 
 def _restore(engine: Engine, directory: Path, file: Path) -> None:
     # The coordinator's own lock: none runs now, and none can start before this is over.
-    lock = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    lock = os.open(
+        directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                "the gateway uses the records: stop it first; its coordinator ends 30 s after the last worker"
+                "the gateway uses the records: stop it first; its coordinator ends 30 s "
+                "after the last worker"
             ) from None
         kept = backup.restore(engine, file)
     finally:

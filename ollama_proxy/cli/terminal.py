@@ -1,4 +1,5 @@
-"""Text for a terminal: without characters that control it, and in columns that are aligned in every script."""
+"""Text for a terminal: without characters that control it, and in columns that are
+aligned in every script."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ def align(cells: Sequence[str], *, to_right: bool = False) -> list[str]:
 
 
 def measure_width(text: str) -> int:
-    """The columns that a text takes on a terminal: two for most Chinese, Japanese and Korean characters."""
+    """The columns that a text takes on a terminal: two for most Chinese, Japanese
+    and Korean characters."""
     return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        for char in text
     )

@@ -47,7 +47,8 @@ def render_table(fields: Sequence[str], report: Json, currency: str) -> list[str
     decimals = {"gpu_seconds": 1, "cost": 2 if total["cost"] >= 1 else 4}
     rows = [*report["rows"], {**dict.fromkeys(fields, ""), fields[0]: "total", **total}]
     columns = [
-        align([name, *(show_text(row[name]) or NOTHING for row in rows[:-1]), rows[-1][name]]) for name in fields
+        align([name, *(show_text(row[name]) or NOTHING for row in rows[:-1]), rows[-1][name]])
+        for name in fields
     ]
     for name, heading in HEADINGS.items():
         figures = [f"{row[name]:,.{decimals.get(name, 0)}f}" for row in rows]

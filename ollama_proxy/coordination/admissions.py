@@ -1,4 +1,5 @@
-"""What a worker's requests hold: an admission for each exchange, and a ticket for each of its attempts."""
+"""What a worker's requests hold: an admission for each exchange, and a ticket for
+each of its attempts."""
 
 from __future__ import annotations
 
@@ -16,8 +17,7 @@ from ollama_proxy.coordination.advances import Advance, Advances
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.kept_slots import KEPT_S, KeptSlots, Slot
 from ollama_proxy.coordination.limits import QUOTA, RATE_LIMIT, Allowance, Spent, Subject
-from ollama_proxy.coordination.scheduler import Position
-from ollama_proxy.coordination.state import Outcome
+from ollama_proxy.coordination.state import Outcome, Position
 from ollama_proxy.errors import GatewayError, QueueFull, QueueTimeout, QuotaExceeded, RateLimited
 
 if TYPE_CHECKING:  # the coordinator's process needs none of it
@@ -26,7 +26,10 @@ if TYPE_CHECKING:  # the coordinator's process needs none of it
 #: Seconds that a heartbeat waits for a new position.
 LOCATE_S = 0.5
 
-_QUEUE_ERRORS: dict[str, type[GatewayError]] = {"queue_full": QueueFull, "queue_timeout": QueueTimeout}
+_QUEUE_ERRORS: dict[str, type[GatewayError]] = {
+    "queue_full": QueueFull,
+    "queue_timeout": QueueTimeout,
+}
 _LIMIT_ERRORS: dict[str, type[RateLimited]] = {RATE_LIMIT: RateLimited, QUOTA: QuotaExceeded}
 
 
@@ -66,7 +69,8 @@ class Ticket:
         #: What wakes the greenlet that waits, and whether a new position does, too.
         self._woken: gevent.event.Event | None = None
         self._awaits_position = False
-        #: Since when the coordinator owes the first answer, in seconds on the monotonic clock; None: it has answered.
+        #: Since when the coordinator owes the first answer, in seconds on the monotonic clock;
+        #: None: it has answered.
         self.unanswered_s: float | None = time.monotonic()
         self.asked_s = self.unanswered_s
         #: When the slot was granted, in seconds on the monotonic clock; None: it was not.
@@ -106,10 +110,11 @@ class Ticket:
         return frame
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Waits until the slot is granted, at most so many seconds; False: it still waits, and `position` is new.
+        """Waits until the slot is granted, at most so many seconds; False: it still
+        waits, and `position` is new.
 
-        Raises QueueFull, QueueTimeout, RateLimited, QuotaExceeded, ShuttingDown, and CallEnded if the call was ended.
-        Whatever it raises, the request is out of the queue.
+        Raises QueueFull, QueueTimeout, RateLimited, QuotaExceeded, ShuttingDown, and CallEnded if
+        the call was ended. Whatever it raises, the request is out of the queue.
         """
         try:
             if not self.is_decided:
@@ -177,7 +182,9 @@ class Ticket:
             if code in _QUEUE_ERRORS:
                 self.refuse(_QUEUE_ERRORS[code](retry_after_s=retry_after_s))
             else:
-                self.refuse(_LIMIT_ERRORS[code](frame["limit"], frame["key"], retry_after_s=retry_after_s))
+                self.refuse(
+                    _LIMIT_ERRORS[code](frame["limit"], frame["key"], retry_after_s=retry_after_s)
+                )
 
     def refuse(self, error: GatewayError) -> None:
         """Ends the wait with this error."""
@@ -194,7 +201,12 @@ class Admission:
     """An exchange that needs slots, or is subject to limits."""
 
     def __init__(
-        self, requests: WorkerRequests, exchange_id: str, flow: Flow, tokens: int, about: Mapping[str, Any]
+        self,
+        requests: WorkerRequests,
+        exchange_id: str,
+        flow: Flow,
+        tokens: int,
+        about: Mapping[str, Any],
     ) -> None:
         self.requests = requests
         self.flow = flow
@@ -203,7 +215,8 @@ class Admission:
         self.about = about
         self._tokens = tokens
         self._is_asked = self._is_over = False
-        #: Whether the exchange has passed its limits, and the tokens that Redis counts for it until it ends, if so.
+        #: Whether the exchange has passed its limits, and the tokens that Redis counts for it
+        #: until it ends, if so.
         self.is_admitted = False
         self.charged = 0
         #: Whether it found the queue full, or waited too long.
@@ -224,8 +237,9 @@ class Admission:
         conversation: Sequence[tuple[str, int]] = (),
         waited_s: float | None = None,
     ) -> Ticket:
-        """Asks for a slot of one of these boxes, each with its name of the model. Does not wait. Without candidates,
-        only the limits are checked. `waited_s`: for a further attempt, since when the first one waited."""
+        """Asks for a slot of one of these boxes, each with its name of the model. Does not wait.
+        Without candidates, only the limits are checked. `waited_s`: for a further attempt, since
+        when the first one waited."""
         must_pass = bool(self.flow.subjects) and not self.is_admitted
         asks_limits = must_pass and not self._is_asked
         self._is_asked |= asks_limits
@@ -240,7 +254,8 @@ class Admission:
         return ticket
 
     def make_frame(self, *, asks_limits: bool) -> Frame:
-        """What the frames of all its tickets have, and what only the one has that asks the limits."""
+        """What the frames of all its tickets have, and what only the one has
+        that asks the limits."""
         must_pass = bool(self.flow.subjects) and not self.is_admitted
         frame: Frame = {
             "op": "acquire",
@@ -272,7 +287,8 @@ class Admission:
             self.requests.admissions[self.exchange] = self
 
     def end(self, spent: Spent | None = None) -> None:
-        """Charges what was used, instead of the estimate; only the first call counts. None: nothing was used."""
+        """Charges what was used, instead of the estimate; only the first call counts.
+        None: nothing was used."""
         self.requests.admissions.pop(self.exchange, None)
         # The answer may be on its way: whoever does not wait for it must not be counted for ever.
         if self._is_over or not (self._is_asked or self.is_admitted):
@@ -285,13 +301,17 @@ class WorkerRequests:
     """All requests of this worker that hold slots, wait for some, or have passed their limits."""
 
     def __init__(
-        self, send: Callable[[Frame], None], send_later: Callable[[Frame], bool], start: Callable[[], None]
+        self,
+        send: Callable[[Frame], None],
+        send_later: Callable[[Frame], bool],
+        start: Callable[[], None],
     ) -> None:
-        """`send` takes frames for the coordinator, `send_later` those that nobody waits for, and returns False if there
-        is no coordinator; `start` sees to it that there is one."""
+        """`send` takes frames for the coordinator, `send_later` those that nobody waits for, and
+        returns False if there is no coordinator; `start` sees to it that there is one."""
         self.send, self.send_later = send, send_later
         self._start = start
-        #: Whether this worker grants its share by itself, and whether the coordinator does because Redis is lost.
+        #: Whether this worker grants its share by itself, and whether the coordinator does
+        #: because Redis is lost.
         self.has_stand_in = self.is_store_lost = False
         #: Those that no other frame of this worker has.
         self.numbers = itertools.count(1)
@@ -303,7 +323,8 @@ class WorkerRequests:
         self._ended: dict[Admission, Frame] = {}
         self.kept = KeptSlots(self.give_back)
         self.advances = Advances()
-        #: Slots that are used by another request than the one that the coordinator knows, by their ids.
+        #: Slots that are used by another request than the one that the
+        #: coordinator knows, by their ids.
         self._reused: dict[str, Ticket] = {}
         self._is_reporting = False
 
@@ -336,13 +357,18 @@ class WorkerRequests:
         self.send_later(frame)
 
     def end(self, admission: Admission, spent: Spent | None) -> None:
-        """Says that an exchange has ended, later if there is no coordinator now, or if it was admitted in advance."""
+        """Says that an exchange has ended, later if there is no coordinator now, or if it
+        was admitted in advance."""
         if admission.advance is not None:
             counts = spent is not None or not admission.is_refused
             self.advances.end(admission.advance, (spent or Spent()).tokens if counts else None)
             self._start_reporting()
             return
-        frame: Frame = {"op": "end", "exchange": admission.exchange, "spent": spent and asdict(spent)}
+        frame: Frame = {
+            "op": "end",
+            "exchange": admission.exchange,
+            "spent": spent and asdict(spent),
+        }
         is_told = self.send_later(frame) and not self.has_stand_in
         if admission.charged and not is_told:
             self._ended[admission] = frame
@@ -353,8 +379,8 @@ class WorkerRequests:
             gevent.spawn(self._report)
 
     def _report(self) -> None:
-        """Reports from time to time what nobody waits for, all at once: a frame for each request would cost as much as
-        the rest of a short one."""
+        """Reports from time to time what nobody waits for, all at once: a frame for each request
+        would cost as much as the rest of a short one."""
         while self.kept.slots or self.advances or self._reused:
             gevent.sleep(KEPT_S)
             self.kept.give_back_old()
@@ -365,7 +391,14 @@ class WorkerRequests:
             for slot_id, ticket in reused.items():
                 if self.tickets.get(slot_id) is ticket and ticket.granted_s is not None:
                     age_s = now - ticket.granted_s
-                    self.send({"op": "reuse", "id": slot_id, "about": ticket.admission.about, "age_s": age_s})
+                    self.send(
+                        {
+                            "op": "reuse",
+                            "id": slot_id,
+                            "about": ticket.admission.about,
+                            "age_s": age_s,
+                        }
+                    )
         self._is_reporting = False
 
     # What the coordinator does.
@@ -376,21 +409,24 @@ class WorkerRequests:
             self.kept.call_back(frame["boxes"])
         elif frame["op"] == "ahead":
             allowance = Allowance.from_json(frame["allowance"])
-            self.advances.add(frame["flow"], frame["exchange"], frame["count"], frame["tokens"], allowance)
+            self.advances.add(
+                frame["flow"], frame["exchange"], frame["count"], frame["tokens"], allowance
+            )
             self._start_reporting()
         elif ticket := self.tickets.get(frame["id"]):
             ticket.take(frame)
 
     def forget_granted(self) -> None:
-        """Forgets what a coordinator has granted and no request uses: the next one, or its stand-in, knows nothing of
-        it."""
+        """Forgets what a coordinator has granted and no request uses: the next one, or its
+        stand-in, knows nothing of it."""
         self.kept.slots.clear()
         self.advances = Advances()
         for admission in self.admissions.values():
             admission.advance = None
 
     def announce(self) -> Frame:
-        """What another coordinator has to know of requests that hold slots or have passed their limits."""
+        """What another coordinator has to know of requests that hold slots or
+        have passed their limits."""
         self.forget_granted()
         now = time.monotonic()
         held = [
@@ -401,7 +437,10 @@ class WorkerRequests:
         ended = {} if self.has_stand_in else self._ended
         self._ended = self._ended if self.has_stand_in else {}
         announced = [*self.admissions.values(), *ended]
-        exchanges = [(each.exchange, list(map(tuple, each.flow.subjects)), each.charged) for each in announced]
+        exchanges = [
+            (each.exchange, list(map(tuple, each.flow.subjects)), each.charged)
+            for each in announced
+        ]
         return {
             "op": "announce",
             "worker": os.getpid(),

@@ -1,5 +1,6 @@
-"""Requests of a busy token or user that its limits have admitted in advance: asking the coordinator for each of them
-would cost as much as the request itself. They are charged like any other, and given back unless they begin in a moment.
+"""Requests of a busy token or user that its limits have admitted in advance: asking the coordinator
+for each of them would cost as much as the request itself. They are charged like any other, and
+given back unless they begin in a moment.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ MOST_AHEAD = 100
 class Advance:
     """What one token or user has in advance; nothing, if it has only been seen a moment ago."""
 
-    #: The coordinator's id for all of its requests, how many have not begun, and what each was charged with.
+    #: The coordinator's id for all of its requests, how many have not begun, and what
+    #: each was charged with.
     exchange: str
     left: int
     tokens: int
@@ -31,14 +33,15 @@ class Advance:
     is_asked: bool = False
     begun: int = 0
     running: int = 0
-    #: Since the last report: requests that have ended, the tokens that they have used, requests that will not begin.
+    #: Since the last report: requests that have ended, the tokens that they have used,
+    #: requests that will not begin.
     ended: int = 0
     spent: int = 0
     unused: int = 0
 
 
-#: What the coordinator is told of an advance: its id, requests that have ended, their tokens, requests that will not
-#: begin, and whether none is left.
+#: What the coordinator is told of an advance: its id, requests that have ended, their tokens,
+#: requests that will not begin, and whether none is left.
 Report = tuple[str, int, int, int, bool]
 
 
@@ -54,8 +57,8 @@ class Advances:
         return bool(self._advances or self._unreported)
 
     def take(self, flow: str, tokens: int) -> tuple[Advance, Allowance] | None:
-        """Begins a request that was admitted with so many tokens, and returns what it leaves of the limits; None: the
-        coordinator has to be asked."""
+        """Begins a request that was admitted with so many tokens, and returns what it leaves of the
+        limits; None: the coordinator has to be asked."""
         advance = self._advances.get(flow)
         if advance is None or not advance.left or tokens > advance.tokens:
             return None
@@ -77,8 +80,8 @@ class Advances:
         self._unreported[advance] = None
 
     def count_wanted(self, flow: str) -> int:
-        """How many further requests whoever asks the coordinator should ask for: some, for one of those that come one
-        soon after the other."""
+        """How many further requests whoever asks the coordinator should ask for: some, for one of
+        those that come one soon after the other."""
         advance = self._advances.get(flow)
         if advance is None:
             self.add(flow, "", 0, 0, Allowance())
@@ -91,7 +94,9 @@ class Advances:
         """Replaces what a flow has in advance."""
         if before := self._advances.get(flow):
             self._drop(before)
-        self._advances[flow] = Advance(exchange, count, tokens, allowance, time.monotonic() + KEPT_S, count // 4)
+        self._advances[flow] = Advance(
+            exchange, count, tokens, allowance, time.monotonic() + KEPT_S, count // 4
+        )
 
     def report(self) -> list[Report]:
         """What has changed since the last report. What has not begun in a while is given back."""
@@ -103,7 +108,15 @@ class Advances:
         changed, self._unreported = self._unreported, {}
         reports: list[Report] = []
         for each in changed:
-            reports.append((each.exchange, each.ended, each.spent, each.unused, not (each.left or each.running)))
+            reports.append(
+                (
+                    each.exchange,
+                    each.ended,
+                    each.spent,
+                    each.unused,
+                    not (each.left or each.running),
+                )
+            )
             each.ended = each.spent = each.unused = 0
         return reports
 

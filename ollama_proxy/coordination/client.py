@@ -1,7 +1,8 @@
 """A worker's side of the coordinator: requests ask here for slots, and wait here.
 
-The coordinator is started by the first worker that needs it. While there is none, requests wait a moment for the next
-one; after that the worker grants its own share, and announces what it holds as soon as the coordinator is back.
+The coordinator is started by the first worker that needs it. While there is none, requests wait a
+moment for the next one; after that the worker grants its own share, and announces what it holds as
+soon as the coordinator is back.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from ollama_proxy.texts import Translatable, text_from_json
 
 log = logging.getLogger(__name__)
 
-#: Seconds in which the coordinator has to answer, and those that a status page waits for its document.
+#: Seconds in which the coordinator has to answer, and those that a status page
+#: waits for its document.
 REPLY_S, STATUS_S = 2.0, 1.0
 
-#: Seconds for which requests wait for a coordinator before the worker grants its own share: if nothing is to be
-#: expected, and while one starts, which takes longer on a busy machine.
+#: Seconds for which requests wait for a coordinator before the worker grants its own share: if
+#: nothing is to be expected, and while one starts, which takes longer on a busy machine.
 PATIENCE_S, START_PATIENCE_S = 2.0, 10.0
 
 #: Seconds between two attempts to reach the coordinator, and to start one.
@@ -53,32 +55,42 @@ class BoxSettings:
 
 
 class CoordinatorClient:
-    """Slots, queue and limits for the requests of this worker. Nothing runs until the first of them needs it."""
+    """Slots, queue and limits for the requests of this worker. Nothing runs until the
+    first of them needs it."""
 
-    def __init__(self, directory: Path, *, workers: int, start: Callable[[], Popen[bytes] | None]) -> None:
-        """`directory`: of the coordinator's socket; `workers`: among how many slots and limits are shared while there
-        is no coordinator; `start` starts one, and does not wait for it."""
+    def __init__(
+        self, directory: Path, *, workers: int, start: Callable[[], Popen[bytes] | None]
+    ) -> None:
+        """`directory`: of the coordinator's socket; `workers`: among how many slots and limits are
+        shared while there is no coordinator; `start` starts one, and does not wait for it."""
         self._directory = directory
         self._workers = workers
         self._start = start
-        #: What `start` returned last: a process must not be forgotten while it runs. And how often, and when last, it
-        #: was called since a coordinator served.
+        #: What `start` returned last: a process must not be forgotten while it runs. And how often,
+        #: and when last, it was called since a coordinator served.
         self._started: Popen[bytes] | None = None
         self._starts, self._started_s = 0, -START_S
-        #: Where frames go; None: there is no coordinator. With others, a moment later: those that nobody waits for.
+        #: Where frames go; None: there is no coordinator. With others, a moment later: those
+        #: that nobody waits for.
         self._send: Callable[[Frame], None] | None = None
         self._send_later: Callable[[Frame], None] | None = None
         self._is_attached = gevent.event.Event()
         self._keeper: gevent.Greenlet[[], None] | None = None
         self._requests = WorkerRequests(self.send, self.send_later, self._start_keeping)
-        self._settings: Frame = {"op": "settings", "queue": asdict(QueueLimits()), "boxes": {}, "timezone": "UTC"}
+        self._settings: Frame = {
+            "op": "settings",
+            "queue": asdict(QueueLimits()),
+            "boxes": {},
+            "timezone": "UTC",
+        }
         #: The last report of each box.
         self._reports: dict[str, Frame] = {}
         #: By the ids of their frames: questions that the coordinator has not answered yet.
         self._questions: dict[int, gevent.event.AsyncResult[Frame]] = {}
         self.records = RecordsClient(self._ask)
         self._is_started = False
-        #: What requests get meanwhile: "" (nothing was needed yet), `coordinator`, `none` or `own share`.
+        #: What requests get meanwhile: "" (nothing was needed yet), `coordinator`,
+        #: `none` or `own share`.
         self.state = ""
 
     def start(self) -> None:
@@ -88,11 +100,21 @@ class CoordinatorClient:
             self._start_keeping()
 
     def configure(
-        self, queue: QueueLimits, boxes: Mapping[str, BoxSettings], timezone: str, records: Frame | None = None
+        self,
+        queue: QueueLimits,
+        boxes: Mapping[str, BoxSettings],
+        timezone: str,
+        records: Frame | None = None,
     ) -> None:
-        """Applies settings, also to requests that wait. `records`: that section of the configuration."""
+        """Applies settings, also to requests that wait. `records`: that section
+        of the configuration."""
         listed = {name: asdict(box) for name, box in boxes.items()}
-        self._settings = {"op": "settings", "queue": asdict(queue), "boxes": listed, "timezone": timezone}
+        self._settings = {
+            "op": "settings",
+            "queue": asdict(queue),
+            "boxes": listed,
+            "timezone": timezone,
+        }
         for name in self._reports.keys() - listed.keys():
             del self._reports[name]
         self.send(self._settings)
@@ -103,14 +125,21 @@ class CoordinatorClient:
 
     def report_box(self, name: str, *, is_up: bool, loaded: Sequence[str] | None) -> None:
         """Reports whether a box can be reached, and its loaded models; None: not known."""
-        frame: Frame = {"op": "box", "name": name, "is_up": is_up, "loaded": None if loaded is None else list(loaded)}
+        frame: Frame = {
+            "op": "box",
+            "name": name,
+            "is_up": is_up,
+            "loaded": None if loaded is None else list(loaded),
+        }
         if name in self._settings["boxes"] and self._reports.get(name) != frame:
             self._reports[name] = frame
             self.send(frame)
 
-    def begin(self, exchange_id: str, flow: Flow, *, tokens: int, about: Mapping[str, Any]) -> Admission:
-        """An exchange that may take slots, and is subject to the limits of its flow. `tokens`: about those of its
-        prompt; `about`: for the status page."""
+    def begin(
+        self, exchange_id: str, flow: Flow, *, tokens: int, about: Mapping[str, Any]
+    ) -> Admission:
+        """An exchange that may take slots, and is subject to the limits of its flow. `tokens`:
+        about those of its prompt; `about`: for the status page."""
         return Admission(self._requests, exchange_id, flow, tokens, about)
 
     def refuse_waiting(self) -> None:
@@ -129,11 +158,13 @@ class CoordinatorClient:
         if not answer:
             return {}
         found: Frame = answer["status"]
-        return found | {"waiting": [row | {"reason": text_from_json(row["reason"])} for row in found["waiting"]]}
+        return found | {
+            "waiting": [row | {"reason": text_from_json(row["reason"])} for row in found["waiting"]]
+        }
 
     def read_limits(self, subjects: Sequence[Subject]) -> dict[str, dict[str, Frame]]:
-        """What is left of the limits of subjects, by key and name: `{remaining, resets_in_s}`; empty if that is not
-        known now."""
+        """What is left of the limits of subjects, by key and name: `{remaining, resets_in_s}`;
+        empty if that is not known now."""
         answer = self._ask({"op": "limits", "subjects": list(map(tuple, subjects))}, STATUS_S)
         return answer["left"] if answer else {}
 
@@ -142,7 +173,8 @@ class CoordinatorClient:
         return self.records.query(call, **arguments)
 
     def _ask(self, frame: Frame, seconds: float) -> Frame | None:
-        """The answer to a question; empty if the coordinator is lost meanwhile, None if there is none in time."""
+        """The answer to a question; empty if the coordinator is lost meanwhile, None if
+        there is none in time."""
         self._start_keeping()
         if not self._is_attached.wait(seconds):
             return None
@@ -160,15 +192,19 @@ class CoordinatorClient:
         found: list[dict[str, str]] = []
         if self.state == "own share":
             what = Translatable(
-                "the coordinator can't be reached, so each worker grants 1/%(workers)s of all slots and limits",
+                "the coordinator can't be reached, so each worker grants 1/%(workers)s of "
+                "all slots and limits",
                 workers=self._workers,
             )
             mend = Translatable(
-                "see events.log, and whether %(directory)s can be written", directory=str(self._directory)
+                "see events.log, and whether %(directory)s can be written",
+                directory=str(self._directory),
             )
             found.append({"what": what, "mend": mend})
         if self._requests.is_store_lost:
-            what = Translatable("Redis can't be reached, so each machine grants its share of all slots and limits")
+            what = Translatable(
+                "Redis can't be reached, so each machine grants its share of all slots and limits"
+            )
             found.append({"what": what, "mend": Translatable("start Redis, or correct state.url")})
         return found + self.records.problems
 
@@ -178,7 +214,8 @@ class CoordinatorClient:
             self._send(frame)
 
     def send_later(self, frame: Frame) -> bool:
-        """Does the same for a frame that nobody waits for; returns False if there is no coordinator."""
+        """Does the same for a frame that nobody waits for; returns False if
+        there is no coordinator."""
         if self._send_later is None:
             return False
         self._send_later(frame)
@@ -195,7 +232,10 @@ class CoordinatorClient:
             if frame["is_shared"]:
                 log.warning("shared_state_back")
             else:
-                log.error("shared_state_unavailable", extra={"fields": {"effect": "this machine grants its own share"}})
+                log.error(
+                    "shared_state_unavailable",
+                    extra={"fields": {"effect": "this machine grants its own share"}},
+                )
         else:
             self._requests.take(frame)
 
@@ -228,21 +268,25 @@ class CoordinatorClient:
                 stand_in = Coordinator(make_share(1 / self._workers))
                 self._enter("own share")
                 session = stand_in.open(self._take)
-                session.handlers["records"] = lambda frame: self._take({"op": "records", "id": frame["id"]})
+                session.handlers["records"] = lambda frame: self._take(
+                    {"op": "records", "id": frame["id"]}
+                )
                 self._attach(session.handle, session.handle)
             if stand_in is not None:
                 stand_in.tick()
             gevent.sleep(RETRY_S if stand_in is None else START_S / 2)
 
     def _keep_starting(self) -> bool:
-        """Starts a coordinator, unless the last one that was started still runs: another one would make it slower.
-        Returns whether it will serve soon; if the first one has ended, there is one that hangs."""
+        """Starts a coordinator, unless the last one that was started still runs: another one
+        would make it slower. Returns whether it will serve soon; if the first one has ended,
+        there is one that hangs."""
         is_running = self._starts > 0 and self._started is not None and self._started.poll() is None
         if not is_running and time.monotonic() - self._started_s > START_S:
             self._starts, self._started_s = self._starts + 1, time.monotonic()
             self._started = self._start()
             is_running = self._started is not None
-        # One that ends well leaves the place to another one; at first that is likely to be starting, too.
+        # One that ends well leaves the place to another one; at first that is
+        # likely to be starting, too.
         has_left = not self.state and self._started is not None and self._started.poll() == 0
         return has_left or (is_running and self._starts == 1)
 
@@ -252,7 +296,10 @@ class CoordinatorClient:
         before, self.state = self.state, state
         self._requests.has_stand_in = state == "own share"
         if state == "own share":
-            log.error("coordinator_unavailable", extra={"fields": {"effect": f"1/{self._workers} of slots and limits"}})
+            log.error(
+                "coordinator_unavailable",
+                extra={"fields": {"effect": f"1/{self._workers} of slots and limits"}},
+            )
         elif state == "coordinator" and before:
             log.warning("coordinator_back")
 
@@ -264,7 +311,11 @@ class CoordinatorClient:
             while not reader.ready():
                 reader.join(timeout=REPLY_S)
                 overdue_s = time.monotonic() - REPLY_S
-                asked_s = [each.unanswered_s for each in self._requests.tickets.values() if each.unanswered_s]
+                asked_s = [
+                    each.unanswered_s
+                    for each in self._requests.tickets.values()
+                    if each.unanswered_s
+                ]
                 if min(asked_s, default=math.inf) < overdue_s:
                     link.send_last({"op": "detach", "worker": os.getpid()})
         finally:

@@ -1,4 +1,5 @@
-"""How many exchanges of a token or user run at a time, in this process or on all machines with the same Redis."""
+"""How many exchanges of a token or user run at a time, in this process or on all
+machines with the same Redis."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ KEPT_S = 86_400
 #: Higher than any count, and a number that Lua has exactly.
 NO_LIMIT = 1 << 53
 
-#: Adds up the counts of the machines that have a lease, and stores that of this machine if the sum is within the limit.
-#: A command that Redis executes only after its time has run out must not undo newer ones, hence the version.
+#: Adds up the counts of the machines that have a lease, and stores that of this machine if the sum
+#: is within the limit. A command that Redis executes only after its time has run out must not undo
+#: newer ones, hence the version.
 _COUNT = """
 local lease, machine, own, version, limit, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local total, is_newer = tonumber(own), true
@@ -69,8 +71,9 @@ class MemoryConcurrency:
 
 
 class RedisConcurrency:
-    """Counts the exchanges of all machines that have a lease, as MemoryConcurrency does those of a process. Errors of
-    Redis are raised; what runs here stays known, and each later change corrects what Redis has."""
+    """Counts the exchanges of all machines that have a lease, as MemoryConcurrency does those of
+    a process. Errors of Redis are raised; what runs here stays known, and each later change
+    corrects what Redis has."""
 
     def __init__(self, client: Redis, machine: str) -> None:
         self._here = MemoryConcurrency()

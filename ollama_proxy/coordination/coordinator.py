@@ -1,7 +1,8 @@
 """Slots, queue and limits for all workers of a machine: the coordinator without its process.
 
-Workers are sessions that send frames and get frames. A worker that has lost the coordinator runs one of these itself,
-with its share of the slots and limits. Pure but for the storage of the limits, and the scheduler's if it is in Redis.
+Workers are sessions that send frames and get frames. A worker that has lost the coordinator runs
+one of these itself, with its share of the slots and limits. Pure but for the storage of the limits,
+and the scheduler's if it is in Redis.
 """
 
 from __future__ import annotations
@@ -16,9 +17,25 @@ from math import ceil
 from typing import Any
 
 from ollama_proxy.coordination.frames import Frame
-from ollama_proxy.coordination.limits import RATE_LIMIT, Allowance, Limiter, LimitRefusal, Part, Spent, Subject
-from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal, Scheduler
-from ollama_proxy.coordination.state import BoxView, Grant, Outcome, Request
+from ollama_proxy.coordination.limits import (
+    RATE_LIMIT,
+    Allowance,
+    Limiter,
+    LimitRefusal,
+    Part,
+    Spent,
+    Subject,
+)
+from ollama_proxy.coordination.scheduler import QueueLimits, Scheduler
+from ollama_proxy.coordination.state import (
+    BoxView,
+    Decision,
+    Grant,
+    Outcome,
+    Position,
+    Refusal,
+    Request,
+)
 from ollama_proxy.coordination.store import SlotScheduler, Store, make_share
 from ollama_proxy.texts import text_to_json
 from ollama_proxy.version import VERSION
@@ -35,7 +52,7 @@ class Entry:
     #: For people: token, user, model, stream.
     about: Frame
     asked_s: float
-    #: The exchange, if this is its first attempt and it has passed limits; and what is left of them.
+    #: The exchange, if it has passed limits with this first attempt; what is left of them.
     exchange: str = ""
     allowance: Frame | None = None
     grant: Grant | None = None
@@ -61,9 +78,10 @@ class Coordinator:
         clock: Callable[[], float] = time.monotonic,
         stand_in: Callable[[], Store] = lambda: make_share(1.0),
     ) -> None:
-        """`settle_s`: for so long no slot is granted at first, because workers may hold some that they have not
-        announced yet. `resettle_s`: the same when a worker announces slots, because others may have granted some as
-        well. `stand_in` makes the store that takes over when the other one can't be reached; see `use`."""
+        """`settle_s`: for so long no slot is granted at first, because workers may hold some that
+        they have not announced yet. `resettle_s`: the same when a worker announces slots, because
+        others may have granted some as well. `stand_in` makes the store that takes over when the
+        other one can't be reached; see `use`."""
         #: Where slots and limits are kept now.
         self.store = store or Store(Scheduler(), Limiter())
         self._stand_in = stand_in
@@ -78,7 +96,8 @@ class Coordinator:
         #: Whether what has been used is recorded.
         self.has_records = False
         self._entries: dict[str, Entry] = {}
-        #: Of workers that gave a slow coordinator up, by their process ids: what they hold until they are back.
+        #: Of workers that gave a slow coordinator up, by their process ids: what they
+        #: hold until they are back.
         self.detached: dict[int, Session] = {}
         #: What `announce` has said.
         self._announced: dict[str, Grant | None] = {}
@@ -99,22 +118,32 @@ class Coordinator:
         self._call_back(entry for entry in self._entries.values() if entry.grant is None)
 
     def announce(self) -> list[tuple[Request, str | None, float]]:
-        """What holds a slot (with its box) or waits (None), and since when: for a store that has come back."""
+        """What holds a slot (with its box) or waits (None), and since when, for a new store."""
         self._announced = {key: each.grant for key, each in self._entries.items()}
         return [
-            (each.request, each.grant.box, each.granted_s) if each.grant else (each.request, None, each.asked_s)
+            (each.request, each.grant.box, each.granted_s)
+            if each.grant
+            else (each.request, None, each.asked_s)
             for each in self._entries.values()
         ]
 
     def resume(self, store: Store) -> None:
-        """Goes on with a store that knows what `announce` said, and tells it what has changed since then."""
+        """Goes on with a store that knows what `announce` said, and tells it what
+        has changed since then."""
         known, self._announced = self._announced, {}
-        same = {key for key, grant in known.items() if key in self._entries and self._entries[key].grant is grant}
+        same = {
+            key
+            for key, grant in known.items()
+            if key in self._entries and self._entries[key].grant is grant
+        }
         self.use(store, known=same, gone=known.keys() - self._entries.keys())
 
-    def use(self, store: Store, known: Set[str] = frozenset(), gone: Set[str] = frozenset()) -> None:
-        """Goes on with another store, and tells it everything but the requests that it knows: boxes, what is held, and
-        what waits. `gone`: what it knows, too, and what has ended since; the slots of these may have changed hands."""
+    def use(
+        self, store: Store, known: Set[str] = frozenset(), gone: Set[str] = frozenset()
+    ) -> None:
+        """Goes on with another store, and tells it everything but the requests that it knows:
+        boxes, what is held, and what waits. `gone`: what it knows, too, and what has ended since;
+        the slots of these may have changed hands."""
         self.store = store
         store.scheduler.limits = self._queue
         store.limiter.set_timezone(self._timezone)
@@ -137,8 +166,8 @@ class Coordinator:
 
     @contextmanager
     def _falling_back(self) -> Iterator[None]:
-        """What can't be done because the store is unavailable is done by the one that takes over: it is told of all
-        requests, and so of the one that this is about."""
+        """What can't be done because the store is unavailable is done by the one that takes over:
+        it is told of all requests, and so of the one that this is about."""
         store = self.store
         try:
             yield
@@ -165,7 +194,9 @@ class Coordinator:
             elif isinstance(decision, Refusal):
                 del self._entries[decision.request.id]
                 entry.session.give_back(entry.exchange)
-                entry.reply("refused", code=decision.code, retry_after_s=ceil(decision.retry_after_s))
+                entry.reply(
+                    "refused", code=decision.code, retry_after_s=ceil(decision.retry_after_s)
+                )
             else:
                 entry.grant, entry.granted_s = decision, self.clock()
                 entry.reply("granted", box=decision.box, loads=decision.loads)
@@ -180,8 +211,8 @@ class Coordinator:
             self.store.limiter.set_timezone(timezone)
 
     def set_box(self, name: str) -> None:
-        """Takes in what the sessions say of a box: it is up as long as one of them can reach it, and has the slots that
-        the last one was configured with."""
+        """Takes in what the sessions say of a box: it is up as long as one of them can reach it,
+        and has the slots that the last one was configured with."""
         views = [session.boxes[name] for session in self.sessions.values() if name in session.boxes]
         slots = views[-1].slots if views else 0
         if slots is not None and self.store.share < 1:
@@ -189,7 +220,9 @@ class Coordinator:
         is_up = any(view.is_up for view in views)
         is_draining = self._settles_s is not None or (bool(views) and views[-1].is_draining)
         self._decide(
-            lambda scheduler: scheduler.set_box(name, self.clock(), slots=slots, is_up=is_up, is_draining=is_draining)
+            lambda scheduler: scheduler.set_box(
+                name, self.clock(), slots=slots, is_up=is_up, is_draining=is_draining
+            )
         )
 
     def report_loaded(self, name: str, models: list[str]) -> None:
@@ -204,7 +237,7 @@ class Coordinator:
             self._call_back([entry])
 
     def settle_again(self) -> None:
-        """Grants no slot for a while: a worker has granted some by itself, so that others may have done so."""
+        """Grants no slot for a while: a worker has granted some by itself, and others may have."""
         if self._resettle_s and self._settles_s is None:
             self._settles_s = self.clock() + self._resettle_s
             for name in self._box_names():
@@ -237,7 +270,7 @@ class Coordinator:
 
     def _call_back(self, entries: Iterable[Entry]) -> None:
         """Asks the workers for slots that they keep although these requests wait for the boxes."""
-        boxes = list(dict.fromkeys(name for entry in entries for name, _ in entry.request.candidates))
+        boxes = list(dict.fromkeys(name for each in entries for name, _ in each.request.candidates))
         if boxes:
             for session in self.sessions.values():
                 session.send({"op": "recall", "boxes": boxes})
@@ -246,7 +279,9 @@ class Coordinator:
         """Tells the worker where a request waits, if it does."""
         entry, position = self._entries.get(key), self._find_position(key)
         if entry is not None and position is not None:
-            entry.reply("queued", place=position.place, waiting=position.waiting, wait_s=position.wait_s)
+            entry.reply(
+                "queued", place=position.place, waiting=position.waiting, wait_s=position.wait_s
+            )
 
     def _find_position(self, key: str) -> Position | None:
         position: Position | None = None
@@ -256,7 +291,9 @@ class Coordinator:
 
     # Limits.
 
-    def admit(self, key: str, subjects: list[Subject], tokens: int, count: int = 1) -> LimitRefusal | Allowance:
+    def admit(
+        self, key: str, subjects: list[Subject], tokens: int, count: int = 1
+    ) -> LimitRefusal | Allowance:
         """Charges an exchange, or refuses it: see Limiter.admit."""
         result: LimitRefusal | Allowance | None = None
         with self._falling_back():
@@ -269,19 +306,20 @@ class Coordinator:
             change(self.store.limiter)
 
     def describe_limits(self, subjects: list[Subject]) -> dict[str, dict[str, Frame]]:
-        """What is left of each limit, by the key of its subject and its name; empty if the store is lost just now."""
+        """What is left of each limit, by the key of its subject and its name; empty if the
+        store is lost just now."""
         found: dict[str, dict[str, Frame]] = {}
         with self._falling_back():
             found = self.store.limiter.describe(subjects)
         return found
 
     def close(self, session: Session, keys: Sequence[str]) -> None:
-        """Ends a session and its requests; slots that are free then go to none of these, and what it says of boxes
-        counts no more."""
+        """Ends a session and its requests; slots that are free then go to none of these, and what
+        it says of boxes counts no more."""
         for key in keys:
             self._entries.pop(key, None)
         self._decide(lambda scheduler: scheduler.cancel_all(keys, self.clock()))
-        self.detached = {worker: each for worker, each in self.detached.items() if each is not session}
+        self.detached = {pid: each for pid, each in self.detached.items() if each is not session}
         if self.sessions.pop(session.number, None):
             for name in session.boxes:
                 self.set_box(name)
@@ -307,12 +345,16 @@ class Coordinator:
             row: Frame = {"id": each.id, **each.about}
             if each.grant is not None:
                 since = datetime.fromtimestamp(time.time() - (self.clock() - each.granted_s), UTC)
-                running.append(row | {"upstream": each.grant.box, "since": since.isoformat(timespec="seconds")})
+                running.append(
+                    row | {"upstream": each.grant.box, "since": since.isoformat(timespec="seconds")}
+                )
                 counts.setdefault(each.grant.box, [0, 0])[0] += 1
                 continue
             names = [name for name, _ in each.request.candidates]
             position = self._find_position(key)  # None: the store is lost just now
-            wait_s, reason = (round(position.wait_s, 1), position.reason or "") if position else (None, "")
+            wait_s, reason = (
+                (round(position.wait_s, 1), position.reason or "") if position else (None, "")
+            )
             waiting.append(
                 row
                 | {
@@ -326,7 +368,9 @@ class Coordinator:
             for name in names:
                 counts.setdefault(name, [0, 0])[1] += 1
         for name in self._box_names():
-            view = next(each.boxes[name] for each in reversed(self.sessions.values()) if name in each.boxes)
+            view = next(
+                each.boxes[name] for each in reversed(self.sessions.values()) if name in each.boxes
+            )
             box = {"name": name, "up": view.is_up, "concurrency": view.slots, "loaded": view.loaded}
             boxes.append(box | dict(zip(("running", "waiting"), counts[name], strict=True)))
         return {"boxes": boxes, "running": running, "waiting": waiting}
@@ -335,7 +379,9 @@ class Coordinator:
 class Session:
     """One worker: what it holds and waits for."""
 
-    def __init__(self, coordinator: Coordinator, number: int, send: Callable[[Frame], None]) -> None:
+    def __init__(
+        self, coordinator: Coordinator, number: int, send: Callable[[Frame], None]
+    ) -> None:
         self.number = number
         self.send = send
         self.boxes: dict[str, BoxView] = {}
@@ -354,11 +400,15 @@ class Session:
             "box": self.report_box,
             "acquire": self.acquire,
             "locate": lambda frame: coordinator.locate(self._key(frame["id"])),
-            "reuse": lambda frame: coordinator.rename(self._key(frame["id"]), frame["about"], frame["age_s"]),
+            "reuse": lambda frame: coordinator.rename(
+                self._key(frame["id"]), frame["about"], frame["age_s"]
+            ),
             "release": self.release,
             "end": self.end,
             "used": self.settle_ahead,
-            "status": lambda frame: send({"op": "status", "id": frame["id"], "status": coordinator.status()}),
+            "status": lambda frame: send(
+                {"op": "status", "id": frame["id"], "status": coordinator.status()}
+            ),
             "limits": self.describe_limits,
         }
 
@@ -384,7 +434,9 @@ class Session:
     def announce_exchanges(self) -> None:
         """Tells another limiter which exchanges run."""
         for exchange, subjects in self._exchanges.items():
-            self._coordinator.correct(partial(Limiter.hold, exchange_id=self._key(exchange), subjects=subjects))
+            self._coordinator.correct(
+                partial(Limiter.hold, exchange_id=self._key(exchange), subjects=subjects)
+            )
 
     def _key(self, name: str) -> str:
         return f"{self.number}/{name}"
@@ -393,13 +445,17 @@ class Session:
 
     def announce(self, frame: Frame) -> None:
         """What a worker holds that has lost another coordinator."""
-        is_shared = self._coordinator.store.is_shared  # then what they were charged is still counted
-        # Quotas are raised to what the records have, again after each announcement; what is charged twice stays.
+        # A shared store still counts what they were charged.
+        is_shared = self._coordinator.store.is_shared
+        # Quotas are raised to what the records have, again after each announcement; what
+        # is charged twice stays.
         keeps_spent = is_shared and not self._coordinator.has_records
         for exchange, subjects, charged in frame.get("exchanges", ()):
             limits = self._exchanges[exchange] = [Subject(*each) for each in subjects]
             key, tokens = self._key(exchange), charged if is_shared else 0
-            self._coordinator.correct(partial(Limiter.hold, exchange_id=key, subjects=limits, tokens=tokens))
+            self._coordinator.correct(
+                partial(Limiter.hold, exchange_id=key, subjects=limits, tokens=tokens)
+            )
         for end in frame.get("ended", ()):
             self.end(end if keeps_spent else end | {"spent": None})
         if frame.get("held"):
@@ -413,8 +469,8 @@ class Session:
             before.close()
 
     def detach(self, frame: Frame) -> None:
-        """The worker gives this coordinator up for a moment, and its requests go on: nobody gets their slots yet. See
-        `announce` for what it does next."""
+        """The worker gives this coordinator up for a moment, and its requests go on: nobody gets
+        their slots yet. See `announce` for what it does next."""
         self.is_detached = True
         self._coordinator.detached[frame["worker"]] = self
 
@@ -456,8 +512,9 @@ class Session:
         self._coordinator.locate(self._key(entry.id))
 
     def _check_limits(self, frame: Frame) -> Frame | None:
-        """What is left of the limits; None if the request was refused. Only the first one of an exchange uses them up;
-        the others belong to an exchange that has passed, or has just been refused."""
+        """What is left of the limits; None if the request was refused. Only the first one
+        of an exchange uses them up; the others belong to an exchange that has passed, or
+        has just been refused."""
         exchange, subjects = frame["exchange"], frame.get("subjects")
         if subjects is None and exchange in self._exchanges:
             return {}
@@ -477,14 +534,22 @@ class Session:
         return passed.to_json()
 
     def _admit_ahead(self, frame: Frame, limits: list[Subject], passed: Allowance) -> None:
-        """Admits further requests of the same flow in advance, if its limits are far away, and no others than those per
-        minute: the next request must know what this one has used of a quota."""
+        """Admits further requests of the same flow in advance, if its limits are far
+        away, and no others than those per minute: the next request must know what this
+        one has used of a quota."""
         exchange, tokens, count = f"{frame['exchange']}+", frame["tokens"], 0
         if all(name.endswith("_per_minute") for subject in limits for name in subject.limits):
             # So many that they use up only a hundredth of what is left.
             charged = ((passed.requests, 1), (passed.tokens, max(1, tokens)))
-            count = min([frame["ahead"], *(left.remaining // (100 * each) for left, each in charged if left)])
-        if count and isinstance(self._coordinator.admit(self._key(exchange), limits, tokens, count), LimitRefusal):
+            count = min(
+                [
+                    frame["ahead"],
+                    *(left.remaining // (100 * each) for left, each in charged if left),
+                ]
+            )
+        if count and isinstance(
+            self._coordinator.admit(self._key(exchange), limits, tokens, count), LimitRefusal
+        ):
             count = 0  # other machines were faster
         if count:
             self._exchanges[exchange] = limits
@@ -522,7 +587,9 @@ class Session:
         """What has become of requests that were admitted in advance."""
         for exchange, ended, tokens, unused, is_over in frame["advances"]:
             part = Part(ended, tokens, unused)
-            self._coordinator.correct(partial(Limiter.settle_part, exchange_id=self._key(exchange), part=part))
+            self._coordinator.correct(
+                partial(Limiter.settle_part, exchange_id=self._key(exchange), part=part)
+            )
             if is_over:
                 self.end({"exchange": exchange, "spent": None})
 

@@ -17,8 +17,8 @@ SWEEP_S = 60.0
 
 @dataclass(slots=True)
 class MemoryStorage:
-    """Counts as the MemoryStorage of the package `limits` does, at a fraction of its cost: that one has a lock for each
-    counter, for threads, and starts a thread to remove what is over."""
+    """Counts as the MemoryStorage of the package `limits` does, at a fraction of its cost: that one
+    has a lock for each counter, for threads, and starts a thread to remove what is over."""
 
     clock: Callable[[], float] = time.monotonic
     #: Counters, and when each of them ends.
@@ -47,14 +47,16 @@ class MemoryStorage:
             self.incr(key, expiry, missing)
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        """The count of the last window of `expiry` seconds, for how many it fades; that of this one, and for how many
-        that is kept."""
+        """The count of the last window of `expiry` seconds, for how many it fades; that of this
+        one, and for how many that is kept."""
         now = self.clock()
         ends_s, previous, current = self._find_window(key, expiry, now)
         rest_s = ends_s - now
         return previous, rest_s if previous else 0.0, current, rest_s + expiry
 
-    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+    def acquire_sliding_window_entry(
+        self, key: str, limit: int, expiry: int, amount: int = 1
+    ) -> bool:
         """Adds to the count of this window, unless both together would exceed the limit."""
         now = self.clock()
         ends_s, previous, current = self._find_window(key, expiry, now)
@@ -75,7 +77,9 @@ class MemoryStorage:
             return
         self._swept_s = now
         self._counters = {key: each for key, each in self._counters.items() if now < each[1]}
-        self._windows = {key: each for key, each in self._windows.items() if now < each[0] + SWEEP_S}
+        self._windows = {
+            key: each for key, each in self._windows.items() if now < each[0] + SWEEP_S
+        }
 
 
 Storage: TypeAlias = "MemoryStorage | CounterStorage"

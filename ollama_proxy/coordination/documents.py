@@ -1,6 +1,7 @@
 """The scheduler's state as plain JSON values, for a store that several machines share. Pure.
 
-Requests that wait are listed with their lane and flow, those that run with their box. What has no end is null.
+Requests that wait are listed with their lane and flow, those that run with their box.
+What has no end is null.
 """
 
 from __future__ import annotations
@@ -16,9 +17,16 @@ _RUNNING_TURNS = 2
 
 
 def dump_request(request: Request, turns: int = 0) -> list[Any]:
-    """A request without its candidates, which its lane has; with the last `turns` hashes of its conversation."""
+    """A request without its candidates, which its lane has; with the last `turns`
+    hashes of its conversation."""
     conversation = request.conversation[-turns:]
-    fields = (request.id, request.flow, request.weight, request.is_background, request.tokens_estimated)
+    fields = (
+        request.id,
+        request.flow,
+        request.weight,
+        request.is_background,
+        request.tokens_estimated,
+    )
     return [*fields, request.waiting_since_s, conversation]
 
 
@@ -42,7 +50,9 @@ def dump_box(box: Box) -> dict[str, Any]:
 
 def load_box(name: str, fields: dict[str, Any], estimates: Estimates) -> Box:
     """The box of `dump_box`."""
-    slots, max_loaded, seen_loaded = (math.inf if bound is None else bound for bound in fields["bounds"])
+    slots, max_loaded, seen_loaded = (
+        math.inf if bound is None else bound for bound in fields["bounds"]
+    )
     box = Box(name, estimates, slots, max_loaded, seen_loaded, loaded=fields["loaded"])
     box.is_up, box.is_draining, box.loaded_at_s, box.virtual_s = fields["state"]
     for model, end in fields["prompts"]:
@@ -58,7 +68,13 @@ def dump_lane(lane: Lane) -> dict[str, Any]:
         "background": lane.is_background,
         "overtaken": {box.name: seconds for box, seconds in lane.overtaken_s.items() if seconds},
         "flows": {
-            flow: [queue.tag, [[each.number, each.since_s, *dump_request(each.request)] for each in queue.waiting]]
+            flow: [
+                queue.tag,
+                [
+                    [each.number, each.since_s, *dump_request(each.request)]
+                    for each in queue.waiting
+                ],
+            ]
             for flow, queue in lane.queues.items()
             if not queue.is_settled
         },
@@ -67,15 +83,23 @@ def dump_lane(lane: Lane) -> dict[str, Any]:
 
 def load_lane(fields: dict[str, Any], boxes: dict[str, Box]) -> Lane:
     """The lane of `dump_lane`, which waits at its boxes."""
-    lane = Lane({boxes[name]: model for name, model in fields["boxes"]}, is_background=fields["background"])
+    lane = Lane(
+        {boxes[name]: model for name, model in fields["boxes"]}, is_background=fields["background"]
+    )
     for flow, (tag, waiting) in fields["flows"].items():
         queue = lane.queues[flow] = FlowQueue(flow, lane, tag)
-        requests = ((number, since_s, load_request(rest, lane)) for number, since_s, *rest in waiting)
-        queue.waiting = deque(Waiting(request, number, since_s, queue) for number, since_s, request in requests)
+        requests = (
+            (number, since_s, load_request(rest, lane)) for number, since_s, *rest in waiting
+        )
+        queue.waiting = deque(
+            Waiting(request, number, since_s, queue) for number, since_s, request in requests
+        )
         lane.waiting += len(waiting)
         lane.sort(queue)
     if lane.waiting:
-        lane.overtaken_s.update({boxes[name]: seconds for name, seconds in fields["overtaken"].items()})
+        lane.overtaken_s.update(
+            {boxes[name]: seconds for name, seconds in fields["overtaken"].items()}
+        )
         for box in lane.boxes:
             box.lanes[lane.is_background][lane] = None
     return lane

@@ -1,8 +1,9 @@
-"""What workers and the coordinator say to each other: JSON objects, each after its length in four bytes. Pure.
+"""What workers and the coordinator say to each other: JSON objects, each after its
+length in four bytes. Pure.
 
-Every frame has `op`. From a worker: hello, leave, announce, settings, box, acquire, reuse, locate, release, end, used,
-status, limits, records_settings, records. To it: welcome, granted, queued, refused, ahead, recall, store, status,
-limits, records (the answers), records_state, managed.
+Every frame has `op`. From a worker: hello, leave, announce, settings, box, acquire, reuse, locate,
+release, end, used, status, limits, records_settings, records. To it: welcome, granted, queued,
+refused, ahead, recall, store, status, limits, records (the answers), records_state, managed.
 """
 
 from __future__ import annotations

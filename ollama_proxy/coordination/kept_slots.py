@@ -1,6 +1,6 @@
-"""Slots that a worker keeps for a moment after a request, for the next one like it: asking the coordinator for another
-one costs more than everything else that the gateway does for a short request. As soon as anybody waits for the box, the
-coordinator calls them back."""
+"""Slots that a worker keeps for a moment after a request, for the next one like it: asking the
+coordinator for another one costs more than everything else that the gateway does for a short
+request. As soon as anybody waits for the box, the coordinator calls them back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from ollama_proxy.coordination.state import Outcome
 
-#: How long a slot is kept, and for how long none of a box is kept after some were called back, in seconds.
+#: How long a slot is kept, and for how long none of a box is kept after some were
+#: called back, in seconds.
 KEPT_S, CALLED_BACK_S = 0.05, 0.5
 
 
@@ -21,7 +22,8 @@ class Slot:
     #: Of the frame that asked for it.
     id: str
     box: str
-    #: What a request must have in common with the first one to use it: flow, priority, boxes and models.
+    #: What a request must have in common with the first one to use it: flow,
+    #: priority, boxes and models.
     kind: Hashable
     #: What the last request took, and the GPU time of all before it, in seconds.
     outcome: Outcome | None = None
@@ -29,7 +31,8 @@ class Slot:
     kept_since_s: float = 0.0
 
     def note(self, outcome: Outcome | None) -> None:
-        """Records what a request took; None: it is not known, so nothing is learned from this slot."""
+        """Records what a request took; None: it is not known, so nothing is
+        learned from this slot."""
         if self.outcome is not None:
             self.earlier_gpu_s += self.outcome.gpu_s or 0.0
         self.outcome = outcome

@@ -1,13 +1,16 @@
-"""Limits and quotas of tokens and of the users behind them: what may start, what it used up, what is left.
+"""Limits and quotas of tokens and of the users behind them: what may start, what
+it used up, what is left.
 
-An exchange is charged when it is admitted: one request, and an estimate of its tokens. When it ends, the estimate is
-corrected by what it has spent, so a limit may be exceeded; this debt counts against the requests that follow. All
-limits of an exchange are checked before any is charged, so a refused request uses up nothing.
+An exchange is charged when it is admitted: one request, and an estimate of its tokens. When it
+ends, the estimate is corrected by what it has spent, so a limit may be exceeded; this debt counts
+against the requests that follow. All limits of an exchange are checked before any is charged, so a
+refused request uses up nothing.
 
-- `requests_per_minute`, `tokens_per_minute`: the sliding window counter of the package `limits`, also in memory; see
-  `ollama_proxy.coordination.counters`.
+- `requests_per_minute`, `tokens_per_minute`: the sliding window counter of the package `limits`,
+  also in memory; see `ollama_proxy.coordination.counters`.
 - `concurrent`: see `ollama_proxy.coordination.concurrency`.
-- quotas, such as `tokens_per_day` and `cost_per_month`: a counter for each day or month of the time zone.
+- quotas, such as `tokens_per_day` and `cost_per_month`: a counter for each day
+  or month of the time zone.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from ollama_proxy.coordination.concurrency import NO_LIMIT, Concurrency, MemoryC
 from ollama_proxy.coordination.counters import MemoryStorage, Storage
 from ollama_proxy.settings import find_timezone, midnight_s, next_period
 
-#: A request that waits this long gets in, unless others were faster, so these limits clear by themselves.
+#: A request that waits this long gets in, unless others were faster, so these
+#: limits clear by themselves.
 RATE_LIMIT = "rate_limit_exceeded"
 
 #: Nothing gets in before the day or month ends.
@@ -33,7 +37,8 @@ QUOTA = "insufficient_quota"
 
 MINUTE_S = 60
 
-#: The wait for the end of another request, which is not known, in seconds; clients are told to try again after 1.
+#: The wait for the end of another request, which is not known, in seconds; clients are told
+#: to try again after 1.
 CONCURRENT_WAIT_S = 0.5
 
 #: Redis rounds times to milliseconds, and windows in memory a little less.
@@ -47,7 +52,8 @@ KEPT_S = 86_400
 
 
 class Subject(NamedTuple):
-    """Whose limits apply: `key` is "token:NAME" or "user:TOKEN/USER"; `limits` has the limits that are set, by name."""
+    """Whose limits apply: `key` is "token:NAME" or "user:TOKEN/USER"; `limits` has the limits
+    that are set, by name."""
 
     key: str
     limits: Mapping[str, float]
@@ -55,7 +61,8 @@ class Subject(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What an exchange has used: all tokens of prompts and answers, GPU time in seconds, cost in the currency."""
+    """What an exchange has used: all tokens of prompts and answers, GPU time in seconds,
+    cost in the currency."""
 
     tokens: int = 0
     gpu_s: float = 0.0
@@ -72,23 +79,36 @@ class Remaining(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What is left of the limits per minute, those of the token or those of the user, whichever is less."""
+    """What is left of the limits per minute, those of the token or those of the
+    user, whichever is less."""
 
     requests: Remaining | None = None
     tokens: Remaining | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a frame has it."""
-        return {name: left and left._asdict() for name, left in (("requests", self.requests), ("tokens", self.tokens))}
+        return {
+            name: left and left._asdict()
+            for name, left in (("requests", self.requests), ("tokens", self.tokens))
+        }
 
     def list_limits(self) -> list[tuple[str, Remaining]]:
         """Those that there are, with what they count: "requests", "tokens"."""
-        return [(unit, left) for unit, left in (("requests", self.requests), ("tokens", self.tokens)) if left]
+        return [
+            (unit, left)
+            for unit, left in (("requests", self.requests), ("tokens", self.tokens))
+            if left
+        ]
 
     def reduce(self, requests: int, tokens: int) -> Allowance:
         """What is left after further requests."""
         left = ((self.requests, requests), (self.tokens, tokens))
-        return Allowance(*(each and each._replace(remaining=max(0, each.remaining - used)) for each, used in left))
+        return Allowance(
+            *(
+                each and each._replace(remaining=max(0, each.remaining - used))
+                for each, used in left
+            )
+        )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Allowance:
@@ -98,7 +118,8 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class LimitRefusal:
-    """A request that was not admitted: which limit of which subject it would exceed, and when to try again."""
+    """A request that was not admitted: which limit of which subject it would exceed,
+    and when to try again."""
 
     code: str
     limit: str
@@ -108,7 +129,8 @@ class LimitRefusal:
 
 
 class Left(NamedTuple):
-    """What is left of a limit, and when nothing of it is used any more, in seconds; None: that is not known."""
+    """What is left of a limit, and when nothing of it is used any more, in seconds;
+    None: that is not known."""
 
     remaining: float
     resets_in_s: float | None
@@ -125,7 +147,8 @@ class Part:
 
 
 class Window(NamedTuple):
-    """A sliding window as the package `limits` counts it: the count of the last minute fades during this one."""
+    """A sliding window as the package `limits` counts it: the count of the last minute
+    fades during this one."""
 
     previous: int
     previous_ttl_s: float
@@ -159,7 +182,8 @@ class MinuteLimit:
     storage: Storage
     #: The key of the window in the storage.
     counter: str = field(init=False)
-    #: What must be free. A request that is larger than the limit needs the whole window; otherwise it could never run.
+    #: What must be free. A request that is larger than the limit needs the whole window;
+    #: otherwise it could never run.
     needed: int = field(init=False)
     #: When the exchange was charged, in monotonic seconds.
     taken_at_s: float = -math.inf
@@ -181,7 +205,9 @@ class MinuteLimit:
 
     def take(self) -> bool:
         """Adds to the window."""
-        if not self.storage.acquire_sliding_window_entry(self.counter, self.limit, MINUTE_S, self.needed):
+        if not self.storage.acquire_sliding_window_entry(
+            self.counter, self.limit, MINUTE_S, self.needed
+        ):
             return False
         self.taken_at_s = time.monotonic()
         self._correct(self.amount - self.needed)
@@ -203,7 +229,8 @@ class MinuteLimit:
         self._correct(used - charged)
 
     def _correct(self, amount: int) -> None:
-        """Adds to the window, also into debt; gives nothing back of an earlier minute, whose count fades by itself."""
+        """Adds to the window, also into debt; gives nothing back of an earlier minute, whose
+        count fades by itself."""
         if amount < 0:
             taken_ago_s = time.monotonic() - self.taken_at_s  # without the time that Redis needs
             window = self.read()
@@ -222,13 +249,16 @@ class MinuteLimit:
     def count_remaining(self, taken: int) -> Remaining:
         """What is left, if `taken` was charged since the window was read."""
         before = self.window
-        window = before._replace(current=before.current + taken, current_ttl_s=before.current_ttl_s or 2 * MINUTE_S)
+        window = before._replace(
+            current=before.current + taken, current_ttl_s=before.current_ttl_s or 2 * MINUTE_S
+        )
         return Remaining(self.limit, max(0, self.limit - window.used), round(window.wait_s(0), 3))
 
 
 @dataclass(slots=True, eq=False)
 class QuotaLimit:
-    """`tokens`, `gpu_seconds` or `cost`, per day or month. Those that run count with their estimated tokens."""
+    """`tokens`, `gpu_seconds` or `cost`, per day or month. Those that run count with
+    their estimated tokens."""
 
     name: str
     key: str
@@ -247,7 +277,9 @@ class QuotaLimit:
 
     def wait_s(self) -> float:
         """Until the period ends, if nothing is left of it."""
-        return 0.0 if self.storage.get(self.counter) < self.limit else self.period.end_s - self.clock()
+        return (
+            0.0 if self.storage.get(self.counter) < self.limit else self.period.end_s - self.clock()
+        )
 
     def take(self) -> bool:
         """Adds to the counter."""
@@ -309,15 +341,17 @@ class ConcurrentLimit:
         return Left(max(0, self.limit - self.concurrency.count(self.key)), None)
 
 
-#: A limit of one subject, for one exchange. `wait_s` returns the seconds until it lets the exchange in, and changes
-#: nothing; `take` charges the exchange if there is still room; `settle` corrects the estimate by what the exchange has
-#: used, or gives everything back (None: it did not take place); `describe` returns what is left.
+#: A limit of one subject, for one exchange. `wait_s` returns the seconds until it lets the exchange
+#: in, and changes nothing; `take` charges the exchange if there is still room; `settle` corrects
+#: the estimate by what the exchange has used, or gives everything back (None: it did not take
+#: place); `describe` returns what is left.
 Limit = MinuteLimit | QuotaLimit | ConcurrentLimit
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A "day" ("2026-11-23") or "month" ("2026-11"), with its beginning and end in seconds since 1970."""
+    """A "day" ("2026-11-23") or "month" ("2026-11"), with its beginning and end
+    in seconds since 1970."""
 
     unit: str
     name: str
@@ -340,7 +374,10 @@ class Calendar:
         now = self.clock()
         if now < self._from_s or now >= self._periods["day"].end_s:
             today = datetime.fromtimestamp(now, self.zone).date()
-            firsts = {"day": (today, today.isoformat()), "month": (today.replace(day=1), today.isoformat()[:7])}
+            firsts = {
+                "day": (today, today.isoformat()),
+                "month": (today.replace(day=1), today.isoformat()[:7]),
+            }
             for each, (first, name) in firsts.items():
                 end_s = midnight_s(next_period(first, each), self.zone)
                 self._periods[each] = Period(each, name, midnight_s(first, self.zone), end_s)
@@ -350,10 +387,11 @@ class Calendar:
 
 @dataclass(slots=True)
 class Limiter:
-    """Admits exchanges within their limits. `share`: of each limit, only this part is granted, but at least 1.
+    """Admits exchanges within their limits. `share`: of each limit, only this part is
+    granted, but at least 1.
 
-    With a storage in Redis, the limits are those of all machines; `concurrency` must then be in Redis, too. Errors of
-    Redis are raised.
+    With a storage in Redis, the limits are those of all machines; `concurrency` must then be in
+    Redis, too. Errors of Redis are raised.
     """
 
     storage: Storage = field(default_factory=MemoryStorage)
@@ -377,8 +415,9 @@ class Limiter:
     def admit(
         self, exchange_id: str, subjects: Iterable[Subject], tokens: int, count: int = 1
     ) -> LimitRefusal | Allowance:
-        """Charges an exchange with an estimate of its tokens, or refuses it. One that runs is not charged again.
-        `count`: for so many requests, each with these tokens; they may have limits per minute only."""
+        """Charges an exchange with an estimate of its tokens, or refuses it. One that runs is
+        not charged again. `count`: for so many requests, each with these tokens; they may have
+        limits per minute only."""
         if exchange_id in self._running:
             return Allowance()
         limits = list(self._find_limits(exchange_id, subjects, max(1, tokens), count))
@@ -398,28 +437,36 @@ class Limiter:
         if limit and len(taken) < len(limits):
             # A window lets a request in just after that time.
             retry_after_s = int(wait_s + CLOCK_STEP_S) + 1
-            return LimitRefusal(limit.code, limit.name, limit.key, retry_after_s, _sum_up(limits, charged=False))
+            return LimitRefusal(
+                limit.code, limit.name, limit.key, retry_after_s, _sum_up(limits, charged=False)
+            )
         if limits:
             self._running[exchange_id] = limits
         return _sum_up(limits, charged=True)
 
     def settle(self, exchange_id: str, spent: Spent | None) -> None:
-        """Ends an exchange and corrects its estimate; None: it was refused after all, and uses up nothing. Unknown ids
-        are ignored."""
+        """Ends an exchange and corrects its estimate; None: it was refused after all, and uses up
+        nothing. Unknown ids are ignored."""
         limits = self._running.pop(exchange_id, ())
         if self._recorded and spent is not None:
             _call_all(
-                partial(self._apply_seed, each.key, each.period) for each in limits if isinstance(each, QuotaLimit)
+                partial(self._apply_seed, each.key, each.period)
+                for each in limits
+                if isinstance(each, QuotaLimit)
             )
         _call_all(partial(limit.settle, spent) for limit in limits)
 
     def settle_part(self, exchange_id: str, part: Part) -> None:
-        """Corrects the estimate for some requests of an exchange that goes on. Unknown ids are ignored."""
+        """Corrects the estimate for some requests of an exchange that goes on.
+        Unknown ids are ignored."""
         limits = self._running.get(exchange_id, ())
-        _call_all(partial(limit.settle_part, part) for limit in limits if isinstance(limit, MinuteLimit))
+        _call_all(
+            partial(limit.settle_part, part) for limit in limits if isinstance(limit, MinuteLimit)
+        )
 
     def hold(self, exchange_id: str, subjects: Iterable[Subject], tokens: int = 0) -> None:
-        """Takes over an exchange that runs already; `tokens` is what the storage was charged for it."""
+        """Takes over an exchange that runs already; `tokens` is what the
+        storage was charged for it."""
         if exchange_id in self._running:
             return
         limits = list(self._find_limits(exchange_id, subjects, tokens))
@@ -437,7 +484,8 @@ class Limiter:
         self._recorded = {period.name: dict(spent) for period, spent in used.items()}
 
     def describe(self, subjects: Iterable[Subject]) -> dict[str, dict[str, dict[str, Any]]]:
-        """What is left of each limit, as a frame has it, by the key of its subject and its name; see `Left`."""
+        """What is left of each limit, as a frame has it, by the key of its subject and
+        its name; see `Left`."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for limit in self._find_limits("", subjects, 0):
             found.setdefault(limit.key, {})[limit.name] = limit.describe()._asdict()
@@ -453,20 +501,30 @@ class Limiter:
                     yield ConcurrentLimit(subject.key, int(limit), exchange_id, self.concurrency)
                 elif name.endswith("_per_minute"):
                     each = tokens if name == "tokens_per_minute" else 1
-                    yield MinuteLimit(name, subject.key, int(limit), each, each * count, self.storage)
+                    yield MinuteLimit(
+                        name, subject.key, int(limit), each, each * count, self.storage
+                    )
                 else:
                     unit, _, period_unit = name.rpartition("_per_")
                     period = self._calendar.find(period_unit)
                     self._apply_seed(subject.key, period)
-                    amount, units = tokens if unit == "tokens" else 0, math.ceil(limit * UNITS[unit])
-                    yield QuotaLimit(name, subject.key, unit, units, amount, period, self.storage, self.clock)
+                    amount, units = (
+                        tokens if unit == "tokens" else 0,
+                        math.ceil(limit * UNITS[unit]),
+                    )
+                    yield QuotaLimit(
+                        name, subject.key, unit, units, amount, period, self.storage, self.clock
+                    )
 
     def _apply_seed(self, key: str, period: Period) -> None:
-        """Before the counters are used: of many subjects only some have quotas, and Redis is asked for each."""
+        """Before the counters are used: of many subjects only some have quotas, and
+        Redis is asked for each."""
         if spent := self._recorded.get(period.name, {}).pop(key, None):
             for unit in UNITS:
                 name = f"{unit}_per_{period.unit}"
-                QuotaLimit(name, key, unit, 0, 0, period, self.storage, self.clock).raise_to(spent, self.share)
+                QuotaLimit(name, key, unit, 0, 0, period, self.storage, self.clock).raise_to(
+                    spent, self.share
+                )
 
 
 def _call_all(actions: Iterable[Callable[[], None]]) -> None:

@@ -1,4 +1,5 @@
-"""A connection that carries frames between a worker and the coordinator, over a socket in the state directory."""
+"""A connection that carries frames between a worker and the coordinator, over a socket
+in the state directory."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ READ_BYTES, MAX_UNSENT_BYTES = 256 << 10, 128 << 20
 
 
 class Link:
-    """Frames over one socket. Sending never waits, so frames of several greenlets keep their order."""
+    """Frames over one socket. Sending never waits, so frames of several
+    greenlets keep their order."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -45,16 +47,16 @@ class Link:
         self.is_closed = False
 
     def send(self, frame: Frame) -> None:
-        """Sends a frame in this turn of the loop, together with those of other greenlets, or keeps it until the other
-        side reads. What is sent to a closed link is lost."""
+        """Sends a frame in this turn of the loop, together with those of other greenlets, or keeps
+        it until the other side reads. What is sent to a closed link is lost."""
         self._add(frame)
         if not self._is_due:
             self._is_due = True
             self._loop.run_callback(self._flush)
 
     def send_later(self, frame: Frame) -> None:
-        """Sends a frame with the next one, or in a moment: a system call that wakes another process costs more than
-        everything else together."""
+        """Sends a frame with the next one, or in a moment: a system call that wakes another process
+        costs more than everything else together."""
         self._add(frame)
         if not (self._is_timed or self._is_blocked or self.is_closed):
             self._is_timed = True
@@ -92,8 +94,8 @@ class Link:
             self._is_blocked = False
 
     def receive(self, handle: Callable[[Frame], None]) -> None:
-        """Calls `handle` for each frame until the link ends. Raises ValueError if the other side sends something
-        else."""
+        """Calls `handle` for each frame until the link ends. Raises ValueError if the other side
+        sends something else."""
         reader = FrameReader()
         try:
             while data := self._socket.recv(READ_BYTES):
@@ -138,8 +140,9 @@ def socket_path(directory: Path) -> Iterator[str]:
 
 
 def connect(directory: Path) -> Link | None:
-    """A link to the coordinator, which has answered; None: there is none, or it hangs. One of an older version is asked
-    to leave, and may be gone; a newer one understands the frames of this version."""
+    """A link to the coordinator, which has answered; None: there is none, or it hangs. One
+    of an older version is asked to leave, and may be gone; a newer one understands the
+    frames of this version."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with ExitStack() as opened:
         opened.callback(connection.close)  # also if the worker ends meanwhile
@@ -154,7 +157,9 @@ def connect(directory: Path) -> Link | None:
             if welcome.get("op") != "welcome":
                 return None
             # As numbers, so that "0.10.0" comes after "0.9.1".
-            versions = (re.findall("[0-9]+", version) for version in (welcome.get("version", ""), VERSION))
+            versions = (
+                re.findall("[0-9]+", version) for version in (welcome.get("version", ""), VERSION)
+            )
             its, own = (list(map(int, numbers)) for numbers in versions)
             if its < own:
                 connection.sendall(encode_frame({"op": "leave"}))

@@ -19,7 +19,9 @@ def explain_wait(lane: Lane, now: float) -> Translatable:
         return _explain_unusable(list(lane.boxes))
     loading = next((box for box in boxes if box.loaded.get(lane.boxes[box], now) > now), None)
     if loading:
-        return Translatable("%(model)s is being loaded on %(box)s", model=lane.boxes[loading], box=loading.name)
+        return Translatable(
+            "%(model)s is being loaded on %(box)s", model=lane.boxes[loading], box=loading.name
+        )
     free = [box for box in boxes if box.is_open]
     if not free:
         return _explain_used_slots(boxes)
@@ -34,7 +36,11 @@ def _explain_unusable(boxes: list[Box]) -> Translatable:
     if up:
         draining = Translatable("%(box)s is draining", box=names)
         return draining if is_one else Translatable("%(boxes)s are draining", boxes=names)
-    return Translatable("%(box)s is down", box=names) if is_one else Translatable("%(boxes)s are down", boxes=names)
+    return (
+        Translatable("%(box)s is down", box=names)
+        if is_one
+        else Translatable("%(boxes)s are down", boxes=names)
+    )
 
 
 def _explain_used_slots(boxes: list[Box]) -> Translatable:
@@ -52,14 +58,20 @@ def _explain_unused_slot(lane: Lane, boxes: list[Box], free: list[Box]) -> Trans
     model = lane.boxes[(having or free)[0]]
     if having:
         return Translatable(
-            "%(model)s is loaded on %(boxes)s, which should be free soon", model=model, boxes=_name(having)
+            "%(model)s is loaded on %(boxes)s, which should be free soon",
+            model=model,
+            boxes=_name(having),
         )
     if any(lane.boxes[box] in box.loaded for box in free):
         return Translatable("another model has its turn on %(boxes)s", boxes=_name(free))
     named = {"model": model, "boxes": _name(free)}
     if len(free) == 1:
-        return Translatable("%(boxes)s uses all models that fit, so %(model)s can't be loaded yet", **named)
-    return Translatable("%(boxes)s use all models that fit, so %(model)s can't be loaded yet", **named)
+        return Translatable(
+            "%(boxes)s uses all models that fit, so %(model)s can't be loaded yet", **named
+        )
+    return Translatable(
+        "%(boxes)s use all models that fit, so %(model)s can't be loaded yet", **named
+    )
 
 
 def _name(boxes: Sequence[Box]) -> str:
@@ -69,5 +81,7 @@ def _name(boxes: Sequence[Box]) -> str:
     *first, last = (box.name for box in boxes)
     if not first:
         return last
-    listed = reduce(lambda names, name: Translatable("%(names)s, %(name)s", names=names, name=name), first)
+    listed = reduce(
+        lambda names, name: Translatable("%(names)s, %(name)s", names=names, name=name), first
+    )
     return Translatable("%(names)s and %(name)s", names=listed, name=last)

@@ -1,5 +1,6 @@
-"""The records of usage as a part of the coordinator: it answers the calls of workers, tells them what has changed, and
-knows what quotas have used. The database is the matter of an object that is handed in, see `Records`.
+"""The records of usage as a part of the coordinator: it answers the calls of workers, tells them
+what has changed, and knows what quotas have used. The database is the matter of an object that is
+handed in, see `Records`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from ollama_proxy.settings import Records as RecordsSettings
 
 Send = Callable[[Frame], None]
 
-#: Seconds that a new coordinator waits at most for what quotas have used, before it serves; workers wait longer for one
-#: that starts.
+#: Seconds that a new coordinator waits at most for what quotas have used, before it serves; workers
+#: wait longer for one that starts.
 SEED_S = 8.0
 
 #: Seconds between two looks whether it is time to serve.
@@ -30,8 +31,9 @@ TICK_S = 0.05
 #: Seconds in which the limits learn of each exchange that the records have.
 LAG_S = 1.0
 
-#: Seconds between two comparisons of quotas with the records: after a worker has come, which may have ended requests
-#: while there was no coordinator; the last one again and again, because Redis may lose what it has.
+#: Seconds between two comparisons of quotas with the records: after a worker has come, which may
+#: have ended requests while there was no coordinator; the last one again and again, because Redis
+#: may lose what it has.
 COMPARE_S = (2.0, 5.0, 15.0, 60.0)
 
 
@@ -60,8 +62,9 @@ class Records(Protocol):
         """Calls `reply` later, with `result` or `error`."""
 
     def read_used(self, starts_s: Sequence[float]) -> Sequence[Mapping[str, Spent]]:
-        """What each subject has used since each of these times, which are beginnings of an hour, with everything that
-        was written down until now. Waits for a database that can't be reached."""
+        """What each subject has used since each of these times, which are beginnings of
+        an hour, with everything that was written down until now. Waits for a database
+        that can't be reached."""
 
     def close(self) -> None:
         """Imports what is left, for a few seconds at most."""
@@ -80,12 +83,16 @@ class Recording:
     _is_seeded: gevent.event.Event = field(default_factory=gevent.event.Event)
 
     def start(self) -> None:
-        """Begins, and waits for the quotas, so that a restart gives nothing back that was used before; not if Redis has
-        them, or if the database is not there."""
+        """Begins, and waits for the quotas, so that a restart gives nothing back that was used
+        before; not if Redis has them, or if the database is not there."""
         self.records.start(self._push)
         gevent.spawn(self._keep_quotas)
         ends_s = time.monotonic() + SEED_S
-        while not self._coordinator.store.is_shared and self.records.is_available and time.monotonic() < ends_s:
+        while (
+            not self._coordinator.store.is_shared
+            and self.records.is_available
+            and time.monotonic() < ends_s
+        ):
             if self._is_seeded.wait(TICK_S):
                 break
 
@@ -116,8 +123,8 @@ class Recording:
             send(frame)
 
     def _keep_quotas(self) -> None:
-        """Raises the quotas to what the records have. Redis already has what was used before, except for what a worker
-        that comes is about to announce."""
+        """Raises the quotas to what the records have. Redis already has what was used before,
+        except for what a worker that comes is about to announce."""
         if self._coordinator.store.is_shared:
             self._is_outdated.wait()
         while True:

@@ -16,8 +16,8 @@ from ollama_proxy.texts import text_from_json
 
 log = logging.getLogger(__name__)
 
-#: Seconds that the records have for a call; those that a call waits while this worker has no coordinator, such as just
-#: after its start, and between two attempts.
+#: Seconds that the records have for a call; those that a call waits while this worker has no
+#: coordinator, such as just after its start, and between two attempts.
 QUERY_S, COORDINATOR_S, RETRY_S = 10.0, 5.0, 0.1
 
 _ERRORS: dict[str, type[GatewayError]] = {
@@ -52,11 +52,12 @@ class RecordsClient:
         return self._problems if self.is_enabled else []
 
     def query(self, call: str, **arguments: Json) -> Json:
-        """The result of a call; CALLS in the package `records` has them. Waits for 15 seconds at most. Raises
-        RecordsUnavailable, and what the call itself raises."""
+        """The result of a call; CALLS in the package `records` has them. Waits for 15 seconds at
+        most. Raises RecordsUnavailable, and what the call itself raises."""
         frame = {"op": "records", "call": call, "arguments": arguments}
         answer, until_s = self._ask(frame, QUERY_S) or {}, time.monotonic() + COORDINATOR_S
-        # A stand-in has no records. A call that was on its way to a coordinator that ended may have had an effect.
+        # A stand-in has no records. A call that was on its way to a coordinator that ended
+        # may have had an effect.
         while answer and not {"result", "error"} & answer.keys() and time.monotonic() < until_s:
             gevent.sleep(RETRY_S)
             answer = self._ask(frame, QUERY_S) or {}
@@ -78,7 +79,9 @@ class RecordsClient:
             return
         was_available, self.is_available = self.is_available, frame["is_available"]
         self.spool_bytes = frame["spool_bytes"]
-        self._problems = [{key: text_from_json(text) for key, text in each.items()} for each in frame["problems"]]
+        self._problems = [
+            {key: text_from_json(text) for key, text in each.items()} for each in frame["problems"]
+        ]
         if was_available and not self.is_available:
             log.error("records_unavailable", extra={"fields": {"reason": frame["reason"]}})
         elif self.is_available and not was_available:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import redis
 from limits.storage import RedisStorage
 
-#: Numbers of Lua have no more than 53 bits, which is enough for a cost of 9 million; `tostring` would round them.
+#: Numbers of Lua have no more than 53 bits, which is enough for a cost of 9 million;
+#: `tostring` would round them.
 _RAISE_TO = """
 local missing = tonumber(ARGV[1]) - tonumber(redis.call("GET", KEYS[1]) or "0")
 if missing > 0 then

@@ -1,9 +1,11 @@
-"""The scheduler of several machines: its state is in Redis, and each of them decides with the same rules.
+"""The scheduler of several machines: its state is in Redis, and each of them
+decides with the same rules.
 
-A request has the id `<machine>/<start>/<id>` there, with a new `start` each time that the machine starts. Decisions
-about a machine's own requests are returned; those about others are published, and each machine compares once a second
-what it holds with what Redis has, so a lost message costs a second and no request. What a machine without a lease held
-or waited for is released by whichever machine notices.
+A request has the id `<machine>/<start>/<id>` there, with a new `start` each time that the machine
+starts. Decisions about a machine's own requests are returned; those about others are published,
+and each machine compares once a second what it holds with what Redis has, so a lost message costs
+a second and no request. What a machine without a lease held or waited for is released by
+whichever machine notices.
 """
 
 from __future__ import annotations
@@ -22,9 +24,17 @@ import orjson
 import redis
 
 from ollama_proxy.coordination.redis_store import RedisStore
-from ollama_proxy.coordination.scheduler import Decision, Position, QueueLimits, Refusal
+from ollama_proxy.coordination.scheduler import QueueLimits
 from ollama_proxy.coordination.shared_state import VERSION, BoxView, SharedState
-from ollama_proxy.coordination.state import Grant, Outcome, Request, StateUnavailable
+from ollama_proxy.coordination.state import (
+    Decision,
+    Grant,
+    Outcome,
+    Position,
+    Refusal,
+    Request,
+    StateUnavailable,
+)
 
 #: Hashes of a conversation that are compared; the last turn of a client is among the last few.
 MAX_TURNS = 8
@@ -32,10 +42,12 @@ MAX_TURNS = 8
 #: Seconds between two attempts to reach Redis again.
 RETRY_S = 0.25
 
-#: Seconds after the start of a machine, or after Redis is back, in which others may still say what they hold.
+#: Seconds after the start of a machine, or after Redis is back, in which others may
+#: still say what they hold.
 SETTLE_S = 3.0
 
-#: Ticks in which every machine notices that Redis has lost everything, and says again what it holds.
+#: Ticks in which every machine notices that Redis has lost everything, and
+#: says again what it holds.
 SETTLE_TICKS = 3
 
 Operation = Callable[[SharedState, float], list[Decision]]
@@ -53,12 +65,14 @@ class _Entry:
 
 
 class RedisScheduler:
-    """See Scheduler, which has the same methods. All times given and returned are those of `time.monotonic`.
+    """See Scheduler, which has the same methods. All times given and returned are
+    those of `time.monotonic`.
 
-    Methods raise StateUnavailable as long as Redis can't be used. Then `is_available` is False and `problem` says why.
-    When Redis is back, `announce` is asked for all requests that hold a slot or wait: the request, the box (None: it
-    waits) and since when; then `on_return` is called. `on_decisions` gets the decisions that were not returned. These
-    callbacks may be called by other greenlets; `announce` and `on_return` must not wait.
+    Methods raise StateUnavailable as long as Redis can't be used. Then `is_available` is False and
+    `problem` says why. When Redis is back, `announce` is asked for all requests that hold a slot or
+    wait: the request, the box (None: it waits) and since when; then `on_return` is called.
+    `on_decisions` gets the decisions that were not returned. These callbacks may be called by other
+    greenlets; `announce` and `on_return` must not wait.
     """
 
     def __init__(
@@ -95,10 +109,13 @@ class RedisScheduler:
         # One change at a time: changes of the same machine would only repeat each other.
         self._lock = threading.RLock()
         self._wakes, self._is_closed = threading.Event(), False
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._keep_lease, self._listen)]
+        self._threads = [
+            threading.Thread(target=run, daemon=True) for run in (self._keep_lease, self._listen)
+        ]
 
     def start(self) -> None:
-        """Tries to reach Redis, once; goes on to try, to keep the lease and to listen until `close`."""
+        """Tries to reach Redis, once; goes on to try, to keep the lease and to
+        listen until `close`."""
         self._clean_up_s = time.monotonic() + SETTLE_S
         self._renew_lease()
         for thread in self._threads:
@@ -133,16 +150,21 @@ class RedisScheduler:
         is_up: bool = True,
         is_draining: bool = False,
     ) -> list[Decision]:
-        """See Scheduler. A box may be used if one machine can; of different bounds the smallest applies."""
+        """See Scheduler. A box may be used if one machine can; of different bounds
+        the smallest applies."""
         with self._lock:
             self._views[name] = (slots, max_loaded, is_up, is_draining)
-            return self._change(lambda state, now: state.set_view(self._machine, name, self._views[name], now))
+            return self._change(
+                lambda state, now: state.set_view(self._machine, name, self._views[name], now)
+            )
 
     def report_loaded(self, name: str, models: Iterable[str], now: float) -> list[Decision]:
         """See Scheduler."""
         reported = list(models)
         with self._lock:
-            return self._change(lambda state, now: state.scheduler.report_loaded(name, reported, now))
+            return self._change(
+                lambda state, now: state.scheduler.report_loaded(name, reported, now)
+            )
 
     def acquire(self, request: Request, now: float) -> list[Decision]:
         """See Scheduler."""
@@ -152,9 +174,13 @@ class RedisScheduler:
                 # It was announced while this call waited for its turn.
                 return []
             if known or not request.candidates:
-                raise ValueError(f"request {request.id!r} has a slot or waits already, or has no candidates")
+                raise ValueError(
+                    f"request {request.id!r} has a slot or waits already, or has no candidates"
+                )
             entry = _Entry(request, time.monotonic())
-            return self._add(entry, lambda state, now: state.scheduler.acquire(self._share(entry, now), now))
+            return self._add(
+                entry, lambda state, now: state.scheduler.acquire(self._share(entry, now), now)
+            )
 
     def hold(self, request: Request, box_name: str, started_s: float, now: float) -> Grant:
         """See Scheduler."""
@@ -180,11 +206,15 @@ class RedisScheduler:
             if not entry.is_known:
                 self._entries.pop(entry.request.id, None)
 
-    def release(self, request_id: str, now: float, outcome: Outcome | None = None) -> list[Decision]:
+    def release(
+        self, request_id: str, now: float, outcome: Outcome | None = None
+    ) -> list[Decision]:
         """See Scheduler."""
         with self._lock:
             self._entries.pop(request_id, None)
-            return self._change(lambda state, now: state.scheduler.release(self._names + request_id, now, outcome))
+            return self._change(
+                lambda state, now: state.scheduler.release(self._names + request_id, now, outcome)
+            )
 
     def cancel_all(self, request_ids: Iterable[str], now: float) -> list[Decision]:
         """See Scheduler."""
@@ -196,14 +226,19 @@ class RedisScheduler:
             return self._change(lambda state, now: state.scheduler.cancel_all(names, now))
 
     def tick(self, now: float) -> list[Decision]:
-        """See Scheduler. To be called all the time, because other machines may die; does something every `tick_s`."""
+        """See Scheduler. To be called all the time, because other machines may die; does
+        something every `tick_s`."""
         with self._lock:
             if self.is_available and time.monotonic() < self._next_tick_s:
                 return []
             self._next_tick_s = time.monotonic() + self._tick_s
             others = self._seen[1].machines.keys() - {self._machine}
             with self._redis():
-                dead = self.store.find_dead(others) if time.monotonic() >= self._find_dead_s else set[str]()
+                dead = (
+                    self.store.find_dead(others)
+                    if time.monotonic() >= self._find_dead_s
+                    else set[str]()
+                )
 
             def remove_dead(state: SharedState, now: float) -> list[Decision]:
                 removed = [each for machine in dead for each in state.remove_machine(machine, now)]
@@ -218,7 +253,8 @@ class RedisScheduler:
     # Changes of the shared state.
 
     def _change(self, operation: Operation) -> list[Decision]:
-        """Applies an operation to the state in Redis; returns the decisions about requests of this machine."""
+        """Applies an operation to the state in Redis; returns the decisions about
+        requests of this machine."""
         decisions: list[Decision] = []
 
         def change(text: bytes | None, now: float) -> tuple[bytes, bytes | None]:
@@ -228,7 +264,9 @@ class RedisScheduler:
             joined = [] if self._machine in state.machines else self._join(state, now)
             decisions[:] = joined + state.settle(now) + operation(state, now)
             self._seen = (state.dump(), state)
-            return self._seen[0], _encode(each for each in decisions if not self._find_entry(each.request.id))
+            return self._seen[0], _encode(
+                each for each in decisions if not self._find_entry(each.request.id)
+            )
 
         with self._redis():
             self.store.change(change)
@@ -253,22 +291,27 @@ class RedisScheduler:
         return state.set_views(self._machine, self._views, now) + self._reconcile(state, now)
 
     def _reconcile(self, state: SharedState, now: float) -> list[Decision]:
-        """Makes the state agree with what this machine holds and waits for. What it holds comes first: a slot that has
-        changed hands is not free when its last holder is found to be gone."""
+        """Makes the state agree with what this machine holds and waits for. What it
+        holds comes first: a slot that has changed hands is not free when its last
+        holder is found to be gone."""
         known, gone = self._compare(state)
         told = {key: each for key, each in self._entries.items() if each.is_known}
         # The messages about these were lost.
-        decisions: list[Decision] = [grant for key, grant in known.items() if grant and not self._entries[key].grant]
+        decisions: list[Decision] = [
+            grant for key, grant in known.items() if grant and not self._entries[key].grant
+        ]
         for key, each in told.items():
             if each.grant and not known.get(key):
                 decisions += self._restore(each, state, now)
         decisions += state.scheduler.cancel_all(gone, now)
         waiting = [each for key, each in told.items() if not each.grant and key not in known]
-        return decisions + list(chain.from_iterable(self._restore(each, state, now) for each in waiting))
+        return decisions + list(
+            chain.from_iterable(self._restore(each, state, now) for each in waiting)
+        )
 
     def _compare(self, state: SharedState) -> tuple[dict[str, Grant | None], list[str]]:
-        """The requests of this machine that the state has, by their ids, with their slots; and the names of those that
-        are over."""
+        """The requests of this machine that the state has, by their ids, with their slots; and the
+        names of those that are over."""
         known: dict[str, Grant | None] = {}
         gone: list[str] = []
         for name, grant in state.scheduler.list_requests(f"{self._machine}/"):
@@ -279,8 +322,8 @@ class RedisScheduler:
         return known, gone
 
     def _restore(self, entry: _Entry, state: SharedState, now: float) -> list[Decision]:
-        """Adds an entry that is not there, or not as it is. Nothing is refused, and no slot is taken away, even if that
-        is too many."""
+        """Adds an entry that is not there, or not as it is. Nothing is refused, and no slot is
+        taken away, even if that is too many."""
         request, waited_s = self._share(entry, now), time.monotonic() - entry.since_s
         if not entry.grant:
             return state.scheduler.acquire(request, now, waited_s=waited_s)
@@ -298,7 +341,11 @@ class RedisScheduler:
 
     def _find_entry(self, name: str) -> _Entry | None:
         """The request of this machine that has this name in Redis."""
-        return self._entries.get(name.removeprefix(self._names)) if name.startswith(self._names) else None
+        return (
+            self._entries.get(name.removeprefix(self._names))
+            if name.startswith(self._names)
+            else None
+        )
 
     def _accept(self, decisions: Iterable[Decision]) -> Iterator[Decision]:
         """The decisions about this machine's requests, each once."""
@@ -328,7 +375,8 @@ class RedisScheduler:
             raise StateUnavailable(self.problem) from None
 
     def note_lost(self, error: Exception) -> None:
-        """Records that Redis can't be used, whoever has noticed it; from now on it is tried again and again."""
+        """Records that Redis can't be used, whoever has noticed it; from now on it is
+        tried again and again."""
         self.is_available, self.problem = False, str(error)
         # Meanwhile the leases end; until all machines are back, that means nothing.
         self._find_dead_s = math.inf
@@ -380,7 +428,9 @@ class RedisScheduler:
 
 
 def _hold(request: Request, box: str, started_s: float) -> Grant:
-    return Grant(request, box, dict(request.candidates)[box], loads=False, started_s=started_s, cost_s=0.0)
+    return Grant(
+        request, box, dict(request.candidates)[box], loads=False, started_s=started_s, cost_s=0.0
+    )
 
 
 def _encode(decisions: Iterable[Decision]) -> bytes | None:

@@ -1,7 +1,8 @@
-"""One document in Redis that several machines change, each at a time, and the leases of these machines.
+"""One document in Redis that several machines change, each at a time, and the
+leases of these machines.
 
-A change is read, decided and written under WATCH and MULTI; if another machine was faster, it is repeated. Everything
-ends within seconds, whatever Redis does: any failure is a redis.RedisError.
+A change is read, decided and written under WATCH and MULTI; if another machine was faster, it is
+repeated. Everything ends within seconds, whatever Redis does: any failure is a redis.RedisError.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ MAX_PAUSE_S = 0.01
 #: Seconds without traffic after which a connection is checked before it is used.
 HEALTH_CHECK_S = 10
 
-#: Takes the document (None: there is none) and Redis's time in seconds; returns the new document, and a message.
+#: Takes the document (None: there is none) and Redis's time in seconds; returns the new
+#: document, and a message.
 Change = Callable[[bytes | None, float], tuple[bytes, bytes | None]]
 
 Command = Sequence[str | bytes | int]
 
 
 def connect_redis(url: str) -> redis.Redis:
-    """A client that neither waits long nor tries again. Raises ValueError, without the address, if that is invalid."""
+    """A client that neither waits long nor tries again. Raises ValueError, without the
+    address, if that is invalid."""
     try:
         return redis.Redis.from_url(
             url,
@@ -52,7 +55,8 @@ def connect_redis(url: str) -> redis.Redis:
 
 
 class RedisStore:
-    """The document, the channel for messages about its changes, and the leases; all names begin with `prefix`.
+    """The document, the channel for messages about its changes, and the leases; all
+    names begin with `prefix`.
 
     Programs that write another version of the document do not see it.
     """
@@ -72,7 +76,9 @@ class RedisStore:
         while True:
             connection: Any = pool.get_connection()
             try:
-                _, (seconds, microseconds), text = _ask(connection, ("WATCH", self._key), ("TIME",), ("GET", self._key))
+                _, (seconds, microseconds), text = _ask(
+                    connection, ("WATCH", self._key), ("TIME",), ("GET", self._key)
+                )
                 new, message = change(text, int(seconds) + int(microseconds) / 1e6)
                 if new == text:
                     _ask(connection, ("UNWATCH",))

@@ -1,33 +1,57 @@
-"""Decides which waiting request gets the next free slot, and on which box. Pure: state and time in, grants out.
+"""Decides which waiting request gets the next free slot, and on which box. Pure: state
+and time in, grants out.
 
-Every method that changes something takes `now` in seconds, on any clock that never goes back, and returns the decisions
-that follow from it. The same calls give the same decisions. The rules, and where they are:
+Every method that changes something takes `now` in seconds, on any clock that never goes back,
+and returns the decisions that follow from it. The same calls give the same decisions. The
+rules, and where they are:
 
 1. Slots: never more requests than slots on a box, and only boxes that may be used (`Box.is_open`).
-2. Priority: a background request starts only on a box that no normal request waits for; it ages into a normal one
-   (`_choose`, `tick`).
-3. Fair shares: among flows the one that has used the least weighted GPU time goes first (`Lane`, `_charge`).
+2. Priority: a background request starts only on a box that no normal request waits for; it ages
+   into a normal one (`_choose`, `tick`).
+3. Fair shares: among flows the one that has used the least weighted GPU time goes
+   first (`Lane`, `_charge`).
 4. Loaded models first, but overtaking is bounded by `swap_patience_s` of GPU time (`_choose`).
-5. A box that would have to load a model is used only if the request starts sooner there than on the boxes that have the
-   model, or the prompt in their cache (`_choose_queue`).
-6. The queue is bounded in length and in time (`acquire`, `tick`), and no flow fills it for all (`_find_crowding`).
+5. A box that would have to load a model is used only if the request starts sooner there than on the
+   boxes that have the model, or the prompt in their cache (`_choose_queue`).
+6. The queue is bounded in length and in time (`acquire`, `tick`), and no flow fills it
+   for all (`_find_crowding`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Any
 
-from ollama_proxy.coordination.documents import dump_box, dump_grant, dump_lane, load_box, load_grant, load_lane
+from ollama_proxy.coordination.documents import (
+    dump_box,
+    dump_grant,
+    dump_lane,
+    load_box,
+    load_grant,
+    load_lane,
+)
 from ollama_proxy.coordination.reasons import explain_wait
-from ollama_proxy.coordination.state import Box, Estimates, FlowQueue, Grant, Lane, Outcome, Request, Waiting
-from ollama_proxy.texts import Translatable
+from ollama_proxy.coordination.state import (
+    Box,
+    Decision,
+    Estimates,
+    FlowQueue,
+    Grant,
+    Group,
+    Lane,
+    Outcome,
+    Position,
+    Refusal,
+    Request,
+    Waiting,
+)
 
-#: Boxes that are compared for a request, and tried when it arrives: if the best ones are not worth a load, none is.
+#: Boxes that are compared for a request, and tried when it arrives: if the best ones are not
+#: worth a load, none is.
 MAX_COMPARED_BOXES, MAX_TRIED_BOXES = 8, 2
 
 #: Queues that are examined for a box without the model.
@@ -39,44 +63,12 @@ MIN_TIMERS = 64
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """The settings `queue`: most that wait per box, the longest wait, GPU time that a loaded model may be preferred."""
+    """The settings `queue`: most that wait per box, the longest wait, GPU time that a loaded
+    model may be preferred."""
 
     max_waiting: int = 100
     max_wait_s: float = 600.0
     swap_patience_s: float = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A request that gets no slot: `queue_full` or `queue_timeout`, and when to try again, in seconds."""
-
-    request: Request
-    code: str
-    retry_after_s: float
-
-
-Decision = Grant | Refusal
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a request waits: its place (from 1) among so many for the same models, and the expected wait in seconds."""
-
-    place: int
-    waiting: int
-    wait_s: float
-    #: Why it waits, for people.
-    reason: Translatable | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Group:
-    """Boxes that compete for the same requests. Within it, what a flow used on one box counts on all."""
-
-    boxes: dict[Box, None]
-    lanes: dict[tuple[object, bool], Lane] = field(default_factory=dict)
-    #: Requests that wait or run.
-    live: int = 0
 
 
 class Scheduler:
@@ -93,7 +85,8 @@ class Scheduler:
         self._running: dict[str, tuple[Grant, FlowQueue]] = {}
         #: The queues of each flow, which share what it is charged.
         self._queues: dict[str, dict[Lane, FlowQueue]] = {}
-        #: Time, number and id of requests that time out or become normal then, unless they have left the queue.
+        #: Time, number and id of requests that time out or become normal then, unless
+        #: they have left the queue.
         self._timers: list[tuple[float, int, str]] = []
         #: The longest wait that the timers were set for.
         self._timed_wait_s = self.limits.max_wait_s
@@ -110,7 +103,8 @@ class Scheduler:
         is_up: bool = True,
         is_draining: bool = False,
     ) -> list[Decision]:
-        """Adds or changes a box; None: no bound. A box that is down is assumed to have lost its models."""
+        """Adds or changes a box; None: no bound. A box that is down is assumed to
+        have lost its models."""
         box = self._get_box(name)
         box.slots = math.inf if slots is None else slots
         box.max_loaded = math.inf if max_loaded is None else max_loaded
@@ -125,33 +119,49 @@ class Scheduler:
         self._get_box(name).report_loaded(models, now)
         return self._dispatch([self._get_box(name)], now)
 
-    def acquire(self, request: Request, now: float, *, waited_s: float | None = None) -> list[Decision]:
-        """Grants a slot at once, puts the request into the queue, or refuses it if the queue is full.
+    def acquire(
+        self, request: Request, now: float, *, waited_s: float | None = None
+    ) -> list[Decision]:
+        """Grants a slot at once, puts the request into the queue, or refuses
+        it if the queue is full.
 
-        `waited_s`: for so long it has waited where its place was lost; it is not refused, and times out earlier.
-        Raises ValueError if the id is in use, or if there is no candidate.
+        `waited_s`: for so long it has waited where its place was lost; it is not refused, and times
+        out earlier. Raises ValueError if the id is in use, or if there is no candidate.
         """
         if request.id in self._waiting or request.id in self._running or not request.candidates:
-            raise ValueError(f"request {request.id!r} has a slot or waits already, or has no candidates")
+            raise ValueError(
+                f"request {request.id!r} has a slot or waits already, or has no candidates"
+            )
         lane = self._get_lane(request.candidates, request.is_background)
         self._find_group(lane).live += 1
         refused: list[Decision] = []
-        if request.waiting_since_s is None and waited_s is None and all(self._is_full(box) for box in lane.boxes):
+        if (
+            request.waiting_since_s is None
+            and waited_s is None
+            and all(self._is_full(box) for box in lane.boxes)
+        ):
             crowding = self._find_crowding(lane, request)
             if crowding is None:
                 self._leave_group(lane)
-                return [Refusal(request, "queue_full", self._estimate_wait_s(lane, lane.waiting + 1))]
+                return [
+                    Refusal(request, "queue_full", self._estimate_wait_s(lane, lane.waiting + 1))
+                ]
             refused = [self._refuse(crowding, "queue_full")]
         self._arrivals += 1
-        since_s = now - (waited_s or 0.0) if request.waiting_since_s is None else request.waiting_since_s
+        since_s = (
+            now - (waited_s or 0.0) if request.waiting_since_s is None else request.waiting_since_s
+        )
         self._enqueue(lane, request, self._arrivals, since_s)
         decisions = self._dispatch(self._rank_boxes(lane, request, now), now)
         if request.id in self._waiting:
             self._set_timers(self._waiting[request.id])
         return refused + decisions
 
-    def release(self, request_id: str, now: float, outcome: Outcome | None = None) -> list[Decision]:
-        """Frees a slot and corrects what its flow was charged; without an outcome, that is the wall time.
+    def release(
+        self, request_id: str, now: float, outcome: Outcome | None = None
+    ) -> list[Decision]:
+        """Frees a slot and corrects what its flow was charged; without an
+        outcome, that is the wall time.
 
         An id without a slot is ignored. Nothing is learned from an attempt without an outcome.
         """
@@ -171,25 +181,33 @@ class Scheduler:
         return decisions
 
     def hold(self, request: Request, box_name: str, started_s: float, now: float) -> Grant:
-        """Takes in a slot that is held already, since `started_s`, even if the box has none left. The request may
-        wait here; then it leaves the queue."""
-        lane, box = self._get_lane(request.candidates, request.is_background), self._get_box(box_name)
+        """Takes in a slot that is held already, since `started_s`, even if the box has none left.
+        The request may wait here; then it leaves the queue."""
+        lane, box = (
+            self._get_lane(request.candidates, request.is_background),
+            self._get_box(box_name),
+        )
         self._find_group(lane).live += 1
         if waiting := self._waiting.get(request.id):
             self._dequeue(waiting)
             self._leave_group(waiting.queue.lane)
         queue = self._get_queue(lane, request.flow)
         cost_s = self._estimates.expect("service", box_name, lane.boxes[box])
-        grant = Grant(request, box_name, lane.boxes[box], loads=False, started_s=started_s, cost_s=cost_s)
+        grant = Grant(
+            request, box_name, lane.boxes[box], loads=False, started_s=started_s, cost_s=cost_s
+        )
         self._run(grant, queue)
         return grant
 
     def cancel_all(self, request_ids: Iterable[str], now: float) -> list[Decision]:
-        """Takes requests out of the queue, or frees their slots and charges the time until now; what is free then goes
-        to none of them."""
+        """Takes requests out of the queue, or frees their slots and charges the time until now;
+        what is free then goes to none of them."""
         ids = set(request_ids)
         decisions: list[Decision] = []
-        for request_id in (*sorted(ids & self._waiting.keys()), *sorted(ids & self._running.keys())):
+        for request_id in (
+            *sorted(ids & self._waiting.keys()),
+            *sorted(ids & self._running.keys()),
+        ):
             waiting = self._waiting.get(request_id)
             if waiting is None:
                 decisions += self.release(request_id, now)
@@ -202,13 +220,17 @@ class Scheduler:
         return decisions
 
     def list_requests(self, prefix: str = "") -> list[tuple[str, Grant | None]]:
-        """The requests whose ids begin with a prefix, such as the name of a machine, and the slots that they hold;
-        None: it waits."""
-        grants = {**dict.fromkeys(self._waiting), **{key: grant for key, (grant, _) in self._running.items()}}
+        """The requests whose ids begin with a prefix, such as the name of a machine, and the slots
+        that they hold; None: it waits."""
+        grants = {
+            **dict.fromkeys(self._waiting),
+            **{key: grant for key, (grant, _) in self._running.items()},
+        }
         return [(key, grant) for key, grant in grants.items() if key.startswith(prefix)]
 
     def tick(self, now: float) -> list[Decision]:
-        """Does what is due: refuses requests that waited too long, ages background requests, reconsiders open boxes."""
+        """Does what is due: refuses requests that waited too long, ages background requests,
+        reconsiders open boxes."""
         if self._timed_wait_s != self.limits.max_wait_s:
             self._timed_wait_s = self.limits.max_wait_s
             self._timers.clear()
@@ -220,7 +242,8 @@ class Scheduler:
             if waiting is None:
                 continue
             if now < waiting.since_s + self.limits.max_wait_s:
-                # A background request waits as a normal one from now on, in the order of its arrival.
+                # A background request waits as a normal one from now on, in
+                # the order of its arrival.
                 self._dequeue(waiting)
                 lane = self._get_lane(waiting.request.candidates, is_background=False)
                 self._enqueue(lane, waiting.request, waiting.number, waiting.since_s)
@@ -239,16 +262,23 @@ class Scheduler:
         others = (entry for entry in lane.order if entry[2] is not own)
         ahead = sum(min(len(entry[2].waiting), index + (entry < own_entry)) for entry in others)
         place = index + ahead + 1
-        return Position(place, lane.waiting, self._estimate_wait_s(lane, place), explain_wait(lane, self._now))
+        return Position(
+            place, lane.waiting, self._estimate_wait_s(lane, place), explain_wait(lane, self._now)
+        )
 
     # The state as a document.
 
     def dump(self) -> dict[str, Any]:
-        """Everything but the limits, in JSON values; `load` makes a scheduler of it that decides the same."""
+        """Everything but the limits, in JSON values; `load` makes a scheduler of it
+        that decides the same."""
         groups = list(dict.fromkeys(self._groups.values()))
         # Without those in which nothing waits or runs, and no flow owes anything.
         all_lanes = [lane for group in groups for lane in group.lanes.values()]
-        lanes = [lane for lane in all_lanes if not all(queue.is_settled for queue in lane.queues.values())]
+        lanes = [
+            lane
+            for lane in all_lanes
+            if not all(queue.is_settled for queue in lane.queues.values())
+        ]
         numbers = {lane: number for number, lane in enumerate(lanes)}
         return {
             "arrivals": self._arrivals,
@@ -257,7 +287,9 @@ class Scheduler:
             "means": [[*key, mean] for key, mean in self._estimates.means.items()],
             "groups": [[box.name for box in group.boxes] for group in groups],
             "lanes": list(map(dump_lane, lanes)),
-            "running": [dump_grant(grant, numbers[queue.lane]) for grant, queue in self._running.values()],
+            "running": [
+                dump_grant(grant, numbers[queue.lane]) for grant, queue in self._running.values()
+            ],
         }
 
     @classmethod
@@ -266,7 +298,9 @@ class Scheduler:
         new = cls(limits)
         new._arrivals = document["arrivals"]
         new._estimates = Estimates({tuple(key): mean for *key, mean in document["means"]})
-        new._boxes = {name: load_box(name, box, new._estimates) for name, box in document["boxes"].items()}
+        new._boxes = {
+            name: load_box(name, box, new._estimates) for name, box in document["boxes"].items()
+        }
         new._open = {new._boxes[name]: None for name in document["open"]}
         for names in document["groups"]:
             group = Group({new._boxes[name]: None for name in names})
@@ -315,7 +349,8 @@ class Scheduler:
         return grants
 
     def _choose(self, box: Box, now: float) -> FlowQueue | None:
-        """The queue whose first request should start on a box with a free slot; None: the slot stays free."""
+        """The queue whose first request should start on a box with a free slot;
+        None: the slot stays free."""
         normal, background = box.lanes
         lanes = sorted(normal or background, key=lambda lane: lane.order[0][:2])
         chosen: FlowQueue | None = None
@@ -327,41 +362,60 @@ class Scheduler:
                     break
                 continue
             cold.append(lane)
-            if lane.overtaken_s[box] >= self.limits.swap_patience_s and self._choose_queue(lane, box, now):
-                # Nothing overtakes it any more, even if the slot stays free until a model becomes unused.
+            if lane.overtaken_s[box] >= self.limits.swap_patience_s and self._choose_queue(
+                lane, box, now
+            ):
+                # Nothing overtakes it any more, even if the slot stays free until
+                # a model becomes unused.
                 break
         if chosen:
             cost_s = self._estimates.expect("service", box.name, chosen.lane.boxes[box]) / box.slots
             for lane in cold:
                 lane.overtaken_s[box] += cost_s
         elif box.can_load():
-            chosen = next((queue for lane in cold if (queue := self._choose_queue(lane, box, now))), None)
+            chosen = next(
+                (queue for lane in cold if (queue := self._choose_queue(lane, box, now))), None
+            )
         if chosen:
             box.virtual_s = max(box.virtual_s, min(lanes[0].order[0][2].tag, chosen.tag))
         return chosen
 
     def _choose_queue(self, lane: Lane, box: Box, now: float) -> FlowQueue | None:
-        """The first queue that should use a free slot of this box; None: all of them start sooner on other boxes."""
+        """The first queue that should use a free slot of this box; None: all of them start
+        sooner on other boxes."""
         model = lane.boxes[box]
         if model in box.loaded:
-            return next((queue for _, _, queue in lane.order if not self._has_prompt_elsewhere(queue, box, now)), None)
+            return next(
+                (
+                    queue
+                    for _, _, queue in lane.order
+                    if not self._has_prompt_elsewhere(queue, box, now)
+                ),
+                None,
+            )
         loaded = (each for each in lane.boxes if each.is_usable and lane.boxes[each] in each.loaded)
         others = list(islice(loaded, MAX_COMPARED_BOXES))
         if not others:
             return lane.order[0][2]
-        # How many requests the other boxes start until this one has loaded the model: who is behind them gains here.
+        # How many requests the other boxes start until this one has loaded the model: who is
+        # behind them gains here.
         request = lane.order[0][2].waiting[0].request
         there_s = min(each.estimate_start_s(request, lane.boxes[each], now) for each in others)
-        starts_per_s = sum(each.slots / self._estimates.expect("service", each.name, model) for each in others)
+        starts_per_s = sum(
+            each.slots / self._estimates.expect("service", each.name, model) for each in others
+        )
         started = (box.estimate_start_s(request, model, now) - there_s) * starts_per_s
         if started <= 0:
             return lane.order[0][2]
         behind = range(len(lane.order) - 1, max(len(lane.order) - 1 - MAX_COMPARED_QUEUES, -1), -1)
         queues = ((index, lane.order[index][2]) for index in behind)
-        return next((queue for index, queue in queues if index + len(queue.waiting) - 1 >= started), None)
+        return next(
+            (queue for index, queue in queues if index + len(queue.waiting) - 1 >= started), None
+        )
 
     def _has_prompt_elsewhere(self, queue: FlowQueue, box: Box, now: float) -> bool:
-        """Whether the first request starts to respond sooner on the box that answered the same conversation."""
+        """Whether the first request starts to respond sooner on the box that answered
+        the same conversation."""
         request, lane = queue.waiting[0].request, queue.lane
         for end, _ in reversed(request.conversation):
             other = self._estimates.prompts.get((lane.boxes[box], end))
@@ -371,12 +425,15 @@ class Scheduler:
         return False
 
     def _rank_boxes(self, lane: Lane, request: Request, now: float) -> list[Box]:
-        """Open boxes for an arriving request, best first: soonest to respond, room for the model, least busy."""
+        """Open boxes for an arriving request, best first: soonest to respond, room for
+        the model, least busy."""
         fewer = lane.boxes if len(lane.boxes) < len(self._open) else self._open
         boxes = [box for box in fewer if box in lane.boxes and box.is_open]
         boxes = [box for box in boxes if lane.boxes[box] in box.loaded or box.can_load()]
         if len(boxes) > MAX_COMPARED_BOXES:
-            loaded = list(islice((box for box in boxes if lane.boxes[box] in box.loaded), MAX_COMPARED_BOXES))
+            loaded = list(
+                islice((box for box in boxes if lane.boxes[box] in box.loaded), MAX_COMPARED_BOXES)
+            )
             boxes = loaded or boxes[:MAX_COMPARED_BOXES]
         return sorted(
             boxes,
@@ -395,11 +452,13 @@ class Scheduler:
         self._charge(queue, grant.cost_s / grant.request.weight)
 
     def _charge(self, queue: FlowQueue, tag: float) -> None:
-        """Adds to the tags of a flow in the whole group, so that what it uses on one box counts on the others."""
+        """Adds to the tags of a flow in the whole group, so that what it uses on one box
+        counts on the others."""
         group = self._find_group(queue.lane)
         for lane, each in self._queues[queue.flow].items():
             if self._find_group(lane) is group and not each.is_settled:
-                # What it was expected to use may have raised the floor of others, so no more than that is given back.
+                # What it was expected to use may have raised the floor of others, so no more
+                # than that is given back.
                 each.tag = max(each.tag + tag, min(each.tag, lane.floor))
                 lane.sort(each)
 
@@ -421,7 +480,8 @@ class Scheduler:
         return queue
 
     def _set_timers(self, waiting: Waiting) -> None:
-        """Plans the end of its wait, and its promotion; most timers of requests that have left are removed."""
+        """Plans the end of its wait, and its promotion; most timers of requests that
+        have left are removed."""
         if len(self._timers) > 4 * len(self._waiting) + MIN_TIMERS:
             self._timers = [each for each in self._timers if self._find_waiting(each)]
             heapify(self._timers)
@@ -447,29 +507,38 @@ class Scheduler:
         return refusal
 
     def _find_crowding(self, lane: Lane, request: Request) -> Waiting | None:
-        """The request that makes room for this one in a full queue, so that no flow fills it for all: the newest of
-        the flow that has most in it, and at least two more than this flow. Background requests make room first, and
-        only for each other if this is one. None: there is no such request."""
+        """The request that makes room for this one in a full queue, so that no flow fills it
+        for all: the newest of the flow that has most in it, and at least two more than this
+        flow. Background requests make room first, and only for each other if this is one. None:
+        there is no such request."""
         waiting: dict[tuple[bool, str], list[Waiting]] = {}
-        for each in dict.fromkeys(each for box in lane.boxes for lanes in box.lanes for each in lanes):
+        for each in dict.fromkeys(
+            each for box in lane.boxes for lanes in box.lanes for each in lanes
+        ):
             for queue in each.queues.values():
                 waiting.setdefault((each.is_background, queue.flow), []).extend(queue.waiting)
         own = len(waiting.pop((request.is_background, request.flow), ()))
-        background, flow = max(waiting, key=lambda key: (key[0], len(waiting[key])), default=(False, ""))
+        background, flow = max(
+            waiting, key=lambda key: (key[0], len(waiting[key])), default=(False, "")
+        )
         most = waiting.get((background, flow), [])
-        if background < request.is_background or (background == request.is_background and len(most) < own + 2):
+        if background < request.is_background or (
+            background == request.is_background and len(most) < own + 2
+        ):
             return None
         first_attempts = (each for each in most if each.request.waiting_since_s is None)
         return max(first_attempts, key=lambda each: each.number, default=None)
 
     def _is_full(self, box: Box) -> bool:
-        """Whether too many wait for a box; a request that may use several boxes is shared between them."""
+        """Whether too many wait for a box; a request that may use several boxes
+        is shared between them."""
         # Rounded once, so that the order of the lanes does not matter.
         waiting = math.fsum(lane.waiting / len(lane.boxes) for lanes in box.lanes for lane in lanes)
         return waiting >= self.limits.max_waiting and (not box.is_open or any(box.lanes))
 
     def _estimate_wait_s(self, lane: Lane, place: int) -> float:
-        """Seconds, at least 1 and at most the longest wait, until the request at this place (from 1) starts."""
+        """Seconds, at least 1 and at most the longest wait, until the request at this
+        place (from 1) starts."""
         starts_per_s = sum(
             box.slots / self._estimates.expect("service", box.name, model)
             for box, model in lane.boxes.items()
@@ -508,7 +577,8 @@ class Scheduler:
         return lane
 
     def _leave_group(self, lane: Lane) -> None:
-        """Counts one request less. A group without any is dissolved: when nobody waits, nobody owes anything."""
+        """Counts one request less. A group without any is dissolved: when nobody waits,
+        nobody owes anything."""
         group = self._find_group(lane)
         group.live -= 1
         if group.live:

@@ -1,4 +1,5 @@
-"""The process of the coordinator, one per state directory: `ollama-proxy coordinator`, which workers start."""
+"""The process of the coordinator, one per state directory: `ollama-proxy
+coordinator`, which workers start."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ _UMASK = 0o177
 
 
 def start_coordinator(environ: Mapping[str, str] = os.environ) -> subprocess.Popen[bytes]:
-    """Starts a coordinator, which ends at once if there is one. It reads the same configuration as this process."""
+    """Starts a coordinator, which ends at once if there is one. It reads the same
+    configuration as this process."""
     root = Path(__file__).resolve().parents[2]
     search = os.pathsep.join(filter(None, (environ.get("PYTHONPATH"), str(root))))
     return subprocess.Popen(
@@ -59,12 +61,14 @@ def run_coordinator(
     timezone: str = "UTC",
     idle_s: float = IDLE_S,
 ) -> bool:
-    """Runs the coordinator until no worker has been connected for `idle_s` seconds; returns False if there is one
-    already. `url`: of the Redis that has the state of all machines; None: it is kept here. `records`: what it does
-    besides slots and limits; `timezone`: of days and months, until a worker names it. Raises OSError if the directory
-    can't be used.
+    """Runs the coordinator until no worker has been connected for `idle_s` seconds; returns False
+    if there is one already. `url`: of the Redis that has the state of all machines; None: it is
+    kept here. `records`: what it does besides slots and limits; `timezone`: of days and months,
+    until a worker names it. Raises OSError if the directory can't be used.
     """
-    lock = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    lock = os.open(
+        directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,7 +81,9 @@ def run_coordinator(
         else:
             # 8 MB, which a gateway without Redis does without.
             shared = importlib.import_module("ollama_proxy.coordination.shared_store")
-            coordinator = shared.build_shared_coordinator(directory, url.secret, settle_s=settle_s, resettle_s=SETTLE_S)
+            coordinator = shared.build_shared_coordinator(
+                directory, url.secret, settle_s=settle_s, resettle_s=SETTLE_S
+            )
         coordinator.configure(QueueLimits(), timezone)
         recording = Recording(records, coordinator) if records else None
         _Service(directory, lock, coordinator, recording, idle_s).run()
@@ -115,11 +121,14 @@ class _Service:
         listener.listen(128)
         server = StreamServer(listener, self._serve_worker)
         server.start()
-        # A service manager that ends everything at once must not take it from workers that still answer requests.
+        # A service manager that ends everything at once must not take it from workers that
+        # still answer requests.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             gevent.signal_handler(number, self._leave)
         used_s = time.monotonic()
-        while not self._is_replaced and (self._coordinator.sessions or time.monotonic() - used_s < self._idle_s):
+        while not self._is_replaced and (
+            self._coordinator.sessions or time.monotonic() - used_s < self._idle_s
+        ):
             gevent.sleep(TICK_S)
             self._coordinator.tick()
             if self._coordinator.sessions:
@@ -142,7 +151,9 @@ class _Service:
         try:
             link.receive(session.handle)
         except (KeyError, TypeError, ValueError) as error:  # a worker of another version
-            sys.stderr.write(f"ollama-proxy coordinator: a worker sent an invalid frame: {error!r}\n")
+            sys.stderr.write(
+                f"ollama-proxy coordinator: a worker sent an invalid frame: {error!r}\n"
+            )
             link.close()
         finally:
             if session.is_detached:
@@ -153,7 +164,8 @@ class _Service:
             self._mark()
 
     def _mark(self) -> None:
-        """Notes whether workers may hold something, for the next coordinator if this one is killed."""
+        """Notes whether workers may hold something, for the next coordinator
+        if this one is killed."""
         if self._coordinator.sessions:
             os.pwrite(self._lock, MARK, 0)
         else:

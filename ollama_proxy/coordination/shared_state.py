@@ -1,4 +1,5 @@
-"""The state that several machines share, as one document: the scheduler's, and what each machine says of the boxes."""
+"""The state that several machines share, as one document: the scheduler's, and what each
+machine says of the boxes."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from typing import Any
 
 import orjson
 
-from ollama_proxy.coordination.scheduler import Decision, QueueLimits, Scheduler
+from ollama_proxy.coordination.scheduler import QueueLimits, Scheduler
+from ollama_proxy.coordination.state import Decision
 
 #: Version of the document; one of another version is not read.
 VERSION = 1
@@ -23,7 +25,8 @@ class SharedState:
 
     scheduler: Scheduler = field(default_factory=Scheduler)
     machines: dict[str, dict[str, BoxView]] = field(default_factory=dict)
-    #: Until then no slot is granted, because some may be held by machines that have not said so yet.
+    #: Until then no slot is granted, because some may be held by machines that
+    #: have not said so yet.
     settles_s: float | None = None
 
     @classmethod
@@ -40,7 +43,11 @@ class SharedState:
 
     def dump(self) -> bytes:
         """The document."""
-        shared = {"machines": self.machines, "settles_s": self.settles_s, "scheduler": self.scheduler.dump()}
+        shared = {
+            "machines": self.machines,
+            "settles_s": self.settles_s,
+            "scheduler": self.scheduler.dump(),
+        }
         return orjson.dumps({"version": VERSION} | shared)
 
     def settle(self, now: float) -> list[Decision]:
@@ -52,10 +59,13 @@ class SharedState:
         return [each for name in sorted(names) for each in self._set_box(name, now)]
 
     def set_views(self, machine: str, views: Mapping[str, BoxView], now: float) -> list[Decision]:
-        """Takes in all that a machine says of boxes; others that it named before it does not know any more."""
+        """Takes in all that a machine says of boxes; others that it named before it
+        does not know any more."""
         before = self.machines.get(machine, {})
         self.machines[machine] = dict(views)
-        return [each for name in before | self.machines[machine] for each in self._set_box(name, now)]
+        return [
+            each for name in before | self.machines[machine] for each in self._set_box(name, now)
+        ]
 
     def set_view(self, machine: str, name: str, view: BoxView, now: float) -> list[Decision]:
         """Takes in what a machine says of a box."""
@@ -65,7 +75,9 @@ class SharedState:
     def remove_machine(self, machine: str, now: float) -> list[Decision]:
         """Releases what a machine holds and waits for, and forgets what it said."""
         views = self.machines.pop(machine, {})
-        decisions = self.scheduler.cancel_all([name for name, _ in self.scheduler.list_requests(f"{machine}/")], now)
+        decisions = self.scheduler.cancel_all(
+            [name for name, _ in self.scheduler.list_requests(f"{machine}/")], now
+        )
         return decisions + [each for name in views for each in self._set_box(name, now)]
 
     def _set_box(self, name: str, now: float) -> list[Decision]:
@@ -74,7 +86,9 @@ class SharedState:
         if not views:
             return self.scheduler.set_box(name, now, slots=0, is_up=False)
         is_up = any(up for _, _, up, _ in views)
-        can_use = self.settles_s is None and any(up and not draining for _, _, up, draining in views)
+        can_use = self.settles_s is None and any(
+            up and not draining for _, _, up, draining in views
+        )
         slots, max_loaded = (
             min((bound for bound in bounds if bound is not None), default=None)
             for bounds in list(zip(*views, strict=True))[:2]

@@ -24,23 +24,25 @@ from ollama_proxy.coordination.scheduler import QueueLimits
 from ollama_proxy.coordination.state import StateUnavailable
 from ollama_proxy.coordination.store import Store, make_share
 
-#: The file with the name of this machine among the others. It stays the same when the coordinator is restarted, so
-#: that the new one has what the old one held.
+#: The file with the name of this machine among the others. It stays the same when the coordinator
+#: is restarted, so that the new one has what the old one held.
 NAME_FILE = "coordinator.name"
 
-#: Where machines say once a second what runs and waits there; what is older than OLD_STATUS_S is of a machine that has
-#: gone, whose clock may differ by less than that.
+#: Where machines say once a second what runs and waits there; what is older than OLD_STATUS_S is of
+#: a machine that has gone, whose clock may differ by less than that.
 STATUS_KEY, STATUS_S, OLD_STATUS_S = "ollama-proxy:status", 1.0, 60.0
 
 
 def build_shared_coordinator(
     directory: Path, url: str, *, settle_s: float = 0.0, resettle_s: float = 0.0
 ) -> Coordinator:
-    """A coordinator that shares everything with those that have the same Redis. While that is lost, it grants its share
-    by itself. `settle_s`, `resettle_s`: see Coordinator. Raises ValueError for an invalid address, OSError if the
-    directory can't be used."""
+    """A coordinator that shares everything with those that have the same Redis. While that is lost,
+    it grants its share by itself. `settle_s`, `resettle_s`: see Coordinator. Raises ValueError for
+    an invalid address, OSError if the directory can't be used."""
     client, machine = connect_redis(url), machine_name(directory)
-    scheduler = RedisScheduler(client, machine, QueueLimits(), lambda decisions: coordinator.deliver(decisions))
+    scheduler = RedisScheduler(
+        client, machine, QueueLimits(), lambda decisions: coordinator.deliver(decisions)
+    )
     concurrency = RedisConcurrency(client, machine)
     storage = CounterStorage(client)
     store = Store(
@@ -59,7 +61,10 @@ def build_shared_coordinator(
         coordinator.resume(store)
 
     coordinator = Coordinator(
-        store, settle_s=settle_s, resettle_s=resettle_s, stand_in=lambda: make_share(1 / scheduler.machines)
+        store,
+        settle_s=settle_s,
+        resettle_s=resettle_s,
+        stand_in=lambda: make_share(1 / scheduler.machines),
     )
     scheduler.announce, scheduler.on_return = coordinator.announce, come_back
     scheduler.start()
@@ -71,7 +76,9 @@ def publish_status(client: redis.Redis, machine: str, coordinator: Coordinator) 
     """Tells the other machines what runs and waits here, as long as the process lives."""
     while True:
         with suppress(redis.RedisError):  # the scheduler reports it
-            client.hset(STATUS_KEY, machine, orjson.dumps({"at": time.time(), **coordinator.describe()}))
+            client.hset(
+                STATUS_KEY, machine, orjson.dumps({"at": time.time(), **coordinator.describe()})
+            )
         gevent.sleep(STATUS_S)
 
 
@@ -93,7 +100,9 @@ def machine_name(directory: Path) -> str:
         if name.isalnum():
             return name
     name = secrets.token_hex(8)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(name + "\n")
     return name

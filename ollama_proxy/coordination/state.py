@@ -1,8 +1,8 @@
 """What the scheduler knows: boxes, and what waits for them. Pure values: no clock, no I/O.
 
-A lane holds what waits for the same boxes and models with the same priority; in it, every flow has one queue, first
-come, first served. The queues are sorted by tag: the weighted GPU-seconds that their flow has used (start-time fair
-queueing).
+A lane holds what waits for the same boxes and models with the same priority; in it, every flow has
+one queue, first come, first served. The queues are sorted by tag: the weighted GPU-seconds that
+their flow has used (start-time fair queueing).
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+from ollama_proxy.texts import Translatable
+
 
 class StateUnavailable(Exception):
-    """The state that several machines share can't be reached or used; the text says why. It contains no password."""
+    """The state that several machines share can't be reached or used; the text says why. It
+    contains no password."""
 
 
 #: What is expected before anything was measured, in seconds; of the prompt per token.
@@ -28,7 +31,8 @@ MIN_SERVICE_S = 0.001
 #: How much a new measurement moves a running mean.
 LEARNING_RATE = 0.2
 
-#: Measured means that are kept, and prompts of one box of which is known that they are in its cache.
+#: Measured means that are kept, and prompts of one box of which is known that
+#: they are in its cache.
 MAX_MEANS, MAX_PROMPTS = 4096, 64
 
 #: Queues of idle flows that a lane keeps before it looks for those that can be forgotten.
@@ -37,7 +41,8 @@ MIN_QUEUES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One attempt that needs a slot; `candidates` are the boxes that may serve it, each with its name of the model."""
+    """One attempt that needs a slot; `candidates` are the boxes that may serve it, each with
+    its name of the model."""
 
     id: str
     flow: str
@@ -47,13 +52,15 @@ class Request:
     tokens_estimated: int = 0
     #: Hash chain over the messages: the hash of each prefix, and its estimated tokens.
     conversation: tuple[tuple[str, int], ...] = ()
-    #: For a further attempt: when the first one arrived, in seconds. It goes to the head of its lane.
+    #: For a further attempt: when the first one arrived, in seconds. It goes to
+    #: the head of its lane.
     waiting_since_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grant:
-    """A slot of a box for a request. `cost_s` is the GPU time that its flow was charged, in seconds."""
+    """A slot of a box for a request. `cost_s` is the GPU time that its flow
+    was charged, in seconds."""
 
     request: Request
     box: str
@@ -64,8 +71,34 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that gets no slot: `queue_full` or `queue_timeout`, and when to
+    try again, in seconds."""
+
+    request: Request
+    code: str
+    retry_after_s: float
+
+
+Decision = Grant | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a request waits: its place (from 1) among so many for the same models, and the
+    expected wait in seconds."""
+
+    place: int
+    waiting: int
+    wait_s: float
+    #: Why it waits, for people.
+    reason: Translatable | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an attempt took, in seconds as the box measured them; None: not measured, wall time is charged."""
+    """What an attempt took, in seconds as the box measured them; None: not measured,
+    wall time is charged."""
 
     gpu_s: float | None = None
     load_s: float | None = None
@@ -76,7 +109,8 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class Estimates:
-    """Running means in seconds, per box and model; until there is one, that of the model on other boxes."""
+    """Running means in seconds, per box and model; until there is one, that of the
+    model on other boxes."""
 
     #: Least recently measured first.
     means: dict[tuple[str, ...], float] = field(default_factory=dict)
@@ -146,9 +180,12 @@ class Box:
         return next((model for model in self.loaded if model not in used), None)
 
     def start(self, grant: Grant) -> None:
-        """Takes a slot; a model that has to be loaded replaces the one that was unused for longest."""
+        """Takes a slot; a model that has to be loaded replaces the one that
+        was unused for longest."""
         load_s = self.estimates.expect("load", self.name, grant.model) if grant.loads else 0.0
-        while grant.loads and len(self.loaded) >= self.capacity and (unused := self._unused_model()):
+        while (
+            grant.loads and len(self.loaded) >= self.capacity and (unused := self._unused_model())
+        ):
             self.unload(unused)
         if grant.loads:
             self.loaded_at_s = grant.started_s
@@ -174,8 +211,8 @@ class Box:
     def report_loaded(self, models: Iterable[str], now: float) -> None:
         """Replaces what was assumed by what the box reports; a model in use may still be loading.
 
-        Learns how many models fit, unless that is known: no more than there are now, if one is gone that was last used
-        before another one was loaded.
+        Learns how many models fit, unless that is known: no more than there are now, if one is gone
+        that was last used before another one was loaded.
         """
         reported = set(models)
         there = reported | {grant.model for grant in self.running.values()}
@@ -200,21 +237,31 @@ class Box:
             self.estimates.learn("prompt", self.name, grant.model, outcome.prompt_s / tokens)
 
     def estimate_response_s(self, request: Request, model: str, now: float) -> float:
-        """Seconds from a slot to the first token: the rest of a load, and the part of the prompt that is not cached."""
+        """Seconds from a slot to the first token: the rest of a load, and the part of the
+        prompt that is not cached."""
         ready = self.loaded.get(model)
-        load_s = self.estimates.expect("load", self.name, model) if ready is None else max(ready - now, 0.0)
+        load_s = (
+            self.estimates.expect("load", self.name, model)
+            if ready is None
+            else max(ready - now, 0.0)
+        )
         tokens = request.tokens_estimated
         if tokens and self.prompts:
-            cached = (size for end, size in reversed(request.conversation) if (model, end) in self.prompts)
+            cached = (
+                size for end, size in reversed(request.conversation) if (model, end) in self.prompts
+            )
             tokens = max(tokens - next(cached, 0), 0)
         return load_s + tokens * self.estimates.expect("prompt", self.name, model)
 
     def estimate_start_s(self, request: Request, model: str, now: float) -> float:
-        """Seconds until the first token of a request, after what runs and is loaded here now. A request that is overdue
-        is expected to take that time once more."""
+        """Seconds until the first token of a request, after what runs and is loaded here now. A
+        request that is overdue is expected to take that time once more."""
         free_s = 0.0
         if len(self.running) >= self.slots:
-            free_s = min((abs(each.started_s + each.cost_s - now) for each in self.running.values()), default=math.inf)
+            free_s = min(
+                (abs(each.started_s + each.cost_s - now) for each in self.running.values()),
+                default=math.inf,
+            )
         return free_s + self.estimate_response_s(request, model, now)
 
 
@@ -228,7 +275,8 @@ class Waiting:
     queue: FlowQueue
 
 
-#: Tag, number of the first request, and the queue, which is never compared because numbers are unique.
+#: Tag, number of the first request, and the queue, which is never compared
+#: because numbers are unique.
 Entry = tuple[float, int, "FlowQueue"]
 
 
@@ -261,7 +309,8 @@ class Lane:
         #: The queues that are not empty, in fair order.
         self.order: list[Entry] = []
         self.waiting = 0
-        #: GPU time per box that requests for loaded models took ahead of the first request here, in seconds.
+        #: GPU time per box that requests for loaded models took ahead of the first
+        #: request here, in seconds.
         self.overtaken_s: defaultdict[Box, float] = defaultdict(float)
         self.queues: dict[str, FlowQueue] = {}
         self._prune_at = MIN_QUEUES
@@ -272,7 +321,8 @@ class Lane:
         return max(box.virtual_s for box in self.boxes)
 
     def add(self, waiting: Waiting) -> None:
-        """Puts a request behind the earlier ones of its flow, or in front of them if it is a further attempt."""
+        """Puts a request behind the earlier ones of its flow, or in front of them if it
+        is a further attempt."""
         queue = waiting.queue
         if not self.waiting:
             for box in self.boxes:
@@ -281,7 +331,9 @@ class Lane:
             # An idle flow accumulates no credit.
             queue.tag = max(queue.tag, self.floor)
         if waiting.request.waiting_since_s is not None:
-            retries = takewhile(lambda each: each.request.waiting_since_s is not None, queue.waiting)
+            retries = takewhile(
+                lambda each: each.request.waiting_since_s is not None, queue.waiting
+            )
             earlier = takewhile(lambda each: each.since_s <= waiting.since_s, retries)
             queue.waiting.insert(sum(1 for _ in earlier), waiting)
         elif queue.waiting and waiting.number < queue.waiting[-1].number:
@@ -302,7 +354,8 @@ class Lane:
                 del box.lanes[self.is_background][self]
 
     def sort(self, queue: FlowQueue) -> None:
-        """Puts a queue at its place in the fair order, after its tag or its first request has changed."""
+        """Puts a queue at its place in the fair order, after its tag or its
+        first request has changed."""
         if queue.entry is not None:
             del self.order[bisect_left(self.order, queue.entry)]
             queue.entry = None
@@ -321,6 +374,17 @@ class Lane:
             del self.queues[queue.flow]
         self._prune_at = max(MIN_QUEUES, 2 * len(self.queues))
         return idle
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Boxes that compete for the same requests. Within it, what a flow used on
+    one box counts on all."""
+
+    boxes: dict[Box, None]
+    lanes: dict[tuple[object, bool], Lane] = field(default_factory=dict)
+    #: Requests that wait or run.
+    live: int = 0
 
 
 @dataclass(slots=True)

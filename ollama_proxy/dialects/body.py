@@ -1,5 +1,5 @@
-"""Read the request body within its limits, also a compressed one, parse it, and reject keys that servers could read in
-two ways."""
+"""Read the request body within its limits, also a compressed one, parse it, and reject keys that
+servers could read in two ways."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ import orjson
 from flask import request
 
 from ollama_proxy.dialects.structure import MAX_MESSAGES, check_counts, check_structure
-from ollama_proxy.errors import BadRequest, BodyCut, BodyTooLarge, GatewayError, SlowBody, UnsupportedMediaType
+from ollama_proxy.errors import (
+    BadRequest,
+    BodyCut,
+    BodyTooLarge,
+    GatewayError,
+    SlowBody,
+    UnsupportedMediaType,
+)
 from ollama_proxy.gateway import Exchange, Gateway
 from ollama_proxy.hub import Json, ModelRequest
 from ollama_proxy.policy import check_lease
@@ -32,8 +39,8 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
     """Return the whole body, decoded if it is compressed.
 
     Raises BodyTooLarge (sized or chunked alike; for compressed bodies also by their decoded size),
-    UnsupportedMediaType, BadRequest for broken compression, and what read_parts raises; SlowBody also if the whole
-    body takes longer than `server.body_timeout_s`.
+    UnsupportedMediaType, BadRequest for broken compression, and what read_parts raises; SlowBody
+    also if the whole body takes longer than `server.body_timeout_s`.
     """
     media = (environ.get("CONTENT_TYPE") or "").partition(";")[0].strip().lower()
     if media.startswith("multipart/"):  # form and text types pass: `curl -d` sends them
@@ -43,8 +50,8 @@ def read_body(environ: Mapping[str, Any], limits: Server, call: Call) -> bytes:
 
 
 def read_limited_parts(environ: Mapping[str, Any], limits: Server, call: Call) -> Iterator[bytes]:
-    """Return the body in parts as it arrives, decoded if it is compressed; raises what read_body raises for its
-    limits, also while it is read."""
+    """Return the body in parts as it arrives, decoded if it is compressed; raises what read_body
+    raises for its limits, also while it is read."""
     coding = content_coding(environ)
     declared = declared_length(environ)
     if declared is not None and declared > limits.max_body:
@@ -57,8 +64,8 @@ def read_limited_parts(environ: Mapping[str, Any], limits: Server, call: Call) -
 
 
 def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
-    """Yield the body as it arrives, in pieces of at most 64 KiB. Raises BodyCut if the client stops before the end,
-    SlowBody if nothing arrives for `timeouts.send_idle_s`."""
+    """Yield the body as it arrives, in pieces of at most 64 KiB. Raises BodyCut if the client stops
+    before the end, SlowBody if nothing arrives for `timeouts.send_idle_s`."""
     declared = declared_length(environ)
     if declared is None and not environ.get("wsgi.input_terminated"):
         return
@@ -94,10 +101,11 @@ def declared_length(environ: Mapping[str, Any]) -> int | None:
 
 
 def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
-    """Return the JSON object in `body`; with `lenient_tail` anything after it is ignored, as by Go's decoder.
+    """Return the JSON object in `body`; with `lenient_tail` anything after it is
+    ignored, as by Go's decoder.
 
-    Raises BadRequest, for an empty or truncated body with Ollama's text, and BodyTooLarge, before parsing, for a body
-    with more structure than any request needs.
+    Raises BadRequest, for an empty or truncated body with Ollama's text, and BodyTooLarge, before
+    parsing, for a body with more structure than any request needs.
     """
     structure = check_structure(body)
     if not body.strip():
@@ -109,11 +117,15 @@ def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
             raise BadRequest("unexpected EOF") from None
         if not (lenient_tail and error.msg.startswith("unexpected content after document")):
             place = f"line {error.lineno}, column {error.colno}"
-            raise BadRequest(f"The request body is not valid JSON: {error.msg} ({place}).") from None
+            raise BadRequest(
+                f"The request body is not valid JSON: {error.msg} ({place})."
+            ) from None
         document = orjson.loads(error.doc[: error.pos])
     if not isinstance(document, dict):
         names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-        raise BadRequest(f"The request body must be a JSON object, not {names.get(type(document), 'a number')}.")
+        raise BadRequest(
+            f"The request body must be a JSON object, not {names.get(type(document), 'a number')}."
+        )
     if structure > MAX_MESSAGES:
         check_counts(document)
         yield_to_loop()  # parsing a large body has blocked the event loop
@@ -121,20 +133,25 @@ def parse_object(body: bytes, *, lenient_tail: bool = False) -> dict[str, Json]:
 
 
 def check_keys(data: Mapping[str, Json], body: bytes, decisive: Iterable[str]) -> None:
-    """Raises BadRequest if a field of `decisive` is duplicated or in another case: Go's decoder ignores case, so the
-    upstream could read another value than the one that was checked here."""
+    """Raises BadRequest if a field of `decisive` is duplicated or in another case: Go's decoder
+    ignores case, so the upstream could read another value than the one that was checked here."""
     names = frozenset(decisive)
     may_repeat = b"\\u00" in body
     for key in data:
         if key in names:
             may_repeat = may_repeat or body.count(b'"%b"' % key.encode()) > 1
         elif key.casefold() in names:
-            raise BadRequest(f"The field '{key[:40]}' must be spelled '{key.casefold()}'.", param=key[:40])
+            raise BadRequest(
+                f"The field '{key[:40]}' must be spelled '{key.casefold()}'.", param=key[:40]
+            )
     if not may_repeat:
         return
-    # A second parse that keeps only these keys. Numbers stay strings: converting long ones takes quadratic time.
+    # A second parse that keeps only these keys. Numbers stay strings: converting long
+    # ones takes quadratic time.
     decoder = json.JSONDecoder(
-        object_pairs_hook=lambda pairs: [key for key, _ in pairs if key in names], parse_int=str, parse_float=str
+        object_pairs_hook=lambda pairs: [key for key, _ in pairs if key in names],
+        parse_int=str,
+        parse_float=str,
     )
     try:
         keys, _ = decoder.raw_decode(body.decode().lstrip())
@@ -146,7 +163,18 @@ def check_keys(data: Mapping[str, Json], body: bytes, decisive: Iterable[str]) -
 
 
 #: The fields that the gateway decides on; any other spelling of them is rejected.
-DECISIVE = ("model", "stream", "messages", "prompt", "options", "keep_alive", "n", "tools", "input", "system")
+DECISIVE = (
+    "model",
+    "stream",
+    "messages",
+    "prompt",
+    "options",
+    "keep_alive",
+    "n",
+    "tools",
+    "input",
+    "system",
+)
 
 #: Values of `service_tier` that mean here what they say.
 HONOURED_TIERS = ("auto", "default", "flex", "standard_only")
@@ -155,8 +183,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def load_body(exchange: Exchange, gateway: Gateway) -> dict[str, Json]:
-    """Return the JSON object that the client sent, with the default model if it names none. Raises what read_body,
-    parse_object, check_keys and check_lease raise."""
+    """Return the JSON object that the client sent, with the default model if it names none. Raises
+    what read_body, parse_object, check_keys and check_lease raise."""
     exchange.body = read_body(request.environ, gateway.settings.server, exchange.call)
     data = exchange.data = parse_object(exchange.body)
     check_keys(data, exchange.body, DECISIVE)
@@ -180,14 +208,15 @@ def note_ignored(exchange: Exchange, names: Iterable[str]) -> None:
     exchange.ignored = tuple(_UNSAFE.sub("?", name)[:64] for name in names)
 
 
-#: Compressed bytes that are decoded at a time. A block of zstd can turn 4 bytes into 128 KiB, so that these become at
-#: most 32 MiB; gzip makes 1 MiB of them.
+#: Compressed bytes that are decoded at a time. A block of zstd can turn 4 bytes into 128 KiB, so
+#: that these become at most 32 MiB; gzip makes 1 MiB of them.
 SLICE_BYTES = 1024
 
 #: Decoded bytes after which others get their turn: 1 to 4 ms.
 BYTES_PER_TURN = 1 << 20
 
-#: The largest window that a client may use for zstd over HTTP (RFC 9659): a larger one would only cost memory.
+#: The largest window that a client may use for zstd over HTTP (RFC 9659): a larger one
+#: would only cost memory.
 MAX_WINDOW_BYTES = 8 << 20
 
 
@@ -206,8 +235,13 @@ class Decoder(Protocol):
 
 
 def _zstd_decoder() -> Decoder:
-    # Imported with the first such body: few clients compress, and the library takes 1 MiB of every worker.
-    decoder: Decoder = import_module("zstandard").ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
+    # Imported with the first such body: few clients compress, and the library takes
+    # 1 MiB of every worker.
+    decoder: Decoder = (
+        import_module("zstandard")
+        .ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+        .decompressobj()
+    )
     return decoder
 
 
@@ -220,14 +254,15 @@ _DECODERS: Mapping[str, Callable[[], Decoder]] = {
 
 
 def content_coding(environ: Mapping[str, Any]) -> str:
-    """How the body is compressed, "" if it is not; raises UnsupportedMediaType for codings that are not known here, and
-    for several at once."""
+    """How the body is compressed, "" if it is not; raises UnsupportedMediaType for codings that are
+    not known here, and for several at once."""
     coding = (environ.get("HTTP_CONTENT_ENCODING") or "identity").strip().lower()
     if coding == "identity":
         return ""
     if coding not in _DECODERS:
         raise UnsupportedMediaType(
-            f"The content coding '{coding[:20]}' is not supported: send the body uncompressed, or as gzip or zstd."
+            f"The content coding '{coding[:20]}' is not supported: send the body "
+            "uncompressed, or as gzip or zstd."
         )
     return coding
 
@@ -243,8 +278,8 @@ def bounded(parts: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
 
 
 def decoded(parts: Iterable[bytes], coding: str) -> Iterator[bytes]:
-    """The decoded body, as far as it has arrived; raises BadRequest for what is not in that coding, ends before its
-    end, or goes on behind it. `coding`: as content_coding returns it."""
+    """The decoded body, as far as it has arrived; raises BadRequest for what is not in that coding,
+    ends before its end, or goes on behind it. `coding`: as content_coding returns it."""
     decoder, in_turn = _DECODERS[coding](), 0
     is_empty = True
     for part in parts:
@@ -266,7 +301,9 @@ def _decode(decoder: Decoder, data: bytes, coding: str) -> bytes:
         try:
             piece = decoder.decompress(data)
         except Exception as error:  # each library has error classes of its own
-            raise BadRequest(f"The request body is not valid {coding}.", detail=str(error)[:200]) from None
+            raise BadRequest(
+                f"The request body is not valid {coding}.", detail=str(error)[:200]
+            ) from None
         if not decoder.unused_data:
             return piece
     # Thousands of empty frames would take a decoder each.

@@ -1,4 +1,5 @@
-"""A dialect: one API that clients use, with everything that the rest of the gateway needs to know about it."""
+"""A dialect: one API that clients use, with everything that the rest of the gateway
+needs to know about it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ class Routes:
     build_blueprint: Callable[[Gateway], Blueprint]
     #: The scope that each endpoint needs; an endpoint without one needs `manage`.
     scopes: Mapping[str, str]
-    #: Endpoints whose requests go to the chat log, with the reader of their answers; None for answers with vectors.
+    #: Endpoints whose requests go to the chat log, with the reader of their answers; None for
+    #: answers with vectors.
     readers: Mapping[str, Reader | None] = field(default_factory=dict)
 
 
@@ -37,7 +39,8 @@ class Dialect:
     """An API that clients use, registered by one line in `registry.py`."""
 
     name: str
-    #: Whether a request, given as its WSGI environment, is one of this API, also if its path does not exist.
+    #: Whether a request, given as its WSGI environment, is one of this API, also if
+    #: its path does not exist.
     recognises: Callable[[Mapping[str, Any]], bool]
     errors: ErrorRenderer
     routes: tuple[Routes, ...]

@@ -1,4 +1,5 @@
-"""OpenAI's embeddings: the fields of POST /v1/embeddings, how they are loaded, and the vectors in two encodings."""
+"""OpenAI's embeddings: the fields of POST /v1/embeddings, how they are loaded, and the
+vectors in two encodings."""
 
 from __future__ import annotations
 
@@ -58,14 +59,17 @@ class EmbeddingsSchema(Extensions):
 SCHEMA = EmbeddingsSchema()
 
 #: Fields without effect here, of which most are options elsewhere.
-_UNUSED = frozenset(name for name, field in SCHEMA.fields.items() if getattr(field, "handling", None) == CARRIED)
+_UNUSED = frozenset(
+    name for name, field in SCHEMA.fields.items() if getattr(field, "handling", None) == CARRIED
+)
 
 
 def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
     """Load the body of POST /v1/embeddings; raises BadRequest that names the field."""
     check_fields(SCHEMA, data)
     model = load_model_name(data)
-    # An empty string is embedded as well; as `input` itself, Ollama would only load the model for it.
+    # An empty string is embedded as well; as `input` itself, Ollama would only
+    # load the model for it.
     texts = [data["input"]] if isinstance(data.get("input"), str) else data.get("input")
     if not isinstance(texts, list) or not texts:
         raise_invalid("input", "invalid input: must be a string or an array of strings")
@@ -81,7 +85,9 @@ def load_embeddings(data: dict[str, Json]) -> EmbedRequest:
         model=model,
         input=texts,
         dimensions=None if dimensions is None else int(dimensions),
-        options=content_parts.load_options({name: value for name, value in data.items() if name not in _UNUSED}),
+        options=content_parts.load_options(
+            {name: value for name, value in data.items() if name not in _UNUSED}
+        ),
         keep_alive=data.get("keep_alive"),
         truncate=data.get("truncate"),
         timeout_ms=content_parts.load_timeout_ms(data),
@@ -126,7 +132,9 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         """POST /v1/embeddings."""
         exchange = current_exchange()
         data = load_body(exchange, gateway)
-        if (passed := gateway.try_passthrough(exchange, data, EMBEDDINGS, SCHEMA.fields.keys())) is not None:
+        if (
+            passed := gateway.try_passthrough(exchange, data, EMBEDDINGS, SCHEMA.fields.keys())
+        ) is not None:
             return passed
         asked, encoding = load_embeddings(data), load_encoding(data)
         note_request(exchange, asked, asked.passthrough_fields)
@@ -135,4 +143,6 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     return blueprint
 
 
-ROUTES = Routes(build_blueprint, scopes={"embeddings.create": GENERATE}, readers={"embeddings.create": None})
+ROUTES = Routes(
+    build_blueprint, scopes={"embeddings.create": GENERATE}, readers={"embeddings.create": None}
+)

@@ -28,13 +28,16 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     def model(name: str) -> Response:
         """GET /v1/models/{id}."""
         renderer = _renderer()
-        return whole(orjson.dumps(renderer.render_model(gateway.lists(current_exchange()).find(name))))
+        return whole(
+            orjson.dumps(renderer.render_model(gateway.lists(current_exchange()).find(name)))
+        )
 
     return blueprint
 
 
 def _renderer() -> ModelRenderer:
-    """Return the renderer of the client's dialect; raises NotFound if it has no models at this path."""
+    """Return the renderer of the client's dialect; raises NotFound if it has
+    no models at this path."""
     renderer = cast(Dialect, current_exchange().dialect).models
     if renderer is None:
         raise NotFound

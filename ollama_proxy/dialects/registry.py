@@ -16,13 +16,16 @@ from ollama_proxy.dialects.transcriptions import blueprint as transcriptions
 #: A request belongs to the first dialect that recognises it; the last one recognises every request.
 DIALECTS: tuple[Dialect, ...] = (
     ANTHROPIC.with_routes(model_list.ROUTES),
-    OPENAI.with_routes(responses.ROUTES, embeddings.ROUTES, transcriptions.ROUTES, model_list.ROUTES),
+    OPENAI.with_routes(
+        responses.ROUTES, embeddings.ROUTES, transcriptions.ROUTES, model_list.ROUTES
+    ),
     NATIVE,
 )
 
 
 def find_dialect(environ: Mapping[str, Any], dialects: Sequence[Dialect] = DIALECTS) -> Dialect:
-    """Return the dialect of a request; its client expects the errors of that API, also for paths that don't exist."""
+    """Return the dialect of a request; its client expects the errors of that API, also for
+    paths that don't exist."""
     for dialect in dialects:  # runs for every request; a generator would take twice as long
         if dialect.recognises(environ):
             return dialect

@@ -1,7 +1,9 @@
-"""The fields of which the request schemas of the translated dialects consist, and errors that name them.
+"""The fields of which the request schemas of the translated dialects consist,
+and errors that name them.
 
-Every field of a request is mapped to the hub, carried to upstreams that know it, or refused. Fields that are in no
-schema are carried, too. A response header names the carried fields that had no effect.
+Every field of a request is mapped to the hub, carried to upstreams that know it, or
+refused. Fields that are in no schema are carried, too. A response header names the carried
+fields that had no effect.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ MAPPED, CARRIED, REFUSED = "mapped", "carried", "refused"
 class RequestField(fields.Field[Any]):
     """A field with its handling; null is the same as absent."""
 
-    def __init__(self, check: Callable[[Json], bool], expected: str, handling: str = MAPPED) -> None:
+    def __init__(
+        self, check: Callable[[Json], bool], expected: str, handling: str = MAPPED
+    ) -> None:
         super().__init__(allow_none=True)
         self.check = check
         self._expected = expected
@@ -39,7 +43,8 @@ def is_number(value: Json) -> bool:
 
 
 def is_whole(value: Json) -> bool:
-    """Whether a value is an integer, also written 5.0, that fits in 64 bits: upstreams can't read a larger one."""
+    """Whether a value is an integer, also written 5.0, that fits in 64 bits: upstreams
+    can't read a larger one."""
     return is_number(value) and abs(value) < 2**63 and float(value).is_integer()
 
 
@@ -66,20 +71,31 @@ anything = partial(RequestField, lambda value: True, "")
 
 
 def refused(why: str, *harmless: Json) -> RequestField:
-    """A field that is not supported, except with one of the `harmless` values, which ask for nothing special."""
-    return RequestField(lambda value: any(value == one and type(value) is type(one) for one in harmless), why, REFUSED)
+    """A field that is not supported, except with one of the `harmless` values, which
+    ask for nothing special."""
+    return RequestField(
+        lambda value: any(value == one and type(value) is type(one) for one in harmless),
+        why,
+        REFUSED,
+    )
 
 
 class Extensions(Schema):
-    """The fields that every translated dialect accepts besides its own: clients of Ollama send them."""
+    """The fields that every translated dialect accepts besides its own:
+    clients of Ollama send them."""
 
     class Meta:
         unknown = EXCLUDE
 
     def __init__(self) -> None:
         super().__init__()
-        #: The checks of the fields: loading a body whose fields pass them, as nearly all do, would cost far more.
-        self.checks = {name: field.check for name, field in self.fields.items() if isinstance(field, RequestField)}
+        #: The checks of the fields: loading a body whose fields pass them, as nearly all
+        #: do, would cost far more.
+        self.checks = {
+            name: field.check
+            for name, field in self.fields.items()
+            if isinstance(field, RequestField)
+        }
 
     options = mapping()
     # Ollama's options, except those that nearly every API has under the same names.
@@ -99,7 +115,8 @@ class Extensions(Schema):
     repeat_penalty = number()
     seed = whole_number()
     stop = RequestField(
-        lambda value: isinstance(value, str) or is_texts(value), "must be a string or an array of strings"
+        lambda value: isinstance(value, str) or is_texts(value),
+        "must be a string or an array of strings",
     )
     mirostat = whole_number()
     mirostat_tau = number()
@@ -120,7 +137,9 @@ def check_fields(schema: Extensions, data: dict[str, Json]) -> None:
         if value is not None and name in checks and not checks[name](value):
             complaints = schema.validate(data)
             names = sorted(map(str, complaints))
-            raise BadRequest("; ".join(f"{name}: {complaints[name][0]}" for name in names), param=names[0])
+            raise BadRequest(
+                "; ".join(f"{name}: {complaints[name][0]}" for name in names), param=names[0]
+            )
 
 
 def passthrough_fields(schema: Schema, data: dict[str, Json]) -> dict[str, Json]:
@@ -129,7 +148,8 @@ def passthrough_fields(schema: Schema, data: dict[str, Json]) -> dict[str, Json]
     return {
         name: value
         for name, value in data.items()
-        if value not in (None, [], {}) and (name not in known or getattr(known[name], "handling", MAPPED) == CARRIED)
+        if value not in (None, [], {})
+        and (name not in known or getattr(known[name], "handling", MAPPED) == CARRIED)
     }
 
 
@@ -149,7 +169,8 @@ def as_array(value: Json, param: str) -> list[Json]:
 
 
 def text_in(data: Mapping[str, Json], name: str, where: str) -> str:
-    """Return the string in a field of the object at `where`, "" if it is absent; raises BadRequest."""
+    """Return the string in a field of the object at `where`, "" if it is
+    absent; raises BadRequest."""
     return as_text(data.get(name) or "", f"{where}.{name}")
 
 

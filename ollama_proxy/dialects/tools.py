@@ -1,7 +1,8 @@
-"""Load what the tools of chat completions and responses have in common: custom tools, and the tool choice.
+"""Load what the tools of chat completions and responses have in common: custom
+tools, and the tool choice.
 
-The input of a custom tool is text instead of JSON: the model gets a function with one string. A grammar for that text
-can't be enforced, so it becomes part of the description.
+The input of a custom tool is text instead of JSON: the model gets a function with one string. A
+grammar for that text can't be enforced, so it becomes part of the description.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from ollama_proxy.hub import Json, Tool, ToolChoice
 
 _PARAMETERS: Mapping[str, Json] = {
     "type": "object",
-    "properties": {"input": {"type": "string", "description": "The whole input of the tool, as plain text."}},
+    "properties": {
+        "input": {"type": "string", "description": "The whole input of the tool, as plain text."}
+    },
     "required": ["input"],
 }
 
@@ -32,7 +35,10 @@ def load_custom_tool(tool: Mapping[str, Json], where: str) -> Tool:
     if has_grammar(tool):
         # Chat completions have it one level deeper than responses.
         grammar = as_object(wanted.get("grammar") or wanted, f"{where}.format.grammar")
-        rule = f"The input must match this {grammar.get('syntax')} grammar:\n{grammar.get('definition')}"
+        rule = (
+            f"The input must match this {grammar.get('syntax')} "
+            f"grammar:\n{grammar.get('definition')}"
+        )
         description = f"{description}\n\n{rule}" if description else rule
     function = {"name": tool.get("name"), "description": description, "parameters": _PARAMETERS}
     return load_function(function, where)
@@ -57,10 +63,14 @@ def render_custom_input(arguments: Mapping[str, Json]) -> str:
 
 
 def load_allowed_tools(
-    allowed: Mapping[str, Json], tools: Sequence[Tool], where: str, load_name: Callable[[Json, str], str]
+    allowed: Mapping[str, Json],
+    tools: Sequence[Tool],
+    where: str,
+    load_name: Callable[[Json, str], str],
 ) -> tuple[list[Tool], str]:
-    """Return the tools that `allowed_tools` leaves, and its mode, auto or required; raises BadRequest for a tool that
-    the request does not define. `load_name` returns the name of one of its entries."""
+    """Return the tools that `allowed_tools` leaves, and its mode, auto or required;
+    raises BadRequest for a tool that the request does not define. `load_name` returns the
+    name of one of its entries."""
     mode, entries = allowed.get("mode"), allowed.get("tools")
     if mode not in ("auto", "required"):
         raise_invalid(f"{where}.mode", "must be 'auto' or 'required'")
@@ -72,11 +82,14 @@ def load_allowed_tools(
 
 
 def without_hosted(allowed: Mapping[str, Json], hosted: Sequence[str]) -> Mapping[str, Json]:
-    """Return `allowed_tools` without tools of the types in `hosted`, which are left out of the request anyway."""
+    """Return `allowed_tools` without tools of the types in `hosted`, which are left out
+    of the request anyway."""
     entries = allowed.get("tools")
     if not hosted or not isinstance(entries, list):
         return allowed
-    kept = [entry for entry in entries if not isinstance(entry, dict) or entry.get("type") not in hosted]
+    kept = [
+        entry for entry in entries if not isinstance(entry, dict) or entry.get("type") not in hosted
+    ]
     return {**allowed, "tools": kept}
 
 

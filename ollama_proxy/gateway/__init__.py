@@ -1,4 +1,5 @@
-"""One admitted call: resolve the model, prepare the request, open an upstream, deliver the answer."""
+"""One admitted call: resolve the model, prepare the request, open an
+upstream, deliver the answer."""
 
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.accounting import price_of, sum_up
@@ -18,7 +19,14 @@ from ollama_proxy.gateway.prepare import OPTIONS, SYSTEM, THINKING
 from ollama_proxy.gateway.rendering import ALLOWANCE_HEADERS, ClientDialect, ErrorRenderer
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.gateway.responses import count_whole, streamed, whole
-from ollama_proxy.gateway.server_broadcast import Broadcast, Line, Result, as_document, drop_not_found, failure
+from ollama_proxy.gateway.server_broadcast import (
+    Broadcast,
+    Line,
+    Result,
+    as_document,
+    drop_not_found,
+    failure,
+)
 from ollama_proxy.gateway.sharing import flow_of, tier_of
 from ollama_proxy.gateway.trace import Trace, new_id
 

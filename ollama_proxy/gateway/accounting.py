@@ -23,8 +23,8 @@ NO_PRICE = Price()
 
 
 def measure(metrics: Mapping[str, Json]) -> Outcome:
-    """Returns what an answer took by Ollama's own clock. Embeddings have no durations but those of all and of the load
-    of the model."""
+    """Returns what an answer took by Ollama's own clock. Embeddings have no durations but those of
+    all and of the load of the model."""
     if not metrics:
         return NOT_MEASURED
     total_s, load_s, prompt_s, answer_s = [
@@ -35,9 +35,12 @@ def measure(metrics: Mapping[str, Json]) -> Outcome:
     return Outcome((load_s or 0.0) + (prompt_s or 0.0) + (answer_s or 0.0), load_s, prompt_s)
 
 
-def charge(attempt: Attempt, took: Outcome, gpu_hour_price: float | None, *, causes_load: bool) -> Outcome:
-    """Records the GPU time and cost of an attempt that is over; returns what it took by the server's clock, without the
-    load of a model that another attempt has caused. An attempt that the server did not measure has its duration."""
+def charge(
+    attempt: Attempt, took: Outcome, gpu_hour_price: float | None, *, causes_load: bool
+) -> Outcome:
+    """Records the GPU time and cost of an attempt that is over; returns what it took by the
+    server's clock, without the load of a model that another attempt has caused. An attempt that the
+    server did not measure has its duration."""
     if not causes_load and took.load_s and took.gpu_s is not None:
         took = replace(took, gpu_s=took.gpu_s - took.load_s, load_s=None)
     attempt.gpu_s = attempt.took_s if took.gpu_s is None else took.gpu_s

@@ -12,7 +12,8 @@ class Lifecycle:
     def __init__(self) -> None:
         #: The worker will soon take no new requests.
         self.is_draining = False
-        # Shared by a master and the workers that it forks; `replace` makes another one for the next workers.
+        # Shared by a master and the workers that it forks; `replace` makes another
+        # one for the next workers.
         self._generation = mmap.mmap(-1, 1)
         #: Connections that were refused because there were too many.
         self.refused_connections = 0
@@ -28,7 +29,8 @@ class Lifecycle:
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the service ends with this worker, so that it is not ready any more; not if others replace it."""
+        """Whether the service ends with this worker, so that it is not ready any more; not
+        if others replace it."""
         return self.is_draining and not self._generation[0]
 
 

@@ -1,4 +1,5 @@
-"""One client call and everything that was decided on it; each step of the call fills in its part."""
+"""One client call and everything that was decided on it; each step of the
+call fills in its part."""
 
 from __future__ import annotations
 
@@ -32,11 +33,12 @@ FAILED_STATES = frozenset({"upstream_error", "timeout"})
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One request to one upstream, and its outcome. An exchange has several if an attempt was repeated, or if several
-    answers were asked for."""
+    """One request to one upstream, and its outcome. An exchange has several if an attempt was
+    repeated, or if several answers were asked for."""
 
     upstream: str
-    #: As `Exchange.state`; "" while it runs. `aborted`: the gateway stopped it, so the upstream did not fail.
+    #: As `Exchange.state`; "" while it runs. `aborted`: the gateway stopped it, so the
+    #: upstream did not fail.
     state: str = ""
     #: The stable slug of what went wrong.
     error: str = ""
@@ -44,12 +46,12 @@ class Attempt:
     span_id: int = 0
     #: Another attempt was made in its place.
     is_repeated: bool = False
-    #: When it began, counted from the beginning of the exchange, and its duration, in seconds. These and the next ones
-    #: are 0 or None unless the exchange is accounted.
+    #: When it began, counted from the beginning of the exchange, and its duration, in seconds.
+    #: These and the next ones are 0 or None unless the exchange is accounted.
     began_s: float = 0.0
     took_s: float = 0.0
-    #: Seconds of GPU time, as the server measured them, or else its duration; those of them that loaded the model; and
-    #: what they cost. None: it loaded nothing, its server has no price.
+    #: Seconds of GPU time, as the server measured them, or else its duration; those of them that
+    #: loaded the model; and what they cost. None: it loaded nothing, its server has no price.
     gpu_s: float = 0.0
     load_s: float | None = None
     gpu_cost: float | None = None
@@ -77,7 +79,8 @@ class Exchange:
     data: dict[str, Json] = field(default_factory=dict)
     #: As the client spells it.
     model: str = ""
-    #: That model's route for this caller; None until it is resolved, and for requests that name no model.
+    #: That model's route for this caller; None until it is resolved, and for
+    #: requests that name no model.
     resolved_model: ResolvedModel | None = None
     #: The upstream's name of the model if it differs; neither answers nor errors show it.
     target: str = ""
@@ -94,7 +97,8 @@ class Exchange:
     trace: Trace | None = None
     #: The end user, as a header names it that the token's `users` trusts, or else the body.
     user: str | None = None
-    #: The same if the header names it: only a program that the operator trusts decides whose share a request takes.
+    #: The same if the header names it: only a program that the operator trusts decides whose
+    #: share a request takes.
     trusted_user: str | None = None
     #: In the order in which they began.
     tried: list[Attempt] = field(default_factory=list)
@@ -111,20 +115,22 @@ class Exchange:
     first_byte_at: float | None = None
     #: Request fields that had no effect on the chosen upstream.
     ignored: tuple[str, ...] = ()
-    #: Request fields that the chosen upstream has no parameter for, so that only the prompt asks for them, and fields
-    #: that the answer does not follow.
+    #: Request fields that the chosen upstream has no parameter for, so that only the prompt asks
+    #: for them, and fields that the answer does not follow.
     approximated: tuple[str, ...] = ()
     #: Values of the request that the operator's limits have changed, such as `num_ctx=8192`.
     clamped: tuple[str, ...] = ()
     #: What was cut: "prompt", "answer".
     truncated: tuple[str, ...] = ()
-    #: Whether a passed-through answer of so many tokens, with its prompt, exceeded the context; None: not checked.
+    #: Whether a passed-through answer of so many tokens, with its prompt, exceeded the
+    #: context; None: not checked.
     is_outgrown: Callable[[int], bool] | None = None
     #: The nodes that were tried and their outcomes; empty if the first attempt was the only one.
     attempts: tuple[str, ...] = ()
     #: Upstreams whose part of a list is outdated or missing.
     partial: tuple[str, ...] = ()
-    #: How long it waited for a slot, in seconds (None: it did not), and the same for the client: `waited=4.2s`.
+    #: How long it waited for a slot, in seconds (None: it did not), and the same for the
+    #: client: `waited=4.2s`.
     queued_s: float | None = None
     queue: tuple[str, ...] = ()
     #: What it waits for now, for the comments of its stream; "" if it does not.
@@ -141,15 +147,16 @@ class Exchange:
     _releases: list[Callable[[], None]] = field(default_factory=list)
 
     def on_finish(self, release: Callable[[], None]) -> None:
-        """Runs `release` exactly once when the exchange is over, last added first; at once if it is over already: an
-        answer may begin just as its client leaves."""
+        """Runs `release` exactly once when the exchange is over, last added first; at once if it is
+        over already: an answer may begin just as its client leaves."""
         if self._is_over:
             release()
         else:
             self._releases.append(release)
 
     def finish(self) -> None:
-        """Releases everything that the exchange holds, and then calls the observers. A second call does nothing."""
+        """Releases everything that the exchange holds, and then calls the observers. A
+        second call does nothing."""
         if not self._is_over:
             self._is_over = True
             self._finish()
@@ -172,8 +179,13 @@ class Exchange:
 
     @property
     def caller(self) -> str:
-        """The owner of the request's share of a limited resource: the token, or the address if there are no tokens."""
-        return f"token {self.principal.name}" if self.principal and self.principal.digest else self.client
+        """The owner of the request's share of a limited resource: the token, or the address
+        if there are no tokens."""
+        return (
+            f"token {self.principal.name}"
+            if self.principal and self.principal.digest
+            else self.client
+        )
 
     @property
     def upstream(self) -> str:
@@ -185,11 +197,16 @@ class Exchange:
     @property
     def failed_upstream(self) -> str:
         """The chosen upstreams that failed; all of them if none is known to have failed."""
-        failed = [each.upstream for each in self.tried if each.state in FAILED_STATES and not each.is_repeated]
+        failed = [
+            each.upstream
+            for each in self.tried
+            if each.state in FAILED_STATES and not each.is_repeated
+        ]
         return ",".join(dict.fromkeys(failed)) or self.upstream
 
     def note_user(self, *named: Json) -> None:
-        """Notes the first of these names from the body as that of the user, unless a header has named it."""
+        """Notes the first of these names from the body as that of the user, unless
+        a header has named it."""
         for name in named:
             if not self.user and isinstance(name, str):
                 self.user = name

@@ -1,4 +1,5 @@
-"""Several answers to one request: each is requested on its own, all at once, and they become one stream of events."""
+"""Several answers to one request: each is requested on its own, all at once, and they become
+one stream of events."""
 
 from __future__ import annotations
 
@@ -15,15 +16,17 @@ from ollama_proxy.upstreams import Call, Ended, EventStream, MergedStreams
 #: Batches per answer that wait for the client; a slow client slows the upstreams down.
 BATCHES_AHEAD = 4
 
-#: Seconds that the first event waits for the other answers to begin, so that a refusal still gets its real status.
+#: Seconds that the first event waits for the other answers to begin, so that a refusal still
+#: gets its real status.
 OPENING_S = 0.25
 
 Opener = Callable[[Call], EventStream]
 
 
 def spread(asked: ChatRequest | GenerateRequest) -> Sequence[ChatRequest | GenerateRequest]:
-    """Returns one request for each answer that is asked for, in the order of their indexes: every prompt `n` times. A
-    common seed would make all answers to a prompt equal, so each gets the next one."""
+    """Returns one request for each answer that is asked for, in the order of their
+    indexes: every prompt `n` times. A common seed would make all answers to a prompt
+    equal, so each gets the next one."""
     each: Sequence[ChatRequest | GenerateRequest]
     if isinstance(asked, GenerateRequest) and len(asked.prompts) > 1:
         each = [replace(asked, prompt=prompt, prompts=(), n=1) for prompt in asked.prompts]
@@ -34,7 +37,11 @@ def spread(asked: ChatRequest | GenerateRequest) -> Sequence[ChatRequest | Gener
     seed = asked.options.get("seed")
     if type(seed) is not int:
         return [one for one in each for _ in range(asked.n)]
-    return [replace(one, options={**one.options, "seed": seed + number}) for one in each for number in range(asked.n)]
+    return [
+        replace(one, options={**one.options, "seed": seed + number})
+        for one in each
+        for number in range(asked.n)
+    ]
 
 
 class FanOut:
@@ -44,13 +51,16 @@ class FanOut:
     """
 
     def __init__(self, openers: Sequence[Opener], call: Call, heartbeat_s: float | None) -> None:
-        """Requests the answers; `heartbeat_s` is the silence in seconds after which an empty batch comes."""
+        """Requests the answers; `heartbeat_s` is the silence in seconds after which
+        an empty batch comes."""
         self._heartbeat_s = heartbeat_s
         self._begun = False
         self._unopened = len(openers)
         #: Set when all answers have begun, or one has failed to.
         self._opened = gevent.event.Event()
-        answers = [partial(self._ask, index, one, call.branch()) for index, one in enumerate(openers)]
+        answers = [
+            partial(self._ask, index, one, call.branch()) for index, one in enumerate(openers)
+        ]
         self._answers = MergedStreams(answers, ahead=BATCHES_AHEAD)
         self._left = len(answers)
 

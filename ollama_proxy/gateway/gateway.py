@@ -10,7 +10,14 @@ from functools import partial
 from flask import Response
 
 from ollama_proxy.coordination import CoordinatorClient
-from ollama_proxy.errors import BadRequest, CallEnded, Overloaded, ShuttingDown, TokenRevoked, UpstreamConnect
+from ollama_proxy.errors import (
+    BadRequest,
+    CallEnded,
+    Overloaded,
+    ShuttingDown,
+    TokenRevoked,
+    UpstreamConnect,
+)
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.conversion.images import convert_native_images
 from ollama_proxy.gateway.delivery import record_usage
@@ -47,7 +54,17 @@ from ollama_proxy.policy import (
     check_own_names,
 )
 from ollama_proxy.settings import Settings, effective_upstreams, hidden_upstreams, is_open
-from ollama_proxy.upstreams import UPGRADE, Api, Fleet, Node, Part, Reply, UpstreamRequest, build_fleet, list_faults
+from ollama_proxy.upstreams import (
+    UPGRADE,
+    Api,
+    Fleet,
+    Node,
+    Part,
+    Reply,
+    UpstreamRequest,
+    build_fleet,
+    list_faults,
+)
 from ollama_proxy.wire import encode_request
 
 log = logging.getLogger(__name__)
@@ -57,8 +74,8 @@ OVERLOADED_S = 1
 
 
 class Gateway:
-    """The state that the requests of a worker share, and the ways to answer one; `apply` changes the settings while it
-    runs."""
+    """The state that the requests of a worker share, and the ways to answer one; `apply` changes
+    the settings while it runs."""
 
     def __init__(
         self,
@@ -68,8 +85,9 @@ class Gateway:
         coordinator: CoordinatorClient | None = None,
         problem_sources: Sequence[Callable[[], list[dict[str, str]]]] = (),
     ) -> None:
-        """`coordinator`: has the slots and limits of all workers; without it there are none. `problem_sources`: list
-        what an operator should mend of other parts of the worker, each with how."""
+        """`coordinator`: has the slots and limits of all workers; without it there are
+        none. `problem_sources`: list what an operator should mend of other parts of the
+        worker, each with how."""
         self._finish_observers = finish_observers
         self._problem_sources = tuple(problem_sources)
         self._coordinator = coordinator
@@ -81,7 +99,9 @@ class Gateway:
             settings.auth.max_failed_logins, tell=_log_auth_rate_limited, seen=SEEN
         )
         self._connections = capacity.connections(settings.server.max_connections)
-        self.snapshot = self._take_snapshot(settings, build_fleet(settings), ImageFetcher(settings.images))
+        self.snapshot = self._take_snapshot(
+            settings, build_fleet(settings), ImageFetcher(settings.images)
+        )
 
     @property
     def settings(self) -> Settings:
@@ -105,8 +125,8 @@ class Gateway:
     # Settings.
 
     def apply(self, settings: Settings) -> None:
-        """Replaces the settings of new requests. Requests in flight keep theirs, and end if their token has become
-        invalid."""
+        """Replaces the settings of new requests. Requests in flight keep theirs, and end if their
+        token has become invalid."""
         old = self.snapshot
         fleet, images = old.fleet, old.images
         if effective_upstreams(settings) != effective_upstreams(old.settings):
@@ -127,13 +147,17 @@ class Gateway:
             settings=settings,
             fleet=fleet,
             model_aliases=ModelAliases(
-                settings.models, [each.name for each in effective_upstreams(settings)], fleet.one_name
+                settings.models,
+                [each.name for each in effective_upstreams(settings)],
+                fleet.one_name,
             ),
             authenticator=Authenticator(
                 settings.auth,
                 self._auth_failures,
                 anyone=ANYONE_ELSE if is_open(settings) else ANYONE,
-                password_hash=settings.admin.password_hash.secret if settings.admin.password_hash else None,
+                password_hash=settings.admin.password_hash.secret
+                if settings.admin.password_hash
+                else None,
             ),
             origins=OriginPolicy(settings),
             images=images,
@@ -148,31 +172,40 @@ class Gateway:
         exchange.finish_observers += self._finish_observers
 
     def admit(self, exchange: Exchange) -> None:
-        """Counts an exchange as in flight until it is finished; raises Overloaded if there are too many."""
+        """Counts an exchange as in flight until it is finished; raises Overloaded
+        if there are too many."""
         if len(self._open) >= self.snapshot.max_requests:
             raise Overloaded(retry_after_s=OVERLOADED_S)
         self._open.add(exchange)
         exchange.finish_observers.insert(0, self._open.discard)
 
     def follow(self, exchange: Exchange) -> None:
-        """Ends a stream that shows the gateway's state when its token becomes invalid, and when this worker is about to
-        end. It is not counted as in flight."""
+        """Ends a stream that shows the gateway's state when its token becomes invalid, and when
+        this worker is about to end. It is not counted as in flight."""
         self._followers.add(exchange)
         exchange.finish_observers.insert(0, self._followers.discard)
 
-    def end_all(self, reason: type[CallEnded], of: Callable[[Principal], bool] = lambda _: True) -> int:
+    def end_all(
+        self, reason: type[CallEnded], of: Callable[[Principal], bool] = lambda _: True
+    ) -> int:
         """Ends the calls in flight of the callers that `of` selects; returns their number."""
-        ended = [each for each in self._open | self._followers if each.principal and of(each.principal)]
+        ended = [
+            each for each in self._open | self._followers if each.principal and of(each.principal)
+        ]
         for exchange in ended:
             exchange.call.end(reason)
         return len(ended)
 
     def end_revoked(self) -> int:
-        """Ends the calls in flight whose token was removed or disabled, or has expired; returns their number."""
-        return self.end_all(TokenRevoked, lambda principal: not self.snapshot.authenticator.knows(principal))
+        """Ends the calls in flight whose token was removed or disabled, or has expired;
+        returns their number."""
+        return self.end_all(
+            TokenRevoked, lambda principal: not self.snapshot.authenticator.knows(principal)
+        )
 
     def report_box(self, node: Node) -> None:
-        """Reports to the coordinator whether a node can be reached, and which models it has loaded."""
+        """Reports to the coordinator whether a node can be reached, and which
+        models it has loaded."""
         if self._coordinator is not None:
             is_up = node.state is not None and node.state.reached
             loaded = sorted(node.models.loaded) if node.declared.concurrency else None
@@ -189,13 +222,15 @@ class Gateway:
                 ticket.refuse(UpstreamConnect())
 
     def describe_sharing(self) -> dict[str, Json]:
-        """Returns boxes, running and waiting requests of all workers; nothing if there are neither slots nor limits."""
+        """Returns boxes, running and waiting requests of all workers; nothing if there are
+        neither slots nor limits."""
         if self._coordinator is None or self.snapshot.sharing is None:
             return {}
         return {"boxes": [], "running": [], "waiting": [], **self._coordinator.status()}
 
     def list_problems(self) -> list[dict[str, str]]:
-        """Returns what an operator should mend of this worker and of the coordinator, each with how."""
+        """Returns what an operator should mend of this worker and of the
+        coordinator, each with how."""
         own = [problem for source in self._problem_sources for problem in source()]
         return [*own, *(self._coordinator.problems() if self._coordinator is not None else ())]
 
@@ -203,7 +238,9 @@ class Gateway:
         """Returns the state of each upstream by name, as this worker sees it."""
         states = {node.name: node.describe() for node in self.fleet.nodes}
         hidden = hidden_upstreams(self.settings)
-        return states | {name: {"state": "hidden", "reason": reason} for name, reason in hidden.items()}
+        return states | {
+            name: {"state": "hidden", "reason": reason} for name, reason in hidden.items()
+        }
 
     def list_version_problems(self) -> list[dict[str, str]]:
         """Returns the known faults of Ollama servers of their version, each with its remedy."""
@@ -215,7 +252,8 @@ class Gateway:
         ]
 
     def refuse_waiting(self) -> None:
-        """Ends the requests that wait for a slot, and the streams of pages, because the worker ends."""
+        """Ends the requests that wait for a slot, and the streams of pages,
+        because the worker ends."""
         for exchange in self._followers.copy():
             exchange.call.end(ShuttingDown)
         if self._coordinator is not None:
@@ -236,8 +274,9 @@ class Gateway:
         *,
         long_running: bool = False,
     ) -> Response:
-        """Sends bytes unchanged to one Ollama server, and returns its answer. `models`: those that the request names.
-        `long_running`: work on models may take hours without output. Raises Forbidden."""
+        """Sends bytes unchanged to one Ollama server, and returns its answer. `models`:
+        those that the request names. `long_running`: work on models may take hours without
+        output. Raises Forbidden."""
         if exchange.principal is not None:
             check_own_names(exchange.principal, models)
         exchange.call.limit(node.timeouts(self.settings.timeouts))
@@ -247,9 +286,14 @@ class Gateway:
         return respond_with_reply(exchange, reply)
 
     def forward_prompt(
-        self, exchange: Exchange, outgoing: UpstreamRequest, timeout_ms: int | None, ruled: frozenset[str]
+        self,
+        exchange: Exchange,
+        outgoing: UpstreamRequest,
+        timeout_ms: int | None,
+        ruled: frozenset[str],
     ) -> Response:
-        """Forwards bytes to one model, edited only if the operator has rules for it; see prepare_native."""
+        """Forwards bytes to one model, edited only if the operator has rules for
+        it; see prepare_native."""
         snapshot = self.snapshot
         resolved = snapshot.resolve_model(exchange, exchange.model)
         exchange.call.limit_by_caller(timeout_ms)
@@ -257,13 +301,19 @@ class Gateway:
 
         def send(node: Node, upstream_model: str) -> Reply:
             """Returns the reply of one node."""
-            model = snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, timeout_ms)
+            model = snapshot.bind_to_node(
+                exchange, exchange.call, resolved, node, upstream_model, timeout_ms
+            )
             edited = prepare_native(exchange.data, model, node.upstream, exchange, ruled)
             if b'"images"' in exchange.body:
-                edited = convert_native_images(edited, node.upstream.unreadable_images, exchange.call)
+                edited = convert_native_images(
+                    edited, node.upstream.unreadable_images, exchange.call
+                )
             options = edited.get("options")
             num_ctx = options.get("num_ctx") if isinstance(options, dict) else None
-            exchange.is_outgrown = partial(node.upstream.is_outgrown, upstream_model, requested=num_ctx)
+            exchange.is_outgrown = partial(
+                node.upstream.is_outgrown, upstream_model, requested=num_ctx
+            )
             body = exchange.body if edited is exchange.data else encode_request(edited)
             return forward_to(node, replace(outgoing, body=body), exchange.call)
 
@@ -274,15 +324,18 @@ class Gateway:
             reply, refusal = error.reply, error
         if exchange.target or silent:
             name = exchange.model
-            reply = EditedReply(reply, target=exchange.target or name, name=name, without_thinking=silent)
+            reply = EditedReply(
+                reply, target=exchange.target or name, name=name, without_thinking=silent
+            )
         return respond_with_reply(exchange, reply, refusal)
 
     def try_passthrough(
         self, exchange: Exchange, data: Mapping[str, Json], path: str, known: Set[str]
     ) -> Response | None:
-        """Returns the answer of an upstream with OpenAI's API to a body that may be sent unchanged; None if the request
-        has to be translated. `data`: the body with the default model; `path`: below the base URL, such as CHAT;
-        `known`: the fields of the API, which are all that a token with a list of models may send."""
+        """Returns the answer of an upstream with OpenAI's API to a body that may be sent unchanged;
+        None if the request has to be translated. `data`: the body with the default model; `path`:
+        below the base URL, such as CHAT; `known`: the fields of the API, which are all that a token
+        with a list of models may send."""
         model, snapshot = data.get("model"), self.snapshot
         if not (Api.OPENAI in snapshot.fleet.apis and model and isinstance(model, str)):
             return None
@@ -296,34 +349,45 @@ class Gateway:
             if not resolved.route.loads_media:
                 return None  # translated, so that the gateway itself fetches the permitted ones
             snapshot.images.check_all(addresses, exchange.call, exchange.caller)
-        passthrough = OpenAIPassthrough(exchange, path, snapshot.settings.stream, is_checked=bool(allowed(exchange)))
+        passthrough = OpenAIPassthrough(
+            exchange, path, snapshot.settings.stream, is_checked=bool(allowed(exchange))
+        )
 
         def send(node: Node, upstream_model: str) -> Reply:
             """Returns the reply of one node."""
             snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, None)
             return passthrough.send(node, upstream_model)
 
-        return passthrough.answer(snapshot.open(exchange, resolved, send, heartbeat_s=passthrough.heartbeat_s))
+        return passthrough.answer(
+            snapshot.open(exchange, resolved, send, heartbeat_s=passthrough.heartbeat_s)
+        )
 
     def transcribe(self, exchange: Exchange, parts: Sequence[Part]) -> Response:
-        """Returns the transcription of the recording in a form, from an upstream that takes such forms. Raises
-        BadRequest for a model that transcribes nothing, and for an address that only a public service may load."""
+        """Returns the transcription of the recording in a form, from an upstream that takes such
+        forms. Raises BadRequest for a model that transcribes nothing, and for an address that only
+        a public service may load."""
         snapshot = self.snapshot
         resolved = snapshot.resolve_prompt(exchange, exchange.model)
         if addresses := media_addresses(exchange.data):
             if not resolved.route.loads_media:
                 raise BadRequest("upload the recording as 'file'", param=addresses[0].where)
             snapshot.images.check_all(addresses, exchange.call, exchange.caller)
-        passthrough = TranscriptionPassthrough(exchange, parts, snapshot.settings.stream.heartbeat_s)
+        passthrough = TranscriptionPassthrough(
+            exchange, parts, snapshot.settings.stream.heartbeat_s
+        )
 
         def send(node: Node, upstream_model: str) -> Reply:
             """Returns the reply of one node."""
             snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, None)
             return passthrough.send(node, upstream_model)
 
-        return passthrough.answer(snapshot.open(exchange, resolved, send, heartbeat_s=passthrough.heartbeat_s))
+        return passthrough.answer(
+            snapshot.open(exchange, resolved, send, heartbeat_s=passthrough.heartbeat_s)
+        )
 
-    def complete(self, exchange: Exchange, asked: ChatRequest | GenerateRequest, renderer: Renderer) -> Response:
+    def complete(
+        self, exchange: Exchange, asked: ChatRequest | GenerateRequest, renderer: Renderer
+    ) -> Response:
         """Answers a translated chat or completion, streamed or single."""
         return TranslatedCall(exchange, self.snapshot, asked).respond(renderer)
 
@@ -335,7 +399,9 @@ class Gateway:
 
         def ask(node: Node, upstream_model: str) -> EmbedAnswer:
             """Returns the embeddings by one node."""
-            model = snapshot.bind_to_node(exchange, exchange.call, resolved, node, upstream_model, asked.timeout_ms)
+            model = snapshot.bind_to_node(
+                exchange, exchange.call, resolved, node, upstream_model, asked.timeout_ms
+            )
             prepared = apply_rules(asked, model, node.upstream, exchange)
             return node.upstream.embed(prepared, exchange.call)
 
@@ -350,8 +416,12 @@ class Gateway:
 def _log_auth_rate_limited(client: str, failures: int) -> None:
     log.warning("auth_rate_limited", extra={"fields": {"client": client, "failures": failures}})
     # The former name of the event, for alerts that still use it; the next version drops it.
-    renamed = {"warning": "tokens_guessed is now called auth_rate_limited; the next version drops the old name"}
-    log.warning("tokens_guessed", extra={"fields": {"client": client, "failures": failures, **renamed}})
+    renamed = {
+        "warning": "tokens_guessed is now called auth_rate_limited; the next version drops the old name"
+    }
+    log.warning(
+        "tokens_guessed", extra={"fields": {"client": client, "failures": failures, **renamed}}
+    )
 
 
 def allowed(exchange: Exchange) -> Sequence[str]:

@@ -1,8 +1,8 @@
 """Fetches the images that clients give by URL, only from hosts that the operator allows.
 
-A host is looked up once, each of its addresses is checked, and the connection goes to one of these very addresses: a
-later change of the name has no effect. Each redirect is a new host. The text of a refusal is the same whether the host
-exists or not.
+A host is looked up once, each of its addresses is checked, and the connection goes to one of these
+very addresses: a later change of the name has no effect. Each redirect is a new host. The text of a
+refusal is the same whether the host exists or not.
 """
 
 from __future__ import annotations
@@ -22,11 +22,32 @@ from gevent import monkey
 from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
-from ollama_proxy.errors import BadRequest, GatewayError, UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.errors import (
+    BadRequest,
+    GatewayError,
+    UpstreamConnect,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from ollama_proxy.hub import ImageUrl
-from ollama_proxy.policy import MAX_URL_CHARS, NO_WEB_ADDRESS, FetchPolicy, as_address, is_web_address, plain_host
+from ollama_proxy.policy import (
+    MAX_URL_CHARS,
+    NO_WEB_ADDRESS,
+    FetchPolicy,
+    as_address,
+    is_web_address,
+    plain_host,
+)
 from ollama_proxy.settings import Images, Timeouts
-from ollama_proxy.upstreams import Call, HttpTransport, Redirected, UpstreamRequest, WaitTimer, tls_context
+from ollama_proxy.upstreams import (
+    Call,
+    HttpTransport,
+    Redirected,
+    UpstreamRequest,
+    WaitTimer,
+    tls_context,
+)
 from ollama_proxy.wire import SIGNATURE_BYTES, media_type
 
 #: Limits of one request.
@@ -40,8 +61,9 @@ MAX_REDIRECTS = 5
 #: Limit for each address of a host, in seconds: the next address may answer.
 CONNECT_S = 3.0
 
-#: Lookups at the same time, in total and for one caller. They have threads of their own: names with a slow lookup are
-#: easy to make, and neither the lookups of upstreams nor those of other callers may wait behind them.
+#: Lookups at the same time, in total and for one caller. They have threads of their own: names with
+#: a slow lookup are easy to make, and neither the lookups of upstreams nor those of other callers
+#: may wait behind them.
 LOOKUPS, MAX_LOOKUPS_AT_ONCE = 16, 2
 
 _PORTS = {"http": 80, "https": 443}
@@ -55,7 +77,8 @@ INSTEAD = "or send the image itself, in base64"
 NO_URL = f"must be an http or https URL, without user and password, {INSTEAD}"
 NOT_ANYWHERE = "this gateway fetches no images: send the image itself, in base64"
 NOT_FROM_THERE = (
-    f"this gateway fetches no images from this host, which is unknown, or private and not allowed: {INSTEAD[3:]}"
+    "this gateway fetches no images from this host, which is unknown, or private and not "
+    f"allowed: {INSTEAD[3:]}"
 )
 NO_IMAGE = "must be a PNG, JPEG, WebP or GIF image"
 
@@ -108,7 +131,9 @@ class ImageLocation:
     def origin(self) -> str:
         """Scheme, host and, unless it is the default, port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}" + (f":{self.port}" if self.port != _PORTS[self.scheme] else "")
+        return f"{self.scheme}://{host}" + (
+            f":{self.port}" if self.port != _PORTS[self.scheme] else ""
+        )
 
 
 def location_of(url: str) -> ImageLocation:
@@ -125,7 +150,9 @@ def location_of(url: str) -> ImageLocation:
     plain = "@" not in parts.netloc and url.isprintable()
     if port is None or parts.scheme not in _PORTS or not plain:
         raise BadRequest(NO_URL)
-    return ImageLocation(parts.scheme, host, port, (parts.path or "/") + f"?{parts.query}" * bool(parts.query))
+    return ImageLocation(
+        parts.scheme, host, port, (parts.path or "/") + f"?{parts.query}" * bool(parts.query)
+    )
 
 
 @dataclass(slots=True)
@@ -137,8 +164,8 @@ class _CallerSlots:
 
 
 class Lookups:
-    """Looks up hosts, at most two at a time for each caller, over all of its requests: slow lookups of one caller leave
-    the other threads to others."""
+    """Looks up hosts, at most two at a time for each caller, over all of its requests: slow lookups
+    of one caller leave the other threads to others."""
 
     def __init__(self, resolve: Resolver) -> None:
         self._resolve = resolve
@@ -146,15 +173,16 @@ class Lookups:
         self._slots: dict[str, _CallerSlots] = {}
 
     def look_up(self, caller: str, host: str, port: int) -> list[str]:
-        """Returns the addresses of a host. The caller's time limit ends the wait but not the lookup, which continues in
-        its thread and keeps its slot until it ends."""
+        """Returns the addresses of a host. The caller's time limit ends the wait but not the
+        lookup, which continues in its thread and keeps its slot until it ends."""
         slots = self._slots.setdefault(caller, _CallerSlots(BoundedSemaphore(MAX_LOOKUPS_AT_ONCE)))
         slots.users += 1
         acquired = False
         try:
             acquired = slots.free.acquire()
         finally:
-            if not acquired:  # interrupted while waiting, so there is no lookup whose end would release this
+            # Interrupted while it waited: there is no lookup whose end would release this.
+            if not acquired:
                 self._leave(caller, slots)
         lookup = gevent.spawn(self._resolve, host, port)
 
@@ -183,7 +211,9 @@ class _Round:
     def check(self, size: int) -> None:
         """Raises BadRequest if the request may not load this many more bytes."""
         if self._bytes + size > self._max_bytes:
-            raise BadRequest(f"exceeds the limit of {self._max_bytes} bytes for all images of one request")
+            raise BadRequest(
+                f"exceeds the limit of {self._max_bytes} bytes for all images of one request"
+            )
 
     def take(self, size: int) -> None:
         """Counts bytes; raises BadRequest, and does not count them, if they are too many."""
@@ -217,10 +247,11 @@ class ImageFetcher:
     def fetch_all(
         self, wanted: Sequence[ImageUrl], call: Call, caller: str, heartbeat_s: float | None = None
     ) -> Generator[tuple[()], None, list[str]]:
-        """Returns the base64 of each image, in their order; repeated images are fetched once. Yields after each
-        `heartbeat_s` seconds that this takes. `caller`: see Lookups.
+        """Returns the base64 of each image, in their order; repeated images are fetched once.
+        Yields after each `heartbeat_s` seconds that this takes. `caller`: see Lookups.
 
-        Raises BadRequest for the first image that can't be fetched, CallEnded as soon as the client has left.
+        Raises BadRequest for the first image that can't be fetched, CallEnded as
+        soon as the client has left.
         """
         first: dict[str, ImageUrl] = {}
         for each in wanted:
@@ -240,7 +271,8 @@ class ImageFetcher:
                 outcome = job.get()
                 call.check()
                 if isinstance(outcome, GatewayError):
-                    # A new error: one that its own traceback refers to stays in memory until garbage collection.
+                    # A new error: one that its own traceback refers to stays in memory
+                    # until garbage collection.
                     raise _about(each, outcome)
                 found[each.url] = outcome
         finally:
@@ -249,8 +281,9 @@ class ImageFetcher:
         return [found[each.url] for each in wanted]
 
     def check_all(self, wanted: Sequence[ImageUrl], call: Call, caller: str) -> None:
-        """Raises BadRequest for the first address that this gateway may not fetch, so that no upstream fetches it
-        either. Looks each host up once, and fetches nothing. `caller`: see Lookups."""
+        """Raises BadRequest for the first address that this gateway may not fetch, so that
+        no upstream fetches it either. Looks each host up once, and fetches nothing.
+        `caller`: see Lookups."""
         for each in wanted:
             if not is_web_address(each.url):
                 raise _about(each, BadRequest(NO_WEB_ADDRESS))
@@ -273,7 +306,9 @@ class ImageFetcher:
         if asked and self._settings.fetch == "off":
             raise _about(asked[0], BadRequest(NOT_ANYWHERE))
         if len(asked) > MAX_URLS:
-            raise _about(asked[MAX_URLS], BadRequest(f"exceeds the limit of {MAX_URLS} images by URL"))
+            raise _about(
+                asked[MAX_URLS], BadRequest(f"exceeds the limit of {MAX_URLS} images by URL")
+            )
 
     def _fetch_one(self, url: str, call: Call, shared: _Round, times: int) -> str | GatewayError:
         """Runs in a greenlet, and returns errors: gevent would print a raised one as unhandled."""
@@ -301,13 +336,16 @@ class ImageFetcher:
                 except ValueError:
                     raise BadRequest(NO_URL) from None
             except UpstreamError as error:
-                reason = _REASONS.get(type(error), "its server sent an invalid response").format(self._settings)
+                reason = _REASONS.get(type(error), "its server sent an invalid response").format(
+                    self._settings
+                )
                 detail = f"image from {location.host}: {type(error).__name__} {error.detail}"
                 raise BadRequest(f"{reason}: check the URL, {INSTEAD}", detail=detail) from error
         raise BadRequest(f"redirects more than {MAX_REDIRECTS} times: use the final URL, {INSTEAD}")
 
     def _fetch(self, location: ImageLocation, job: _Job) -> bytearray:
-        """Fetches from the first address that accepts a connection. Raises BadRequest, UpstreamError, CallEnded."""
+        """Fetches from the first address that accepts a connection. Raises BadRequest,
+        UpstreamError, CallEnded."""
         *others, last = self._look_up_allowed(location, job)
         for address in others:
             with suppress(UpstreamConnect):
@@ -318,10 +356,14 @@ class ImageFetcher:
         if location.scheme == "https" and self._tls is None:
             # Created once: reading the authorities takes longer than fetching most images.
             self._tls = tls_context()
-        transport = HttpTransport(location.origin, tls=self._tls, address=address, wait_timer=_wait_timer())
+        transport = HttpTransport(
+            location.origin, tls=self._tls, address=address, wait_timer=_wait_timer()
+        )
         with (
             closing(transport),
-            closing(transport.open(UpstreamRequest("GET", location.path, headers=HEADERS), job.call)) as reply,
+            closing(
+                transport.open(UpstreamRequest("GET", location.path, headers=HEADERS), job.call)
+            ) as reply,
         ):
             if reply.status != 200:
                 raise _refused(reply.status)
@@ -341,8 +383,8 @@ class ImageFetcher:
             return data
 
     def _look_up_allowed(self, location: ImageLocation, job: _Job) -> list[str]:
-        """Returns all addresses of an allowed host; raises BadRequest for any other one. An unknown name is refused
-        like a forbidden one, so that no private name is revealed."""
+        """Returns all addresses of an allowed host; raises BadRequest for any other one. An unknown
+        name is refused like a forbidden one, so that no private name is revealed."""
         if as_address(location.host):
             texts = [location.host]
         else:
@@ -350,7 +392,8 @@ class ImageFetcher:
         addresses = [address for address in map(as_address, texts) if address]
         if not self._policy.permits(location.host, addresses):
             raise BadRequest(
-                NOT_FROM_THERE, detail=f"image from {location.host}: at {', '.join(texts)[:200] or 'nowhere'}"
+                NOT_FROM_THERE,
+                detail=f"image from {location.host}: at {', '.join(texts)[:200] or 'nowhere'}",
             )
         return [str(address) for address in addresses]
 

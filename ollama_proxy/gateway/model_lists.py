@@ -26,7 +26,11 @@ class ModelLists:
 
     def all(self) -> list[Model]:
         """Returns every model that this caller may use."""
-        return self.filter(self._upstream_models(), attrgetter("name"), lambda model, name: replace(model, name=name))
+        return self.filter(
+            self._upstream_models(),
+            attrgetter("name"),
+            lambda model, name: replace(model, name=name),
+        )
 
     def find(self, name: str) -> Model:
         """Returns one model by any of its names, even one that lists omit; raises ModelNotFound."""
@@ -36,10 +40,14 @@ class ModelLists:
                 return replace(model, name=name)
         raise ModelNotFound(f"The model '{name[:200]}' does not exist.", param="model")
 
-    def filter(self, rows: Iterable[R], name_of: Callable[[R], str], renamed: Callable[[R, str], R]) -> list[R]:
+    def filter(
+        self, rows: Iterable[R], name_of: Callable[[R], str], renamed: Callable[[R, str], R]
+    ) -> list[R]:
         """Returns the rows of a list that this caller may see, under the operator's names."""
         identity = self._snapshot.fleet.identity
-        return self._snapshot.model_aliases.listed(rows, name_of, renamed, identity=identity, may_use=self.may_use)
+        return self._snapshot.model_aliases.listed(
+            rows, name_of, renamed, identity=identity, may_use=self.may_use
+        )
 
     def may_use(self, name: str) -> bool:
         """Whether the caller's token may use a model by this name."""
@@ -51,7 +59,8 @@ class ModelLists:
             return False
 
     def _upstream_models(self) -> list[Model]:
-        """Returns the models of every upstream; notes those whose list is outdated or missing on the exchange."""
+        """Returns the models of every upstream; notes those whose list is outdated or
+        missing on the exchange."""
         exchange, fleet = self._exchange, self._snapshot.fleet
         if not fleet.is_single:
             exchange.partial = tuple(node.name for node in fleet.refresh(SHOWN_FOR_S))

@@ -13,7 +13,9 @@ from ollama_proxy.hub import Answer, Event
 
 #: Headers of `allowance_fields` that web pages may read.
 ALLOWANCE_HEADERS = tuple(
-    f"x-ratelimit-{name}-{unit}" for unit in ("requests", "tokens") for name in ("limit", "remaining", "reset")
+    f"x-ratelimit-{name}-{unit}"
+    for unit in ("requests", "tokens")
+    for name in ("limit", "remaining", "reset")
 )
 
 
@@ -36,8 +38,8 @@ class ErrorRenderer(ABC):
         return ()
 
     def allowance_fields(self, allowance: Allowance) -> Sequence[tuple[str, str]]:
-        """Returns the headers that say what is left of the caller's limits: those of OpenAI, unless the dialect has its
-        own."""
+        """Returns the headers that say what is left of the caller's limits: those of OpenAI, unless
+        the dialect has its own."""
         fields: list[tuple[str, str]] = []
         for unit, left in allowance.list_limits():
             # As OpenAI writes times: 1m30s, 12s, 250ms.
@@ -49,12 +51,16 @@ class ErrorRenderer(ABC):
             fields += [(f"x-ratelimit-{name}-{unit}", value) for name, value in values.items()]
         return fields
 
-    def for_client(self, error: GatewayError, environ: Mapping[str, Any]) -> tuple[GatewayError, int]:
-        """Returns the error and the status for this client; some clients handle certain statuses badly."""
+    def for_client(
+        self, error: GatewayError, environ: Mapping[str, Any]
+    ) -> tuple[GatewayError, int]:
+        """Returns the error and the status for this client; some clients handle
+        certain statuses badly."""
         return error, error.status
 
     def hint_at_address(self, path: str) -> str:
-        """Returns a sentence, after a space, on the probable mistake in the base URL if a path is unknown."""
+        """Returns a sentence, after a space, on the probable mistake in the base URL
+        if a path is unknown."""
         return ""
 
 
@@ -71,19 +77,22 @@ class ClientDialect(Protocol):
 
 
 class Renderer(Protocol):
-    """Renders one answer, streamed or single, from its events. Holds the ids and indexes of that answer."""
+    """Renders one answer, streamed or single, from its events. Holds the ids and
+    indexes of that answer."""
 
     content_type: str
 
     def render_single(self, answers: Sequence[Answer]) -> bytes:
-        """Returns the body of a response that is not streamed: one answer, unless several were asked for."""
+        """Returns the body of a response that is not streamed: one answer, unless
+        several were asked for."""
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
-        """Returns the frames for a batch; the opening ones come with the first batch, the closing ones with `Done`."""
+        """Returns the frames for a batch; the opening ones come with the first batch, the
+        closing ones with `Done`."""
 
     def render_heartbeat(self, progress: str = "") -> bytes:
-        """Returns bytes that only keep the connection alive; `progress`: what the client waits for, if that is known,
-        for dialects that have a place for it."""
+        """Returns bytes that only keep the connection alive; `progress`: what the client waits for,
+        if that is known, for dialects that have a place for it."""
 
     def render_failure(self, error: GatewayError) -> bytes:
         """Returns the last frames of a stream that failed: never those of a proper end."""

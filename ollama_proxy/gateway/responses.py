@@ -34,16 +34,21 @@ from ollama_proxy.wire import StreamTail, sse_comment
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 
-#: Answers up to this size are read whole first, so that a cut in their middle still gets a real status.
+#: Answers up to this size are read whole first, so that a cut in their middle
+#: still gets a real status.
 WHOLE_BYTES = 1024 * 1024
 
-#: What a piece of text takes besides its characters while an answer is collected, and the log probabilities of a token.
+#: What a piece of text takes besides its characters while an answer is collected, and the log
+#: probabilities of a token.
 EVENT_BYTES, LOGPROBS_BYTES = 200, 500
 
-#: The headers of an upstream's response that clients get, besides its content type and the length of a HEAD: those
-#: that the protocols define for clients. All others are dropped: proxies and browsers obey them (X-Accel-Redirect,
-#: Set-Cookie, Clear-Site-Data), or they describe the upstream's connection, its software or the operator's account.
-FORWARDED_HEADERS = frozenset({"retry-after", "openai-processing-ms", "x-generation-id", "x-siliconcloud-trace-id"})
+#: The headers of an upstream's response that clients get, besides its content type and the length
+#: of a HEAD: those that the protocols define for clients. All others are dropped: proxies and
+#: browsers obey them (X-Accel-Redirect, Set-Cookie, Clear-Site-Data), or they describe the
+#: upstream's connection, its software or the operator's account.
+FORWARDED_HEADERS = frozenset(
+    {"retry-after", "openai-processing-ms", "x-generation-id", "x-siliconcloud-trace-id"}
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -58,8 +63,9 @@ class Pieces:
 
 
 class DirectResponse(Response):
-    """A response with a body, whose headers and pieces go to the server as they are: werkzeug would copy all headers in
-    search of those that it completes, and its wrappers would run for every token."""
+    """A response with a body, whose headers and pieces go to the server as they are:
+    werkzeug would copy all headers in search of those that it completes, and its wrappers
+    would run for every token."""
 
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
         """Returns the headers without werkzeug's additions."""
@@ -82,9 +88,12 @@ def streamed(pieces: Iterator[bytes], content_type: str) -> Response:
     return response
 
 
-def respond_with_reply(exchange: Exchange, reply: Reply, refusal: UpstreamRefused | None = None) -> Response:
-    """Returns the upstream's answer as it came: status, content type and bytes. The reply is closed when the exchange
-    is over. `refusal`: the failure to record if it is not that of the reply's status."""
+def respond_with_reply(
+    exchange: Exchange, reply: Reply, refusal: UpstreamRefused | None = None
+) -> Response:
+    """Returns the upstream's answer as it came: status, content type and bytes. The reply
+    is closed when the exchange is over. `refusal`: the failure to record if it is not that
+    of the reply's status."""
     exchange.on_finish(reply.close)
     content_type = check_head(reply)
     if content_type.startswith(NDJSON):
@@ -118,10 +127,14 @@ def _set_length(response: Response, reply: Reply) -> None:
 
 
 def check_head(reply: Reply, expected: tuple[str, ...] = (JSON, NDJSON)) -> str:
-    """Returns the content type of an answer, "" for none; raises UpstreamError for an answer that no client of this API
-    expects: a page of a proxy, a demand for credentials, a content coding that was not requested."""
+    """Returns the content type of an answer, "" for none; raises UpstreamError for an answer that
+    no client of this API expects: a page of a proxy, a demand for credentials, a content coding
+    that was not requested."""
     headers = dict(reply.headers)
-    content_type, coding = headers.get("content-type", ""), headers.get("content-encoding") or "identity"
+    content_type, coding = (
+        headers.get("content-type", ""),
+        headers.get("content-encoding") or "identity",
+    )
     if reply.status in UpstreamAuthError.statuses:
         raise UpstreamAuthError(detail=f"status {reply.status}")
     if coding != "identity":
@@ -133,8 +146,11 @@ def check_head(reply: Reply, expected: tuple[str, ...] = (JSON, NDJSON)) -> str:
     return content_type
 
 
-def _read_single(exchange: Exchange, reply: Reply, content_type: str, refusal: UpstreamRefused | None) -> Response:
-    """Returns an answer that is one document: read whole if it is small, else forwarded as it arrives."""
+def _read_single(
+    exchange: Exchange, reply: Reply, content_type: str, refusal: UpstreamRefused | None
+) -> Response:
+    """Returns an answer that is one document: read whole if it is small, else
+    forwarded as it arrives."""
     parts, size = [], 0
     while size <= WHOLE_BYTES and (data := reply.read_some()):
         parts.append(data)
@@ -157,8 +173,8 @@ def _read_single(exchange: Exchange, reply: Reply, content_type: str, refusal: U
 
 
 def count_whole(exchange: Exchange, response: Response) -> None:
-    """Records the size of an answer that is not streamed. A large one is written in slices: a client that takes it
-    slowly is alive, one that takes nothing is not."""
+    """Records the size of an answer that is not streamed. A large one is written in slices: a
+    client that takes it slowly is alive, one that takes nothing is not."""
     if response.is_streamed:
         return
     size = sum(map(len, cast("list[bytes]", response.response)))
@@ -171,9 +187,12 @@ def count_whole(exchange: Exchange, response: Response) -> None:
 
 
 def stream_when_open(
-    exchange: Exchange, opening: Generator[tuple[()], None, Reply], read: Callable[[Reply], Iterator[bytes]]
+    exchange: Exchange,
+    opening: Generator[tuple[()], None, Reply],
+    read: Callable[[Reply], Iterator[bytes]],
 ) -> Response:
-    """Returns a stream of server-sent events whose request still waits for a slot: comments say so meanwhile."""
+    """Returns a stream of server-sent events whose request still waits for a slot:
+    comments say so meanwhile."""
 
     def read_late() -> Iterator[bytes]:
         while True:
@@ -191,7 +210,8 @@ def stream_when_open(
 
 
 def stream_response(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:
-    """Renders events as frames. Waits for the first of them, so that an early failure still gets its real status."""
+    """Renders events as frames. Waits for the first of them, so that an early failure still
+    gets its real status."""
     batches = iter(events)
     first = next(batches, ())
     note_reports(exchange, first)
@@ -200,8 +220,8 @@ def stream_response(exchange: Exchange, events: EventStream, renderer: Renderer)
 
 
 def single_response(exchange: Exchange, events: EventStream, renderer: Renderer) -> Response:
-    """Renders the events of one answer, or of several to one request, as one document; raises UpstreamError if they
-    take too much memory together."""
+    """Renders the events of one answer, or of several to one request, as one document; raises
+    UpstreamError if they take too much memory together."""
     collected: list[Event] = []
     left = MAX_ANSWER_BYTES
     with closing(events):
@@ -216,7 +236,9 @@ def single_response(exchange: Exchange, events: EventStream, renderer: Renderer)
             collected += batch
     answers = collect(collected)
     for answer in answers:
-        record_usage(exchange, answer.done, (len(answer.content) + len(answer.thinking)) // CHARS_PER_TOKEN)
+        record_usage(
+            exchange, answer.done, (len(answer.content) + len(answer.thinking)) // CHARS_PER_TOKEN
+        )
         if answer.done.done_reason == "length":
             exchange.note_truncated("answer")
     return whole(renderer.render_single(answers))

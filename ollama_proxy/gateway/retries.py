@@ -1,9 +1,10 @@
-"""Opens one answer on the best node, and retries there or on another node if nothing can be executed twice by that.
+"""Opens one answer on the best node, and retries there or on another node if nothing can
+be executed twice by that.
 
-Retries happen before the first byte only. A request that never reached a node is sent again. One that was refused
-because the node is busy goes to another node, or waits as long as a provider asks; one that the node failed with goes
-to one other node: both draw on the fleet's retry budget. A request that was cut, or took too long, may still have been
-executed, and is not sent again.
+Retries happen before the first byte only. A request that never reached a node is sent again. One
+that was refused because the node is busy goes to another node, or waits as long as a provider asks;
+one that the node failed with goes to one other node: both draw on the fleet's retry budget. A
+request that was cut, or took too long, may still have been executed, and is not sent again.
 """
 
 from __future__ import annotations
@@ -51,24 +52,27 @@ T = TypeVar("T")
 #: Further attempts, at most.
 MOST_RETRIES = 3
 
-#: The first pause before the same node is asked again, doubled for each further one, and the limit for all pauses of a
-#: request, even if a provider asks for more: no longer than streams are silent; in seconds.
+#: The first pause before the same node is asked again, doubled for each further one, and the
+#: limit for all pauses of a request, even if a provider asks for more: no longer than streams
+#: are silent; in seconds.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 15.0
 
 #: Statuses of a server that is busy or failed, or of a proxy in front of it.
 RETRYABLE = BUSY | {500, 502, 504}
 
 
-#: How long a request waits for a slot that may be granted at once, if its worker is about to end, in seconds.
+#: How long a request waits for a slot that may be granted at once, if its worker is
+#: about to end, in seconds.
 DRAINING_S = 0.5
 
-#: Opens one answer, and returns it with its attempt; yields after each heartbeat that it waits for a slot.
+#: Opens one answer, and returns it with its attempt; yields after each heartbeat
+#: that it waits for a slot.
 Opening: TypeAlias = Generator[tuple[()], None, tuple[T, "RunningAttempt"]]
 
 
 class RefusedReply(UpstreamRefused):
-    """A reply with an error status, which decides whether another attempt may do better. If not, the client gets the
-    reply as it is."""
+    """A reply with an error status, which decides whether another attempt may do better. If not,
+    the client gets the reply as it is."""
 
     def __init__(self, reply: Reply, status: int) -> None:
         """`status`: that of the reply, or 400 if its text blames the request."""
@@ -118,11 +122,14 @@ class RereadReply:
 
 
 class RunningAttempt:
-    """One attempt: its slot on the node and its outcome, which is recorded once, on the node and on the exchange."""
+    """One attempt: its slot on the node and its outcome, which is recorded once, on the
+    node and on the exchange."""
 
-    def __init__(self, node: Node, model: str, exchange: Exchange, call: Call, ticket: Ticket | None = None) -> None:
-        """`model`: its canonical name, "" for a request that is not about one; `call`: with which the node is asked;
-        `ticket`: of the slot that was granted for it."""
+    def __init__(
+        self, node: Node, model: str, exchange: Exchange, call: Call, ticket: Ticket | None = None
+    ) -> None:
+        """`model`: its canonical name, "" for a request that is not about one; `call`: with which
+        the node is asked; `ticket`: of the slot that was granted for it."""
         self._slot = node.begin(model)
         self._exchange = exchange
         self._ticket = ticket
@@ -132,13 +139,14 @@ class RunningAttempt:
         #: What the server measured, by Ollama's names.
         self.metrics: Mapping[str, Json] = {}
         if exchange.is_accounted:
-            #: A load belongs to the first one that needs it; those that begin meanwhile only wait for it.
+            #: A load belongs to the first one that needs it; those that begin
+            #: meanwhile only wait for it.
             self._causes_load = (ticket is not None and ticket.loads) or not node.accounted[model]
             node.accounted[model] += 1
 
     def end(self, state: str, error: str = "") -> bool:
-        """Releases the slot, and records the outcome and what the attempt has used; returns False if it has an outcome
-        already."""
+        """Releases the slot, and records the outcome and what the attempt has used; returns False
+        if it has an outcome already."""
         if not self._slot.release():
             return False
         self.record.state, self.record.error = state, error
@@ -153,10 +161,14 @@ class RunningAttempt:
         if not node.accounted[model]:
             del node.accounted[model]
         took = measure(self.metrics or self._exchange.metrics)
-        if model and self.record.error != UpstreamConnect.slug:  # work on models, and what no server got, take none
-            took = charge(self.record, took, node.declared.gpu_hour_price, causes_load=self._causes_load)
+        # Work on models, and what no server got, take none.
+        if model and self.record.error != UpstreamConnect.slug:
+            took = charge(
+                self.record, took, node.declared.gpu_hour_price, causes_load=self._causes_load
+            )
         if self._ticket is not None:
-            self._ticket.release(took if state == "ok" else None)  # only a whole answer tells how long one takes
+            # Only a whole answer tells how long one takes.
+            self._ticket.release(took if state == "ok" else None)
             if self._ticket.loads:
                 node.has_loaded = True
         return True
@@ -165,15 +177,19 @@ class RunningAttempt:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Records an error, whatever it is, also if the worker is being stopped; it is not necessarily the node's."""
+        """Records an error, whatever it is, also if the worker is being stopped; it is not
+        necessarily the node's."""
         if error is None:
             return
-        state, slug = (error.state, error.slug) if isinstance(error, GatewayError) else ("aborted", "")
+        state, slug = (
+            (error.state, error.slug) if isinstance(error, GatewayError) else ("aborted", "")
+        )
         if self.end(state, slug) and isinstance(error, UpstreamError):
             self._slot.node.failed(self._slot.model, error)
 
     def end_with_exchange(self) -> None:
-        """The exchange is over; its outcome is that of this attempt unless the attempt has one already."""
+        """The exchange is over; its outcome is that of this attempt unless the
+        attempt has one already."""
         exchange = self._exchange
         is_failure = exchange.state in FAILED_STATES and exchange.status not in BUSY
         if self.end(exchange.state, exchange.error) and is_failure:
@@ -203,7 +219,8 @@ class TrackedEvents:
 
 
 class QueuedEvents:
-    """The events of one answer whose request still waits for a slot; an empty batch for each heartbeat meanwhile."""
+    """The events of one answer whose request still waits for a slot; an empty batch for
+    each heartbeat meanwhile."""
 
     def __init__(self, opening: Opening[EventStream]) -> None:
         self._opening = opening
@@ -224,7 +241,9 @@ class QueuedEvents:
 class Attempts:
     """The attempts for one answer."""
 
-    def __init__(self, fleet: Fleet, route: Route, exchange: Exchange, admission: Admission | None = None) -> None:
+    def __init__(
+        self, fleet: Fleet, route: Route, exchange: Exchange, admission: Admission | None = None
+    ) -> None:
         """`admission`: of an exchange that needs slots, or has limits."""
         self._balancer = fleet.balancer
         self._admission = admission
@@ -241,9 +260,9 @@ class Attempts:
     def open(
         self, call: Call, ask: Callable[[Node, str], T], heartbeat_s: float | None = None
     ) -> Generator[tuple[()], None, T]:
-        """Returns what `ask` returns for a node and that node's name of the model; yields after each heartbeat that the
-        request waits for a slot. The attempt ends with the exchange, which has no other one. Raises what the last
-        attempt raised."""
+        """Returns what `ask` returns for a node and that node's name of the model; yields after
+        each heartbeat that the request waits for a slot. The attempt ends with the exchange, which
+        has no other one. Raises what the last attempt raised."""
         opened, attempt = yield from self._open(call, ask, heartbeat_s)
         self._exchange.on_finish(attempt.end_with_exchange)
         return opened
@@ -251,8 +270,9 @@ class Attempts:
     def open_events(
         self, call: Call, ask: Callable[[Node, str], EventStream], heartbeat_s: float | None = None
     ) -> EventStream:
-        """Returns the events of one answer, of which the exchange may have several: the attempt ends with them. The
-        caller closes them. Waits for a slot for one heartbeat at most; the events have the rest of the wait."""
+        """Returns the events of one answer, of which the exchange may have several: the attempt
+        ends with them. The caller closes them. Waits for a slot for one heartbeat at most; the
+        events have the rest of the wait."""
         opening = self._open(call, ask, heartbeat_s)
         try:
             next(opening)
@@ -260,7 +280,9 @@ class Attempts:
             return TrackedEvents(*opened.value)
         return QueuedEvents(opening)
 
-    def _open(self, call: Call, ask: Callable[[Node, str], T], heartbeat_s: float | None) -> Opening[T]:
+    def _open(
+        self, call: Call, ask: Callable[[Node, str], T], heartbeat_s: float | None
+    ) -> Opening[T]:
         self._balancer.count_request()
         failed: RunningAttempt | None = None
         ticket: Ticket | None = None
@@ -268,7 +290,9 @@ class Attempts:
             if self._admission is None:
                 node, upstream_model = self._balancer.pick(self._route, self._token, self._tried)
             else:
-                node, upstream_model, ticket = yield from self._wait_turn(self._admission, call, heartbeat_s)
+                node, upstream_model, ticket = yield from self._wait_turn(
+                    self._admission, call, heartbeat_s
+                )
             if failed is not None:
                 failed.record.is_repeated = True
             attempt = RunningAttempt(node, self._route.bare, self._exchange, call, ticket)
@@ -286,8 +310,8 @@ class Attempts:
     def _wait_turn(
         self, admission: Admission, call: Call, heartbeat_s: float | None
     ) -> Generator[tuple[()], None, tuple[Node, str, Ticket | None]]:
-        """Returns the node whose slot was granted, its name of the model, and the slot; without a slot if the route has
-        no bounds and the limits permit the request."""
+        """Returns the node whose slot was granted, its name of the model, and the slot; without a
+        slot if the route has no bounds and the limits permit the request."""
         if not self._route.is_bounded:
             if not admission.is_admitted:
                 ticket = admission.acquire((), call)
@@ -297,8 +321,13 @@ class Attempts:
         conversation = list_prefixes(self._exchange.data, self._route)
         while True:
             candidates = self._list_candidates()
-            named = [(node.name, canonical(upstream_model)) for node, upstream_model in candidates.values()]
-            ticket = admission.acquire(named, call, conversation=conversation, waited_s=self._waited_s)
+            named = [
+                (node.name, canonical(upstream_model))
+                for node, upstream_model in candidates.values()
+            ]
+            ticket = admission.acquire(
+                named, call, conversation=conversation, waited_s=self._waited_s
+            )
             lost = [node for node, _ in candidates.values()]
             try:
                 yield from self._wait_for(ticket, lost, call, heartbeat_s)
@@ -314,8 +343,8 @@ class Attempts:
                 raise self._route.unusable()
 
     def _list_candidates(self) -> dict[str, tuple[Node, str]]:
-        """Returns the nodes that may get the request now, by name, each with its name of the model; raises
-        UpstreamConnect if there is none."""
+        """Returns the nodes that may get the request now, by name, each with its name of the model;
+        raises UpstreamConnect if there is none."""
         # One that is down is not waited for, even if asking it costs nothing.
         usable = [each for each in self._route.usable(self._tried) if each[0].allows()]
         if not usable:
@@ -326,7 +355,8 @@ class Attempts:
     def _wait_for(
         self, ticket: Ticket, nodes: list[Node], call: Call, heartbeat_s: float | None
     ) -> Generator[tuple[()]]:
-        """Waits until a slot of these nodes is granted; the exchange says what for, and in the end for how long."""
+        """Waits until a slot of these nodes is granted; the exchange says what for, and in
+        the end for how long."""
         exchange, is_granted = self._exchange, False
         if ticket.granted_s is not None and not ticket.loads:  # at once: most requests don't wait
             exchange.progress, self._waited_s = "", self._waited_s or 0.0
@@ -334,14 +364,17 @@ class Attempts:
         exchange.waits[ticket] = nodes
         call.hold()
         try:
-            while not (is_granted := ticket.wait(DRAINING_S if WORKER.is_draining else heartbeat_s)):
+            while not (
+                is_granted := ticket.wait(DRAINING_S if WORKER.is_draining else heartbeat_s)
+            ):
                 if WORKER.is_draining:
                     raise ShuttingDown
                 exchange.progress = describe_wait(ticket.position)
                 yield ()
         finally:
             del exchange.waits[ticket]
-            if not is_granted:  # also if the client has left, and nobody asks for the next heartbeat
+            # Happens also if the client has left, and nobody asks for the next heartbeat.
+            if not is_granted:
                 ticket.release(None)
             call.resume(ticket.waited_s)
             self._waited_s = (self._waited_s or 0.0) + ticket.waited_s
@@ -372,7 +405,8 @@ class Attempts:
             call.pause(pause_s)
 
     def _pause_s(self, error: UpstreamError, node: Node) -> float | None:
-        """Seconds until the next attempt: 0 if another node is asked; None if there is no next one."""
+        """Seconds until the next attempt: 0 if another node is asked; None if
+        there is no next one."""
         if self._retries >= MOST_RETRIES or not is_safe_to_repeat(error):
             return None
         if not self._route.has_other(self._tried):
@@ -392,7 +426,8 @@ class Attempts:
         if isinstance(error, UpstreamConnect):
             # A connection that hangs would cost the caller its connect limit each time.
             return backoff_s if node.allows() and error.took_s < QUICK_S else None
-        # A provider says when it has capacity again; the queue of an Ollama server gets no shorter by asking again.
+        # A provider says when it has capacity again; the queue of an Ollama server gets no
+        # shorter by asking again.
         if error.status not in BUSY or node.is_ollama_node:
             return None
         pause_s = max(backoff_s, float(error.retry_after_s or 0))
@@ -411,16 +446,17 @@ def wait_open(opening: Generator[tuple[()], None, T]) -> T:
 
 
 def is_safe_to_repeat(error: UpstreamError) -> bool:
-    """Whether a request that ended with this error was not executed: it was refused, never received, or answered with
-    something unusable, such as a page of a proxy in front of the server."""
+    """Whether a request that ended with this error was not executed: it was
+    refused, never received, or answered with something unusable, such as a page of
+    a proxy in front of the server."""
     if isinstance(error, UpstreamRefused):
         return not error.final and error.status in RETRYABLE
     return isinstance(error, UpstreamConnect) or type(error) is UpstreamError
 
 
 def forward_to(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
-    """Returns the reply of a node to bytes of its own dialect; raises RefusedReply for one that its server failed with,
-    or was too busy for."""
+    """Returns the reply of a node to bytes of its own dialect; raises RefusedReply for one that its
+    server failed with, or was too busy for."""
     reply = node.upstream.forward(outgoing, call)
     if reply.status in BUSY:
         raise RefusedReply(reply, reply.status)
@@ -430,7 +466,8 @@ def forward_to(node: Node, outgoing: UpstreamRequest, call: Call) -> Reply:
     status = reply.status
     with ExitStack() as opened:
         opened.callback(failed.close)  # if the call ends meanwhile
-        # An answer that was cut is a failure like any other; whoever reads it again learns of the cut.
+        # An answer that was cut is a failure like any other; whoever reads it
+        # again learns of the cut.
         with suppress(UpstreamCut, UpstreamTimeout):
             refusal = node.upstream.decode_refusal(failed)
             status = refusal.status if isinstance(refusal, UpstreamRefused) else status

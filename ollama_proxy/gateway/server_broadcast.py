@@ -1,7 +1,8 @@
-"""Does one piece of work on the models of several servers at once, with their progress as one stream of lines, and
-gives an uploaded file to all of them.
+"""Does one piece of work on the models of several servers at once, with their progress as one
+stream of lines, and gives an uploaded file to all of them.
 
-A failed server is a result like any other: the others continue, and the end reports the result of each.
+A failed server is a result like any other: the others continue, and the end
+reports the result of each.
 """
 
 from __future__ import annotations
@@ -14,16 +15,24 @@ from functools import partial
 
 import gevent.queue
 
-from ollama_proxy.errors import CallEnded, GatewayError, InternalError, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import (
+    CallEnded,
+    GatewayError,
+    InternalError,
+    UpstreamError,
+    UpstreamRefused,
+)
 from ollama_proxy.hub import Json
 from ollama_proxy.upstreams import Call, Ended, MergedStreams, Reply, read_progress
 
 log = logging.getLogger(__name__)
 
-#: Lines per server that are buffered for the client; a client that reads nothing slows the work down.
+#: Lines per server that are buffered for the client; a client that reads
+#: nothing slows the work down.
 LINES_AHEAD = 16
 
-#: Pieces of a file, of at most 64 KiB, that are buffered for each server; the slowest server sets the pace.
+#: Pieces of a file, of at most 64 KiB, that are buffered for each server; the slowest
+#: server sets the pace.
 PIECES_AHEAD = 4
 
 #: Opens the reply of one server; at its end, reply and server are released.
@@ -41,13 +50,17 @@ class Result:
 
 
 class Broadcast:
-    """The work on all servers. Iterating yields the lines of progress, each with the name of its server in `box`;
-    `results` are complete after the last line. The caller closes it, on every path.
+    """The work on all servers. Iterating yields the lines of progress, each with the
+    name of its server in `box`; `results` are complete after the last line. The caller
+    closes it, on every path.
     """
 
-    def __init__(self, openers: Mapping[str, Opener], calls: Mapping[str, Call], *, streams: bool) -> None:
-        """Starts at once; both mappings are by the names of the servers. `streams`: an answer consists of lines, and is
-        a success only if the last one says so; otherwise its status decides."""
+    def __init__(
+        self, openers: Mapping[str, Opener], calls: Mapping[str, Call], *, streams: bool
+    ) -> None:
+        """Starts at once; both mappings are by the names of the servers. `streams`: an
+        answer consists of lines, and is a success only if the last one says so;
+        otherwise its status decides."""
         #: By the name of the server, in the order of `openers`.
         self.results: dict[str, Result] = {}
         #: Servers that are already known to have failed.
@@ -76,7 +89,11 @@ class Broadcast:
                     error = InternalError()
                 if error is not None:
                     self.failed.add(box)
-                found[box] = Result(error.status, error) if error is not None else Result(self._statuses[box])
+                found[box] = (
+                    Result(error.status, error)
+                    if error is not None
+                    else Result(self._statuses[box])
+                )
                 if self._streams:
                     # Neither a bare `success` nor a bare error: clients would stop there.
                     outcome = f"failed: {error}" if error is not None else "success"
@@ -86,7 +103,8 @@ class Broadcast:
         self.results = {box: found[box] for box in self._boxes}
 
     def _work(self, box: str, opener: Opener, call: Call) -> Generator[Line]:
-        """Yields the lines before the last one; raises UpstreamError if that one does not report success."""
+        """Yields the lines before the last one; raises UpstreamError if that one
+        does not report success."""
         with opener(call) as reply:
             self._statuses[box] = reply.status
             yield from read_progress(reply, streams=self._streams)
@@ -122,7 +140,8 @@ class FileCopy:
 
 
 def distribute(pieces: Iterable[bytes], copies: Collection[FileCopy]) -> None:
-    """Gives every piece to all copies, until the file ends or no server takes any more; raises what `pieces` raises."""
+    """Gives every piece to all copies, until the file ends or no server takes any more; raises
+    what `pieces` raises."""
     for piece in pieces:
         if not any(copy.is_open for copy in copies):
             return
@@ -133,8 +152,8 @@ def distribute(pieces: Iterable[bytes], copies: Collection[FileCopy]) -> None:
 
 
 def failure(results: Mapping[str, Result]) -> UpstreamError | None:
-    """Returns one error for all failures, with the names of the servers; None if there are none. It has the status of
-    the failures if that is the same for all."""
+    """Returns one error for all failures, with the names of the servers; None if there are none. It
+    has the status of the failures if that is the same for all."""
     failed = {box: result for box, result in results.items() if result.error is not None}
     if not failed:
         return None
@@ -147,7 +166,8 @@ def failure(results: Mapping[str, Result]) -> UpstreamError | None:
 
 
 def drop_not_found(results: Mapping[str, Result]) -> Mapping[str, Result]:
-    """Returns the results without those of servers that do not have the model, unless none has it."""
+    """Returns the results without those of servers that do not have the
+    model, unless none has it."""
     having = {box: result for box, result in results.items() if result.status != 404}
     return having or results
 

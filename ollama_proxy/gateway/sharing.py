@@ -1,5 +1,5 @@
-"""How requests share slots and limits: who asks for them, with which prompt, and what the client is told while its
-request waits."""
+"""How requests share slots and limits: who asks for them, with which prompt, and what the client is
+told while its request waits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from ollama_proxy.policy import ANYONE, Principal
 from ollama_proxy.settings import Settings
 from ollama_proxy.upstreams import Fleet, Route
 
-#: Beginnings of a conversation that are told apart: a box that has one of them in its cache is preferred.
+#: Beginnings of a conversation that are told apart: a box that has one of them in
+#: its cache is preferred.
 MAX_PREFIXES = 32
 
 #: The `service_tier` of requests that may wait behind all others, and that of all others.
@@ -42,7 +43,8 @@ class Sharing:
     _coordinator: CoordinatorClient
 
     def admit(self, exchange: Exchange, resolved: ResolvedModel) -> Admission | None:
-        """Returns the admission of an exchange, begun if it needs one; None if it needs neither slots nor limits."""
+        """Returns the admission of an exchange, begun if it needs one; None if it needs
+        neither slots nor limits."""
         if exchange.admission is None:
             flow = flow_of(
                 exchange.principal or ANYONE,
@@ -66,22 +68,32 @@ class Sharing:
         return exchange.admission
 
 
-def share(coordinator: CoordinatorClient | None, settings: Settings, fleet: Fleet) -> Sharing | None:
-    """Configures the coordinator, and returns what begins the admissions; None if there are neither slots nor limits,
-    so that they cost nothing."""
+def share(
+    coordinator: CoordinatorClient | None, settings: Settings, fleet: Fleet
+) -> Sharing | None:
+    """Configures the coordinator, and returns what begins the admissions; None if there are neither
+    slots nor limits, so that they cost nothing."""
     if coordinator is None:
         return None
     queue, auth = settings.queue, settings.auth
-    boxes = {node.name: BoxSettings(node.declared.concurrency, node.declared.drain) for node in fleet.nodes}
+    boxes = {
+        node.name: BoxSettings(node.declared.concurrency, node.declared.drain)
+        for node in fleet.nodes
+    }
     limits = QueueLimits(queue.max_waiting, queue.max_wait_s, queue.swap_patience_s)
-    coordinator.configure(limits, boxes, settings.records.timezone, make_records_frame(settings.records))
-    has_limits = auth.defaults.limits or any(each.limits or each.users.limits for each in auth.tokens())
+    coordinator.configure(
+        limits, boxes, settings.records.timezone, make_records_frame(settings.records)
+    )
+    has_limits = auth.defaults.limits or any(
+        each.limits or each.users.limits for each in auth.tokens()
+    )
     has_slots = any(node.declared.concurrency for node in fleet.nodes)
     return Sharing(coordinator) if has_limits or has_slots else None
 
 
 def flow_of(principal: Principal, user: str | None, *, is_background: bool) -> Flow:
-    """Returns whose share a request takes: that of its token, or of the user behind it whom a trusted header names."""
+    """Returns whose share a request takes: that of its token, or of the user behind it whom a
+    trusted header names."""
     name, subjects = principal.name, list[Subject]()
     if principal.limits:
         subjects.append(Subject(f"token:{name}", principal.limits))
@@ -101,8 +113,8 @@ def tier_of(exchange: Exchange) -> str:
 
 
 def list_prefixes(data: Mapping[str, Json], route: Route) -> Sequence[tuple[str, int]]:
-    """Returns a hash of each beginning of a conversation, and about how many tokens that has; none unless several boxes
-    with slots may answer."""
+    """Returns a hash of each beginning of a conversation, and about how many tokens that has; none
+    unless several boxes with slots may answer."""
     messages = data.get("messages") or data.get("input")
     if sum([bool(node.declared.concurrency) for node, _ in route.nodes]) < 2:
         return ()
@@ -122,5 +134,7 @@ def describe_wait(position: Position | None) -> str:
     if position is None:
         return "waiting"
     place = position.place
-    ending = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    ending = (
+        "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    )
     return f"waiting, {place}{ending} of {position.waiting}, about {position.wait_s:.0f} s"

@@ -1,4 +1,5 @@
-"""Everything that is derived from the settings: replaced as a whole when they change, and never edited."""
+"""Everything that is derived from the settings: replaced as a whole when they
+change, and never edited."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from ollama_proxy.upstreams import Call, Fleet, Node
 
 T = TypeVar("T")
 
-#: Limits for work on models, in seconds: a large pull takes hours, and sends nothing while it verifies.
+#: Limits for work on models, in seconds: a large pull takes hours, and sends
+#: nothing while it verifies.
 MANAGEMENT_TIMEOUTS = dict.fromkeys(("first_byte_s", "idle_s", "total_s"), 24 * 3600.0)
 
 
@@ -37,8 +39,8 @@ class Snapshot:
     sharing: Sharing | None = None
 
     def resolve_model(self, exchange: Exchange, name: str) -> ResolvedModel:
-        """Returns a model and its route for this caller; raises what a call to it would raise before any upstream is
-        asked. The exchange keeps the result for its own model."""
+        """Returns a model and its route for this caller; raises what a call to it would raise
+        before any upstream is asked. The exchange keeps the result for its own model."""
         known = exchange.resolved_model
         if known is not None and known.model.name == name:
             return known
@@ -62,8 +64,9 @@ class Snapshot:
         upstream_model: str,
         timeout_ms: int | None,
     ) -> ModelAlias:
-        """Returns the model as this node knows it, and applies the limits of the node and of the model to the call.
-        `upstream_model`: the node's name of the model; `timeout_ms`: the caller's own limit."""
+        """Returns the model as this node knows it, and applies the limits of the node and of
+        the model to the call. `upstream_model`: the node's name of the model; `timeout_ms`:
+        the caller's own limit."""
         exchange.target = upstream_model if upstream_model != resolved.model.name else ""
         call.limit(node.timeouts(self.settings.timeouts))
         set_limits(exchange, call, resolved.model.rules, timeout_ms)
@@ -81,7 +84,7 @@ class Snapshot:
         ask: Callable[[Node, str], T],
         heartbeat_s: float | None = None,
     ) -> Generator[tuple[()], None, T]:
-        """Returns the answer to a prompt of the best node, or of another one if a retry is safe; yields after each
-        heartbeat that the request waits for a slot. The exchange has no other answer, and the slot on the node is
-        released when the exchange is over."""
+        """Returns the answer to a prompt of the best node, or of another one if a retry is safe;
+        yields after each heartbeat that the request waits for a slot. The exchange has no other
+        answer, and the slot on the node is released when the exchange is over."""
         return self.attempts(exchange, resolved).open(exchange.call, ask, heartbeat_s)

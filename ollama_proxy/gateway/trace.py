@@ -1,4 +1,5 @@
-"""The trace that an exchange belongs to, as W3C Trace Context has it; the requests to upstreams carry it on."""
+"""The trace that an exchange belongs to, as W3C Trace Context has it; the requests to
+upstreams carry it on."""
 
 from __future__ import annotations
 

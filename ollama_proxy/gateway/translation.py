@@ -1,5 +1,6 @@
-"""Chats and completions that go through the hub: completed, prepared for the node that answers, and rendered for the
-client without the events that it does not want. Answers that have to be JSON are checked."""
+"""Chats and completions that go through the hub: completed, prepared for the node that
+answers, and rendered for the client without the events that it does not want. Answers that
+have to be JSON are checked."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ Completing = Generator[Sequence[Event], None, ChatRequest]
 
 @dataclass(slots=True, eq=False)
 class LateEvents:
-    """The events of a request that has to be completed first; the client gets heartbeats meanwhile."""
+    """The events of a request that has to be completed first; the client gets
+    heartbeats meanwhile."""
 
     _completing: Completing
     _open_events: Callable[[ChatRequest], EventStream]
@@ -61,7 +63,9 @@ class LateEvents:
 class TranslatedCall:
     """One chat or completion, which may ask for several answers."""
 
-    def __init__(self, exchange: Exchange, snapshot: Snapshot, asked: ChatRequest | GenerateRequest) -> None:
+    def __init__(
+        self, exchange: Exchange, snapshot: Snapshot, asked: ChatRequest | GenerateRequest
+    ) -> None:
         self._exchange = exchange
         self._snapshot = snapshot
         self._asked = asked
@@ -73,7 +77,9 @@ class TranslatedCall:
         """Returns the response to the client, streamed or single."""
         exchange, asked = self._exchange, self._asked
         exchange.stream = asked.stream
-        if isinstance(asked, ChatRequest) and any([message.attachments for message in asked.messages]):
+        if isinstance(asked, ChatRequest) and any(
+            [message.attachments for message in asked.messages]
+        ):
             events: EventStream = LateEvents(self._complete(asked), self._open)
         else:
             events = self._open(asked)
@@ -82,26 +88,32 @@ class TranslatedCall:
         return make_response(exchange, events, renderer)
 
     def _complete(self, asked: ChatRequest) -> Completing:
-        """Returns the chat with all images inline, and in a form that the model's server can read; the chat itself if
-        it is like that."""
+        """Returns the chat with all images inline, and in a form that the model's server can read;
+        the chat itself if it is like that."""
         exchange, snapshot, resolved = self._exchange, self._snapshot, self._resolved
         asked = yield from fetch_images(asked, snapshot.images, exchange, self._heartbeat_s)
         asked = yield from convert_images(asked, resolved, exchange.call, self._heartbeat_s)
         limits = snapshot.settings.documents
-        return (yield from read_documents(asked, resolved, limits, exchange.call, self._heartbeat_s))
+        return (
+            yield from read_documents(asked, resolved, limits, exchange.call, self._heartbeat_s)
+        )
 
     def _open(self, asked: ChatRequest | GenerateRequest) -> EventStream:
-        """Returns the events of all answers; raises BodyTooLarge if the answers, each of which takes a copy of the
-        request, would take too much memory."""
+        """Returns the events of all answers; raises BodyTooLarge if the answers, each of which
+        takes a copy of the request, would take too much memory."""
         exchange = self._exchange
         requests = spread(asked)
         if len(requests) == 1:
             return self._open_answer(requests[0], exchange.call)
         if len(requests) * len(exchange.body) > self._snapshot.settings.server.max_body:
-            raise BodyTooLarge(f"{len(requests)} answers are too many for a request of this size; request fewer.")
+            raise BodyTooLarge(
+                f"{len(requests)} answers are too many for a request of this size; request fewer."
+            )
         if self._snapshot.sharing is not None:
             exchange.call.hold()  # the limits of each answer count from its slot on
-        return FanOut([partial(self._open_answer, one) for one in requests], exchange.call, self._heartbeat_s)
+        return FanOut(
+            [partial(self._open_answer, one) for one in requests], exchange.call, self._heartbeat_s
+        )
 
     def _open_answer(self, asked: ChatRequest | GenerateRequest, call: Call) -> EventStream:
         """Returns the events of one answer, from the best node for it."""
@@ -110,7 +122,9 @@ class TranslatedCall:
         def ask(node: Node, upstream_model: str) -> EventStream:
             """Returns the events of one node."""
             upstream = node.upstream
-            model = snapshot.bind_to_node(exchange, call, resolved, node, upstream_model, asked.timeout_ms)
+            model = snapshot.bind_to_node(
+                exchange, call, resolved, node, upstream_model, asked.timeout_ms
+            )
             prepared: ChatRequest | GenerateRequest
             if isinstance(asked, ChatRequest):
                 prepared = prepare_chat(asked, model, upstream, exchange)
@@ -126,16 +140,25 @@ class TranslatedCall:
 def fetch_images(
     asked: ChatRequest, fetcher: ImageFetcher, exchange: Exchange, heartbeat_s: float | None
 ) -> Generator[Sequence[Event], None, ChatRequest]:
-    """Returns the chat with every image inline, the chat itself if none has to be fetched; yields an empty batch for
-    each `heartbeat_s` seconds that it takes."""
-    wanted = [image for message in asked.messages for image in message.attachments if isinstance(image, ImageUrl)]
+    """Returns the chat with every image inline, the chat itself if none has to be fetched; yields
+    an empty batch for each `heartbeat_s` seconds that it takes."""
+    wanted = [
+        image
+        for message in asked.messages
+        for image in message.attachments
+        if isinstance(image, ImageUrl)
+    ]
     if not wanted:
         return asked
     images = yield from fetcher.fetch_all(wanted, exchange.call, exchange.caller, heartbeat_s)
     fetched = dict(zip(wanted, images, strict=True))
     messages = [
         replace(
-            message, attachments=[fetched[each] if isinstance(each, ImageUrl) else each for each in message.attachments]
+            message,
+            attachments=[
+                fetched[each] if isinstance(each, ImageUrl) else each
+                for each in message.attachments
+            ],
         )
         if message.attachments
         else message
@@ -144,8 +167,11 @@ def fetch_images(
     return replace(asked, messages=messages)
 
 
-def filter_events(events: EventStream, asked: ChatRequest | GenerateRequest, heartbeat_s: float | None) -> EventStream:
-    """Returns the events of one answer as the request wants them: the same stream if there is nothing to do."""
+def filter_events(
+    events: EventStream, asked: ChatRequest | GenerateRequest, heartbeat_s: float | None
+) -> EventStream:
+    """Returns the events of one answer as the request wants them: the same stream if
+    there is nothing to do."""
     if isinstance(asked, ChatRequest) and asked.format:
         events = JsonCheckedEvents(events)
     one_call = isinstance(asked, ChatRequest) and asked.parallel_tool_calls is False
@@ -177,7 +203,9 @@ class FilteredEvents:
                 if is_wanted:
                     kept.append(event)
             # A batch of which nothing is left looks like silence to the client.
-            is_due = self._heartbeat_s is not None and time.monotonic() - sent_at >= self._heartbeat_s
+            is_due = (
+                self._heartbeat_s is not None and time.monotonic() - sent_at >= self._heartbeat_s
+            )
             if kept or not batch or is_due:
                 sent_at = time.monotonic()
                 yield kept
@@ -189,8 +217,8 @@ class FilteredEvents:
 
 @dataclass(slots=True, eq=False)
 class JsonCheckedEvents:
-    """The events of an answer that has to be JSON, unless it is a call. If it is not, the last batch reports it. An
-    answer that a limit has cut is reported as such already."""
+    """The events of an answer that has to be JSON, unless it is a call. If it is not, the last
+    batch reports it. An answer that a limit has cut is reported as such already."""
 
     _events: EventStream
 

@@ -36,7 +36,13 @@ from ollama_proxy.policy.auth import (
     sent_tokens,
 )
 from ollama_proxy.policy.brute_force import SEEN, AuthFailureLimiter
-from ollama_proxy.policy.configured_tokens import REDACTED, TOKEN_CHARS, TOKENS, candidates, show_method
+from ollama_proxy.policy.configured_tokens import (
+    REDACTED,
+    TOKEN_CHARS,
+    TOKENS,
+    candidates,
+    show_method,
+)
 from ollama_proxy.policy.model_aliases import NO_RULES, ModelAlias, ModelAliases
 from ollama_proxy.policy.model_names import (
     DEFAULT_TAG,
@@ -48,8 +54,19 @@ from ollama_proxy.policy.model_names import (
     split_upstream,
 )
 from ollama_proxy.policy.origins import OriginPolicy
-from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
-from ollama_proxy.policy.passwords import MIN_PASSWORD_CHARS, NOBODYS_HASH, hash_password, verify_password
+from ollama_proxy.policy.overrides import (
+    edited_system,
+    limits,
+    merged_keep_alive,
+    merged_options,
+    with_system,
+)
+from ollama_proxy.policy.passwords import (
+    MIN_PASSWORD_CHARS,
+    NOBODYS_HASH,
+    hash_password,
+    verify_password,
+)
 from ollama_proxy.settings import ADMIN, GENERATE, MANAGE, METRICS, READ
 
 __all__ = [

@@ -1,7 +1,8 @@
-"""Decides which hosts images may be fetched from: those on the public internet, and those that the operator allows.
+"""Decides which hosts images may be fetched from: those on the public internet, and those
+that the operator allows.
 
-The gateway has its own table of public addresses. The standard library's differs between patch versions, and includes
-multicast groups and addresses that wrap a private one.
+The gateway has its own table of public addresses. The standard library's differs between patch
+versions, and includes multicast groups and addresses that wrap a private one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _WEB_SCHEME = re.compile(r"https?://", re.IGNORECASE)
 #: A name has at most 253 characters and the root's dot.
 _MAX_HOST_CHARS = 254
 
-#: IPv6 addresses outside this are for one machine, one link, one site or nobody (RFC 4291 section 2.4).
+#: IPv6 addresses outside this are for one machine, one link, one site or nobody
+#: (RFC 4291 section 2.4).
 GLOBAL_UNICAST = IPv6Network("2000::/3")
 
 #: Translated to the IPv4 address in its last 32 bits (RFC 6052).
@@ -74,9 +76,11 @@ def as_address(text: str) -> Address | None:
 
 
 def plain_host(text: str) -> str:
-    """Returns the normalized host of a URL: an address, or a name in lower case and ASCII, without the root's dot.
+    """Returns the normalized host of a URL: an address, or a name in lower case and
+    ASCII, without the root's dot.
 
-    Raises ValueError for anything else, such as an unusual spelling of an address, or one with a zone.
+    Raises ValueError for anything else, such as an unusual spelling of an
+    address, or one with a zone.
     """
     if len(text) > _MAX_HOST_CHARS:  # encoding a long one takes seconds
         raise ValueError(f"not a host: {text[:80]!r}")
@@ -88,8 +92,8 @@ def plain_host(text: str) -> str:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the public internet. An IPv6 address that leads to an IPv4 address (mapped, 6to4,
-    NAT64) is as public as that one."""
+    """Whether an address belongs to the public internet. An IPv6 address that leads to an IPv4
+    address (mapped, 6to4, NAT64) is as public as that one."""
     if isinstance(address, IPv6Address):
         wrapped = address.ipv4_mapped or address.sixtofour
         if address in NAT64:
@@ -102,7 +106,8 @@ def is_public(address: Address) -> bool:
 
 
 def is_own(address: Address) -> bool:
-    """Whether the address belongs to this machine, where no firewall protects local services. Sends nothing."""
+    """Whether the address belongs to this machine, where no firewall protects local
+    services. Sends nothing."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
@@ -116,7 +121,9 @@ def is_own(address: Address) -> bool:
 class FetchPolicy:
     """The operator's settings for fetching images: `images.fetch` and `images.allow`."""
 
-    def __init__(self, fetch: str, allow: Sequence[str], is_own: Callable[[Address], bool] = is_own) -> None:
+    def __init__(
+        self, fetch: str, allow: Sequence[str], is_own: Callable[[Address], bool] = is_own
+    ) -> None:
         self._public = fetch == "public"
         self._off = fetch == "off"
         networks: list[Network] = []
@@ -130,11 +137,14 @@ class FetchPolicy:
         self._is_own = is_own
 
     def permits(self, host: str, addresses: Sequence[Address]) -> bool:
-        """Whether images may be fetched from `host`, which has exactly these addresses. An allowed network covers
-        addresses as they are, not wrapped ones."""
+        """Whether images may be fetched from `host`, which has exactly these addresses. An allowed
+        network covers addresses as they are, not wrapped ones."""
         if self._off or not addresses:
             return False
-        if any(host.endswith(name[1:]) if name.startswith("*.") else host == name for name in self._names):
+        if any(
+            host.endswith(name[1:]) if name.startswith("*.") else host == name
+            for name in self._names
+        ):
             return True
         return all(
             any(address in network for network in self._networks)

@@ -1,4 +1,5 @@
-"""Tokens to principals: every accepted form of a token, compared as SHA-256 digests in constant time."""
+"""Tokens to principals: every accepted form of a token, compared as SHA-256
+digests in constant time."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class Principal:
     scopes: frozenset[str]
     #: Patterns of model names; empty: every model.
     models: tuple[str, ...] = ()
-    #: Whether prompts that are too long are cut, or refused, if neither the request nor the model's rules say it.
+    #: Whether prompts that are too long are cut, or refused, if neither the request nor the
+    #: model's rules say it.
     truncate: bool | None = None
     #: WSGI key of the header that names the user behind the token; empty: there is none.
     user_key: str = ""
@@ -62,8 +64,8 @@ ADMINISTRATOR = "admin"
 #: What stands for all addresses where wrong passwords are counted.
 ACCOUNT = f"account {ADMINISTRATOR}"
 
-#: Without tokens: who runs programs on this machine, and, if others reach the gateway, whoever does. Those may use it
-#: as they may use Ollama, but neither make keys nor add upstreams.
+#: Without tokens: who runs programs on this machine, and, if others reach the gateway, whoever
+#: does. Those may use it as they may use Ollama, but neither make keys nor add upstreams.
 ANYONE = Principal("anyone", SCOPES)
 ANYONE_ELSE = Principal("anyone", SCOPES - {ADMIN})
 
@@ -91,8 +93,8 @@ def principal_of(token: Token, auth: Auth) -> Principal:
 
 
 class Authenticator:
-    """Checks tokens against the list of the settings. `auth_failures` is shared by successive lists; without it,
-    failures are not counted."""
+    """Checks tokens against the list of the settings. `auth_failures` is shared by successive
+    lists; without it, failures are not counted."""
 
     def __init__(
         self,
@@ -102,11 +104,14 @@ class Authenticator:
         anyone: Principal = ANYONE,
         password_hash: str | None = None,
     ) -> None:
-        """`anyone`: who calls if no token is required; `password_hash`: of the user `admin`, if there is one."""
+        """`anyone`: who calls if no token is required; `password_hash`: of the user
+        `admin`, if there is one."""
         #: Who calls if no token is required; None: one is.
         self.anyone = None if auth.enabled else anyone
         self._auth_failures = auth_failures or AuthFailureLimiter(0)
-        self._tokens = {token.digest: KnownToken(token, principal_of(token, auth)) for token in auth.tokens()}
+        self._tokens = {
+            token.digest: KnownToken(token, principal_of(token, auth)) for token in auth.tokens()
+        }
         self._password_hash = password_hash
         self.administrator: Principal | None = None
         if password_hash:
@@ -116,8 +121,9 @@ class Authenticator:
             )
 
     def authenticate(self, environ: Mapping[str, Any], client: str = "") -> Principal:
-        """Returns the principal of a request; raises MissingToken, or AuthError for anything that is not one valid
-        token, or TooManyGuesses if too many failures came from the address `client`.
+        """Returns the principal of a request; raises MissingToken, or AuthError for
+        anything that is not one valid token, or TooManyGuesses if too many failures came
+        from the address `client`.
 
         The error is the same for an unknown, an expired, a disabled and a revoked token.
         """
@@ -128,14 +134,20 @@ class Authenticator:
             raise MissingToken
         if len(set(sent)) != 1:
             raise AuthError(
-                "非授权访问: this request carries two different tokens; send one.", detail="two different tokens"
+                "非授权访问: this request carries two different tokens; send one.",
+                detail="two different tokens",
             )
         digest = hashlib.sha256(sent[0]).digest()
         self._auth_failures.check(client, digest)
-        # The digest of a guess does not reveal how close the guess was, so neither does the time of the lookup.
+        # The digest of a guess does not reveal how close the guess was, so neither does
+        # the time of the lookup.
         known = self._tokens.get(digest)
         today = datetime.now(UTC).date()
-        if known is None or not hmac.compare_digest(known.principal.digest, digest) or not is_valid(known.token, today):
+        if (
+            known is None
+            or not hmac.compare_digest(known.principal.digest, digest)
+            or not is_valid(known.token, today)
+        ):
             self._auth_failures.note_wrong(client, digest)
             raise AuthError
         self._auth_failures.note_right(client, digest)
@@ -143,28 +155,36 @@ class Authenticator:
         return known.principal
 
     def find(self, digest: bytes) -> Principal | None:
-        """The principal with the token of this digest, as long as that is valid, or who has signed in with the
-        password."""
+        """The principal with the token of this digest, as long as that is valid, or who has signed
+        in with the password."""
         if self.administrator is not None and digest == self.administrator.digest:
             return self.administrator
         known = self._tokens.get(digest)
-        return known.principal if known is not None and is_valid(known.token, datetime.now(UTC).date()) else None
+        return (
+            known.principal
+            if known is not None and is_valid(known.token, datetime.now(UTC).date())
+            else None
+        )
 
     def find_named(self, name: str) -> Principal | None:
         """The principal of this name, as long as its token is valid."""
         found = (known.principal for known in self._tokens.values() if known.principal.name == name)
         return next((self.find(principal.digest) for principal in found), None)
 
-    def check_password(self, user: str, password: str, is_right: Callable[[], bool], client: str) -> None:
-        """Checks a password with `is_right`. Guesses are counted for the address, and for all addresses together; who
-        has signed in from an address before is not affected by those of others. Raises AuthError, or TooManyGuesses."""
+    def check_password(
+        self, user: str, password: str, is_right: Callable[[], bool], client: str
+    ) -> None:
+        """Checks a password with `is_right`. Guesses are counted for the address, and for all
+        addresses together; who has signed in from an address before is not affected by those of
+        others. Raises AuthError, or TooManyGuesses."""
         credentials = "\0".join((user, password, self._password_hash or ""))
         digest = hashlib.sha256(credentials.encode("utf-8", "surrogatepass")).digest()
         failures = self._auth_failures
         failures.check(client, digest)
         if not failures.has_passed(client, digest):
             failures.check(ACCOUNT)
-        if failures.has_failed(client, digest):  # a password that is sent again and again costs no more time
+        # A password that is sent again and again costs no more time.
+        if failures.has_failed(client, digest):
             raise AuthError
         if not is_right():
             failures.note_wrong(client, digest)
@@ -187,8 +207,8 @@ def is_valid(token: Token, today: date) -> bool:
 
 
 def sent_tokens(environ: Mapping[str, Any]) -> list[bytes]:
-    """Returns every token that the request carries, in any accepted form; raises AuthError for a value that is too long
-    for one."""
+    """Returns every token that the request carries, in any accepted form; raises AuthError for a
+    value that is too long for one."""
     tokens: list[bytes] = []
     for key in (*_PLAIN_TOKEN_KEYS, "HTTP_AUTHORIZATION"):
         value = environ.get(key)
@@ -215,8 +235,8 @@ def sent_tokens(environ: Mapping[str, Any]) -> list[bytes]:
 
 @dataclass(slots=True)
 class PathPrefix:
-    """WSGI middleware: removes `/k/<token>` and then `/box/<name>` from the front of the path, for clients that can
-    only set a base URL, or `/admin/call`, for pages.
+    """WSGI middleware: removes `/k/<token>` and then `/box/<name>` from the front of the path, for
+    clients that can only set a base URL, or `/admin/call`, for pages.
 
     The application never sees the token in a path.
     """
@@ -244,5 +264,7 @@ def _move_segment(environ: dict[str, Any], prefix: str, key: str) -> None:
     environ["PATH_INFO"] = "/" + rest
     raw = environ.get("RAW_URI", "")
     sent, _, rest = raw.removeprefix(prefix).partition("/")
-    is_same = raw.startswith(prefix) and unquote_to_bytes(sent.partition("?")[0]) == segment.encode("latin-1")
+    is_same = raw.startswith(prefix) and unquote_to_bytes(sent.partition("?")[0]) == segment.encode(
+        "latin-1"
+    )
     environ["RAW_URI"] = "/" + rest if is_same else "/%"

@@ -1,6 +1,8 @@
-"""Limits guessing of tokens: wrong tokens are counted by client address, and beyond a limit no unknown one is checked.
+"""Limits guessing of tokens: wrong tokens are counted by client address, and beyond a limit
+no unknown one is checked.
 
-A client that has used a valid token from an address before is not affected by a guesser behind the same address.
+A client that has used a valid token from an address before is not affected by a guesser
+behind the same address.
 """
 
 from __future__ import annotations
@@ -23,14 +25,15 @@ WINDOW_S = 60.0
 #: How many addresses with wrong tokens are remembered; the oldest are dropped first.
 MOST_KEPT = 10_000
 
-#: Marks for pairs of an address and a valid token, in bits. Two pairs may share a mark: then a guess is checked that
-#: would have been refused.
+#: Marks for pairs of an address and a valid token, in bits. Two pairs may share a mark: then a
+#: guess is checked that would have been refused.
 SEEN_BITS = 1 << 20
 
 #: The marks of all workers of a machine: the master creates them before it forks.
 SEEN = mmap.mmap(-1, SEEN_BITS // 8)
 
-#: How many of the latest wrong tokens of an address are not counted again: a client with an old token is not guessing.
+#: How many of the latest wrong tokens of an address are not counted again: a client with an old
+#: token is not guessing.
 MOST_REPEATED = 8
 
 
@@ -44,10 +47,12 @@ class _Window:
 
 
 class AuthFailureLimiter:
-    """Counts the wrong tokens of the last minute in this process; `limit` may be changed at any time, 0 disables it.
+    """Counts the wrong tokens of the last minute in this process; `limit` may be changed at
+    any time, 0 disables it.
 
-    `seen` has the marks of valid tokens (see SEEN; None: marks of its own). `tell` is called with an address and the
-    number of its wrong tokens when the limit is reached, so at most once a minute for each address.
+    `seen` has the marks of valid tokens (see SEEN; None: marks of its own). `tell` is called with
+    an address and the number of its wrong tokens when the limit is reached, so at most once a
+    minute for each address.
     """
 
     def __init__(
@@ -65,8 +70,8 @@ class AuthFailureLimiter:
         self._seen = bytearray(SEEN_BITS // 8) if seen is None else seen
 
     def check(self, address: str, digest: bytes | None = None) -> None:
-        """Raises TooManyGuesses if this token must not be checked; without a digest, if no token must be checked that
-        is not known to be valid."""
+        """Raises TooManyGuesses if this token must not be checked; without a digest, if no token
+        must be checked that is not known to be valid."""
         window = self._windows.get(origin_of(address))
         if window is not None and (digest is None or not self.has_passed(address, digest)):
             self._check_window(window)
@@ -88,7 +93,8 @@ class AuthFailureLimiter:
             self._seen[byte] |= bit
 
     def note_wrong(self, address: str, digest: bytes) -> None:
-        """Counts a token that is not valid; raises TooManyGuesses if unknown ones are not checked any more."""
+        """Counts a token that is not valid; raises TooManyGuesses if unknown ones are
+        not checked any more."""
         origin = origin_of(address)
         window = self._windows.get(origin)
         if window is None or self._clock() >= window.ends:
@@ -118,7 +124,8 @@ def _mark(origin: str, digest: bytes) -> tuple[int, int]:
 
 @lru_cache(maxsize=1024)
 def origin_of(address: str) -> str:
-    """Returns the owner of an address: of IPv6 the first 64 bits, because a client with one address there has all."""
+    """Returns the owner of an address: of IPv6 the first 64 bits, because a client with one
+    address there has all."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -13,29 +13,35 @@ REDACTED = "<redacted>"
 #: Longest token that the configuration accepts; a text that was cut may end in the middle of one.
 TOKEN_CHARS = 512
 
-#: Candidates for tokens: runs of visible characters, and their parts by several ways of splitting them.
+#: Candidates for tokens: runs of visible characters, and their parts by several
+#: ways of splitting them.
 _WORD = re.compile(r"[!-~]{1,512}")
 _EDGES = "\"'`<>()[]{}.,;:!?\\"
 _PARTS = [
-    re.compile(pattern) for pattern in (r"[^\"'`<>(){}\[\],;=\\]+", r"[A-Za-z0-9._~+/-]+={0,2}", r"[A-Za-z0-9_-]+")
+    re.compile(pattern)
+    for pattern in (r"[^\"'`<>(){}\[\],;=\\]+", r"[A-Za-z0-9._~+/-]+={0,2}", r"[A-Za-z0-9_-]+")
 ]
 #: Shorter tokens can't be distinguished from words.
 MIN_TOKEN_CHARS = 6
 
 #: A shorter text is a token only if it stands alone.
-_SHORT_WORD = re.compile(rf"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{{1,{MIN_TOKEN_CHARS - 1}}}(?![A-Za-z0-9_-])")
+_SHORT_WORD = re.compile(
+    rf"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{{1,{MIN_TOKEN_CHARS - 1}}}(?![A-Za-z0-9_-])"
+)
 
 _MARK = re.compile(r"[^A-Za-z0-9_-]")
 _MOST_MARKS = 24
 
-#: How many texts without a token, such as names of models, are remembered, and the length of the longest.
+#: How many texts without a token, such as names of models, are remembered, and the
+#: length of the longest.
 _MOST_REMEMBERED, _REMEMBERED_CHARS = 1024, 256
 
 _METHODS = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT".split())
 
 
 def candidates(text: str) -> set[str]:
-    """Returns the parts of a text that may be tokens: its words without surrounding punctuation, and their parts."""
+    """Returns the parts of a text that may be tokens: its words without surrounding
+    punctuation, and their parts."""
     words = set(_WORD.findall(text))
     words |= {word.strip(_EDGES) for word in words}
     made_of_parts = [word for word in words if not word.isalnum()]
@@ -45,7 +51,8 @@ def candidates(text: str) -> set[str]:
 
 
 def _between_marks(text: str) -> set[str]:
-    """Returns every part of a text between two punctuation marks, if it has at most _MOST_MARKS of them."""
+    """Returns every part of a text between two punctuation marks, if it has at
+    most _MOST_MARKS of them."""
     marks = [match.start() for match in _MARK.finditer(text)]
     if len(marks) > _MOST_MARKS:
         return set()
@@ -54,10 +61,12 @@ def _between_marks(text: str) -> set[str]:
 
 
 class ConfiguredTokens:
-    """The tokens that must not reach a log, wherever a client has put them. One for each process, see TOKENS.
+    """The tokens that must not reach a log, wherever a client has put them. One for
+    each process, see TOKENS.
 
-    Tokens are stored as digests. A token whose shape is known too, because it was read in plain text or has been used,
-    is found anywhere in a text; any other only if it stands between marks or blanks.
+    Tokens are stored as digests. A token whose shape is known too, because it was read in
+    plain text or has been used, is found anywhere in a text; any other only if it stands
+    between marks or blanks.
     """
 
     def __init__(self) -> None:
@@ -67,7 +76,9 @@ class ConfiguredTokens:
 
     def replace(self, shapes: Mapping[bytes, TokenShape | None]) -> None:
         """Replaces the tokens: digests with their shapes. Shapes that were learned are kept."""
-        self._shapes = {digest: shape or self._shapes.get(digest) for digest, shape in shapes.items()}
+        self._shapes = {
+            digest: shape or self._shapes.get(digest) for digest, shape in shapes.items()
+        }
         self._index()
 
     def learn(self, digest: bytes, token: str) -> bool:
@@ -88,7 +99,9 @@ class ConfiguredTokens:
             self._lengths.setdefault(shape.head, []).append(shape.length)
         # Heads may overlap in a text, and one may be the beginning of another.
         self._heads = [re.compile(f"(?={re.escape(head)})") for head in self._lengths]
-        self._shortest = 1 if self._has_unknown else min((shape.length for shape in shapes), default=1 << 30)
+        self._shortest = (
+            1 if self._has_unknown else min((shape.length for shape in shapes), default=1 << 30)
+        )
         self._clean = set()
 
     def is_in(self, text: str) -> bool:
@@ -96,7 +109,8 @@ class ConfiguredTokens:
         return self.redact(text) is not text
 
     def shown(self, text: str, most_chars: int) -> str:
-        """Returns a text with its tokens masked, cut to `most_chars`; a token is never cut in two."""
+        """Returns a text with its tokens masked, cut to `most_chars`; a
+        token is never cut in two."""
         if len(text) <= most_chars and (len(text) < self._shortest or text in self._clean):
             return text
         head = text[: most_chars + TOKEN_CHARS]
@@ -104,7 +118,8 @@ class ConfiguredTokens:
         return redacted[: max(0, len(redacted) - max(0, len(head) - most_chars))]
 
     def redact(self, text: str) -> str:
-        """Returns a text of a few hundred characters with each token replaced; the same object if there is none."""
+        """Returns a text of a few hundred characters with each token replaced; the same
+        object if there is none."""
         if len(text) < self._shortest or text in self._clean:
             return text
         found = self._found(text)
@@ -126,7 +141,9 @@ class ConfiguredTokens:
             parts.update(_SHORT_WORD.findall(text))
         for pattern, lengths in zip(self._heads, self._lengths.values(), strict=True):
             for start in (match.start() for match in pattern.finditer(text)):
-                parts.update(text[start : start + length] for length in lengths if length >= MIN_TOKEN_CHARS)
+                parts.update(
+                    text[start : start + length] for length in lengths if length >= MIN_TOKEN_CHARS
+                )
         found: set[str] = set()
         for part in parts:
             # Outside of JSON, texts come as the Latin-1 reading of their bytes.

@@ -1,8 +1,9 @@
-"""Applies the operator's rules for a model to a request: the caller's value has precedence over the operator's, and
-that over the model's own.
+"""Applies the operator's rules for a model to a request: the caller's value has precedence over the
+operator's, and that over the model's own.
 
-Works on the fields of Ollama's API by their names (`options`, `think`, `keep_alive`), so that the rules are the same in
-every dialect. Each function returns the new value, and appends the changes that a limit has made to `clamped`.
+Works on the fields of Ollama's API by their names (`options`, `think`, `keep_alive`), so that the
+rules are the same in every dialect. Each function returns the new value, and appends the changes
+that a limit has made to `clamped`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 M = TypeVar("M")
 
 #: Options that Ollama loads a model with: another value of one of them reloads it.
-LOAD_OPTIONS = frozenset({"num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "draft_num_predict"})
+LOAD_OPTIONS = frozenset(
+    {"num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "draft_num_predict"}
+)
 
 
 def merged_options(
@@ -31,17 +34,17 @@ def merged_options(
     *,
     has_length: bool = True,
 ) -> dict[str, Json]:
-    """Returns the options to send; `loaded_ctx`: the context that the model is loaded with, in tokens, None if it is
-    not loaded.
+    """Returns the options to send; `loaded_ctx`: the context that the model is loaded with, in
+    tokens, None if it is not loaded.
 
-    Pinned options keep that context even if it is above the limit: another one would reload the model. `has_length`:
-    whether the answer is a text, whose length has a limit.
+    Pinned options keep that context even if it is above the limit: another one would reload the
+    model. `has_length`: whether the answer is a text, whose length has a limit.
     """
     given = {name: value for name, value in asked.items() if value is not None}
     options = {**rules.options, **given}
     if rules.pin_options:
-        # The operator's values replace those that would reload the model. The caller's context is used only if the
-        # model is not loaded.
+        # The operator's values replace those that would reload the model. The caller's context is
+        # used only if the model is not loaded.
         options = {name: value for name, value in options.items() if name not in LOAD_OPTIONS}
         options |= {name: value for name, value in rules.options.items() if name in LOAD_OPTIONS}
         if context := loaded_ctx or rules.options.get("num_ctx") or given.get("num_ctx"):
@@ -49,7 +52,9 @@ def merged_options(
     is_free = not (rules.pin_options and loaded_ctx)
     limits = _exceeded_limits(options, rules.clamp, has_length=has_length, has_context=is_free)
     options |= limits
-    changed = LOAD_OPTIONS.intersection(name for name in given if options.get(name) != given[name]).union(limits)
+    changed = LOAD_OPTIONS.intersection(
+        name for name in given if options.get(name) != given[name]
+    ).union(limits)
     clamped += [f"{name}={options.get(name, 'default')}" for name in sorted(changed)]
     return options
 
@@ -57,7 +62,8 @@ def merged_options(
 def _exceeded_limits(
     options: Mapping[str, Json], clamp: Clamp, *, has_length: bool, has_context: bool
 ) -> dict[str, Json]:
-    """Returns the operator's limits that the options exceed: the length of the answer and the size of the context."""
+    """Returns the operator's limits that the options exceed: the length of the answer and
+    the size of the context."""
     exceeded: dict[str, Json] = {}
     length = -1 if options.get("num_predict") is None else _number(options["num_predict"])
     # To Ollama, null, 0 and a negative number mean no limit; it cuts 0.5 to 0.
@@ -69,7 +75,8 @@ def _exceeded_limits(
 
 
 def _number(value: Json) -> float:
-    """Returns a number as it is, and NaN for anything else: that exceeds no limit, and Ollama refuses it."""
+    """Returns a number as it is, and NaN for anything else: that exceeds no limit,
+    and Ollama refuses it."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
 
 
@@ -84,8 +91,8 @@ def merged_keep_alive(asked: Json, rules: ModelSettings, clamped: list[str]) -> 
 
 
 def edited_system(texts: Sequence[str], rules: SystemPrompt) -> list[str | None]:
-    """Applies the rules to a request's system prompts. Returns one for each of `texts`, None for one that is removed;
-    and a single one if there was none and the operator has one to add."""
+    """Applies the rules to a request's system prompts. Returns one for each of `texts`, None for
+    one that is removed; and a single one if there was none and the operator has one to add."""
     if isinstance(rules.replace, str):
         edited = [rules.replace, *([""] * (len(texts) - 1))]
     else:
@@ -105,9 +112,9 @@ def with_system(
 ) -> Sequence[M]:
     """Returns the messages of a chat with the operator's system prompts.
 
-    `text_of` returns the text of a system message, None for any other one; `with_text` returns a message with another
-    text, or a new system message. Raises BadRequest if no message would be left: to Ollama that is a request to load
-    the model.
+    `text_of` returns the text of a system message, None for any other one; `with_text` returns a
+    message with another text, or a new system message. Raises BadRequest if no message would be
+    left: to Ollama that is a request to load the model.
     """
     if not rules.is_given:
         return messages
@@ -124,13 +131,15 @@ def with_system(
             placed.append(with_text(message, other))
     if not placed:
         raise BadRequest(
-            "messages: must contain more than system prompts, which this model does not accept.", param="messages"
+            "messages: must contain more than system prompts, which this model does not accept.",
+            param="messages",
         )
     return placed
 
 
 def _edited_text(text: str, remove: bool | tuple[str, ...], replace: Mapping[str, str]) -> str:
-    """Returns a system prompt without the passages to remove (True: all of it), and with the others replaced."""
+    """Returns a system prompt without the passages to remove (True: all of it), and
+    with the others replaced."""
     if remove is True:
         return ""
     for passage in remove or ():
@@ -142,9 +151,11 @@ def _edited_text(text: str, remove: bool | tuple[str, ...], replace: Mapping[str
     return text
 
 
-def limits(general: Timeouts, rules: ModelSettings, asked_ms: int | None, clamped: list[str]) -> Timeouts:
-    """Returns the time limits of an answer. A caller may ask for a shorter total than the operator allows, not for a
-    longer one."""
+def limits(
+    general: Timeouts, rules: ModelSettings, asked_ms: int | None, clamped: list[str]
+) -> Timeouts:
+    """Returns the time limits of an answer. A caller may ask for a shorter total than the operator
+    allows, not for a longer one."""
     allowed = general.override(rules.timeouts)
     total_s = rules.request_timeout / 1000 if rules.request_timeout else None
     if asked_ms is not None:
@@ -153,4 +164,8 @@ def limits(general: Timeouts, rules: ModelSettings, asked_ms: int | None, clampe
             clamped.append(f"request_timeout={limit_s * 1000:.0f}")
         total_s = min(asked_ms / 1000, limit_s)
     # A limit for the whole answer is the only one: the answer may be silent for as long.
-    return allowed if total_s is None else replace(allowed, first_byte_s=total_s, idle_s=total_s, total_s=total_s)
+    return (
+        allowed
+        if total_s is None
+        else replace(allowed, first_byte_s=total_s, idle_s=total_s, total_s=total_s)
+    )

@@ -1,6 +1,7 @@
 """The password of the user `admin`: hashed with argon2id.
 
-The library takes 60 ms to import, and most processes never need it, so it is imported with its first use.
+The library takes 60 ms to import, and most processes never need it, so it is
+imported with its first use.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ def hash_password(password: str) -> str:
 
 
 def verify_password(password_hash: str, password: str) -> bool:
-    """Whether a password has this hash. Takes as long as `hash_password`, or as the hash itself says."""
+    """Whether a password has this hash. Takes as long as `hash_password`, or as
+    the hash itself says."""
     argon2, errors = import_module("argon2"), import_module("argon2.exceptions")
     try:
         is_right: bool = argon2.PasswordHasher().verify(password_hash, password)

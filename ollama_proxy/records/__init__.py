@@ -1,7 +1,7 @@
 """The records: who used what, and what it cost; keys and settings that are managed at run time.
 
-Importing this package must stay cheap: workers do, and they only write the spool. The other modules are imported one by
-one by the coordinator and by the commands.
+Importing this package must stay cheap: workers do, and they only write the spool. The other modules
+are imported one by one by the coordinator and by the commands.
 """
 
 from ollama_proxy.records.spool import SPOOL_DIRECTORY, Spool

@@ -31,8 +31,8 @@ def add(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> None:
-    """Adds an entry, in the transaction of the change. `subject`: what was changed, such as `tokens.web`; of `before`
-    and `after` only what differs is kept."""
+    """Adds an entry, in the transaction of the change. `subject`: what was changed, such as
+    `tokens.web`; of `before` and `after` only what differs is kept."""
     if before is not None and after is not None:
         changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         before, after = ({name: each.get(name) for name in changed} for each in (before, after))
@@ -41,13 +41,16 @@ def add(
 
 
 def note_change(connection: Connection) -> None:
-    """Tells every coordinator that keys or managed settings change in this transaction. First of all: changes of others
-    wait for the end of the transaction."""
+    """Tells every coordinator that keys or managed settings change in this transaction. First of
+    all: changes of others wait for the end of the transaction."""
     connection.execute(update(meta).values(revision=meta.c.revision + 1))
 
 
-def list_audit(connection: Connection, *, limit: int = 100, cursor: str | None = None) -> dict[str, Json]:
-    """Entries, the newest first, and where the next ones begin: `{rows, cursor}`. Raises BadRequest."""
+def list_audit(
+    connection: Connection, *, limit: int = 100, cursor: str | None = None
+) -> dict[str, Json]:
+    """Entries, the newest first, and where the next ones begin: `{rows,
+    cursor}`. Raises BadRequest."""
     most = min(max(limit, 1), MAX_ROWS)
     query = select(audit).order_by(audit.c.id.desc()).limit(most)
     if cursor is not None:

@@ -1,7 +1,7 @@
 """Backup and restore. A backup is one SQLite file with all tables, whatever database it is of.
 
-So a backup of one kind of database can be restored into the other, and no program of PostgreSQL's version is needed.
-It has what the database has: names, sums and digests, no token.
+So a backup of one kind of database can be restored into the other, and no program of PostgreSQL's
+version is needed. It has what the database has: names, sums and digests, no token.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ _BESIDE = ("-wal", "-shm")
 
 
 def back_up(engine: Engine, path: Path) -> None:
-    """Writes a consistent copy to `path`, with mode 0600; one that is there is replaced when the new one is complete.
-    The gateway goes on meanwhile. Raises ConfigError, RecordsUnavailable and OSError."""
+    """Writes a consistent copy to `path`, with mode 0600; one that is there is replaced when
+    the new one is complete. The gateway goes on meanwhile. Raises ConfigError,
+    RecordsUnavailable and OSError."""
     with _unfinished(path.absolute()) as unfinished:
         if engine.dialect.name == "sqlite":
             with read(engine) as connection:
@@ -50,8 +51,9 @@ def back_up(engine: Engine, path: Path) -> None:
 def restore(engine: Engine, path: Path) -> Path | None:
     """Puts a backup in the place of the database. Nothing else may use the database meanwhile.
 
-    A SQLite database that was there is kept, under the returned path; the tables of PostgreSQL are replaced in one
-    transaction. Raises ConfigError if the file is no backup, or one of a newer version; then nothing has changed.
+    A SQLite database that was there is kept, under the returned path; the tables of PostgreSQL are
+    replaced in one transaction. Raises ConfigError if the file is no backup, or one of a newer
+    version; then nothing has changed.
     """
     place = Path(str(engine.url.database) if engine.dialect.name == "sqlite" else path).absolute()
     with _unfinished(place) as unfinished:
@@ -60,7 +62,9 @@ def restore(engine: Engine, path: Path) -> Path | None:
         try:
             upgrade(copy)
             with write(copy) as connection:
-                revision = max(read_revision(engine), connection.execute(select(meta.c.revision)).scalar_one())
+                revision = max(
+                    read_revision(engine), connection.execute(select(meta.c.revision)).scalar_one()
+                )
                 # Every worker notices that its tokens and settings may be others now.
                 connection.execute(update(meta).values(revision=revision + 1))
             if engine.dialect.name == "postgresql":
@@ -71,13 +75,18 @@ def restore(engine: Engine, path: Path) -> Path | None:
                     target.execute(text(f"TRUNCATE {names}"))
                     _copy_tables(source, target)
                     newest = select(func.coalesce(func.max(audit.c.id), 0) + 1).scalar_subquery()
-                    target.execute(select(func.setval(func.pg_get_serial_sequence("audit", "id"), newest, False)))
+                    target.execute(
+                        select(
+                            func.setval(func.pg_get_serial_sequence("audit", "id"), newest, False)
+                        )
+                    )
                 return None
         finally:
             copy.dispose()
         finish_copy(unfinished)
         engine.dispose()
-        # The old files are moved aside, the log first: with another database, it would be applied to that one.
+        # The old files are moved aside, the log first: with another database, it would
+        # be applied to that one.
         kept = place.with_name(place.name + REPLACED)
         was_there = place.exists()
         for suffix in (*_BESIDE, ""):
@@ -92,7 +101,8 @@ def restore(engine: Engine, path: Path) -> Path | None:
 
 
 def read_revision(engine: Engine) -> int:
-    """The revision of tokens and settings; a large number if it can't be read, which no backup has."""
+    """The revision of tokens and settings; a large number if it can't be
+    read, which no backup has."""
     try:
         with read(engine) as connection:
             check_schema(connection)
@@ -105,7 +115,11 @@ def read_revision(engine: Engine) -> int:
 def _unfinished(path: Path) -> Iterator[Path]:
     """A new file beside `path`, which is deleted if it is still there at the end."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    os.close(
+        os.open(
+            unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+    )
     try:
         yield unfinished
     finally:
@@ -115,8 +129,8 @@ def _unfinished(path: Path) -> Iterator[Path]:
 
 
 def copy_sqlite(source: Path, target: Path) -> None:
-    """Copies one state of a database that others may write to; they do not wait. Raises ConfigError if it is damaged or
-    no database, RecordsUnavailable if the copy can't be written."""
+    """Copies one state of a database that others may write to; they do not wait. Raises ConfigError
+    if it is damaged or no database, RecordsUnavailable if the copy can't be written."""
     if not source.is_file():
         raise ConfigError(f"{source}: there is no such file")
     try:

@@ -1,4 +1,5 @@
-"""Reports as CSV (RFC 4180, UTF-8 without a byte order mark) that a spreadsheet can open: no cell is a formula."""
+"""Reports as CSV (RFC 4180, UTF-8 without a byte order mark) that a spreadsheet can open:
+no cell is a formula."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ import orjson
 
 from ollama_proxy.hub import Json
 
-#: Where spreadsheets take a text for a formula: at its beginning, and after what some of them take for the end of a
-#: cell. Excel also executes the full-width forms, and skips blanks.
+#: Where spreadsheets take a text for a formula: at its beginning, and after what some of them take
+#: for the end of a cell. Excel also executes the full-width forms, and skips blanks.
 _FORMULA = re.compile(r"""(\A|[,;|"\t\r\n])(?=\s*[=+\-@＝＋－＠])|\A(?=[\t\r\n])""")  # noqa: RUF001
 
 #: Characters that control a terminal.
@@ -20,8 +21,8 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def render_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Json]]) -> str:
-    """The rows with a line of column names before them. Numbers stay numbers; a text that a spreadsheet would execute
-    gets an apostrophe, which spreadsheets take for the mark of a text."""
+    """The rows with a line of column names before them. Numbers stay numbers; a text that a
+    spreadsheet would execute gets an apostrophe, which spreadsheets take for the mark of a text."""
     output = io.StringIO(newline="")
     writer = csv.writer(output)
     writer.writerow(columns)

@@ -1,10 +1,10 @@
 """The database of the records: SQLite in the state directory, or PostgreSQL.
 
-Its users are the coordinator and the commands. They use `read` and `write`, each one transaction, which turn errors of
-an unavailable database into RecordsUnavailable.
+Its users are the coordinator and the commands. They use `read` and `write`, each one transaction,
+which turn errors of an unavailable database into RecordsUnavailable.
 
-SQLite commits with `synchronous=FULL`: the importer deletes a spool file after the commit with its last rows, so a
-power cut must not undo that commit.
+SQLite commits with `synchronous=FULL`: the importer deletes a spool file after the commit with its
+last rows, so a power cut must not undo that commit.
 """
 
 from __future__ import annotations
@@ -32,21 +32,25 @@ from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from ollama_proxy.errors import ConfigError, RecordsUnavailable
 from ollama_proxy.records.tables import REVISION, metadata
 
-#: Alembic's table, by a name of its own: a database may be shared with other programs that use Alembic.
+#: Alembic's table, by a name of its own: a database may be shared with other
+#: programs that use Alembic.
 VERSION_TABLE = "records_version"
 
 #: Where the migrations are.
 MIGRATIONS = Path(__file__).with_name("migrations")
 
-#: Longest wait for a lock that another process holds, in seconds; then the database is unavailable for the caller.
+#: Longest wait for a lock that another process holds, in seconds; then the database is
+#: unavailable for the caller.
 LOCK_TIMEOUT_S = 5
 
-#: Largest SQLite file that is checked whole before it is used, in bytes: about a quarter of a second.
+#: Largest SQLite file that is checked whole before it is used, in bytes: about
+#: a quarter of a second.
 MAX_CHECKED_BYTES = 128 << 20
 
 _UPGRADE_LOCK = 0x6F6C6C616D61  # any number, as long as it stays the same
 
-#: Ends a connection to a server that is gone within half a minute, and does not let a stopped coordinator keep locks.
+#: Ends a connection to a server that is gone within half a minute, and does not let a stopped
+#: coordinator keep locks.
 _POSTGRESQL = {
     "client_encoding": "utf8",
     "application_name": "ollama-proxy",
@@ -63,7 +67,11 @@ _POSTGRESQL_SESSION = (
 )
 
 #: 8 MB of cache; the write-ahead log is cut back to 64 MB.
-_SQLITE_SESSION = ("PRAGMA synchronous = FULL", "PRAGMA cache_size = -8192", "PRAGMA journal_size_limit = 67108864")
+_SQLITE_SESSION = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA cache_size = -8192",
+    "PRAGMA journal_size_limit = 67108864",
+)
 
 
 class SchemaTooNew(ConfigError):
@@ -71,9 +79,11 @@ class SchemaTooNew(ConfigError):
 
 
 def open_database(url: str, directory: Path) -> Engine:
-    """The database of `records.url`, which is connected to when it is used; `upgrade` creates it. Raises ConfigError.
+    """The database of `records.url`, which is connected to when it is used; `upgrade`
+    creates it. Raises ConfigError.
 
-    `directory`: the state directory; a relative path is one in it, and so is one that begins with `state/`.
+    `directory`: the state directory; a relative path is one in it, and so is one
+    that begins with `state/`.
     """
     if url.startswith("sqlite:"):
         return _open_sqlite(sqlite_path(url, directory))
@@ -101,7 +111,8 @@ def open_database(url: str, directory: Path) -> Engine:
 
 
 def sqlite_path(url: str, directory: Path) -> Path:
-    """The file of `sqlite:PATH` or `sqlite:///PATH`; the last of three slashes is the first one of an absolute path."""
+    """The file of `sqlite:PATH` or `sqlite:///PATH`; the last of three slashes is the first
+    one of an absolute path."""
     path = url.removeprefix("sqlite:").removeprefix("//").removeprefix("state/")
     return directory / (path if path[:1] != "/" else f"/{path.lstrip('/')}")
 
@@ -120,7 +131,9 @@ def _open_sqlite(path: Path) -> Engine:
             connection.execute(command)
         return connection
 
-    engine = create_engine(URL.create("sqlite", database=str(path)), creator=connect, hide_parameters=True)
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), creator=connect, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def remember_file(_connection: object, record: Any) -> None:
@@ -135,8 +148,8 @@ def _open_sqlite(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        """A transaction that reads first and writes later could not wait for its lock, so one that may write takes it
-        at once."""
+        """A transaction that reads first and writes later could not wait for its lock, so one that
+        may write takes it at once."""
         reads = connection.get_execution_options().get("reads")
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
@@ -153,18 +166,21 @@ def _identify(path: Path) -> tuple[int, int] | None:
 
 @contextmanager
 def read(engine: Engine) -> Iterator[Connection]:
-    """A transaction that sees one state of the database and never waits for a writer. Raises RecordsUnavailable."""
+    """A transaction that sees one state of the database and never waits for a writer.
+    Raises RecordsUnavailable."""
     with _translate_errors(), engine.connect() as connection:
         if engine.dialect.name == "postgresql":
-            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            connection.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
         with connection.execution_options(reads=True).begin():
             yield connection
 
 
 @contextmanager
 def write(engine: Engine) -> Iterator[Connection]:
-    """A transaction that is committed at the end. Raises RecordsUnavailable; then nothing has changed, unless the
-    connection was cut while it committed."""
+    """A transaction that is committed at the end. Raises RecordsUnavailable; then nothing has
+    changed, unless the connection was cut while it committed."""
     with _translate_errors(), engine.begin() as connection:
         yield connection
 
@@ -193,13 +209,17 @@ def describe_error(error: SQLAlchemyError) -> str:
 
 
 def upgrade(engine: Engine) -> bool:
-    """Creates the tables, or migrates them to this version; returns whether there was anything to do. Processes that do
-    it at the same time wait for the first one.
+    """Creates the tables, or migrates them to this version; returns whether there was anything to
+    do. Processes that do it at the same time wait for the first one.
 
-    Raises ConfigError with one line if the database can't be used, SchemaTooNew among them; then nothing has changed.
-    Raises RecordsUnavailable if it can't be reached now.
+    Raises ConfigError with one line if the database can't be used, SchemaTooNew among them; then
+    nothing has changed. Raises RecordsUnavailable if it can't be reached now.
     """
-    shown = str(engine.url.database) if engine.dialect.name == "sqlite" else "the database of records.url"
+    shown = (
+        str(engine.url.database)
+        if engine.dialect.name == "sqlite"
+        else "the database of records.url"
+    )
     try:
         if engine.dialect.name == "sqlite":
             return _upgrade_sqlite(engine, Path(shown))
@@ -212,13 +232,16 @@ def upgrade(engine: Engine) -> bool:
             _refuse_damaged(shown, error.detail)
         raise
     except SQLAlchemyError as error:
-        raise ConfigError(f"{shown}: its tables cannot be created: {describe_error(error)}") from error
+        raise ConfigError(
+            f"{shown}: its tables cannot be created: {describe_error(error)}"
+        ) from error
     except OSError as error:
         raise ConfigError(f"{shown}: cannot be used for the records: {error.strerror}") from error
 
 
 def _upgrade_sqlite(engine: Engine, path: Path) -> bool:
-    """Creates the file if it is missing, switches it to write-ahead logging, refuses a damaged one, and migrates."""
+    """Creates the file if it is missing, switches it to write-ahead logging, refuses a
+    damaged one, and migrates."""
     # A lock on the directory: one on the file itself would be one of SQLite's own.
     lock = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -267,11 +290,13 @@ def check_schema(connection: Connection, shown: str = "the database of records.u
     revision = schema_revision(connection)
     if revision > REVISION:
         raise SchemaTooNew(
-            f"{shown}: a newer version of ollama-proxy has written it (schema {revision}, this one knows {REVISION}); "
-            "install that version, or restore a backup that is older"
+            f"{shown}: a newer version of ollama-proxy has written it (schema {revision}, this one "
+            f"knows {REVISION}); install that version, or restore a backup that is older"
         )
     if revision != REVISION:
-        raise ConfigError(f"{shown}: its tables are not those of this version; run `ollama-proxy records upgrade`")
+        raise ConfigError(
+            f"{shown}: its tables are not those of this version; run `ollama-proxy records upgrade`"
+        )
 
 
 def _migrate(connection: Connection, shown: str) -> bool:
@@ -282,10 +307,15 @@ def _migrate(connection: Connection, shown: str) -> bool:
         return False
     found = metadata.tables.keys() & set(inspect(connection).get_table_names())
     if not revision and found:
-        raise ConfigError(f"{shown}: has a table {min(found)} that is not one of the records; use another database")
+        raise ConfigError(
+            f"{shown}: has a table {min(found)} that is not one of the records; "
+            "use another database"
+        )
     # 14 MB, which only a migration needs.
     environment = importlib.import_module("alembic.runtime.environment")
-    script = importlib.import_module("alembic.script").ScriptDirectory(MIGRATIONS, version_locations=[MIGRATIONS])
+    script = importlib.import_module("alembic.script").ScriptDirectory(
+        MIGRATIONS, version_locations=[MIGRATIONS]
+    )
     config = importlib.import_module("alembic.config").Config()
 
     def list_steps(current: Any, _context: object) -> Any:

@@ -1,7 +1,9 @@
-"""Token lists of other gateways: one-api and new-api, LiteLLM, and plain lists. Only digests leave this module.
+"""Token lists of other gateways: one-api and new-api, LiteLLM, and plain lists. Only
+digests leave this module.
 
-One-api keeps the keys without their `sk-` in the table `tokens` of its database (SQLite by default); new-api has the
-same table with other columns. LiteLLM keeps SHA-256 digests in `LiteLLM_VerificationToken`.
+One-api keeps the keys without their `sk-` in the table `tokens` of its database (SQLite by
+default); new-api has the same table with other columns. LiteLLM keeps SHA-256 digests in
+`LiteLLM_VerificationToken`.
 """
 
 from __future__ import annotations
@@ -47,10 +49,27 @@ _LITELLM_BUDGETS = {
     **dict.fromkeys(("1mo", "30d", "31d"), "cost_per_month"),
 }
 #: What else restricts a key of LiteLLM, and what else belongs to it.
-_LITELLM_RESTRICTIONS = ("budget_id", "object_permission_id", "policies", "model_max_budget", "access_group_ids")
-_LITELLM_OTHERS = ("team_id", "user_id", "organization_id", "project_id", "agent_id", "aliases", "config")
+_LITELLM_RESTRICTIONS = (
+    "budget_id",
+    "object_permission_id",
+    "policies",
+    "model_max_budget",
+    "access_group_ids",
+)
+_LITELLM_OTHERS = (
+    "team_id",
+    "user_id",
+    "organization_id",
+    "project_id",
+    "agent_id",
+    "aliases",
+    "config",
+)
 #: Its names for every model, and for those of other tables.
-_LITELLM_ALL, _LITELLM_ELSEWHERE = {"all-proxy-models", "*"}, {"all-team-models", "no-default-models"}
+_LITELLM_ALL, _LITELLM_ELSEWHERE = (
+    {"all-proxy-models", "*"},
+    {"all-team-models", "no-default-models"},
+)
 #: The team of the keys of its own pages.
 _LITELLM_PAGES = "litellm-dashboard"
 
@@ -67,7 +86,8 @@ class ForeignToken:
     prefix: str = ""
     #: Those that a key of the gateway has, too: models, expires, limits, disabled.
     fields: dict[str, Json] = field(default_factory=dict)
-    #: What has no equal here: restrictions, without which the token could do more, and other things.
+    #: What has no equal here: restrictions, without which the token could do
+    #: more, and other things.
     restrictions: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     #: Why it can't be carried over; "" if it can.
@@ -94,13 +114,16 @@ class ForeignToken:
 
 
 def read_tokens(path: Path, kind: str = "auto") -> list[ForeignToken]:
-    """The tokens of a file in one of FORMATS; `auto`: the one that it seems to have. Raises ConfigError."""
+    """The tokens of a file in one of FORMATS; `auto`: the one that it seems to
+    have. Raises ConfigError."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
         if kind == "auto":
             start = data[:4096].decode("utf-8-sig", "replace").lstrip()
-            headings = {heading.strip('" ') for heading in start.partition("\n")[0].strip().split(",")}
+            headings = {
+                heading.strip('" ') for heading in start.partition("\n")[0].strip().split(",")
+            }
             if data.startswith(b"SQLite format 3\0"):
                 kind = "one-api"
             elif start.startswith(("[", "{")) or {"token", "key_name"} <= headings:
@@ -108,7 +131,9 @@ def read_tokens(path: Path, kind: str = "auto") -> list[ForeignToken]:
             else:
                 kind = "list"
         if kind == "one-api":
-            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            with closing(
+                sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+            ) as connection:
                 connection.row_factory = sqlite3.Row
                 connection.text_factory = lambda text: text.decode(errors="replace")
                 rows = map(dict, connection.execute("SELECT * FROM tokens ORDER BY id"))
@@ -121,11 +146,14 @@ def read_tokens(path: Path, kind: str = "auto") -> list[ForeignToken]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (sqlite3.Error, ValueError, TypeError, csv.Error) as error:
         # The text of the error might quote a token.
-        raise ConfigError(f"{path}: is no list of tokens in the format {kind} ({type(error).__name__})") from None
+        raise ConfigError(
+            f"{path}: is no list of tokens in the format {kind} ({type(error).__name__})"
+        ) from None
 
 
 def _read_list(text: str) -> Iterator[ForeignToken]:
-    """One token per line, or a name, a tab and a token; empty lines and comments (#) are skipped."""
+    """One token per line, or a name, a tab and a token; empty lines and
+    comments (#) are skipped."""
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             name, _, token = line.rpartition("\t")
@@ -141,7 +169,9 @@ def _read_litellm(text: str) -> Iterator[ForeignToken]:
         rows = document.get("keys", [document]) if isinstance(document, dict) else document
     else:
         rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    return _convert_rows((row if isinstance(row, dict) else {"token": row} for row in rows), _convert_litellm)
+    return _convert_rows(
+        (row if isinstance(row, dict) else {"token": row} for row in rows), _convert_litellm
+    )
 
 
 def _convert_rows(
@@ -176,8 +206,11 @@ def _convert_one_api(found: ForeignToken, row: dict[str, Any]) -> None:
 
 
 def _convert_access(found: ForeignToken, row: dict[str, Any]) -> None:
-    """The models of a key of one-api or new-api, which has a switch for them, and the addresses where it is valid."""
-    models = row.get("models") or (row.get("model_limits") if row.get("model_limits_enabled") else None)
+    """The models of a key of one-api or new-api, which has a switch for them, and the
+    addresses where it is valid."""
+    models = row.get("models") or (
+        row.get("model_limits") if row.get("model_limits_enabled") else None
+    )
     found.fields["models"] = [name.strip() for name in (models or "").split(",") if name.strip()]
     if addresses := (row.get("subnet") or row.get("allow_ips") or "").replace(",", " ").split():
         found.restrictions.append(f"addresses {' '.join(addresses)}")
@@ -213,7 +246,9 @@ def _convert_limits(found: ForeignToken, row: dict[str, Any]) -> None:
         if duration in _LITELLM_BUDGETS:
             limits[_LITELLM_BUDGETS[duration]] = float(budget)
         else:
-            found.restrictions.append(f"max_budget {budget} {f'per {duration}' if duration else 'in total'}")
+            found.restrictions.append(
+                f"max_budget {budget} {f'per {duration}' if duration else 'in total'}"
+            )
     routes = row.get("allowed_routes")
     if routes and routes != ["llm_api_routes"]:
         found.restrictions.append(f"allowed_routes {' '.join(routes)}")
@@ -223,7 +258,8 @@ def _convert_limits(found: ForeignToken, row: dict[str, Any]) -> None:
 
 
 def _parse_cell(value: Json) -> Json:
-    """A value of JSON, or what the text of a cell means: nothing, true, or a list as JSON or PostgreSQL write it."""
+    """A value of JSON, or what the text of a cell means: nothing, true, or a list as JSON
+    or PostgreSQL write it."""
     if not isinstance(value, str):
         return value
     if value[:1] in ("{", "["):
@@ -231,4 +267,6 @@ def _parse_cell(value: Json) -> Json:
             return orjson.loads(value)
         except orjson.JSONDecodeError:
             return next(csv.reader([value[1:-1]], escapechar="\\"), [])
-    return {"t": True, "true": True, "f": False, "false": False, "": None, "null": None}.get(value.lower(), value)
+    return {"t": True, "true": True, "f": False, "false": False, "": None, "null": None}.get(
+        value.lower(), value
+    )

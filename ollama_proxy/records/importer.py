@@ -1,8 +1,8 @@
 """Imports what workers have written to the spool: each exchange becomes one row, exactly once.
 
-A batch of lines, its sums by hour and the positions up to which the files were read are one transaction. So whatever is
-killed, and whenever, the next importer goes on where the last commit ended. A file is deleted after the commit with its
-last line.
+A batch of lines, its sums by hour and the positions up to which the files were read are one
+transaction. So whatever is killed, and whenever, the next importer goes on where the last commit
+ended. A file is deleted after the commit with its last line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from sqlalchemy.exc import DBAPIError
 
 from ollama_proxy.errors import RecordsUnavailable
 from ollama_proxy.records.database import read, write
-from ollama_proxy.records.rows import HourlySums, Row, lost_row, read_row_id, read_started_at, usage_row
+from ollama_proxy.records.rows import (
+    HourlySums,
+    Row,
+    lost_row,
+    read_row_id,
+    read_started_at,
+    usage_row,
+)
 from ollama_proxy.records.spool import SPOOL_DIRECTORY, SPOOL_VERSION
 from ollama_proxy.records.spool_files import SpoolFile, list_spool
 from ollama_proxy.records.tables import spool_positions, token_uses, usage, usage_hourly, usage_open
@@ -31,7 +38,8 @@ from ollama_proxy.settings import find_timezone
 #: Most lines and bytes of a transaction.
 MAX_LINES, MAX_BYTES = 2000, 2 << 20
 
-#: Seconds after which an exchange is lost whose worker has no file here, and seconds between two searches for these.
+#: Seconds after which an exchange is lost whose worker has no file here, and seconds between
+#: two searches for these.
 ABANDONED_S, SEARCH_S = 86_400.0, 3600.0
 
 _SUM_KEYS = ("hour", "token", "user", "model", "upstream", "dialect")
@@ -39,7 +47,8 @@ _SUMS = [column.name for column in usage_hourly.columns if column.name not in _S
 
 
 class _OutOfDate(Exception):
-    """Somebody else has imported, or a backup was restored: the positions are not those of the database."""
+    """Somebody else has imported, or a backup was restored: the positions are not
+    those of the database."""
 
 
 @dataclass(slots=True)
@@ -75,19 +84,21 @@ class Importer:
         self._engine = engine
         self._directory = directory / SPOOL_DIRECTORY
         self._sums = HourlySums(find_timezone(timezone))
-        #: Of each file that is there: how much of it is in the database, and whether it may be deleted.
+        #: Of each file that is there: how much of it is in the database, and
+        #: whether it may be deleted.
         self._positions: dict[str, tuple[int, bool]] = {}
         self._max_lines = MAX_LINES
         self._next_search_s = 0.0
         self._statements = _Statements(engine.dialect.name)
-        #: Since this importer was made: rows, those among them of exchanges that were lost with their worker, and lines
-        #: that could not be read.
+        #: Since this importer was made: rows, those among them of exchanges that were lost with
+        #: their worker, and lines that could not be read.
         self.rows = self.lost = self.damaged = 0
 
     def step(self) -> int:
         """Imports the next lines; returns how many. 0: everything that was written is imported.
 
-        Raises RecordsUnavailable if the database is; then nothing was imported, and a file that waits is compressed.
+        Raises RecordsUnavailable if the database is; then nothing was imported, and a file
+        that waits is compressed.
         """
         files = list_spool(self._directory)
         try:
@@ -113,7 +124,8 @@ class Importer:
         return batch.lines
 
     def _load_positions(self, files: Sequence[SpoolFile]) -> None:
-        """Reads the positions of files that have appeared, and deletes files that had been finished before."""
+        """Reads the positions of files that have appeared, and deletes files that had
+        been finished before."""
         names = {file.name for file in files}
         for gone in self._positions.keys() - names:
             del self._positions[gone]
@@ -122,7 +134,10 @@ class Importer:
             with read(self._engine) as connection:
                 columns = spool_positions.c
                 query = select(columns.file, columns.position, columns.is_finished)
-                found = {name: (at, done) for name, at, done in connection.execute(query.where(columns.file.in_(new)))}
+                found = {
+                    name: (at, done)
+                    for name, at, done in connection.execute(query.where(columns.file.in_(new)))
+                }
             self._positions.update((name, found.get(name, (0, False))) for name in new)
         for file in files:
             if self._positions[file.name][1]:
@@ -136,19 +151,28 @@ class Importer:
                 self._read_part(batch, file, position)
         ending = [part.file for part in batch.parts if part.is_finished]
         if ending:
-            finished = {file.name for file in ending} | {name for name, (_, done) in self._positions.items() if done}
+            finished = {file.name for file in ending} | {
+                name for name, (_, done) in self._positions.items() if done
+            }
             # Listed anew: a worker that began another file while this one was read is not gone.
-            going_on = {file.worker for file in list_spool(self._directory) if file.name not in finished}
+            going_on = {
+                file.worker for file in list_spool(self._directory) if file.name not in finished
+            }
             batch.gone = sorted({file.worker for file in ending} - going_on)
         return batch
 
     def _find_abandoned(self, files: Sequence[SpoolFile]) -> _Batch:
-        """Exchanges that began long ago, and whose worker has no file here: a backup was restored that is older than
-        the end of the import of these files, or the spool was deleted, or it was that of a machine that is gone."""
+        """Exchanges that began long ago, and whose worker has no file here: a backup was restored
+        that is older than the end of the import of these files, or the spool was deleted, or it was
+        that of a machine that is gone."""
         batch = _Batch()
         before = int((time.time() - ABANDONED_S) * 1000)
-        query = select(usage_open.c.row_id, usage_open.c.line).where(usage_open.c.started_at < before)
-        query = query.where(usage_open.c.worker.not_in({file.worker for file in files})).limit(self._max_lines)
+        query = select(usage_open.c.row_id, usage_open.c.line).where(
+            usage_open.c.started_at < before
+        )
+        query = query.where(usage_open.c.worker.not_in({file.worker for file in files})).limit(
+            self._max_lines
+        )
         with read(self._engine) as connection:
             found = connection.execute(query).all()
         batch.rows = {row_id: lost_row(orjson.loads(line)["begin"]) for row_id, line in found}
@@ -160,7 +184,9 @@ class Importer:
         try:
             data = file.read(position, MAX_BYTES)
         except (OSError, zstandard.ZstdError):
-            return  # it stays for somebody to look at, and the others are imported; `records check` lists it
+            # It stays for somebody to look at, and the others are imported;
+            # `records check` lists it.
+            return
         is_whole = len(data) < MAX_BYTES
         *lines, rest = data.split(b"\n", self._max_lines - batch.lines)
         is_last = b"\n" not in rest and is_whole and is_closed
@@ -196,8 +222,8 @@ class Importer:
                 part.damaged += 1
 
     def _store(self, batch: _Batch) -> None:
-        """The transaction. If the database refuses the values of a line, the lines are imported one by one, without
-        that one."""
+        """The transaction. If the database refuses the values of a line, the lines are imported one
+        by one, without that one."""
         try:
             with write(self._engine) as connection:
                 self._store_positions(connection, batch.parts)
@@ -220,13 +246,20 @@ class Importer:
         self.damaged += sum(part.damaged for part in batch.parts)
 
     def _store_positions(self, connection: Connection, parts: Sequence[_Part]) -> None:
-        """Moves the positions; raises _OutOfDate unless they are where this importer believes them to be."""
+        """Moves the positions; raises _OutOfDate unless they are where this
+        importer believes them to be."""
         at, now = spool_positions.c, int(time.time() * 1000)
         for part in parts:
-            is_there = (at.file == part.file.name, at.position == part.start, at.is_finished.is_(False))
+            is_there = (
+                at.file == part.file.name,
+                at.position == part.start,
+                at.is_finished.is_(False),
+            )
             values = {"position": part.end, "is_finished": part.is_finished, "imported_at": now}
             move = update(spool_positions).where(*is_there)
-            moved = connection.execute(move.values(damaged=at.damaged + part.damaged, **values)).rowcount
+            moved = connection.execute(
+                move.values(damaged=at.damaged + part.damaged, **values)
+            ).rowcount
             if not moved and part.start == 0:
                 added = {"file": part.file.name, "damaged": part.damaged, **values}
                 moved = connection.execute(self._statements.add_position, added).rowcount
@@ -234,20 +267,31 @@ class Importer:
                 raise _OutOfDate
 
     def _store_rows(self, connection: Connection, batch: _Batch) -> int:
-        """Stores the rows that are not there yet, and their sums; returns how many were lost with their worker."""
+        """Stores the rows that are not there yet, and their sums; returns how many were
+        lost with their worker."""
         opened = [begin for row_id, begin in batch.begins.items() if row_id not in batch.rows]
         if opened:
             connection.execute(self._statements.add_open, opened)
         ended = [row_id for row_id in batch.rows if row_id not in batch.begins]
         if batch.gone:
-            query = select(usage_open.c.row_id, usage_open.c.line).where(usage_open.c.worker.in_(batch.gone))
-            found = {row_id: line for row_id, line in connection.execute(query) if row_id not in batch.rows}
-            batch.rows.update((row_id, lost_row(orjson.loads(line)["begin"])) for row_id, line in found.items())
+            query = select(usage_open.c.row_id, usage_open.c.line).where(
+                usage_open.c.worker.in_(batch.gone)
+            )
+            found = {
+                row_id: line
+                for row_id, line in connection.execute(query)
+                if row_id not in batch.rows
+            }
+            batch.rows.update(
+                (row_id, lost_row(orjson.loads(line)["begin"])) for row_id, line in found.items()
+            )
             ended += found
         if ended:
             connection.execute(delete(usage_open).where(usage_open.c.row_id.in_(ended)))
         if batch.rows:
-            known = connection.scalars(select(usage.c.row_id).where(usage.c.row_id.in_(list(batch.rows))))
+            known = connection.scalars(
+                select(usage.c.row_id).where(usage.c.row_id.in_(list(batch.rows)))
+            )
             for row_id in known.all():
                 del batch.rows[row_id]
         if batch.rows:
@@ -275,7 +319,8 @@ class _Statements:
         self.add_rows = insert(usage)
         sums = insert(usage_hourly)
         self.add_sums = sums.on_conflict_do_update(
-            index_elements=_SUM_KEYS, set_={name: usage_hourly.c[name] + sums.excluded[name] for name in _SUMS}
+            index_elements=_SUM_KEYS,
+            set_={name: usage_hourly.c[name] + sums.excluded[name] for name in _SUMS},
         )
         use = insert(token_uses)
         self.note_use = use.on_conflict_do_update(

@@ -1,7 +1,9 @@
-"""Models and upstreams that are managed while the gateway runs, and all that workers are told when they change.
+"""Models and upstreams that are managed while the gateway runs, and all that workers
+are told when they change.
 
-All functions work in the transaction of the connection. A value is what the file would have under this name, and is
-checked in the same way; it holds no secret, because the key of an upstream is in a variable of the environment.
+All functions work in the transaction of the connection. A value is what the file would have under
+this name, and is checked in the same way; it holds no secret, because the key of an upstream is in
+a variable of the environment.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from ollama_proxy.texts import Translatable
 
 SettingKind = Literal["models", "upstreams"]
 
-_READERS: dict[str, Callable[[str, Json], object]] = {"models": read_model, "upstreams": read_upstream}
+_READERS: dict[str, Callable[[str, Json], object]] = {
+    "models": read_model,
+    "upstreams": read_upstream,
+}
 
 
 def list_settings(connection: Connection, *, kind: SettingKind) -> list[dict[str, Json]]:
@@ -46,7 +51,9 @@ def create_setting(
     """Adds an entry, and returns its value. Raises BadRequest, and Conflict if it is there."""
     note_change(connection)
     if _find(connection, kind, name) is not None:
-        raise Conflict(Translatable("There is an entry %(name)s already.", name=f"{kind}.{name}"), param="name")
+        raise Conflict(
+            Translatable("There is an entry %(name)s already.", name=f"{kind}.{name}"), param="name"
+        )
     return _store(connection, kind, name, None, value, actor)
 
 
@@ -61,11 +68,14 @@ def put_setting(
 def change_setting(
     connection: Connection, *, kind: SettingKind, name: str, changes: dict[str, Json], actor: Actor
 ) -> dict[str, Json]:
-    """Changes some fields of an entry, and returns its value; null removes a field. Raises NotFound and BadRequest."""
+    """Changes some fields of an entry, and returns its value; null removes a field. Raises
+    NotFound and BadRequest."""
     note_change(connection)
     before = _find(connection, kind, name)
     if before is None:
-        raise NotFound(Translatable("There is no managed entry %(name)s.", name=f"{kind}.{name}"), param="name")
+        raise NotFound(
+            Translatable("There is no managed entry %(name)s.", name=f"{kind}.{name}"), param="name"
+        )
     value = {field: each for field, each in {**before, **changes}.items() if each is not None}
     return _store(connection, kind, name, before, value, actor)
 
@@ -107,7 +117,9 @@ def _store(
     try:
         _READERS[kind](name, value)
     except ConfigError as error:
-        raise BadRequest("; ".join(error.complaints), param=find_field(error.complaints[0])) from None
+        raise BadRequest(
+            "; ".join(error.complaints), param=find_field(error.complaints[0])
+        ) from None
     if kind == "upstreams":
         value = {field: each for field, each in value.items() if field != "name"}
     values = {"value": value, "changed_at": now_ms(), "changed_by": actor["by"]}
@@ -115,12 +127,16 @@ def _store(
         connection.execute(insert(managed_settings).values(kind=kind, name=name, **values))
     else:
         connection.execute(update(managed_settings).where(_is(kind, name)).values(values))
-    add(connection, actor, "create" if before is None else "change", f"{kind}.{name}", before, value)
+    add(
+        connection, actor, "create" if before is None else "change", f"{kind}.{name}", before, value
+    )
     return value
 
 
 def _find(connection: Connection, kind: str, name: str) -> dict[str, Any] | None:
-    found: dict[str, Any] | None = connection.execute(select(managed_settings.c.value).where(_is(kind, name))).scalar()
+    found: dict[str, Any] | None = connection.execute(
+        select(managed_settings.c.value).where(_is(kind, name))
+    ).scalar()
     return found
 
 

@@ -1,5 +1,5 @@
-"""An open database, and everything that the coordinator does with it. Only its threads import this: each method runs in
-one, and several may run at a time, but only one `import_some`.
+"""An open database, and everything that the coordinator does with it. Only its threads import this:
+each method runs in one, and several may run at a time, but only one `import_some`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Opened:
             raise
 
     def import_some(self) -> int:
-        """Imports a batch of what workers have written; returns how many lines that were. 0: there is nothing left."""
+        """Imports a batch of what workers have written; returns how many lines that were. 0:
+        there is nothing left."""
         return self._importer.step()
 
     def tidy(self) -> None:

@@ -1,8 +1,8 @@
-"""What the records say of usage: sums by token, model or time, single requests, what quotas have used up, and when each
-token was used last.
+"""What the records say of usage: sums by token, model or time, single requests, what quotas have
+used up, and when each token was used last.
 
-Sums read only `usage_hourly`. Its hours begin where those of `records.timezone` do, so days and months of that zone
-consist of whole rows, also in zones with half hours.
+Sums read only `usage_hourly`. Its hours begin where those of `records.timezone` do, so days and
+months of that zone consist of whole rows, also in zones with half hours.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ DECIMALS = 9
 
 #: Bounds of one report.
 MAX_DAYS, MAX_ROWS = 3700, 100_000
-#: Memory that PostgreSQL may use for it; with its default of 4 MB, it sorts the rows of a month on disk.
+#: Memory that PostgreSQL may use for it; with its default of 4 MB, it sorts the
+#: rows of a month on disk.
 WORK_MB = 64
 #: The year 3000: no time of a report is later.
 MAX_MS = 32_503_680_000_000
@@ -54,8 +55,9 @@ _DAY_MS = 86_400_000
 
 #: Fields of a request that are named as in the table.
 _REQUEST_FIELDS = (
-    "token user dialect route model target upstream stream status state error prompt_tokens cached_tokens"
-    " completion_tokens estimated queue_ms load_ms first_byte_ms total_ms gpu_ms cost bytes"
+    "token user dialect route model target upstream stream status state error "
+    "prompt_tokens cached_tokens completion_tokens estimated queue_ms load_ms "
+    "first_byte_ms total_ms gpu_ms cost bytes"
 ).split()
 
 #: Those of an attempt, for rows of versions that did not record all of them.
@@ -67,7 +69,8 @@ _UNKNOWN_ATTEMPT: Mapping[str, Json] = {
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The time from `start_ms` to before `end_ms`, since 1970, and the zone in which its days begin."""
+    """The time from `start_ms` to before `end_ms`, since 1970, and the zone in
+    which its days begin."""
 
     start_ms: int
     end_ms: int
@@ -89,20 +92,24 @@ def usage(
 ) -> Json:
     """Sums of usage for each combination of the fields in `by`: `{"rows": [...], "total": {...}}`.
 
-    `start` and `end` are as for `parse_span`. Rows are ordered by their fields, or by `sort`: one of the fields or
-    sums, with "-" before it from the largest down. Raises BadRequest.
+    `start` and `end` are as for `parse_span`. Rows are ordered by their fields, or by `sort`: one
+    of the fields or sums, with "-" before it from the largest down. Raises BadRequest.
     """
     fields = _parse_fields(by)
     span = parse_span(start, end, timezone)
     filters = {"token": token, "user": user, "model": model, "upstream": upstream}
     rows = list[dict[str, Any]]()
-    for each in sorted(_add_up(connection, fields, span, filters), key=itemgetter(slice(len(fields)))):
+    for each in sorted(
+        _add_up(connection, fields, span, filters), key=itemgetter(slice(len(fields)))
+    ):
         row = dict(zip(fields, each, strict=False))
         if "hour" in row:
             # Its beginning, with the offset from UTC: the hour before it may have the same name.
             hour = datetime.fromtimestamp(row["hour"] / 1000, span.zone)
             row["hour"] = hour.isoformat(timespec="seconds").replace("+00:00", "Z")
-        rows.append(row | _convert(dict(zip((*COUNTS, *AMOUNTS), each[len(fields) :], strict=True))))
+        rows.append(
+            row | _convert(dict(zip((*COUNTS, *AMOUNTS), each[len(fields) :], strict=True)))
+        )
     if sort:
         name = sort.removeprefix("-")
         if name not in (*fields, *COUNTS, *AMOUNTS):
@@ -110,7 +117,10 @@ def usage(
             raise BadRequest(expected, param="sort")
         rows.sort(key=itemgetter(name), reverse=sort.startswith("-"))
     total = {name: sum([row[name] for row in rows]) for name in COUNTS}
-    return {"rows": rows, "total": _convert(total | {name: math.fsum(row[name] for row in rows) for name in AMOUNTS})}
+    return {
+        "rows": rows,
+        "total": _convert(total | {name: math.fsum(row[name] for row in rows) for name in AMOUNTS}),
+    }
 
 
 def requests(
@@ -124,7 +134,8 @@ def requests(
     cursor: str | None = None,
     timezone: str = "UTC",
 ) -> Json:
-    """A page of requests, newest first: `{"rows": [...], "cursor": str | None}`; the cursor continues it.
+    """A page of requests, newest first: `{"rows": [...], "cursor": str | None}`;
+    the cursor continues it.
 
     Raises BadRequest.
     """
@@ -136,7 +147,9 @@ def requests(
     query = _filter(query, usage_table, state=state, token=token, model=model)
     if since:
         # Row ids begin with the time, in twelve hexadecimal digits.
-        query = query.where(columns.row_id >= f"{_parse_time(since, find_timezone(timezone), 'since'):012x}")
+        query = query.where(
+            columns.row_id >= f"{_parse_time(since, find_timezone(timezone), 'since'):012x}"
+        )
     if cursor:
         if not re.fullmatch(r"[0-9A-Za-z]{1,64}", cursor, re.ASCII):
             raise BadRequest(WRONG_CURSOR, param="cursor")
@@ -146,7 +159,9 @@ def requests(
         {
             "id": each.id,
             "started_at": format_ms(min(each.started_at, MAX_MS)),
-            "attempts": [{**_UNKNOWN_ATTEMPT, **attempt} for attempt in orjson.loads(each.attempts)],
+            "attempts": [
+                {**_UNKNOWN_ATTEMPT, **attempt} for attempt in orjson.loads(each.attempts)
+            ],
         }
         | {name: getattr(each, name) for name in _REQUEST_FIELDS}
         for each in found[:limit]
@@ -155,18 +170,22 @@ def requests(
 
 
 def sums_since(connection: Connection, start_ms: int) -> dict[str, Spent]:
-    """What each token, and each user behind one, has used since the beginning of an hour; the keys are those of limits,
-    "token:NAME" and "user:TOKEN/USER"."""
+    """What each token, and each user behind one, has used since the beginning of an hour; the keys
+    are those of limits, "token:NAME" and "user:TOKEN/USER"."""
     columns = usage_hourly.c
     tokens = columns.prompt_tokens + columns.completion_tokens
     sums = [func.sum(amount) for amount in (tokens, columns.gpu_seconds, columns.cost)]
     query = select(columns.token, columns.user, *sums).where(columns.hour >= start_ms)
     found = dict[str, Spent]()
-    for token, user, count, gpu_s, cost in connection.execute(query.group_by(columns.token, columns.user)):
+    for token, user, count, gpu_s, cost in connection.execute(
+        query.group_by(columns.token, columns.user)
+    ):
         for key in (f"token:{token}", f"user:{token}/{user}" if user else ""):
             if key:
                 before = found.get(key, Spent())
-                found[key] = Spent(before.tokens + int(count), before.gpu_s + gpu_s, before.cost + cost)
+                found[key] = Spent(
+                    before.tokens + int(count), before.gpu_s + gpu_s, before.cost + cost
+                )
     return found
 
 
@@ -177,8 +196,9 @@ def last_used(connection: Connection) -> dict[str, str]:
 
 
 def parse_span(start: str | None, end: str | None, timezone: str) -> Span:
-    """The time of a report: `start` and `end` are days, months, or times in ISO 8601, and a day or month is included as
-    a whole. Absent: from the beginning of the month in which it ends; until now. Raises BadRequest."""
+    """The time of a report: `start` and `end` are days, months, or times in ISO 8601, and a day or
+    month is included as a whole. Absent: from the beginning of the month in which it ends; until
+    now. Raises BadRequest."""
     zone = find_timezone(timezone)
     end_ms = _parse_time(end, zone, "to", is_end=True) if end else int(time.time() * 1000) + 1
     if start:
@@ -190,7 +210,8 @@ def parse_span(start: str | None, end: str | None, timezone: str) -> Span:
         raise BadRequest(Translatable("The report must end after it begins."), param="to")
     if end_ms - start_ms > MAX_DAYS * _DAY_MS:
         raise BadRequest(
-            Translatable("A report can have at most %(number)s days.", number=f"{MAX_DAYS:,}"), param="from"
+            Translatable("A report can have at most %(number)s days.", number=f"{MAX_DAYS:,}"),
+            param="from",
         )
     return Span(start_ms, end_ms, zone)
 
@@ -198,12 +219,16 @@ def parse_span(start: str | None, end: str | None, timezone: str) -> Span:
 def _parse_fields(by: str | Sequence[str]) -> list[str]:
     fields = by.split(",") if isinstance(by, str) else list(by)
     if not fields or not set(fields) <= {*SUBJECTS, *PERIODS} or len(set(fields)) < len(fields):
-        raise BadRequest(f"by must name one or more of {', '.join((*SUBJECTS, *PERIODS))}, each once.", param="by")
+        raise BadRequest(
+            f"by must name one or more of {', '.join((*SUBJECTS, *PERIODS))}, each once.",
+            param="by",
+        )
     return fields
 
 
 def _parse_time(text: str, zone: tzinfo, param: str, *, is_end: bool = False) -> int:
-    """Milliseconds since 1970 of a day, month or time; with `is_end`, of the end of that day or month."""
+    """Milliseconds since 1970 of a day, month or time; with `is_end`, of the end
+    of that day or month."""
     try:
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?", text, re.ASCII):
             unit = "day" if len(text) > len("2026-11") else "month"
@@ -217,7 +242,8 @@ def _parse_time(text: str, zone: tzinfo, param: str, *, is_end: bool = False) ->
     except (ValueError, OverflowError, TypeError):
         pass
     expected = Translatable(
-        "%(name)s must be a day such as 2026-11-23, a month such as 2026-11, or a time such as 2026-11-23T08:00:00Z.",
+        "%(name)s must be a day such as 2026-11-23, a month such as 2026-11, or a time such as "
+        "2026-11-23T08:00:00Z.",
         name=param,
     )
     raise BadRequest(expected, param=param)
@@ -227,9 +253,15 @@ def _filter(query: Select[Any], table: Table, **values: str | None) -> Select[An
     """The rows of the table with exactly these values; those without one are no condition."""
     for name, value in values.items():
         if value:
-            if not isinstance(value, str) or len(value) > MAX_FILTER_CHARS or not value.isprintable():
+            if (
+                not isinstance(value, str)
+                or len(value) > MAX_FILTER_CHARS
+                or not value.isprintable()
+            ):
                 limit = Translatable(
-                    "%(name)s must be at most %(number)s printable characters.", name=name, number=MAX_FILTER_CHARS
+                    "%(name)s must be at most %(number)s printable characters.",
+                    name=name,
+                    number=MAX_FILTER_CHARS,
                 )
                 raise BadRequest(limit, param=name)
             query = query.where(table.c[name] == value)
@@ -245,9 +277,13 @@ def _convert(sums: Mapping[str, Any]) -> dict[str, Json]:
 def _add_up(
     connection: Connection, fields: Sequence[str], span: Span, filters: Mapping[str, str | None]
 ) -> list[Sequence[Any]]:
-    """The values of the fields, and the sums, of each combination that occurs; hours in milliseconds."""
+    """The values of the fields, and the sums, of each combination that occurs;
+    hours in milliseconds."""
     columns = {name: usage_hourly.c[name] for name in fields if name not in DATES}
-    keys = [columns[name] if name in columns else bindparam(name, type_=Text).label(name) for name in fields]
+    keys = [
+        columns[name] if name in columns else bindparam(name, type_=Text).label(name)
+        for name in fields
+    ]
     sums = [func.sum(usage_hourly.c[name]) for name in (*COUNTS, *AMOUNTS)]
     hour = usage_hourly.c.hour
     query = select(*keys, *sums).where(hour >= bindparam("start_ms"), hour < bindparam("end_ms"))
@@ -261,7 +297,8 @@ def _add_up(
         if len(found) > MAX_ROWS:
             raise BadRequest(
                 Translatable(
-                    "The report has more than %(number)s rows: choose a shorter time or fewer fields.",
+                    "The report has more than %(number)s rows: choose a shorter "
+                    "time or fewer fields.",
                     number=f"{MAX_ROWS:,}",
                 )
             )
@@ -269,8 +306,9 @@ def _add_up(
 
 
 def _split(span: Span, fields: Sequence[str]) -> Iterator[dict[str, int | str]]:
-    """The days or months of a report, which are asked for one by one: SQLite sorts the rows of a day in a fraction of
-    the time that it takes to sort those of a month. One part if the report has neither."""
+    """The days or months of a report, which are asked for one by one: SQLite sorts the rows
+    of a day in a fraction of the time that it takes to sort those of a month. One part if
+    the report has neither."""
     unit = next((name for name in DATES if name in fields), "")
     if not unit:
         yield {"start_ms": span.start_ms, "end_ms": span.end_ms}
@@ -280,7 +318,12 @@ def _split(span: Span, fields: Sequence[str]) -> Iterator[dict[str, int | str]]:
     while start_ms < span.end_ms:
         day, after = after, next_period(after, unit)
         end_ms = min(_midnight_ms(after, span.zone), span.end_ms)
-        yield {"start_ms": start_ms, "end_ms": end_ms, "day": day.isoformat(), "month": day.isoformat()[:7]}
+        yield {
+            "start_ms": start_ms,
+            "end_ms": end_ms,
+            "day": day.isoformat(),
+            "month": day.isoformat()[:7],
+        }
         start_ms = end_ms
 
 

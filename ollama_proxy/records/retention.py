@@ -1,4 +1,5 @@
-"""Deletes what is older than it has to be kept, a few rows at a time, so that nothing waits for it."""
+"""Deletes what is older than it has to be kept, a few rows at a time, so that
+nothing waits for it."""
 
 from __future__ import annotations
 
@@ -13,21 +14,25 @@ from ollama_proxy.records.tables import audit, meta, spool_positions, usage, usa
 #: Days for which sums, the audit and positions of finished spool files are kept.
 SUMS_DAYS = 800
 
-#: Most rows of a transaction, and the time that one should take at most, in seconds; the pause after each is at least
-#: as long as it took.
+#: Most rows of a transaction, and the time that one should take at most, in seconds; the pause
+#: after each is at least as long as it took.
 MAX_ROWS, TARGET_S, PAUSE_S = 1000, 0.02, 0.05
 
-#: A clock that is further ahead of the last run may be wrong: nothing is deleted until the next run.
+#: A clock that is further ahead of the last run may be wrong: nothing is
+#: deleted until the next run.
 MAX_JUMP_MS = 7 * 86_400_000
 
 _DAY_MS = 86_400_000
 
 
-def delete_old(engine: Engine, retention_days: int, *, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Deletes rows of `usage` that are older than `retention_days`, and sums and audit entries after 800 days; returns
-    how many. Raises RecordsUnavailable.
+def delete_old(
+    engine: Engine, retention_days: int, *, sleep: Callable[[float], None] = time.sleep
+) -> int:
+    """Deletes rows of `usage` that are older than `retention_days`, and sums and audit entries
+    after 800 days; returns how many. Raises RecordsUnavailable.
 
-    After a gap of a week it only notes the time: the clock may have jumped, and an hour later it would be right again.
+    After a gap of a week it only notes the time: the clock may have jumped, and an hour later
+    it would be right again.
     """
     now = int(time.time() * 1000)
     oldest, oldest_sum = now - retention_days * _DAY_MS, now - SUMS_DAYS * _DAY_MS
@@ -50,10 +55,17 @@ def delete_old(engine: Engine, retention_days: int, *, sleep: Callable[[float], 
         while True:
             # Rows are found without a lock, and deleted in a short transaction.
             with read(engine) as connection:
-                found = [tuple(row) for row in connection.execute(select(*keys).where(condition).limit(limit))]
+                found = [
+                    tuple(row)
+                    for row in connection.execute(select(*keys).where(condition).limit(limit))
+                ]
             if not found:
                 break
-            chosen = keys[0].in_([row[0] for row in found]) if len(keys) == 1 else tuple_(*keys).in_(found)
+            chosen = (
+                keys[0].in_([row[0] for row in found])
+                if len(keys) == 1
+                else tuple_(*keys).in_(found)
+            )
             with write(engine) as connection:
                 began = time.monotonic()
                 deleted += connection.execute(delete(table).where(chosen)).rowcount

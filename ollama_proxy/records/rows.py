@@ -1,4 +1,5 @@
-"""Lines of the spool as rows of the database, and their sums by hour. Pure: values in, values out."""
+"""Lines of the spool as rows of the database, and their sums by hour. Pure:
+values in, values out."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from ollama_proxy.records.tables import GOOD_STATES
 
 Row = dict[str, Any]
 
-#: Longest text of a column, in bytes: PostgreSQL's index entries have at most 2,704, and that of the sums has five.
+#: Longest text of a column, in bytes: PostgreSQL's index entries have at most 2,704, and that
+#: of the sums has five.
 MAX_TEXT_BYTES = 500
 
 #: Longest `attempts`, in bytes.
@@ -22,7 +24,19 @@ MAX_ATTEMPTS_BYTES = 64_000
 #: Every database, and every JSON parser, can represent whole numbers up to this one.
 MAX_NUMBER = 1 << 53
 
-_TEXTS = ("id", "token", "user", "trusted_user", "dialect", "route", "method", "model", "target", "upstream", "error")
+_TEXTS = (
+    "id",
+    "token",
+    "user",
+    "trusted_user",
+    "dialect",
+    "route",
+    "method",
+    "model",
+    "target",
+    "upstream",
+    "error",
+)
 _NUMBERS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 _AMOUNTS = ("queue_ms", "load_ms", "first_byte_ms", "total_ms", "gpu_ms", "cost")
 
@@ -59,15 +73,22 @@ def lost_row(begin: dict[str, Any]) -> Row:
 
 
 def read_row_id(line: dict[str, Any]) -> str:
-    """The id of the row that a begin line or an end line is about. Raises KeyError or ValueError."""
+    """The id of the row that a begin line or an end line is about. Raises
+    KeyError or ValueError."""
     row_id = line["row_id"]
-    if not isinstance(row_id, str) or not row_id.isascii() or not row_id.isalnum() or len(row_id) > 64:
+    if (
+        not isinstance(row_id, str)
+        or not row_id.isascii()
+        or not row_id.isalnum()
+        or len(row_id) > 64
+    ):
         raise ValueError("no row id")
     return row_id
 
 
 def read_started_at(line: dict[str, Any]) -> int:
-    """When the exchange of a line began, in milliseconds since 1970. Raises KeyError, TypeError or ValueError."""
+    """When the exchange of a line began, in milliseconds since 1970. Raises KeyError,
+    TypeError or ValueError."""
     return min(max(int(line["started_at"] * 1000), 0), MAX_NUMBER)
 
 
@@ -78,7 +99,11 @@ def _read_text(value: Any) -> str:
         raise TypeError("no text")
     # PostgreSQL has no text with this character.
     text = value.replace("\0", "")
-    return text if len(text) <= MAX_TEXT_BYTES // 4 else text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
+    return (
+        text
+        if len(text) <= MAX_TEXT_BYTES // 4
+        else text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
+    )
 
 
 def _read_number(value: Any) -> int | None:
@@ -94,20 +119,23 @@ class HourlySums:
     _offsets: dict[int, int] = field(default_factory=dict)
 
     def hour_of(self, started_at: int) -> int:
-        """The instant in which the hour of this instant began in the time zone; both in milliseconds."""
+        """The instant in which the hour of this instant began in the time zone;
+        both in milliseconds."""
         quarter = started_at // _QUARTER_MS
         offset = self._offsets.get(quarter)
         if offset is None:
             if len(self._offsets) >= 1000:
                 self._offsets.clear()
-            moment = datetime.fromtimestamp(min(quarter * _QUARTER_MS / 1000, 2e11), UTC).astimezone(self._timezone)
+            moment = datetime.fromtimestamp(
+                min(quarter * _QUARTER_MS / 1000, 2e11), UTC
+            ).astimezone(self._timezone)
             shift = moment.utcoffset()
             offset = self._offsets[quarter] = int(shift.total_seconds() * 1000) if shift else 0
         return started_at - (started_at + offset) % _HOUR_MS
 
     def add_up(self, rows: Iterable[Row]) -> list[Row]:
-        """The sums, in the order of their keys: importers that add to the same sums never wait for each other in a
-        circle."""
+        """The sums, in the order of their keys: importers that add to the same sums never wait for
+        each other in a circle."""
         sums: dict[tuple[Any, ...], Row] = {}
         for row in rows:
             model = row["model"] if row["is_known_model"] else ""

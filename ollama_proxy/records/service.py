@@ -1,8 +1,9 @@
-"""The records in the process of the coordinator: imports what workers write, answers their calls, and tells them what
-has changed.
+"""The records in the process of the coordinator: imports what workers write, answers their calls,
+and tells them what has changed.
 
-The event loop, which also grants slots, only directs all this. Whatever needs the database runs in real threads: one of
-them imports, a few others answer, so that a slow report delays neither slots nor the import.
+The event loop, which also grants slots, only directs all this. Whatever needs the database
+runs in real threads: one of them imports, a few others answer, so that a slow report delays
+neither slots nor the import.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ CLOSE_S = 5.0
 #: Calls that are answered at a time, and the longest time that one takes, in seconds.
 QUERY_THREADS, ANSWER_S = 4, 10.0
 
-#: How long a thread may compute before another one gets its turn, in seconds: an import must not delay a slot.
+#: How long a thread may compute before another one gets its turn, in seconds: an import
+#: must not delay a slot.
 SWITCH_S = 0.0001
 
 #: Bytes of the spool beyond which it is reported that it will soon be full.
@@ -55,16 +57,23 @@ FULL_BYTES = 900 << 20
 
 
 def open_records(directory: Path, settings: Frame) -> Opened:
-    """Opens the database of the settings, and migrates it. Raises ConfigError and RecordsUnavailable."""
-    opened: Opened = importlib.import_module("ollama_proxy.records.opened").Opened(directory, settings)
+    """Opens the database of the settings, and migrates it. Raises ConfigError
+    and RecordsUnavailable."""
+    opened: Opened = importlib.import_module("ollama_proxy.records.opened").Opened(
+        directory, settings
+    )
     return opened
 
 
 class RecordsService:
-    """See Records in `ollama_proxy.coordination`, whose methods these are. Without `url`, it does nothing."""
+    """See Records in `ollama_proxy.coordination`, whose methods these are. Without
+    `url`, it does nothing."""
 
     def __init__(
-        self, directory: Path, settings: Frame, open_records: Callable[[Path, Frame], Opened] = open_records
+        self,
+        directory: Path,
+        settings: Frame,
+        open_records: Callable[[Path, Frame], Opened] = open_records,
     ) -> None:
         """`directory`: the state directory; `settings`: the section `records`."""
         self._directory, self._settings, self._open_records = directory, settings, open_records
@@ -75,10 +84,17 @@ class RecordsService:
         self._push: Send = lambda frame: None
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         #: Somebody waits for an import, for a change; all lines have been imported.
-        self._must_import, self._must_poll, self._is_imported = (gevent.event.Event() for _ in range(3))
+        self._must_import, self._must_poll, self._is_imported = (
+            gevent.event.Event() for _ in range(3)
+        )
         #: What workers were told last.
         self._managed: Frame | None = None
-        self._state: Frame = {"op": "records_state", "is_available": True, "reason": "", "problems": []}
+        self._state: Frame = {
+            "op": "records_state",
+            "is_available": True,
+            "reason": "",
+            "problems": [],
+        }
         self._state["spool_bytes"] = 0
 
     @property
@@ -90,7 +106,10 @@ class RecordsService:
         """See Records."""
         self._push = push
         sys.setswitchinterval(SWITCH_S)
-        self._greenlets = [gevent.spawn(each) for each in (self._keep_importing, self._keep_polling, self._keep_tidy)]
+        self._greenlets = [
+            gevent.spawn(each)
+            for each in (self._keep_importing, self._keep_polling, self._keep_tidy)
+        ]
 
     def configure(self, settings: Frame) -> None:
         """See Records."""
@@ -111,8 +130,11 @@ class RecordsService:
         while self._settings.get("url"):
             self._import_all()
             if self._opened is not None:
-                with suppress(Exception):  # whatever is wrong with the database, the import reports it
-                    return [_run_in(self._askers, self._opened.read_used, start_s) for start_s in starts_s]
+                with suppress(Exception):  # the import reports it
+                    return [
+                        _run_in(self._askers, self._opened.read_used, start_s)
+                        for start_s in starts_s
+                    ]
             gevent.sleep(RETRY_S)
         return [{} for _ in starts_s]
 
@@ -124,7 +146,8 @@ class RecordsService:
 
     def _import_all(self) -> None:
         """Waits until everything is imported that has been written, or for a few seconds."""
-        for _ in range(2):  # the first time, another coordinator that was just killed may have been faster
+        # A coordinator that was just killed may have been faster the first time.
+        for _ in range(2):
             self._is_imported.clear()
             self._must_import.set()
             self._is_imported.wait(CLOSE_S)
@@ -171,21 +194,38 @@ class RecordsService:
                 except RecordsUnavailable:
                     pass  # the import reports it
                 except Exception as error:  # a fault of this program; the next poll may do better
-                    sys.stderr.write(f"ollama-proxy coordinator: keys could not be reported: {error!r}\n")
+                    sys.stderr.write(
+                        f"ollama-proxy coordinator: keys could not be reported: {error!r}\n"
+                    )
             spool_bytes = _run_in(self._askers, measure_spool, self._directory)
             problems = []
             if self._reason:
-                what = Translatable("usage is not recorded now, but later: %(reason)s", reason=self._reason)
-                problems.append({"what": what, "mend": Translatable("start the database, or correct records.url")})
+                what = Translatable(
+                    "usage is not recorded now, but later: %(reason)s", reason=self._reason
+                )
+                problems.append(
+                    {
+                        "what": what,
+                        "mend": Translatable("start the database, or correct records.url"),
+                    }
+                )
             if spool_bytes > FULL_BYTES:
                 what = Translatable(
                     "%(waiting)s MiB wait to be recorded, and beyond %(limit)s MiB usage is lost",
                     waiting=spool_bytes >> 20,
                     limit=MAX_BYTES >> 20,
                 )
-                problems.append({"what": what, "mend": Translatable("see why the database can't be used")})
-            state: Frame = {"op": "records_state", "is_available": not self._reason, "reason": self._reason}
-            listed = [{key: text_to_json(text) for key, text in problem.items()} for problem in problems]
+                problems.append(
+                    {"what": what, "mend": Translatable("see why the database can't be used")}
+                )
+            state: Frame = {
+                "op": "records_state",
+                "is_available": not self._reason,
+                "reason": self._reason,
+            }
+            listed = [
+                {key: text_to_json(text) for key, text in problem.items()} for problem in problems
+            ]
             state |= {"problems": listed, "spool_bytes": spool_bytes}
             if state != self._state:
                 self._state = state
@@ -199,7 +239,7 @@ class RecordsService:
             if self._opened is None:
                 gevent.sleep(RETRY_S)
                 continue
-            with suppress(Exception):  # whatever is wrong with the database, the import reports it
+            with suppress(Exception):  # the import reports it
                 _run_in(self._askers, self._opened.tidy)
             gevent.sleep(TIDY_S)
 
@@ -212,11 +252,28 @@ class RecordsService:
             reply({"result": result})
         except GatewayError as error:
             message = text_to_json(error.text)
-            reply({"error": {"slug": error.slug, "status": error.status, "message": message, "param": error.param}})
+            reply(
+                {
+                    "error": {
+                        "slug": error.slug,
+                        "status": error.status,
+                        "message": message,
+                        "param": error.param,
+                    }
+                }
+            )
         except Exception as error:  # a fault of this program; who has asked must not wait for ever
             sys.stderr.write(f"ollama-proxy coordinator: {call} failed: {error!r}\n")
             message = text_to_json(InternalError.text)
-            reply({"error": {"slug": InternalError.slug, "status": InternalError.status, "message": message}})
+            reply(
+                {
+                    "error": {
+                        "slug": InternalError.slug,
+                        "status": InternalError.status,
+                        "message": message,
+                    }
+                }
+            )
         self._must_poll.set()
 
 

@@ -1,8 +1,10 @@
-"""The files in which a worker notes what its requests use, until the coordinator has imported them into the records.
+"""The files in which a worker notes what its requests use, until the coordinator has
+imported them into the records.
 
-A worker writes two lines for each admitted exchange, one when it begins and one when it ends, each with one write, to
-files of its own: `<worker id>.<number>`. It holds a lock on the newest one as long as it lives, so a file whose lock is
-free is complete. After 4 MiB it begins the next one. Lines that are no JSON were cut by a full disk.
+A worker writes two lines for each admitted exchange, one when it begins and one when it ends, each
+with one write, to files of its own: `<worker id>.<number>`. It holds a lock on the newest one as
+long as it lives, so a file whose lock is free is complete. After 4 MiB it begins the next one.
+Lines that are no JSON were cut by a full disk.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ if TYPE_CHECKING:  # the coordinator and the commands do without Flask and the r
 
 log = logging.getLogger(__name__)
 
-#: Where workers write, in the state directory; and the version of the format, on the first line of each file.
+#: Where workers write, in the state directory; and the version of the format, on the
+#: first line of each file.
 SPOOL_DIRECTORY, SPOOL_VERSION = "usage", 1
 
 #: Size after which a worker begins a new file, and limit for all files of the directory, in bytes.
@@ -38,7 +41,8 @@ RETRY_S = 1.0
 
 
 class Spool:
-    """The spool of this worker. Nothing is opened before the first line, so it may be made before a fork.
+    """The spool of this worker. Nothing is opened before the first line, so it
+    may be made before a fork.
 
     It never raises and never waits: a line that can't be written is counted, and reported once.
     """
@@ -56,8 +60,8 @@ class Spool:
         self._begin_anew()
 
     def begin(self, exchange: Exchange) -> str:
-        """Notes that an exchange begins; returns the id of its row. Ids keep the order of beginnings even if the clock
-        is set back."""
+        """Notes that an exchange begins; returns the id of its row. Ids keep the order of
+        beginnings even if the clock is set back."""
         if self._pid != os.getpid():
             self.close()  # that of the process that this one was forked from, which keeps its lock
             self._begin_anew()
@@ -73,7 +77,9 @@ class Spool:
                     "started_at": exchange.started_at,
                     "token": principal.name if principal else "",
                     "user": shown(exchange.user, 254) if exchange.user else "",
-                    "trusted_user": shown(exchange.trusted_user, 254) if exchange.trusted_user else "",
+                    "trusted_user": shown(exchange.trusted_user, 254)
+                    if exchange.trusted_user
+                    else "",
                     "dialect": exchange.dialect.name,
                     "route": exchange.route,
                     "method": show_method(exchange.method),
@@ -97,7 +103,8 @@ class Spool:
             reason=self._problem,
         )
         mend = Translatable(
-            "make room on the disk of %(directory)s, or see whether it can be written", directory=str(self._directory)
+            "make room on the disk of %(directory)s, or see whether it can be written",
+            directory=str(self._directory),
         )
         return [{"what": what, "mend": mend}]
 
@@ -141,19 +148,25 @@ class Spool:
             log.warning("usage_written_again", extra={"fields": {"unwritten": self.unwritten}})
 
     def _open_next(self) -> None:
-        """Opens and locks the next file before it closes the last one. Raises OSError, also if the last try was a
-        moment ago."""
+        """Opens and locks the next file before it closes the last one. Raises OSError, also if the
+        last try was a moment ago."""
         if time.monotonic() < self._retry_at:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         self._retry_at = time.monotonic() + RETRY_S
         self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        if sum([each.stat().st_size for each in os.scandir(self._directory)]) + MAX_FILE_BYTES > MAX_BYTES:
+        if (
+            sum([each.stat().st_size for each in os.scandir(self._directory)]) + MAX_FILE_BYTES
+            > MAX_BYTES
+        ):
             raise OSError(errno.EDQUOT, f"{self._directory} is full")
         path = self._directory / f"{self._worker}.{self._files:06d}"
-        # Nobody sees the file before it is locked: it would look like that of a worker that is gone.
+        # Nobody sees the file before it is locked: it would look like that of
+        # a worker that is gone.
         hidden = path.with_name(f".{path.name}")
-        fd = os.open(hidden, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(
+            hidden, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+        )
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             head = orjson.dumps({"spool": SPOOL_VERSION, "worker": self._worker}) + b"\n"

@@ -1,7 +1,9 @@
-"""The spool as the importer sees it: files that workers write, or have left. `spool.py` is the workers' side.
+"""The spool as the importer sees it: files that workers write, or have left.
+`spool.py` is the workers' side.
 
-A worker holds a lock on its newest file as long as it lives, and takes the lock of the next one before it releases this
-one. So a file without a lock is complete, and a worker whose files all are is gone.
+A worker holds a lock on its newest file as long as it lives, and takes the lock of the
+next one before it releases this one. So a file without a lock is complete, and a worker
+whose files all are is gone.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ _NAME = re.compile(r"(?P<name>(?P<worker>[^.]+)\.(?P<number>[0-9]+))(?P<suffix>\
 COMPRESSED = ".zst"
 _UNFINISHED = ".tmp"
 
-#: An empty file may be one that its worker is about to lock; it is one that a killed worker left if it is so old.
+#: An empty file may be one that its worker is about to lock; it is one that a killed worker
+#: left if it is so old.
 _EMPTY_S = 60.0
 
 #: Smallest file that is compressed, in bytes.
@@ -63,8 +66,8 @@ class SpoolFile:
             os.close(descriptor)
 
     def read(self, position: int, size: int) -> bytes:
-        """At most `size` bytes from `position` on; of the text, if it is compressed. Raises OSError or
-        zstandard.ZstdError."""
+        """At most `size` bytes from `position` on; of the text, if it is compressed. Raises OSError
+        or zstandard.ZstdError."""
         with open(self.path, "rb") as file:
             if not self.is_compressed:
                 file.seek(position)
@@ -80,13 +83,17 @@ class SpoolFile:
             self.path.unlink()
 
     def compress(self) -> bool:
-        """Replaces a closed file by a compressed one; returns whether it was worth it. A full disk raises OSError and
-        leaves the file as it was."""
+        """Replaces a closed file by a compressed one; returns whether it was worth it. A full disk
+        raises OSError and leaves the file as it was."""
         if self.is_compressed or self.path.stat().st_size < _MIN_COMPRESSED or not self.is_closed():
             return False
         unfinished = self.path.with_name(self.name + COMPRESSED + _UNFINISHED)
         try:
-            target = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            target = os.open(
+                unfinished,
+                os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o600,
+            )
             with open(self.path, "rb") as source, os.fdopen(target, "wb") as file:
                 zstandard.ZstdCompressor(level=3).copy_stream(source, file)
                 file.flush()
@@ -101,8 +108,8 @@ class SpoolFile:
 
 
 def list_spool(directory: Path) -> list[SpoolFile]:
-    """The files of the spool, those of one worker in their order. Of a file that was just being compressed when the
-    coordinator was killed, the compressed one counts; it is complete."""
+    """The files of the spool, those of one worker in their order. Of a file that was just being
+    compressed when the coordinator was killed, the compressed one counts; it is complete."""
     found: dict[str, SpoolFile] = {}
     try:
         names = sorted(os.listdir(directory))  # x.1.zst comes after x.1
@@ -117,7 +124,8 @@ def list_spool(directory: Path) -> list[SpoolFile]:
         elif text.endswith(_UNFINISHED) or text.startswith("."):
             path = directory / text
             with suppress(FileNotFoundError):
-                # With a dot: of a worker that is about to give the file its name, unless it was killed before.
+                # With a dot: of a worker that is about to give the file its name,
+                # unless it was killed before.
                 if text.endswith(_UNFINISHED) or abs(time.time() - path.stat().st_mtime) > _EMPTY_S:
                     path.unlink()
     return sorted(found.values(), key=lambda file: (file.worker, file.number))

@@ -24,7 +24,8 @@ REVISION = "0001"
 
 metadata = MetaData()
 
-#: One row per admitted exchange. `row_id` is unique and sorts by time; `id` is the one of the request.
+#: One row per admitted exchange. `row_id` is unique and sorts by time; `id` is
+#: the one of the request.
 usage = Table(
     "usage",
     metadata,
@@ -33,7 +34,8 @@ usage = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("token", Text, nullable=False),
     Column("user", Text, nullable=False),
-    #: The same if a header names it that the operator trusts; only these users have sums of their own.
+    #: The same if a header names it that the operator trusts; only these users
+    #: have sums of their own.
     Column("trusted_user", Text, nullable=False),
     Column("dialect", Text, nullable=False),
     Column("route", Text, nullable=False),
@@ -78,8 +80,9 @@ usage_open = Table(
     Index("usage_open_worker", "worker"),
 )
 
-#: Sums of `usage`. `hour`: the instant in which an hour of `records.timezone` began. `user`: trusted ones, `model`:
-#: known ones, else empty. `errors`: those that did not end in one of GOOD_STATES.
+#: Sums of `usage`. `hour`: the instant in which an hour of `records.timezone` began.
+#: `user`: trusted ones, `model`: known ones, else empty. `errors`: those that did not end
+#: in one of GOOD_STATES.
 usage_hourly = Table(
     "usage_hourly",
     metadata,
@@ -101,8 +104,8 @@ usage_hourly = Table(
     sqlite_with_rowid=False,
 )
 
-#: How much of each spool file is in `usage`, in bytes. A finished file was deleted; its row keeps a copy of the file
-#: that comes back, say by a restored disk, from being imported again.
+#: How much of each spool file is in `usage`, in bytes. A finished file was deleted; its row keeps a
+#: copy of the file that comes back, say by a restored disk, from being imported again.
 spool_positions = Table(
     "spool_positions",
     metadata,
@@ -145,7 +148,8 @@ tokens = Table(
     Column("created_by", Text, nullable=False),
 )
 
-#: Entries of `models` and `upstreams` that are managed at run time; `kind` is one of these two words.
+#: Entries of `models` and `upstreams` that are managed at run time; `kind` is
+#: one of these two words.
 managed_settings = Table(
     "managed_settings",
     metadata,
@@ -157,11 +161,14 @@ managed_settings = Table(
     PrimaryKeyConstraint("kind", "name"),
 )
 
-#: Who changed what. `actor` is a token or "cli:<login>", `address` where it called from; secrets are masked.
+#: Who changed what. `actor` is a token or "cli:<login>", `address` where it called
+#: from; secrets are masked.
 audit = Table(
     "audit",
     metadata,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
     Column("at", BigInteger, nullable=False),
     Column("actor", Text, nullable=False),
     Column("address", Text, nullable=False),
@@ -172,8 +179,8 @@ audit = Table(
     Index("audit_at", "at"),
 )
 
-#: One row. `revision` grows with every change of `tokens` and `managed_settings`; rows of `usage` older than
-#: `rows_since` have been deleted; `retention_at`: when that was last looked after.
+#: One row. `revision` grows with every change of `tokens` and `managed_settings`; rows of `usage`
+#: older than `rows_since` have been deleted; `retention_at`: when that was last looked after.
 meta = Table(
     "meta",
     metadata,
@@ -182,5 +189,6 @@ meta = Table(
     Column("retention_at", BigInteger, nullable=False),
 )
 
-#: States of exchanges that were not errors: the answer was complete, or its client did not want the rest.
+#: States of exchanges that were not errors: the answer was complete, or its client
+#: did not want the rest.
 GOOD_STATES = ("ok", "client_gone")

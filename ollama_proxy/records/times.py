@@ -13,4 +13,8 @@ def now_ms() -> int:
 
 def format_ms(ms: int) -> str:
     """A time of the tables, as answers have it."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(ms / 1000, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )

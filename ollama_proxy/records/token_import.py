@@ -21,7 +21,8 @@ MAX_NOTE_CHARS = 200
 
 @dataclass(slots=True)
 class ImportResult:
-    """What became of a token of a list. `name`: of its key, or of the one that has this token already."""
+    """What became of a token of a list. `name`: of its key, or of the one that
+    has this token already."""
 
     source: ForeignToken
     name: str = ""
@@ -40,24 +41,36 @@ def import_tokens(
 ) -> Iterator[ImportResult]:
     """Makes a key of each token that is not there yet, in the transaction of the connection.
 
-    `in_file`: the names of the tokens of the configuration, by digest. A token with a restriction that the gateway does
-    not have becomes a disabled key; with `enable_restricted`, an enabled one.
+    `in_file`: the names of the tokens of the configuration, by digest. A token with a restriction
+    that the gateway does not have becomes a disabled key; with `enable_restricted`, an enabled one.
     """
-    known = {digest: name for name, digest in connection.execute(select(tokens.c.name, tokens.c.digest))}
+    known = {
+        digest: name for name, digest in connection.execute(select(tokens.c.name, tokens.c.digest))
+    }
     known.update(in_file)
     for each in found:
         result = ImportResult(each, skipped=each.refusal)
         if not each.refusal and each.digest in known:
-            result.name, result.skipped = known[each.digest], f"it is there already, as {known[each.digest]}"
+            result.name, result.skipped = (
+                known[each.digest],
+                f"it is there already, as {known[each.digest]}",
+            )
         elif not each.refusal:
             result.name = _choose_name(each.name, set(known.values()))
-            result.is_disabled = bool(each.fields.get("disabled") or (each.restrictions and not enable_restricted))
+            result.is_disabled = bool(
+                each.fields.get("disabled") or (each.restrictions and not enable_restricted)
+            )
             shown = "".join(filter(str.isprintable, each.name))[:MAX_NOTE_CHARS]
             note = f"imported as {shown}" if shown and shown != result.name else "imported"
             fields = {**each.fields, "disabled": result.is_disabled, "note": note}
             try:
                 create_token(
-                    connection, name=result.name, fields=fields, actor=actor, digest=each.digest, prefix=each.prefix
+                    connection,
+                    name=result.name,
+                    fields=fields,
+                    actor=actor,
+                    digest=each.digest,
+                    prefix=each.prefix,
                 )
                 known[each.digest] = result.name
             except (BadRequest, Conflict) as error:

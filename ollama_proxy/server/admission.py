@@ -1,4 +1,5 @@
-"""What every request goes through before its route: its exchange is opened, and it is admitted or refused."""
+"""What every request goes through before its route: its exchange is opened, and it
+is admitted or refused."""
 
 from __future__ import annotations
 
@@ -44,8 +45,9 @@ _SAFE_METHODS = ("GET", "HEAD")
 
 
 class RequestAdmission:
-    """Opens the exchange of each request, authenticates and admits it, and watches its client. `scopes`: what each
-    endpoint needs; `spool`: where it notes that an exchange begins, if usage is recorded."""
+    """Opens the exchange of each request, authenticates and admits it, and watches its
+    client. `scopes`: what each endpoint needs; `spool`: where it notes that an exchange
+    begins, if usage is recorded."""
 
     def __init__(
         self,
@@ -66,8 +68,9 @@ class RequestAdmission:
         self._is_accounted = is_accounted
 
     def admit_request(self) -> ResponseReturnValue | None:
-        """Flask's before_request. Raises AuthError, TooManyGuesses, Forbidden, BadRequest, NotFound, Overloaded.
-        Returns what sends the browser to the form for signing in, if a page needs that."""
+        """Flask's before_request. Raises AuthError, TooManyGuesses, Forbidden,
+        BadRequest, NotFound, Overloaded. Returns what sends the browser to the form for
+        signing in, if a page needs that."""
         incoming = request._get_current_object()  # type: ignore[attr-defined]  # each use of the proxy is a look-up
         environ, endpoint = incoming.environ, incoming.endpoint or ""
         snapshot, exchange = self._gateway.snapshot, self._open_exchange(incoming)
@@ -78,7 +81,11 @@ class RequestAdmission:
             return None
         if is_page and exchange.principal is None:
             # The form for signing in leads back to the page that was asked for.
-            form = f"?{urlencode({'next': incoming.full_path.rstrip('?')})}" if incoming.method == "GET" else ""
+            form = (
+                f"?{urlencode({'next': incoming.full_path.rstrip('?')})}"
+                if incoming.method == "GET"
+                else ""
+            )
             return redirect(f"/admin{form}") if endpoint else None
         principal = self._identify(environ, exchange)
         check_path(environ)
@@ -104,7 +111,8 @@ class RequestAdmission:
         return exchange
 
     def _enter_admin(self, incoming: Request, exchange: Exchange) -> bool:
-        """Whether this is a page, or a call of the admin API. Pages, and what they call, are their session's."""
+        """Whether this is a page, or a call of the admin API. Pages, and what they
+        call, are their session's."""
         environ = incoming.environ
         is_page = exchange.dialect is ADMIN_PAGES
         is_admin = is_page or exchange.dialect is ADMIN_API
@@ -117,11 +125,13 @@ class RequestAdmission:
         return is_admin
 
     def _find_caller(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal | None:
-        """Whose session a request has; raises AuthError for a call of a page without one, and Forbidden for one of
-        another site."""
+        """Whose session a request has; raises AuthError for a call of a page without one, and
+        Forbidden for one of another site."""
         snapshot = self._gateway.snapshot
         server, admin = snapshot.settings.server, snapshot.settings.admin
-        is_proxy = is_trusted(plain_address(environ.get("REMOTE_ADDR") or ""), server.trusted_proxies)
+        is_proxy = is_trusted(
+            plain_address(environ.get("REMOTE_ADDR") or ""), server.trusted_proxies
+        )
         environ[NAMED_USER_KEY] = named = read_user_header(environ, admin, is_proxy=is_proxy)
         principal = find_caller(snapshot.authenticator, named)
         if SESSION_CALL_KEY in environ:
@@ -134,8 +144,14 @@ class RequestAdmission:
     def _identify(self, environ: WSGIEnvironment, exchange: Exchange) -> Principal:
         """Whose request it is, and which user it names."""
         principal = exchange.principal
-        if exchange.dialect is ADMIN_API and not principal and not sent_tokens(environ) and read_cookie(environ):
-            # The admin API takes a session instead of a token, and for changes the header of its pages.
+        if (
+            exchange.dialect is ADMIN_API
+            and not principal
+            and not sent_tokens(environ)
+            and read_cookie(environ)
+        ):
+            # The admin API takes a session instead of a token, and for changes
+            # the header of its pages.
             principal = self._find_caller(environ, exchange)
             if principal is not None and exchange.method not in _SAFE_METHODS:
                 check_call(environ)
@@ -157,7 +173,8 @@ class RequestAdmission:
 
 
 def check_call(environ: WSGIEnvironment) -> None:
-    """Raises Forbidden unless a script of a page has made this call, with the token of its session."""
+    """Raises Forbidden unless a script of a page has made this call, with the
+    token of its session."""
     if environ["REQUEST_METHOD"] not in _SAFE_METHODS:
         check_origin(environ)
     check_csrf(environ.get(CSRF_HEADER, ""))

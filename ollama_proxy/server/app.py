@@ -25,7 +25,14 @@ from ollama_proxy.admin import (
 from ollama_proxy.admin import SCOPES as ADMIN_SCOPES
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
-from ollama_proxy.gateway import DIAGNOSTIC_HEADERS, EXCHANGE_KEY, Exchange, FinishObserver, Gateway, count_whole
+from ollama_proxy.gateway import (
+    DIAGNOSTIC_HEADERS,
+    EXCHANGE_KEY,
+    Exchange,
+    FinishObserver,
+    Gateway,
+    count_whole,
+)
 from ollama_proxy.policy import PathPrefix
 from ollama_proxy.records import Spool
 from ollama_proxy.server.admission import RequestAdmission
@@ -52,7 +59,8 @@ _PLAIN_HOST = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*(:[1-9][0-9]
 
 
 class ExactRule(Rule):
-    """A route that can do without HEAD, which werkzeug adds to GET: its `Allow` has only methods that work."""
+    """A route that can do without HEAD, which werkzeug adds to GET: its `Allow` has
+    only methods that work."""
 
     def __init__(self, string: str, *, has_head: bool = True, **options: Any) -> None:
         super().__init__(string, **options)
@@ -60,18 +68,34 @@ class ExactRule(Rule):
             self.methods.discard("HEAD")
 
 
+class FormlessRequest(Request):
+    """A request whose forms Flask does not parse, so that there is no uploaded file to
+    look for and to close."""
+
+    def close(self) -> None:
+        """See werkzeug."""
+
+
 class SyncFlask(Flask):
-    """Flask for views that are plain functions, on routes that depend on nothing but method and path: asking each
-    view, and reading the host, costs more than finding the route."""
+    """Flask for views that are plain functions, on routes that depend on nothing but method and
+    path: asking each view, and reading the host, costs more than finding the route."""
 
     url_rule_class: type[Rule] = ExactRule
+    request_class: type[Request] = FormlessRequest
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """See Flask, which does it itself for a request to be upgraded, and for a host that may be invalid."""
+        """See Flask, which does it itself for a request to be upgraded, and for a
+        host that may be invalid."""
         environ = request.environ if request else {}
-        if request is None or "HTTP_UPGRADE" in environ or not _PLAIN_HOST.fullmatch(environ.get("HTTP_HOST", "")):
+        if (
+            request is None
+            or "HTTP_UPGRADE" in environ
+            or not _PLAIN_HOST.fullmatch(environ.get("HTTP_HOST", ""))
+        ):
             return super().create_url_adapter(request)
-        return MapAdapter(self.url_map, environ["HTTP_HOST"], "", "", request.scheme, request.path, request.method)
+        return MapAdapter(
+            self.url_map, environ["HTTP_HOST"], "", "", request.scheme, request.path, request.method
+        )
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """See Flask; no view, and nothing that runs around one, is a coroutine."""
@@ -84,13 +108,6 @@ class SyncFlask(Flask):
         response = Response(status=204, headers={"Allow": ", ".join(sorted(allowed))})
         del response.headers["Content-Type"]
         return response
-
-
-class FormlessRequest(Request):
-    """A request whose forms Flask does not parse, so that there is no uploaded file to look for and to close."""
-
-    def close(self) -> None:
-        """See werkzeug."""
 
 
 def create_app(
@@ -106,27 +123,31 @@ def create_app(
 ) -> Flask:
     """The WSGI application. Starts nothing: `startup.serve` does.
 
-    `log_directory` None: neither access log nor chat log. `problem` tells what is wrong with the configuration file,
-    for `/readyz`. `coordinator` None: neither slots nor limits. `spool` None: no usage is recorded.
-    `metrics_directory`: of the counts of all workers; None: there are no metrics. `session_directory`: of the sessions
-    of pages; None: nobody can sign in.
+    `log_directory` None: neither access log nor chat log. `problem` tells what is wrong with the
+    configuration file, for `/readyz`. `coordinator` None: neither slots nor limits. `spool` None:
+    no usage is recorded. `metrics_directory`: of the counts of all workers; None: there are no
+    metrics. `session_directory`: of the sessions of pages; None: nobody can sign in.
     """
     app = SyncFlask("ollama_proxy", static_folder=None, template_folder="admin/pages/templates")
-    store = SessionStore(session_directory) if session_directory else None
     app.session_interface = PageSessions(
-        store, lambda environ: is_secure(environ, gateway.settings.server.trusted_proxies)
+        SessionStore(session_directory) if session_directory else None,
+        lambda environ: is_secure(environ, gateway.settings.server.trusted_proxies),
     )
-    app.request_class = FormlessRequest
     app.url_map.merge_slashes = False
     metrics = build_metrics(metrics_directory, settings, lambda: gateway, coordinator)
     tracing = build_tracing(settings, lambda: gateway)
-    observers = list_observers(log_directory, lambda: gateway.settings.logging.access, spool, metrics, tracing)
+    observers = list_observers(
+        log_directory, lambda: gateway.settings.logging.access, spool, metrics, tracing
+    )
     lists: list[Callable[[], list[dict[str, str]]]] = [partial(_list_config_problems, problem)]
     lists += [spool.list_problems] if spool else []
-    gateway = Gateway(settings, finish_observers=observers, coordinator=coordinator, problem_sources=lists)
-    health = Health(lambda: gateway.fleet, report=gateway.report_box)
-    client_watch = ClientWatch()
-    dialects = (*dialects[:-1], ADMIN_API, ADMIN_PAGES, *dialects[-1:])  # the last one recognises every request
+    gateway = Gateway(
+        settings, finish_observers=observers, coordinator=coordinator, problem_sources=lists
+    )
+    jobs = session_directory and ModelJobs(gateway, session_directory.with_name(JOB_DIRECTORY))
+    health, client_watch = Health(lambda: gateway.fleet, report=gateway.report_box), ClientWatch()
+    # The last one recognises every request.
+    dialects = (*dialects[:-1], ADMIN_API, ADMIN_PAGES, *dialects[-1:])
     app.extensions["ollama_proxy"] = {
         "gateway": gateway,
         "coordinator": coordinator,
@@ -136,16 +157,13 @@ def create_app(
         "metrics": metrics,
         "tracing": tracing,
         "dialects": dialects,
-        "jobs": ModelJobs(gateway, session_directory.with_name(JOB_DIRECTORY)) if session_directory else None,
+        "jobs": jobs,
     }
-    scopes = OPS_SCOPES | METRICS_SCOPES | ADMIN_SCOPES | PAGE_SCOPES
-    readers: dict[str, Reader | None] = {}
-    for routes in all_routes(dialects):
-        app.register_blueprint(routes.build_blueprint(gateway))
-        scopes |= routes.scopes
-        readers |= routes.readers
-    is_accounted = bool(metrics or tracing)
-    admission = RequestAdmission(gateway, client_watch, dialects, scopes, spool, is_accounted=is_accounted)
+    scopes, readers = _register_dialects(app, gateway, dialects)
+    scopes |= OPS_SCOPES | METRICS_SCOPES | ADMIN_SCOPES | PAGE_SCOPES
+    admission = RequestAdmission(
+        gateway, client_watch, dialects, scopes, spool, is_accounted=bool(metrics or tracing)
+    )
     app.before_request(admission.admit_request)
     if tracing:
         app.before_request(tracing.begin_request)
@@ -159,6 +177,19 @@ def create_app(
         app.after_request(ChatLog(log_directory, readers, lambda: gateway.settings).record_response)
     app.wsgi_app = PathPrefix(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
     return app
+
+
+def _register_dialects(
+    app: Flask, gateway: Gateway, dialects: Sequence[Dialect]
+) -> tuple[dict[str, str], dict[str, Reader | None]]:
+    """Registers their blueprints; the scope of each endpoint, and the reader of its answers."""
+    scopes: dict[str, str] = {}
+    readers: dict[str, Reader | None] = {}
+    for routes in all_routes(dialects):
+        app.register_blueprint(routes.build_blueprint(gateway))
+        scopes |= routes.scopes
+        readers |= routes.readers
+    return scopes, readers
 
 
 def list_observers(
@@ -177,9 +208,11 @@ def list_observers(
     return [*observers, tracing.record] if tracing else observers
 
 
-def build_finish(add_cors_headers: Callable[[Request, Response], None]) -> Callable[[Response], Response]:
-    """Flask's after_request: every answer gets its headers, and ends its exchange once the last byte is
-    out."""
+def build_finish(
+    add_cors_headers: Callable[[Request, Response], None],
+) -> Callable[[Response], Response]:
+    """Flask's after_request: every answer gets its headers, and ends its exchange once
+    the last byte is out."""
 
     def finish(response: Response) -> Response:
         incoming = request._get_current_object()  # type: ignore[attr-defined]  # each use of the proxy is a look-up
@@ -188,7 +221,8 @@ def build_finish(add_cors_headers: Callable[[Request, Response], None]) -> Calla
         exchange.status = response.status_code
         headers = response.headers
         headers["X-Request-Id"] = exchange.id
-        if exchange.dialect is not ADMIN_PAGES or "Cache-Control" not in headers:  # static files of pages may be kept
+        # Static files of pages may be kept.
+        if exchange.dialect is not ADMIN_PAGES or "Cache-Control" not in headers:
             headers["Cache-Control"] = "no-store"
         for name, header in DIAGNOSTIC_HEADERS.items():
             if words := getattr(exchange, name):
@@ -209,12 +243,15 @@ def _list_config_problems(problem: Callable[[], str | None]) -> list[dict[str, s
     """What is wrong with the configuration file, for the status."""
     if (text := problem()) is None:
         return []
-    what = Translatable("the configuration file is not valid, so the last good one is used: %(text)s", text=text)
+    what = Translatable(
+        "the configuration file is not valid, so the last good one is used: %(text)s", text=text
+    )
     return [{"what": what, "mend": Translatable("correct it")}]
 
 
 def _finishing(inner: WSGIApplication) -> WSGIApplication:
-    """WSGI: an answer whose head can't be sent has nobody to close it, so its exchange ends here."""
+    """WSGI: an answer whose head can't be sent has nobody to close it, so
+    its exchange ends here."""
 
     def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:

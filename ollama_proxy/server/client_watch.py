@@ -1,8 +1,9 @@
 """The watch on the clients of calls.
 
-A greenlet that waits for an upstream doesn't notice that its client has hung up, so one greenlet per worker polls the
-connections of all clients that wait. When a client is gone, its call ends and the upstream connection is closed, in
-whatever phase the call is. A client that stops reading or sending is cut.
+A greenlet that waits for an upstream doesn't notice that its client has hung up, so one
+greenlet per worker polls the connections of all clients that wait. When a client is gone, its
+call ends and the upstream connection is closed, in whatever phase the call is. A client that
+stops reading or sending is cut.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ WATCH_INTERVAL_S = 0.25
 #: POLLRDHUP also sees a close that hides behind pipelined bytes.
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
-# The patched poll would put every socket into the event loop; the real one answers at once with no wait.
+# The patched poll would put every socket into the event loop; the real one
+# answers at once with no wait.
 _poll = monkey.get_original("select", "poll")
 
 
@@ -48,8 +50,8 @@ class ClientWatch:
             self._greenlet = gevent.spawn(self._run)
 
     def add(self, connection: Connection, call: Call) -> Callable[[], None]:
-        """Watches `connection` for `call`; the caller runs what it gets back when the exchange is over, before the
-        descriptor can be closed and given to somebody else."""
+        """Watches `connection` for `call`; the caller runs what it gets back when the exchange is
+        over, before the descriptor can be closed and given to somebody else."""
         number = connection.fileno()
         self._calls[number] = (connection, call)
         connection.is_watched = True

@@ -1,7 +1,7 @@
 """A client's connection: its bytes, in and out, and the requests on it, one after the other.
 
-The worker decides how long it lasts, `connections` who makes room, and `client_watch` when a client is given up. These
-end a connection by `shut`; its greenlet then finds its end wherever it waits.
+The worker decides how long it lasts, `connections` who makes room, and `client_watch` when a client
+is given up. These end a connection by `shut`; its greenlet then finds its end wherever it waits.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ CONNECTION_KEY = "ollama_proxy.connection"
 #: Received at a time. A head is small, and what comes with it is kept until it is needed.
 HEAD_BYTES, BODY_BYTES = 16 * 1024, 64 * 1024
 
-#: Other connections get a turn after so many bytes from one client, and after so many requests. As chunks of one byte
-#: these bytes take about 10 ms.
+#: Other connections get a turn after so many bytes from one client, and after so many requests. As
+#: chunks of one byte these bytes take about 10 ms.
 TURN_BYTES, TURN_REQUESTS = 16 * 1024, 8
 
-#: How much is read from a connection after its last response, in bytes, and how long it stays open at the most.
+#: How much is read from a connection after its last response, in bytes, and how long it
+#: stays open at the most.
 LINGER_BYTES, LINGER_S = 64 * 1024, 1.0
 
 #: Seconds between two looks whether a client that may not send any more has closed its connection.
@@ -85,7 +86,9 @@ class Connection:
             data = self._receive(HEAD_BYTES)
         return None
 
-    def respond(self, request: IncomingRequest, application: WSGIApplication, *, is_last: bool) -> bool:
+    def respond(
+        self, request: IncomingRequest, application: WSGIApplication, *, is_last: bool
+    ) -> bool:
         """Sends the application's response. False: it is the last one on this connection."""
         response = self.response = Response(request, self.send, is_last=is_last)
         pieces = application(request.environ, response.start_response)
@@ -98,7 +101,8 @@ class Connection:
             if close is not None:
                 close()
         if not response.is_last:
-            self.request = self.response = None  # a connection that waits holds nothing of what is over
+            # A connection that waits holds nothing of what is over.
+            self.request = self.response = None
         self._requests += 1
         if self._requests % TURN_REQUESTS == 0:
             yield_to_loop()  # also a client that sends many requests in advance waits between them
@@ -148,8 +152,9 @@ class Connection:
     # Its state, and its end.
 
     def is_send_stalled(self, now: float, limit_s: float) -> bool:
-        """Whether the client has taken none of what is being sent for so long; to be asked regularly. Slow progress is
-        progress: what counts is that the bytes in the kernel become fewer."""
+        """Whether the client has taken none of what is being sent for so long; to be
+        asked regularly. Slow progress is progress: what counts is that the bytes in
+        the kernel become fewer."""
         if self._sending_since is None:
             return False
         queued = struct.unpack("i", fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]
@@ -167,13 +172,15 @@ class Connection:
         return bool(poll.poll(0))
 
     def shut(self, how: int) -> None:
-        """Ends it, or one direction of it, for its greenlet as well. gevent's own socket would raise EBADF there."""
+        """Ends it, or one direction of it, for its greenlet as well. gevent's own socket
+        would raise EBADF there."""
         with suppress(OSError), _socket(fileno=os.dup(self.fileno())) as twin:
             twin.shutdown(how)
 
     def linger(self) -> None:
-        """Ends the writing side and waits for the client to close the connection, for LINGER_S at most. To close it
-        while the client is sending would reset it, and could destroy the response that the client has not read yet.
+        """Ends the writing side and waits for the client to close the connection, for LINGER_S at
+        most. To close it while the client is sending would reset it, and could destroy the response
+        that the client has not read yet.
 
         At most LINGER_BYTES of what it sends are read; after them it can't go on sending.
         """

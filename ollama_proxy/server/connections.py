@@ -1,5 +1,5 @@
-"""The client connections of a worker. When there are as many as it can hold, one that waits for its next request
-makes room, so that nobody can keep others out by saying nothing."""
+"""The client connections of a worker. When there are as many as it can hold, one that waits for its
+next request makes room, so that nobody can keep others out by saying nothing."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Connections:
     def __init__(self, most: int, *, waiting_s: float) -> None:
         self.most = most
         self._waiting_s = waiting_s
-        #: Those that have not sent a request yet, and those that wait for another one; with the monotonic time since
-        #: when, the longest wait first.
+        #: Those that have not sent a request yet, and those that wait for another one; with the
+        #: monotonic time since when, the longest wait first.
         self._new: OrderedDict[Connection, float] = OrderedDict()
         self._kept: OrderedDict[Connection, float] = OrderedDict()
         self._busy: set[Connection] = set()
@@ -38,14 +38,17 @@ class Connections:
         return len(self._new) + len(self._kept) + len(self._busy) + len(self._lingering)
 
     def enter(self, connection: Connection) -> bool:
-        """Takes one in; False where there is no room, and nobody who could make it. The first to make it are those that
-        have had their last response, then those that have never asked for anything, unless they have only just come."""
+        """Takes one in; False where there is no room, and nobody who could make it. The first to
+        make it are those that have had their last response, then those that have never asked for
+        anything, unless they have only just come."""
         if len(self) >= self.most:
             before = time.monotonic() - JUST_COME_S
             slow = [each for each, since in islice(self._new.items(), LOOKED_AT) if since <= before]
             if self._lingering:
                 self._close(next(iter(self._lingering)))
-            elif not any(map(self._close_silent, list(islice(chain(slow, self._kept, self._new), LOOKED_AT)))):
+            elif not any(
+                map(self._close_silent, list(islice(chain(slow, self._kept, self._new), LOOKED_AT)))
+            ):
                 return False
         self._new[connection] = time.monotonic()
         return True
@@ -70,8 +73,8 @@ class Connections:
         self._lingering.pop(connection, None)
 
     def linger(self, connection: Connection) -> None:
-        """It gets no further response, and its client may still be sending: keeps it open until the client has had a
-        chance to read the last response."""
+        """It gets no further response, and its client may still be sending: keeps it open until the
+        client has had a chance to read the last response."""
         self.leave(connection)
         self._lingering[connection] = None
         connection.linger()
@@ -79,12 +82,14 @@ class Connections:
     def close_waiting(self, longer_than_s: float) -> None:
         """Closes those that have waited for a request for so long."""
         before = time.monotonic() - longer_than_s
-        for connection in [each for each, since in chain(self._new.items(), self._kept.items()) if since <= before]:
+        for connection in [
+            each for each, since in chain(self._new.items(), self._kept.items()) if since <= before
+        ]:
             self._close_silent(connection)
 
     def close_overdue(self) -> None:
-        """Closes those that have not sent a whole head in time, and those that don't take a response. The latter is
-        left to the client watch if it watches them."""
+        """Closes those that have not sent a whole head in time, and those that don't take a
+        response. The latter is left to the client watch if it watches them."""
         now = time.monotonic()
         for waiting in (self._new, self._kept):
             overdue = takewhile(lambda item: item[1] <= now - self._waiting_s, waiting.items())

@@ -1,5 +1,5 @@
-"""Web pages of the configured origins may read responses of the API routes, never with credentials. Headers by
-flask-cors."""
+"""Web pages of the configured origins may read responses of the API routes, never with credentials.
+Headers by flask-cors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from ollama_proxy.gateway import ALLOWANCE_HEADERS, DIAGNOSTIC_HEADERS, Gateway
 MAX_AGE_S = 43200
 
 
-def build_cors(app: Flask, gateway: Gateway, dialects: Sequence[Dialect]) -> Callable[[Request, Response], None]:
-    """Returns a function that adds the headers to the response of a request with an Origin, on the dialects' paths."""
+def build_cors(
+    app: Flask, gateway: Gateway, dialects: Sequence[Dialect]
+) -> Callable[[Request, Response], None]:
+    """Returns a function that adds the headers to the response of a request with an Origin,
+    on the dialects' paths."""
     paths = tuple({path for dialect in dialects for path in dialect.cors_paths})
     exposed = ["X-Request-Id", "Retry-After", *ALLOWANCE_HEADERS, *DIAGNOSTIC_HEADERS.values()]
     exposed += [name for dialect in dialects for name in dialect.exposed_headers]

@@ -1,4 +1,5 @@
-"""Whatever goes wrong in a request becomes one of our errors, drawn in the shape that the path promises."""
+"""Whatever goes wrong in a request becomes one of our errors, drawn in the shape
+that the path promises."""
 
 from __future__ import annotations
 
@@ -30,12 +31,23 @@ def install_error_handlers(app: Flask) -> None:
         exchange = current_exchange()
         record_failure(exchange, error)
         if error.status in (401, 403):
-            fields = {"id": exchange.id, "client": exchange.client, "path": exchange.path, "error": error.slug}
+            fields = {
+                "id": exchange.id,
+                "client": exchange.client,
+                "path": exchange.path,
+                "error": error.slug,
+            }
             log.warning("auth_failure", extra={"fields": fields | {"detail": error.detail}})
         errors = exchange.dialect.errors
         error, status = errors.for_client(error, request.environ)
-        response = whole(errors.render_error(error, exchange.id), status=status, content_type=errors.content_type)
-        wait_s = BUSY_RETRY_S if error.retry_after_s is None and error.status in (503, 529) else error.retry_after_s
+        response = whole(
+            errors.render_error(error, exchange.id), status=status, content_type=errors.content_type
+        )
+        wait_s = (
+            BUSY_RETRY_S
+            if error.retry_after_s is None and error.status in (503, 529)
+            else error.retry_after_s
+        )
         if wait_s is not None:
             response.headers["Retry-After"] = str(wait_s)
         if isinstance(error, QuotaExceeded):
@@ -68,10 +80,17 @@ def own_error(error: HTTPException) -> GatewayError:
     path = exchange.path[:200]
     if error.code == 404:
         is_doubled = path.startswith("/v1/v1/")
-        hint = " The base URL has one /v1 too many." if is_doubled else exchange.dialect.errors.hint_at_address(path)
+        hint = (
+            " The base URL has one /v1 too many."
+            if is_doubled
+            else exchange.dialect.errors.hint_at_address(path)
+        )
         return NotFound(f"The path {path} does not exist.{hint}")
     # Proxies remove the `Upgrade` of a WebSocket's handshake, but not its key.
-    is_handshake = request.headers.get("Upgrade", "").lower() == "websocket" or "Sec-WebSocket-Key" in request.headers
+    is_handshake = (
+        request.headers.get("Upgrade", "").lower() == "websocket"
+        or "Sec-WebSocket-Key" in request.headers
+    )
     if error.code == 405 and is_handshake:
         return NoWebSocket()
     if error.code == 405:

@@ -1,9 +1,10 @@
-"""A request as it comes in on a client's connection: its head, which httptools parses within its limits, becomes a WSGI
-environment; its body is read when the application reads it, piece by piece.
+"""A request as it comes in on a client's connection: its head, which httptools parses within its
+limits, becomes a WSGI environment; its body is read when the application reads it, piece by piece.
 
-Each parser gets one head and nothing else, so the next request on a connection begins where this one ends, whatever a
-parser makes of its bytes. httptools refuses bare CR and LF, NUL, folded lines, blanks before a colon, a length beside a
-coding, and two lengths; what it lets pass is refused here (httptools 0.9).
+Each parser gets one head and nothing else, so the next request on a connection begins where this
+one ends, whatever a parser makes of its bytes. httptools refuses bare CR and LF, NUL, folded
+lines, blanks before a colon, a length beside a coding, and two lengths; what it lets pass is
+refused here (httptools 0.9).
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from ollama_proxy.errors import BadRequest
 
-#: Largest head of a request, from its first line to the empty one; also the most that a chunked body may have between
-#: two pieces of data: extensions and trailers.
+#: Largest head of a request, from its first line to the empty one; also the most that a chunked
+#: body may have between two pieces of data: extensions and trailers.
 MAX_HEAD_BYTES = 32 * 1024
 
-#: Names of headers up to this many bytes are cached; longer ones, which no client sends, could fill the memory.
+#: Names of headers up to this many bytes are cached; longer ones, which no client sends,
+#: could fill the memory.
 MAX_CACHED_NAME = 64
 
 _END = b"\r\n\r\n"
 
-#: httptools also takes several blanks, other protocols, and any number of line ends before the line.
+#: httptools also takes several blanks, other protocols, and any number of line
+#: ends before the line.
 _REQUEST_LINE = re.compile(rb"(?:\r\n)?([A-Z-]+) ([!\"$-~]+) HTTP/1\.([01])\r\n")
 
 #: The path in a line that may be wrong in other ways.
@@ -40,12 +43,14 @@ _ABSOLUTE_FORM = re.compile(r"https?://([^/?@]+)(/.*|\?.*|)", re.IGNORECASE)
 #: Headers that have one value; two of them could be read two ways.
 _SINGLE = frozenset({"HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH"})
 
-#: What comes before a chunked body, for a parser that gets the body only: it ignores requests to change the protocol.
+#: What comes before a chunked body, for a parser that gets the body only: it ignores requests
+#: to change the protocol.
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class InvalidRequest(BadRequest):
-    """The bytes of a client are no request that can be answered; nothing more can be read from its connection."""
+    """The bytes of a client are no request that can be answered; nothing more can be
+    read from its connection."""
 
     def __init__(self, text: str = "The request is not valid HTTP.", status: int = 400) -> None:
         super().__init__(text)
@@ -57,7 +62,8 @@ class BodyError(OSError):
 
 
 class HeadLimits(NamedTuple):
-    """Largest first line and header, in bytes without the line's end and with it, and most headers."""
+    """Largest first line and header, in bytes without the line's end and with
+    it, and most headers."""
 
     line_bytes: int
     field_bytes: int
@@ -75,7 +81,8 @@ class Source(Protocol):
 
 
 class IncomingRequest:
-    """A request whose head is fed to it. `environ` is filled on the way and complete when `feed` has returned bytes."""
+    """A request whose head is fed to it. `environ` is filled on the way and complete when
+    `feed` has returned bytes."""
 
     def __init__(self, environ: WSGIEnvironment, limits: HeadLimits, source: Source) -> None:
         self.environ = environ
@@ -93,7 +100,8 @@ class IncomingRequest:
         self._is_ambiguous = False
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
 
-    # What the parser calls; an exception here would come back as another one, so these only collect.
+    # What the parser calls; an exception here would come back as another one,
+    # so these only collect.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
@@ -208,7 +216,8 @@ class IncomingRequest:
         return InvalidRequest("The transfer coding of the request is not supported.", 501)
 
     def environ_for_error(self) -> WSGIEnvironment:
-        """What is known of a request whose head can't be read to its end: enough to find its dialect."""
+        """What is known of a request whose head can't be read to its end:
+        enough to find its dialect."""
         path = _PATH.match(self._head)
         return self.environ | {"PATH_INFO": path[1].decode("latin-1") if path else "/"}
 
@@ -218,8 +227,8 @@ def _too_large() -> InvalidRequest:
 
 
 def _make_environ_key(name: bytes) -> str:
-    """The key of a header in a WSGI environment; "" for a name with an underscore, which an application could not tell
-    from the same name with a hyphen."""
+    """The key of a header in a WSGI environment; "" for a name with an underscore, which an
+    application could not tell from the same name with a hyphen."""
     if b"_" in name:
         return ""
     key = name.decode("ascii").upper().replace("-", "_")
@@ -230,8 +239,8 @@ _environ_key = lru_cache(maxsize=1024)(_make_environ_key)
 
 
 class Body:
-    """The body of a request, as `wsgi.input`: it is received when it is read. A body that ends before its length is
-    shorter than it should be; `is_complete` says so."""
+    """The body of a request, as `wsgi.input`: it is received when it is read. A body that ends
+    before its length is shorter than it should be; `is_complete` says so."""
 
     def __init__(self, source: Source, length: int, *, is_invited: bool = True) -> None:
         self._source = source
@@ -302,7 +311,8 @@ class Body:
 
 
 class ChunkedBody(Body):
-    """A body in chunks. Reading it raises BodyError if it isn't valid, or ends before its last chunk."""
+    """A body in chunks. Reading it raises BodyError if it isn't valid, or ends
+    before its last chunk."""
 
     def __init__(self, source: Source, *, is_invited: bool = True) -> None:
         super().__init__(source, -1, is_invited=is_invited)
@@ -332,8 +342,8 @@ class ChunkedBody(Body):
         return data
 
     def _feed(self, data: bytes) -> None:
-        """Gives the parser what arrived, up to the end of the body. That is an empty line, as others in the data may
-        be, so the parser gets no more than one of them at a time."""
+        """Gives the parser what arrived, up to the end of the body. That is an empty line, as
+        others in the data may be, so the parser gets no more than one of them at a time."""
         data, start = self._last + data, len(self._last)
         while start < len(data) and not self.is_complete:
             end = data.find(_END, max(0, start - 3)) + len(_END)

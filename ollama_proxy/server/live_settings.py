@@ -1,4 +1,5 @@
-"""The settings that a worker works with: those of the file, the first token, and what is managed in the records."""
+"""The settings that a worker works with: those of the file, the first token, and what is
+managed in the records."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class LiveSettings:
     """Puts the settings together again when a part of them changes."""
 
     def __init__(self, loaded: Settings, environ: Mapping[str, str]) -> None:
-        """`loaded`: from the file. What is managed is, until the coordinator reports it, as in the snapshot."""
+        """`loaded`: from the file. What is managed is, until the coordinator reports
+        it, as in the snapshot."""
         self._environ = environ
         self._loaded = loaded
         self._managed = Managed()
@@ -42,7 +44,8 @@ class LiveSettings:
         self._read_snapshot()
 
     def build(self) -> Settings:
-        """The settings as they are now. Raises ConfigError if the first token is needed and can't be stored."""
+        """The settings as they are now. Raises ConfigError if the first token is
+        needed and can't be stored."""
         settings, _ = with_first_token(self._loaded, self._environ)
         if settings.records.url is None:
             return settings
@@ -58,7 +61,8 @@ class LiveSettings:
         return merged
 
     def replace_file(self, loaded: Settings) -> None:
-        """Applies settings of the file. Raises ConfigError if they can't be applied; then nothing has changed."""
+        """Applies settings of the file. Raises ConfigError if they can't be applied;
+        then nothing has changed."""
         before, self._loaded = self._loaded, loaded
         try:
             self.on_change(self.build())
@@ -67,7 +71,8 @@ class LiveSettings:
             raise
 
     def receive(self, frame: Mapping[str, Any]) -> None:
-        """Applies what is managed, as the coordinator reports it, and keeps it for workers that start without one."""
+        """Applies what is managed, as the coordinator reports it, and keeps it for workers
+        that start without one."""
         before = self._managed
         try:
             self._managed = Managed.from_json(frame)
@@ -79,11 +84,15 @@ class LiveSettings:
             log.error("managed_settings_failed", extra={"fields": {"problem": str(error)}})
         except Exception as error:  # the link to the coordinator, which calls this, must not end
             self._managed = before  # so that the next report is tried
-            log.error("managed_settings_failed", extra={"fields": {"problem": f"{type(error).__name__}: {error}"}})
+            log.error(
+                "managed_settings_failed",
+                extra={"fields": {"problem": f"{type(error).__name__}: {error}"}},
+            )
 
     def refresh(self) -> None:
         """Applies the snapshot of now: the master may have built this application long ago."""
-        before, self._skipped = self._managed, set()  # what was skipped was reported before there was a log
+        # What is skipped was reported before there was a log; it must be reported again.
+        before, self._skipped = self._managed, set()
         self._read_snapshot()
         settings = self.build()
         if self._managed != before:
@@ -96,7 +105,8 @@ class LiveSettings:
 
 
 def end_expired(end_revoked: Callable[[], object], sleep: Callable[[float], object]) -> NoReturn:
-    """Calls `end_revoked` soon after another day has begun in UTC: tokens expire with a day. `sleep` is gevent's."""
+    """Calls `end_revoked` soon after another day has begun in UTC: tokens expire with a
+    day. `sleep` is gevent's."""
     day = datetime.now(UTC).date()
     while True:
         sleep(EXPIRY_S)

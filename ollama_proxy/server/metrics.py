@@ -45,7 +45,10 @@ _FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_
 
 
 def build_metrics(
-    directory: Path | None, settings: Settings, gateway: Callable[[], Gateway], coordinator: CoordinatorClient | None
+    directory: Path | None,
+    settings: Settings,
+    gateway: Callable[[], Gateway],
+    coordinator: CoordinatorClient | None,
 ) -> Metrics | None:
     """The metrics of this worker; None if they are off, or have no directory."""
     if directory is None or not settings.metrics.enabled:
@@ -69,14 +72,21 @@ def build_blueprint(gateway: Gateway, metrics: Metrics | None) -> Blueprint:
     def metrics_view() -> Response:
         """GET /metrics: the metrics of all workers; 403 for everybody who may not read them."""
         if metrics is None or not gateway.settings.metrics.enabled:
-            raise NotFound("There are no metrics: see metrics.enabled, and metrics_unavailable in the log.")
+            raise NotFound(
+                "There are no metrics: see metrics.enabled, and metrics_unavailable in the log."
+            )
         may_read = _is_allowed_address(gateway)
         if not may_read:
             with suppress(AuthError, TooManyGuesses):
-                caller = gateway.snapshot.authenticator.authenticate(request.environ, current_exchange().client)
+                caller = gateway.snapshot.authenticator.authenticate(
+                    request.environ, current_exchange().client
+                )
                 may_read = bool(caller.digest) and METRICS in caller.scopes
         if not may_read:
-            raise Forbidden("Metrics are for the addresses in metrics.allow, and for tokens with the scope metrics.")
+            raise Forbidden(
+                "Metrics are for the addresses in metrics.allow, and for tokens "
+                "with the scope metrics."
+            )
         body, content_type = metrics.render(request.headers.get("Accept", ""))
         return whole(body, content_type=content_type)
 
@@ -84,10 +94,19 @@ def build_blueprint(gateway: Gateway, metrics: Metrics | None) -> Blueprint:
 
 
 def _is_allowed_address(gateway: Gateway) -> bool:
-    """Whether the client's address is enough. Behind a proxy that is not trusted, it is the address of the proxy, which
-    proves nothing; and a web page has that of its reader."""
+    """Whether the client's address is enough. Behind a proxy that is not trusted, it is the address
+    of the proxy, which proves nothing; and a web page has that of its reader."""
     server, environ = gateway.settings.server, request.environ
     proxy = plain_address(environ.get("REMOTE_ADDR") or "")
-    is_known = is_trusted(proxy, server.trusted_proxies) or not any(name in environ for name in _FORWARDED)
-    is_page = "HTTP_ORIGIN" in environ or environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin")
-    return is_known and not is_page and is_trusted(current_exchange().client, gateway.settings.metrics.allow)
+    is_known = is_trusted(proxy, server.trusted_proxies) or not any(
+        name in environ for name in _FORWARDED
+    )
+    is_page = "HTTP_ORIGIN" in environ or environ.get("HTTP_SEC_FETCH_SITE", "none") not in (
+        "none",
+        "same-origin",
+    )
+    return (
+        is_known
+        and not is_page
+        and is_trusted(current_exchange().client, gateway.settings.metrics.allow)
+    )

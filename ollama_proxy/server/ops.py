@@ -26,7 +26,9 @@ from ollama_proxy.server.status import status_document, upstream_details
 from ollama_proxy.upstreams import Health, State
 
 #: See Routes: only one of these addresses needs a token.
-SCOPES = dict.fromkeys(("ops.root", "ops.health", "ops.livez", "ops.readyz"), PUBLIC) | {"ops.probe": READ}
+SCOPES = dict.fromkeys(("ops.root", "ops.health", "ops.livez", "ops.readyz"), PUBLIC) | {
+    "ops.probe": READ
+}
 
 
 def build_blueprint(
@@ -53,10 +55,13 @@ def build_blueprint(
 
     @blueprint.get("/readyz", endpoint="readyz")
     def readyz() -> Response:
-        """GET /readyz: 200 when an upstream can be used, else 503, also while the worker ends; details for who may
-        manage. A list of tokens without any is no reason to send clients elsewhere: they are to be refused."""
+        """GET /readyz: 200 when an upstream can be used, else 503, also while the worker ends;
+        details for who may manage. A list of tokens without any is no reason to send clients
+        elsewhere: they are to be refused."""
         states = health.states()
-        unusable = None if any(state.usable for state in states.values()) else "no upstream can be used"
+        unusable = (
+            None if any(state.usable for state in states.values()) else "no upstream can be used"
+        )
         reason = "draining" if WORKER.is_leaving else unusable
         document: dict[str, Json] = {"status": "not ready" if reason else "ready"}
         if reason:
@@ -72,16 +77,20 @@ def build_blueprint(
 
 
 def answer_root(gateway: Gateway, health: Health) -> Response:
-    """GET /: text for clients of Ollama, the status object for those that ask for JSON; browsers that may use the
-    admin pages are sent there."""
-    if "text/html" in (kind for kind, _ in request.accept_mimetypes):  # clients of Ollama do not ask for HTML
+    """GET /: text for clients of Ollama, the status object for those that ask for JSON; browsers
+    that may use the admin pages are sent there."""
+    # Clients of Ollama do not ask for HTML.
+    if "text/html" in (kind for kind, _ in request.accept_mimetypes):
         with suppress(Forbidden, NotFound):
             check_admin_access(gateway.settings.admin, current_exchange().client)
             response = cast(Response, redirect("/admin"))
             response.headers["Vary"] = "Accept"
             return response
     # Ollama's clients look for this text before they do anything else.
-    if request.accept_mimetypes.best_match(["text/plain", "application/json"]) != "application/json":
+    if (
+        request.accept_mimetypes.best_match(["text/plain", "application/json"])
+        != "application/json"
+    ):
         return Response("Ollama is running", content_type="text/plain; charset=utf-8")
     return _json(status_document(gateway, health, _exchange_with_caller(gateway), well="ok"))
 
@@ -97,22 +106,30 @@ def _exchange_with_caller(gateway: Gateway) -> Exchange:
 
 
 def _caller(gateway: Gateway) -> Principal | None:
-    """Whose token the request has; None without a valid one, which these public routes do not need."""
+    """Whose token the request has; None without a valid one, which these
+    public routes do not need."""
     try:
-        return gateway.snapshot.authenticator.authenticate(request.environ, current_exchange().client)
+        return gateway.snapshot.authenticator.authenticate(
+            request.environ, current_exchange().client
+        )
     except (AuthError, TooManyGuesses):
         return None
 
 
 def _details(
-    gateway: Gateway, client_watch: ClientWatch, states: Mapping[str, State], problem: Callable[[], str | None]
+    gateway: Gateway,
+    client_watch: ClientWatch,
+    states: Mapping[str, State],
+    problem: Callable[[], str | None],
 ) -> dict[str, Json]:
     """One worker's inner numbers, for operators and tests."""
     return {
         "pid": os.getpid(),
         "in_flight": gateway.in_flight,
         "watched": client_watch.active,
-        "greenlets": sum(issubclass(type(each), gevent.Greenlet) and not each.dead for each in gc.get_objects()),
+        "greenlets": sum(
+            issubclass(type(each), gevent.Greenlet) and not each.dead for each in gc.get_objects()
+        ),
         "upstream_connections": gateway.fleet.counts(),
         "configuration_problem": problem(),
         "upstreams": {

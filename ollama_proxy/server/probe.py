@@ -1,5 +1,6 @@
-"""GET /health/probe: shows a caller with a token what its requests look like when they arrive, and sends an answer in
-pieces, so that `ollama-proxy doctor` can tell what stands between clients and the gateway."""
+"""GET /health/probe: shows a caller with a token what its requests look like when they arrive,
+and sends an answer in pieces, so that `ollama-proxy doctor` can tell what stands between
+clients and the gateway."""
 
 from __future__ import annotations
 
@@ -17,20 +18,25 @@ from ollama_proxy.hub import Json
 from ollama_proxy.server.request import is_trusted, plain_address
 from ollama_proxy.settings import Settings
 
-#: Most pieces of an answer, and the longest pause between two, in milliseconds: longer than the time limits that
-#: proxies have by default.
+#: Most pieces of an answer, and the longest pause between two, in milliseconds: longer than the
+#: time limits that proxies have by default.
 MAX_PIECES, MAX_PAUSE_MS = 50, 120_000
 
 
-def describe_request(environ: Mapping[str, Any], exchange: Exchange, settings: Settings) -> dict[str, Json]:
-    """Returns how this request arrived, and the limits that a proxy in front of the gateway must not undercut."""
+def describe_request(
+    environ: Mapping[str, Any], exchange: Exchange, settings: Settings
+) -> dict[str, Json]:
+    """Returns how this request arrived, and the limits that a proxy in front of the
+    gateway must not undercut."""
     return {
         "protocol": environ["SERVER_PROTOCOL"],
         #: Who has connected, and who the client is taken for.
         "peer": environ.get("REMOTE_ADDR") or "",
         "port": int(environ.get("REMOTE_PORT") or 0),
         "client": exchange.client,
-        "trusts_peer": is_trusted(plain_address(environ.get("REMOTE_ADDR") or ""), settings.server.trusted_proxies),
+        "trusts_peer": is_trusted(
+            plain_address(environ.get("REMOTE_ADDR") or ""), settings.server.trusted_proxies
+        ),
         "is_forwarded": "HTTP_X_FORWARDED_FOR" in environ,
         "scheme": environ["wsgi.url_scheme"],
         "max_body": settings.server.max_body,
@@ -40,9 +46,13 @@ def describe_request(environ: Mapping[str, Any], exchange: Exchange, settings: S
 
 
 def answer_probe(gateway: Gateway) -> Response:
-    """Returns a stream of lines: how this request has arrived, and then a line after each pause. The request's `pieces`
-    and `pause_ms` say how many in all, and how long a pause is. Raises BadRequest."""
-    pieces, pause_ms = _read_number("pieces", 1, MAX_PIECES), _read_number("pause_ms", 0, MAX_PAUSE_MS)
+    """Returns a stream of lines: how this request has arrived, and then a line after each
+    pause. The request's `pieces` and `pause_ms` say how many in all, and how long a pause
+    is. Raises BadRequest."""
+    pieces, pause_ms = (
+        _read_number("pieces", 1, MAX_PIECES),
+        _read_number("pause_ms", 0, MAX_PAUSE_MS),
+    )
     description = describe_request(request.environ, current_exchange(), gateway.settings)
 
     def generate() -> Iterator[bytes]:
@@ -53,7 +63,9 @@ def answer_probe(gateway: Gateway) -> Response:
             yield b'{"piece":%d}\n' % number
 
     # As the streams of answers, which proxies must not collect.
-    return Response(generate(), content_type="application/x-ndjson", headers={"X-Accel-Buffering": "no"})
+    return Response(
+        generate(), content_type="application/x-ndjson", headers={"X-Accel-Buffering": "no"}
+    )
 
 
 def _read_number(name: str, default: int, most: int) -> int:

@@ -1,4 +1,5 @@
-"""A request as WSGI shows it to an Exchange: its id, its client's address and user, its path without secrets."""
+"""A request as WSGI shows it to an Exchange: its id, its client's address and user, its
+path without secrets."""
 
 from __future__ import annotations
 
@@ -33,15 +34,17 @@ _BEHIND_K = re.compile(r"((?:^|/)k/+)[^/]+", re.IGNORECASE)
 #: A path without anything that could be read two ways: no escapes, no empty or dotted segments.
 _PLAIN = re.compile(r"/|(/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~:@!$&'()*+,=-]+)+")
 
-#: Where names and digests stand, the slash and the colon in them may be escaped; in the names of managed models, which
-#: go to no upstream, also `*`, blanks, and letters of any language.
+#: Where names and digests stand, the slash and the colon in them may be escaped; in the names of
+#: managed models, which go to no upstream, also `*`, blanks, and letters of any language.
 _ESCAPED = re.compile(
     r"/(v1/models|api/blobs)(/([A-Za-z0-9_.~:@!$&'()*+,=-]|%2[Ff]|%3[Aa])+)+"
     r"|/admin/api/models(/([A-Za-z0-9_.~:@!$&'()*+,=-]|%2[0AaFf]|%3[Aa]|%[89A-Fa-f][0-9A-Fa-f])+)+"
 )
 
 
-def new_exchange(environ: Mapping[str, Any], settings: Settings, dialect: ClientDialect) -> Exchange:
+def new_exchange(
+    environ: Mapping[str, Any], settings: Settings, dialect: ClientDialect
+) -> Exchange:
     """What is known of a call before anything was decided."""
     path = environ["PATH_INFO"]
     return Exchange(
@@ -55,8 +58,8 @@ def new_exchange(environ: Mapping[str, Any], settings: Settings, dialect: Client
 
 
 def redacted(path: str, is_token: Callable[[str], bool]) -> str:
-    """The path as it may be written down: base URLs are often slightly wrong, and then a token stands where none is
-    looked for."""
+    """The path as it may be written down: base URLs are often slightly wrong, and then a token
+    stands where none is looked for."""
     if _BEHIND_K.search(path):
         path = _BEHIND_K.sub(r"\1***", path)
     return "/".join("***" if part and is_token(part) else part for part in path.split("/"))
@@ -70,15 +73,18 @@ def request_id(sent: str | None) -> str:
 
 
 def user_name(header: str) -> str | None:
-    """The name of a user in a header, as programs encode it: UTF-8 in percent escapes. Returns at most MAX_USER_BYTES
-    of it without control characters, None if nothing is left."""
-    text = unquote_to_bytes(header[: 4 * MAX_USER_BYTES].encode("latin-1")).decode("utf-8", "replace")
+    """The name of a user in a header, as programs encode it: UTF-8 in percent escapes. Returns at
+    most MAX_USER_BYTES of it without control characters, None if nothing is left."""
+    text = unquote_to_bytes(header[: 4 * MAX_USER_BYTES].encode("latin-1")).decode(
+        "utf-8", "replace"
+    )
     printable = "".join(filter(str.isprintable, text)).strip()
     return printable.encode()[:MAX_USER_BYTES].decode("utf-8", "ignore") or None
 
 
 def client_address(environ: Mapping[str, Any], trusted: tuple[str, ...]) -> str:
-    """The nearest address that is not one of the trusted proxies, as plain_address writes it; "" for a unix socket."""
+    """The nearest address that is not one of the trusted proxies, as plain_address writes it;
+    "" for a unix socket."""
     address = plain_address(environ.get("REMOTE_ADDR") or "")
     forwarded = environ.get("HTTP_X_FORWARDED_FOR")
     if not forwarded or not is_trusted(address, trusted):
@@ -102,8 +108,8 @@ def is_secure(environ: Mapping[str, Any], trusted: tuple[str, ...]) -> bool:
 
 
 def plain_address(text: str) -> str:
-    """The canonical text of an IP address, of IPv4 if it is mapped into IPv6; "" for anything else, also for an address
-    with a zone, which is free text."""
+    """The canonical text of an IP address, of IPv4 if it is mapped into IPv6; "" for anything else,
+    also for an address with a zone, which is free text."""
     return _plain_address(text) if len(text) <= MAX_ADDRESS_CHARS else ""
 
 
@@ -144,7 +150,9 @@ def check_admin_access(admin: Admin, client: str) -> None:
     if not admin.enabled:
         raise NotFound
     if admin.allow and not is_trusted(client, admin.allow):
-        raise Forbidden("The admin API is not open to your address; see admin.allow.", detail="admin.allow")
+        raise Forbidden(
+            "The admin API is not open to your address; see admin.allow.", detail="admin.allow"
+        )
 
 
 def check_path(environ: Mapping[str, Any]) -> None:
@@ -152,6 +160,8 @@ def check_path(environ: Mapping[str, Any]) -> None:
     raw = (environ.get("RAW_URI") or environ["PATH_INFO"]).partition("?")[0]
     if _PLAIN.fullmatch(raw):
         return
-    escaped = _ESCAPED.fullmatch(raw) and not any(part in (".", "..") for part in environ["PATH_INFO"].split("/"))
+    escaped = _ESCAPED.fullmatch(raw) and not any(
+        part in (".", "..") for part in environ["PATH_INFO"].split("/")
+    )
     if not escaped:
         raise NotFound

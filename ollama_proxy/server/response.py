@@ -1,5 +1,6 @@
-"""A response on its way to the client: `start_response` of WSGI, and the framing of HTTP/1.1. Whatever is written at a
-time, head and body or a chunk with its size and end, goes to the connection in one piece."""
+"""A response on its way to the client: `start_response` of WSGI, and the framing of HTTP/1.1.
+Whatever is written at a time, head and body or a chunk with its size and end, goes to the
+connection in one piece."""
 
 from __future__ import annotations
 
@@ -14,8 +15,10 @@ from ollama_proxy.server.incoming import IncomingRequest
 
 #: Of the connection, and so no business of an application's; see RFC 9110, section 7.6.1.
 HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding upgrade"
-    "".split()
+    (
+        "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
+        "transfer-encoding upgrade"
+    ).split()
 )
 
 #: The only status whose `Upgrade` is the application's: it says which protocol to use instead.
@@ -31,9 +34,12 @@ _LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Response:
-    """The response to a request; `send` writes bytes to the connection. `is_last`: no other one follows on it."""
+    """The response to a request; `send` writes bytes to the connection. `is_last`: no
+    other one follows on it."""
 
-    def __init__(self, request: IncomingRequest, send: Callable[[bytes], None], *, is_last: bool) -> None:
+    def __init__(
+        self, request: IncomingRequest, send: Callable[[bytes], None], *, is_last: bool
+    ) -> None:
         self.is_last = is_last
         self.is_head_sent = False
         self._request = request
@@ -77,7 +83,8 @@ class Response:
         if end:
             self._send(end)
         if self._left and self._has_body:
-            self.is_last = True  # only the end of the connection tells the client that there is no more
+            # Only the end of the connection tells the client that there is no more.
+            self.is_last = True
 
     def _make_head(self) -> bytes:
         code, line = _status_line(self._status)

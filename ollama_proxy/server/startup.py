@@ -46,8 +46,8 @@ from ollama_proxy.version import VERSION
 
 log = logging.getLogger(__name__)
 
-#: Longest wait for the database of the records at the start, in seconds, and the exit status of the command that
-#: prepares it if it can't be used.
+#: Longest wait for the database of the records at the start, in seconds, and the exit status of the
+#: command that prepares it if it can't be used.
 RECORDS_S, UNUSABLE = 20.0, 2
 
 #: Of the sessions of pages, in the state directory.
@@ -55,10 +55,11 @@ SESSION_DIRECTORY = "sessions"
 
 
 def check_start(environ: Mapping[str, str] = os.environ, *, reloading: bool = False) -> Settings:
-    """The settings, if this installation can start with them; for the process that starts the workers.
+    """The settings, if this installation can start with them; for the process
+    that starts the workers.
 
-    Raises ConfigError. A first token that was made just now is shown on stderr, this once. `reloading`: workers that
-    are already there have the say on what was good last.
+    Raises ConfigError. A first token that was made just now is shown on stderr, this once.
+    `reloading`: workers that are already there have the say on what was good last.
     """
     PRELOADED.discard()
     settings, token = with_first_token(load_settings(environ=environ), environ)
@@ -69,7 +70,8 @@ def check_start(environ: Mapping[str, str] = os.environ, *, reloading: bool = Fa
         keep_last_good(environ)
     if token is not None and token.created:
         sys.stderr.write(
-            f"ollama-proxy: no token is configured, so one was made: {token.text}\nIt is kept in {token.path}\n"
+            f"ollama-proxy: no token is configured, so one was made: {token.text}\nIt is "
+            f"kept in {token.path}\n"
         )
         if settings.admin.enabled:
             sys.stderr.write(f"Sign in with it at {make_page_address(settings)}\n")
@@ -84,20 +86,28 @@ def make_page_address(settings: Settings) -> str:
 
 
 def prepare_records(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Creates or migrates the database of the records. Raises ConfigError if it is damaged, or of a newer version; if
-    it can't be reached now, or the state directory can't be written, the gateway starts without it."""
+    """Creates or migrates the database of the records. Raises ConfigError if it is damaged, or of
+    a newer version; if it can't be reached now, or the state directory can't be written, the
+    gateway starts without it."""
     directory = state_path(settings, environ)
-    if settings.records.url is None or not os.access(directory if directory.exists() else directory.parent, os.W_OK):
+    if settings.records.url is None or not os.access(
+        directory if directory.exists() else directory.parent, os.W_OK
+    ):
         return
     # A process of its own: this one would keep 30 MB for the libraries, and with it every worker.
-    status, words = _run_apart([sys.executable, "-m", "ollama_proxy.cli", "records", "upgrade"], environ, RECORDS_S)
+    status, words = _run_apart(
+        [sys.executable, "-m", "ollama_proxy.cli", "records", "upgrade"], environ, RECORDS_S
+    )
     if status == UNUSABLE:
         raise ConfigError(words.strip().rpartition("\n")[2])
 
 
-def _run_apart(command: list[str], environ: Mapping[str, str], seconds: float) -> tuple[int | None, str]:
-    """Runs a program; returns its exit status, None if it takes longer, and what it wrote. Without gevent's
-    subprocess, which would take the signal that tells the master of workers that have ended."""
+def _run_apart(
+    command: list[str], environ: Mapping[str, str], seconds: float
+) -> tuple[int | None, str]:
+    """Runs a program; returns its exit status, None if it takes longer, and what it wrote.
+    Without gevent's subprocess, which would take the signal that tells the master of
+    workers that have ended."""
     # The event loop must not run meanwhile, either: it collects every process that ends.
     wait, sleep = monkey.get_original("os", "waitpid"), monkey.get_original("time", "sleep")
     ends_at = time.monotonic() + seconds
@@ -116,13 +126,20 @@ def _run_apart(command: list[str], environ: Mapping[str, str], seconds: float) -
         return os.waitstatus_to_exitcode(status), output.read().decode("utf-8", "replace")
 
 
-def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect] = DIALECTS) -> Flask:
+def serve(
+    environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect] = DIALECTS
+) -> Flask:
     """The application of this worker, with its background work started.
 
-    Raises ConfigError, and RuntimeError when the standard library was imported before gevent patched it.
+    Raises ConfigError, and RuntimeError when the standard library was imported
+    before gevent patched it.
     """
     check_patched()
-    app = PRELOADED.app if PRELOADED.app is not None and dialects is DIALECTS else build_app(environ, dialects)
+    app = (
+        PRELOADED.app
+        if PRELOADED.app is not None and dialects is DIALECTS
+        else build_app(environ, dialects)
+    )
     parts = app.extensions["ollama_proxy"]
     gateway, health, watch = parts["gateway"], parts["health"], parts["watch"]
     configure(log_directory(gateway.settings, environ), gateway.settings.logging.level)
@@ -139,7 +156,10 @@ def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect
     watchdog.start()
     if (metrics := parts["metrics"]) is not None:
         metrics.start(lambda: watchdog.lag_s)
-    log.info("worker_started", extra={"fields": {"pid": os.getpid(), "version": VERSION, **gateway.capacity()}})
+    log.info(
+        "worker_started",
+        extra={"fields": {"pid": os.getpid(), "version": VERSION, **gateway.capacity()}},
+    )
     if (tracing := parts["tracing"]) is not None:
         tracing.start()
     if settings.metrics.enabled and METRICS_DIRECTORY.problem:
@@ -150,8 +170,9 @@ def serve(environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect
 
 
 def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
-    """The application of the settings as they are now. Nothing in it runs yet, and it holds no thread, greenlet or
-    descriptor, so a process that it is forked into can start it. Raises ConfigError."""
+    """The application of the settings as they are now. Nothing in it runs yet, and it
+    holds no thread, greenlet or descriptor, so a process that it is forked into can start
+    it. Raises ConfigError."""
     loaded = load_or_last_good(environ)
     live = LiveSettings(loaded, environ)
     settings = live.build()
@@ -168,10 +189,13 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
     def complain(error: ConfigError) -> None:
         """Logs that a change is invalid."""
         log.error(
-            "configuration_broken", extra={"fields": {"problem": str(error), "effect": "the last good one stays"}}
+            "configuration_broken",
+            extra={"fields": {"problem": str(error), "effect": "the last good one stays"}},
         )
 
-    watch = SettingsWatch(config_path(environ), environ, loaded, on_change=change, on_error=complain)
+    watch = SettingsWatch(
+        config_path(environ), environ, loaded, on_change=change, on_error=complain
+    )
     directory = log_directory(settings, environ)
     # No process runs, and no directory is made, before a request needs it.
     coordinator = CoordinatorClient(
@@ -197,21 +221,23 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
 
 
 class PreloadedApp:
-    """The application that the master builds for the workers that it forks: they share the memory of all that they
-    don't change. Starting it is left to each worker, see `serve`."""
+    """The application that the master builds for the workers that it forks: they share the memory
+    of all that they don't change. Starting it is left to each worker, see `serve`."""
 
     def __init__(self) -> None:
         #: None: a worker builds its own.
         self.app: Flask | None = None
 
     def refresh(self, environ: Mapping[str, str] = os.environ) -> None:
-        """Before a fork: builds the application, unless it is there and its configuration file is unchanged."""
+        """Before a fork: builds the application, unless it is there and its
+        configuration file is unchanged."""
         if self.app is not None and not self.app.extensions["ollama_proxy"]["watch"].is_outdated():
             return
         self.app = None
-        with contextlib.suppress(Exception):  # the worker fails in the same way, and reports why; the master must live
+        with contextlib.suppress(Exception):  # the worker reports it; the master must live
             self.app = build_app(environ, DIALECTS)
-        # A collection in a worker would write into every object that it looks at, and so copy all of them.
+        # A collection in a worker would write into every object that it looks at,
+        # and so copy all of them.
         gc.unfreeze()
         gc.collect()
         gc.freeze()
@@ -233,9 +259,13 @@ def log_warnings(settings: Settings, environ: Mapping[str, str]) -> None:
 
 def check_patched() -> None:
     """Raises RuntimeError unless gevent has patched what would block the whole worker."""
-    missing = [name for name in ("socket", "ssl", "threading") if not monkey.is_module_patched(name)]
+    missing = [
+        name for name in ("socket", "ssl", "threading") if not monkey.is_module_patched(name)
+    ]
     if missing:
-        raise RuntimeError(f"gevent has not patched {', '.join(missing)}: start with -c config/gunicorn.conf.py")
+        raise RuntimeError(
+            f"gevent has not patched {', '.join(missing)}: start with -c config/gunicorn.conf.py"
+        )
 
 
 def log_directory(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -244,8 +274,9 @@ def log_directory(settings: Settings, environ: Mapping[str, str]) -> Path:
 
 
 def load_or_last_good(environ: Mapping[str, str]) -> Settings:
-    """The settings of the file, or those that were good before it was broken: a worker that does not come up takes
-    the whole service with it. Broken is what the watch of the file would refuse as well.
+    """The settings of the file, or those that were good before it was broken: a worker
+    that does not come up takes the whole service with it. Broken is what the watch of the
+    file would refuse as well.
 
     Raises ConfigError when there is nothing good to go back to.
     """
@@ -264,8 +295,8 @@ def load_or_last_good(environ: Mapping[str, str]) -> Settings:
 
 
 def keep_last_good(environ: Mapping[str, str]) -> None:
-    """Keeps a copy of the file, for workers that start after it was broken; where nothing can be written there is
-    none."""
+    """Keeps a copy of the file, for workers that start after it was broken; where nothing can be
+    written there is none."""
     with contextlib.suppress(OSError, ConfigError):
         target = state_directory(Settings(), environ) / LAST_GOOD_FILE
         target.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
-"""What the gateway tells of itself: whether it is well, and to those who may know, what it has and how each upstream
-is."""
+"""What the gateway tells of itself: whether it is well, and to those who may know, what it has and
+how each upstream is."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ _ACTIVE = ("up", "half-open")
 _FOR_OPERATORS = {"loaded", "failing_models", "reason"}
 
 
-def status_document(gateway: Gateway, health: Health, exchange: Exchange, *, well: str) -> dict[str, Json]:
-    """What `/` and `/health` say. `well`: the word for a gateway with an upstream that can be used. Providers and
-    models are for callers with a token, and only those that the token may use."""
+def status_document(
+    gateway: Gateway, health: Health, exchange: Exchange, *, well: str
+) -> dict[str, Json]:
+    """What `/` and `/health` say. `well`: the word for a gateway with an upstream that can be used.
+    Providers and models are for callers with a token, and only those that the token may use."""
     usable = [name for name, state in health.states().items() if state.usable]
     fleet = gateway.fleet
     # Where there is no Ollama server at all, whatever takes its place counts.
@@ -43,8 +45,13 @@ def status_document(gateway: Gateway, health: Health, exchange: Exchange, *, wel
         "uptime_s": uptime_s,
     }
     if exchange.principal and READ in exchange.principal.scopes:
-        active = [node.name for node in fleet.nodes if node.name in usable and node.condition in _ACTIVE]
-        document["providers"] = {"available": len(fleet.nodes) + len(fleet.hidden), "active": active}
+        active = [
+            node.name for node in fleet.nodes if node.name in usable and node.condition in _ACTIVE
+        ]
+        document["providers"] = {
+            "available": len(fleet.nodes) + len(fleet.hidden),
+            "active": active,
+        }
         document["models"] = _models(gateway, exchange, usable)
     return document
 
@@ -58,15 +65,21 @@ def duration(seconds: int) -> str:
 
 
 def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str, Json]:
-    """How many models the caller's lists show, and how many each upstream has of those that it may use."""
+    """How many models the caller's lists show, and how many each upstream has of
+    those that it may use."""
     fleet, lists = gateway.fleet, gateway.lists(exchange)
     listed: list[Model] = []
     if not fleet.is_single:
         listed = [model for _, model in fleet.models()]
     elif (node := fleet.nodes[0]).name in usable:
         with suppress(GatewayError):
-            node.models.fetch(Call(HEALTH_CHECK_TIMEOUTS))  # nobody else asks for the list of the only server
-            listed = [model for _, model in node.models.listing.models.values()] if node.models.listing else []
+            # Nobody else asks for the list of the only server.
+            node.models.fetch(Call(HEALTH_CHECK_TIMEOUTS))
+            listed = (
+                [model for _, model in node.models.listing.models.values()]
+                if node.models.listing
+                else []
+            )
     shown = lists.filter(listed, attrgetter("name"), lambda model, name: replace(model, name=name))
     if fleet.is_single:
         return {"total": len(shown), "byProvider": {fleet.nodes[0].name: len(shown)}}
@@ -78,11 +91,15 @@ def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str
 
 
 def upstream_details(gateway: Gateway, exchange: Exchange) -> dict[str, Json]:
-    """The state of each upstream, by its name, as this worker sees it. Callers with the scope `manage` also get the
-    reasons, problems (faults to fix in servers that work, or in sharing them), and what runs and waits on the boxes."""
+    """The state of each upstream, by its name, as this worker sees it. Callers with the scope
+    `manage` also get the reasons, problems (faults to fix in servers that work, or in sharing
+    them), and what runs and waits on the boxes."""
     states = gateway.describe_upstreams()
     if exchange.principal is None or MANAGE not in exchange.principal.scopes:
-        shown = {name: {key: state[key] for key in state.keys() - _FOR_OPERATORS} for name, state in states.items()}
+        shown = {
+            name: {key: state[key] for key in state.keys() - _FOR_OPERATORS}
+            for name, state in states.items()
+        }
         return {"upstreams": shown}
     problems: list[Json] = [*gateway.list_version_problems(), *gateway.list_problems()]
     return {"upstreams": states, "problems": problems, **gateway.describe_sharing()}

@@ -1,4 +1,5 @@
-"""Traces, if they are wanted: the extra `otel` has the packages, which a gateway without traces does without."""
+"""Traces, if they are wanted: the extra `otel` has the packages, which a gateway
+without traces does without."""
 
 from __future__ import annotations
 
@@ -25,10 +26,13 @@ class Tracing(Protocol):
 
 
 def build_tracing(settings: Settings, gateway: Callable[[], Gateway]) -> Tracing | None:
-    """The traces of this worker; None if they are not wanted. Raises ConfigError, see check_tracing."""
+    """The traces of this worker; None if they are not wanted. Raises
+    ConfigError, see check_tracing."""
     endpoint = settings.tracing.otlp_endpoint
     if endpoint is None:
         return None
     check_tracing(settings)
-    tracing: Tracing = importlib.import_module("ollama_proxy.telemetry.tracing").Tracing(endpoint, gateway)
+    tracing: Tracing = importlib.import_module("ollama_proxy.telemetry.tracing").Tracing(
+        endpoint, gateway
+    )
     return tracing

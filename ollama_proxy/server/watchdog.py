@@ -1,5 +1,5 @@
-"""Sees the event loop stand still, from a thread of its own: a call that doesn't yield stops every request of its
-worker, and afterwards nobody knows which one it was."""
+"""Sees the event loop stand still, from a thread of its own: a call that doesn't yield stops every
+request of its worker, and afterwards nobody knows which one it was."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ class Watchdog:
                     places.append(format_location(code.co_filename, frame.f_lineno, code.co_name))
                     frame = frame.f_back
                 blocked_ms = round((now - beat) * 1000)
-                self._note_event("ERROR", "event_loop_blocked", blocked_ms=blocked_ms, where=places[::-1])
+                self._note_event(
+                    "ERROR", "event_loop_blocked", blocked_ms=blocked_ms, where=places[::-1]
+                )
         elif beat > self._blocked_since:
             blocked_ms = round((beat - self._blocked_since) * 1000)
             self._blocked_since = None

@@ -1,9 +1,10 @@
-"""gunicorn's gevent worker with a connection loop of its own: `connection` reads requests and writes responses, within
-the limits of gunicorn's settings. gunicorn remains the master: sockets, processes, signals, reloads.
+"""gunicorn's gevent worker with a connection loop of its own: `connection` reads requests and
+writes responses, within the limits of gunicorn's settings. gunicorn remains the master: sockets,
+processes, signals, reloads.
 
-Errors of HTTP itself are answered in the error shape of the client's dialect, and neither answer nor log quote the
-request; there is room for a health check however many connections are open; and the worker's end cuts no response
-without saying so.
+Errors of HTTP itself are answered in the error shape of the client's dialect, and neither answer
+nor log quote the request; there is room for a health check however many connections are open; and
+the worker's end cuts no response without saying so.
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ from ollama_proxy.server.request import is_trusted, plain_address, request_id
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which new connections are still taken once the end has begun: whoever asks `/readyz` learns of it.
+#: Seconds for which new connections are still taken once the end has begun: whoever asks
+#: `/readyz` learns of it.
 NOTICE_S = 1.0
 
 #: Seconds without a request after which a connection is closed at the end.
 SETTLED_S = 2.0
 
-#: Seconds before its master kills it in which a worker cuts what has not finished, so that clients can still be told.
+#: Seconds before its master kills it in which a worker cuts what has not finished, so that
+#: clients can still be told.
 TERMINATION_GRACE_S = 3
 
 #: Seconds after which a refused client may try again.
@@ -54,7 +57,9 @@ class ServerLog(Logger):  # type: ignore[misc]  # gunicorn has no types
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Says where it happened, in the gateway's own log."""
-        log.error("internal_error", exc_info=sys.exc_info()[1], extra={"fields": {"server": msg[:80]}})
+        log.error(
+            "internal_error", exc_info=sys.exc_info()[1], extra={"fields": {"server": msg[:80]}}
+        )
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -66,9 +71,13 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self.alive: bool
         cfg = self.cfg
         self._keeps_alive = bool(cfg.keepalive)
-        self._connections = Connections(self.worker_connections, waiting_s=cfg.keepalive or SETTLED_S)
+        self._connections = Connections(
+            self.worker_connections, waiting_s=cfg.keepalive or SETTLED_S
+        )
         self.worker_connections += capacity.slack(self.worker_connections)
-        self._limits = HeadLimits(cfg.limit_request_line, cfg.limit_request_field_size, cfg.limit_request_fields)
+        self._limits = HeadLimits(
+            cfg.limit_request_line, cfg.limit_request_field_size, cfg.limit_request_fields
+        )
         self._trusted = tuple(cfg.forwarded_allow_ips)
         self._dialects: tuple[Dialect, ...] = DIALECTS
         self._environ: WSGIEnvironment = {
@@ -85,7 +94,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         }
 
     def load_wsgi(self) -> None:
-        """Takes the application, and its dialects for errors that it never sees; another application has none."""
+        """Takes the application, and its dialects for errors that it never sees; another
+        application has none."""
         super().load_wsgi()
         parts = getattr(self.wsgi, "extensions", {}).get("ollama_proxy", {})
         self._dialects = parts.get("dialects", DIALECTS)
@@ -97,14 +107,20 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         # What all requests on it have in common; a unix socket has neither addresses nor ports.
         name = listener.getsockname()
         server = name if isinstance(name, tuple) else ("localhost", 80)
-        environ = self._environ | {"SERVER_NAME": server[0], "SERVER_PORT": str(server[1]), "REMOTE_ADDR": ""}
+        environ = self._environ | {
+            "SERVER_NAME": server[0],
+            "SERVER_PORT": str(server[1]),
+            "REMOTE_ADDR": "",
+        }
         if isinstance(addr, tuple):
             environ |= {"REMOTE_ADDR": addr[0], "REMOTE_PORT": str(addr[1])}
         connection = Connection(client, environ)
         try:
             if not self._connections.enter(connection):
                 WORKER.refused_connections += 1
-                connection.send(self._encode_error(Overloaded(retry_after_s=RETRY_S), {"PATH_INFO": "/"}))
+                connection.send(
+                    self._encode_error(Overloaded(retry_after_s=RETRY_S), {"PATH_INFO": "/"})
+                )
             elif self._serve(connection):
                 self._connections.linger(connection)
         except OSError:
@@ -114,8 +130,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             connection.close()
 
     def _serve(self, connection: Connection) -> bool:
-        """Answers the requests of a connection, one after the other. True if it must linger: the client may still be
-        sending what is not going to be read."""
+        """Answers the requests of a connection, one after the other. True if it must linger: the
+        client may still be sending what is not going to be read."""
         try:
             while self._serve_next(connection):
                 pass
@@ -130,7 +146,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         return False
 
     def _serve_next(self, connection: Connection) -> bool:
-        """Answers the next request of a connection. False: there is none, or it was the last one."""
+        """Answers the next request of a connection. False: there is none,
+        or it was the last one."""
         request = connection.read_request(self._limits)
         if request is None:
             return False
@@ -151,8 +168,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._connections.end(connection)
 
     def _refuse(self, connection: Connection, error: Exception) -> bool:
-        """Answers a request that never reached the application, or whose application failed. False: it has had a part
-        of a response, whose end it must miss."""
+        """Answers a request that never reached the application, or whose application failed. False:
+        it has had a part of a response, whose end it must miss."""
         public = error if isinstance(error, InvalidRequest) else InternalError()
         request = connection.request
         environ = request.environ_for_error() if request else {"PATH_INFO": "/"}
@@ -172,7 +189,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         body = find_dialect(environ, self._dialects).errors.render_error(error, request_id(None))
         wait = "" if error.retry_after_s is None else f"Retry-After: {error.retry_after_s}\r\n"
         head = (
-            f"HTTP/1.1 {error.status} {responses[error.status]}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+            f"HTTP/1.1 {error.status} {responses[error.status]}\r\nConnection: "
+            "close\r\nCache-Control: no-store\r\n"
             f"{wait}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode("latin-1") + body
@@ -186,14 +204,15 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         super().init_process()
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        """SIGTERM: not ready at once, then no new connections, then whatever is still being answered."""
+        """SIGTERM: not ready at once, then no new connections, then whatever is
+        still being answered."""
         if not WORKER.is_draining:
             WORKER.is_draining = True
             gevent.spawn(self._drain)
 
     def handle_quit(self, sig: int, frame: object) -> None:
-        """SIGINT, SIGQUIT: no time for anything but last words. A terminal sends it to all processes, and then the
-        master sends it once more; only the first one counts."""
+        """SIGINT, SIGQUIT: no time for anything but last words. A terminal sends it to all
+        processes, and then the master sends it once more; only the first one counts."""
         if self._is_quitting:
             return
         self._is_quitting = WORKER.is_draining = True
@@ -202,7 +221,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _drain(self) -> None:
         ends_at = time.monotonic() + self.cfg.graceful_timeout
-        log.warning("worker_draining", extra={"fields": {"pid": self.pid, "connections": len(self._connections)}})
+        log.warning(
+            "worker_draining",
+            extra={"fields": {"pid": self.pid, "connections": len(self._connections)}},
+        )
         WORKER.refuse_waiting()
         gevent.sleep(NOTICE_S)
         self.alive = False
@@ -214,7 +236,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """Once a second: a sign of life for the master, and a look whether there still is one."""
         self.tmp.notify()
         if self.ppid != os.getppid():
-            # Nobody would supervise it, and a new master wants its place; those that it answers are not to blame.
+            # Nobody would supervise it, and a new master wants its place; those that it
+            # answers are not to blame.
             self.handle_exit(0, None)
         self._connections.close_overdue()
         if not self.alive:

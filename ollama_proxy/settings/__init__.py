@@ -109,7 +109,14 @@ from ollama_proxy.settings.tokens import (
     shape_of,
 )
 from ollama_proxy.settings.types import suggestion
-from ollama_proxy.settings.upstreams import DEMO_URL, PRESETS, Preset, Timeouts, UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.upstreams import (
+    DEMO_URL,
+    PRESETS,
+    Preset,
+    Timeouts,
+    UpstreamModel,
+    UpstreamSettings,
+)
 from ollama_proxy.settings.watch import SettingsWatch, check_tokens_left
 from ollama_proxy.settings.yaml_file import Entry
 

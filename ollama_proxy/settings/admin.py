@@ -35,16 +35,22 @@ HEADER_NAME = text_type(
 class Admin:
     """The admin pages and API, below /admin."""
 
-    enabled: bool = setting(True, "false: there are neither pages nor API; their addresses get 404.", BOOLEAN)
+    enabled: bool = setting(
+        True, "false: there are neither pages nor API; their addresses get 404.", BOOLEAN
+    )
     allow: tuple[str, ...] = setting(
-        (), "Addresses and networks that may use them; empty: all. Others get 403.", list_of(NETWORK)
+        (),
+        "Addresses and networks that may use them; empty: all. Others get 403.",
+        list_of(NETWORK),
     )
     password_hash: PasswordHash | None = setting(
-        None, "Of the password of the user admin, from `ollama-proxy admin password`.", optional(PASSWORD_HASH)
+        None,
+        "Of the password of the user admin, from `ollama-proxy admin password`.",
+        optional(PASSWORD_HASH),
     )
     user_header: str | None = setting(
         None,
-        "Request header in which a proxy of server.trusted_proxies names who is signed in there: whoever has a token "
-        "of that name is signed in here, too.",
+        "Request header in which a proxy of server.trusted_proxies names who is signed in there: "
+        "whoever has a token of that name is signed in here, too.",
         optional(HEADER_NAME),
     )

@@ -1,4 +1,5 @@
-"""Settings are declared as fields of frozen dataclasses, which get their values from the file and the environment.
+"""Settings are declared as fields of frozen dataclasses, which get their values from the
+file and the environment.
 
 An unknown name is refused with a suggestion.
 """
@@ -24,7 +25,9 @@ RENAMED = {"auth.max_failures": "auth.max_failed_logins", "server.body_s": "serv
 T = TypeVar("T")
 
 
-def setting(default: T, text: str, kind: SettingType[Any], *, env: tuple[str, ...] = (), alias: str = "") -> T:
+def setting(
+    default: T, text: str, kind: SettingType[Any], *, env: tuple[str, ...] = (), alias: str = ""
+) -> T:
     """Declare one setting. `env`: its own variables, later ones win; `alias`: a second name."""
     details = {"text": text, "kind": kind, "env": env, "alias": alias}
     if default == {}:
@@ -34,13 +37,16 @@ def setting(default: T, text: str, kind: SettingType[Any], *, env: tuple[str, ..
 
 def section(section: type[T], kind: SettingType[T] | None = None) -> T:
     """Declare a section of settings, which have their defaults if the file omits it."""
-    details = {"text": section.__doc__, "kind": kind or section_type(section), "section": section}
+    text = " ".join((section.__doc__ or "").split())
+    details = {"text": text, "kind": kind or section_type(section), "section": section}
     return field(default_factory=section, metadata=details)
 
 
 def section_type(section: Callable[..., T]) -> SettingType[T]:
     """The type of a mapping with the settings of a section."""
-    return SettingType("a mapping of settings", lambda entry: section(**read_section(section, entry)))
+    return SettingType(
+        "a mapping of settings", lambda entry: section(**read_section(section, entry))
+    )
 
 
 def read_section(section: Any, entry: Entry, everything: Iterable[str] = ()) -> dict[str, Any]:
@@ -49,7 +55,9 @@ def read_section(section: Any, entry: Entry, everything: Iterable[str] = ()) -> 
     `everything`: dotted names to suggest from, for the file as a whole.
     """
     check_kind(entry, "a mapping of settings", "map")
-    known: dict[str, Field[Any]] = {each.name: each for each in fields(section) if "kind" in each.metadata}
+    known: dict[str, Field[Any]] = {
+        each.name: each for each in fields(section) if "kind" in each.metadata
+    }
     known |= {each.metadata["alias"]: each for each in known.values() if each.metadata.get("alias")}
     complaints, values = Complaints(), {}
     for name, child in entry.entries.items():
@@ -79,11 +87,15 @@ def rename_entries(root: Entry) -> None:
     complaints.check()
 
 
-def _unknown(parent: Entry, child: Entry, known: list[str], everything: Iterable[str]) -> ConfigError:
+def _unknown(
+    parent: Entry, child: Entry, known: list[str], everything: Iterable[str]
+) -> ConfigError:
     if parent.name.startswith("auth"):
         # The name may be a misplaced token, so it isn't quoted.
         key = child.name.removeprefix(f"{parent.name}.")
-        return ConfigError(f"{child.where}: unknown setting in {parent.name}{suggestion(key, known)}")
+        return ConfigError(
+            f"{child.where}: unknown setting in {parent.name}{suggestion(key, known)}"
+        )
     if parent.name:
         return _no_such(child, [f"{parent.name}.{name}" for name in known])
     names = list(everything)
@@ -95,7 +107,9 @@ def _unknown(parent: Entry, child: Entry, known: list[str], everything: Iterable
 
 
 def _no_such(entry: Entry, candidates: list[str]) -> ConfigError:
-    return ConfigError(f'{entry.where}: unknown setting "{entry.name}"{suggestion(entry.name, candidates)}')
+    return ConfigError(
+        f'{entry.where}: unknown setting "{entry.name}"{suggestion(entry.name, candidates)}'
+    )
 
 
 def default_of(section: Any, name: str) -> Any:
@@ -104,10 +118,13 @@ def default_of(section: Any, name: str) -> Any:
     return declared.default_factory() if callable(declared.default_factory) else declared.default
 
 
-def apply_environment(root: Entry, environ: Mapping[str, str], names: Mapping[str, Field[Any]]) -> None:
+def apply_environment(
+    root: Entry, environ: Mapping[str, str], names: Mapping[str, Field[Any]]
+) -> None:
     """Override the file with the environment. An empty variable counts as not set.
 
-    `names`: dotted names with their declarations. Raises ConfigError for unknown names and invalid YAML.
+    `names`: dotted names with their declarations. Raises ConfigError for
+    unknown names and invalid YAML.
     """
     complaints = Complaints()
     for name, declared in names.items():
@@ -117,11 +134,20 @@ def apply_environment(root: Entry, environ: Mapping[str, str], names: Mapping[st
                 if kind is BOOLEAN:
                     text = {"1": "true", "0": "false"}.get(text, text)
                 with complaints.collected():
-                    _put(root, name, Entry(where, name, "str", text) if kind.raw else parse_value(text, where, name))
+                    _put(
+                        root,
+                        name,
+                        Entry(where, name, "str", text)
+                        if kind.raw
+                        else parse_value(text, where, name),
+                    )
     for variable, text in sorted(environ.items()):
         if variable.startswith(PREFIX) and text:
             with complaints.collected():
-                name, where = variable.removeprefix(PREFIX).lower().replace("__", "."), VARIABLE_WORDS + variable
+                name, where = (
+                    variable.removeprefix(PREFIX).lower().replace("__", "."),
+                    VARIABLE_WORDS + variable,
+                )
                 if RENAMED.get(name, name) not in names:
                     raise ConfigError(f'{where}: unknown setting "{name}"{suggestion(name, names)}')
                 _put(root, RENAMED.get(name, name), parse_value(text, where, name))

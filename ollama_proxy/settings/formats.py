@@ -1,4 +1,5 @@
-"""Types of settings with a notation of their own: sizes, addresses, durations, dates, names, levels."""
+"""Types of settings with a notation of their own: sizes, addresses, durations,
+dates, names, levels."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ THINK_LEVELS = ("low", "medium", "high", "max")
 
 #: Ollama's options and the types of their values; an option of the type float may be any number.
 OPTION_TYPES: Mapping[str, type] = {
-    **dict.fromkeys("num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread".split(), int),
+    **dict.fromkeys(
+        "num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread".split(), int
+    ),
     **dict.fromkeys("draft_num_predict top_k repeat_last_n seed".split(), int),
     **dict.fromkeys("temperature top_p min_p typical_p".split(), float),
     **dict.fromkeys("repeat_penalty presence_penalty frequency_penalty".split(), float),
@@ -44,7 +47,15 @@ OPTION_TYPES: Mapping[str, type] = {
 
 
 def _parse_size(entry: Entry) -> int:
-    factors = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+    factors = {
+        "": 1,
+        "KiB": 1 << 10,
+        "MiB": 1 << 20,
+        "GiB": 1 << 30,
+        "kB": 10**3,
+        "MB": 10**6,
+        "GB": 10**9,
+    }
     check_kind(entry, SIZE.label, "str", "int")
     match = re.fullmatch(r"([1-9][0-9]{0,11}) ?([kKMG]i?B)?", entry.text, re.ASCII)
     unit = (match and match[2]) or ""
@@ -77,7 +88,9 @@ def _parse_base_url(entry: Entry) -> str:
         is_addressed = bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_addressed = False
-    plain = re.fullmatch(r"https?://[!-~]+", entry.text, re.ASCII) and not re.search(r"[?#@\\]", entry.text)
+    plain = re.fullmatch(r"https?://[!-~]+", entry.text, re.ASCII) and not re.search(
+        r"[?#@\\]", entry.text
+    )
     if not plain or not is_addressed:
         raise entry.error(f"must be {BASE_URL.label}")
     return entry.text.rstrip("/")
@@ -127,8 +140,12 @@ def _parse_redis_url(entry: Entry) -> RedisUrl:
     if parts.scheme == "unix":
         is_addressed = not host and re.fullmatch(r"/[^@]+", parts.path)
     else:
-        is_addressed = bool(host) and port != 0 and re.fullmatch(r"(/[0-9]{0,5})?", parts.path, re.ASCII)
-    plain = re.fullmatch(r"(rediss?|unix)://[!-~]+", entry.text) and not re.search(r"[#\\]", entry.text)
+        is_addressed = (
+            bool(host) and port != 0 and re.fullmatch(r"(/[0-9]{0,5})?", parts.path, re.ASCII)
+        )
+    plain = re.fullmatch(r"(rediss?|unix)://[!-~]+", entry.text) and not re.search(
+        r"[#\\]", entry.text
+    )
     if not plain or not is_addressed or "@" in parts.query:
         raise entry.error(f"must be {REDIS_URL.label}")
     return RedisUrl(entry.text)
@@ -139,7 +156,9 @@ def _parse_timezone(entry: Entry) -> str:
     try:
         find_timezone(entry.text)
     except ValueError:
-        raise entry.error(f"must be {TIMEZONE.label}{suggestion(entry.text, available_timezones())}") from None
+        raise entry.error(
+            f"must be {TIMEZONE.label}{suggestion(entry.text, available_timezones())}"
+        ) from None
     return entry.text
 
 
@@ -151,7 +170,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS_S = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _DURATION = re.compile(rf"[-+]?(?:0|(?:{_DURATION_PART.pattern})+)", re.ASCII)
 
@@ -160,7 +188,8 @@ MAX_DURATION_CHARS = 64
 
 
 def go_duration_s(text: str) -> float:
-    """Seconds of a duration in Go's notation, such as `1h30m` or `-1m`; raises ValueError for anything else."""
+    """Seconds of a duration in Go's notation, such as `1h30m` or `-1m`; raises
+    ValueError for anything else."""
     if len(text) > MAX_DURATION_CHARS or not _DURATION.fullmatch(text):
         raise ValueError("not a duration")
     amount = sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_PART.findall(text))
@@ -173,7 +202,8 @@ def is_go_unit(text: str) -> bool:
 
 
 def duration_s(value: str | float) -> float:
-    """Seconds of a `keep_alive`: a number, or a string such as `1h30m`; below 0 means forever (infinite).
+    """Seconds of a `keep_alive`: a number, or a string such as `1h30m`; below 0
+    means forever (infinite).
 
     Raises ValueError for a string that Ollama would refuse, such as `10` without a unit.
     """
@@ -219,7 +249,9 @@ def _parse_options(entry: Entry) -> dict[str, object]:
     values = map_of(ANYTHING).parse(entry)
     complaints = Complaints()
     for name, value in values.items():
-        label, fits = _OPTION_CHECKS.get(OPTION_TYPES.get(name, object), ("anything", lambda value: True))
+        label, fits = _OPTION_CHECKS.get(
+            OPTION_TYPES.get(name, object), ("anything", lambda value: True)
+        )
         with complaints.collected():
             if not fits(value):
                 raise entry.entries[name].error(f"must be {label}")
@@ -227,12 +259,16 @@ def _parse_options(entry: Entry) -> dict[str, object]:
     return values
 
 
-#: By the type of an option: what its value must be, and the check. Ollama answers an invalid one with 500.
+#: By the type of an option: what its value must be, and the check. Ollama answers an
+#: invalid one with 500.
 _OPTION_CHECKS: Mapping[type, tuple[str, Callable[[object], bool]]] = {
     int: ("a whole number", lambda value: type(value) is int),
     float: ("a number", lambda value: type(value) in (int, float)),
     bool: ("true or false", lambda value: type(value) is bool),
-    list: ("a list of strings", lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value)),
+    list: (
+        "a list of strings",
+        lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+    ),
 }
 
 
@@ -242,18 +278,27 @@ HOST = text_type("a host name or an IP address", r"[A-Za-z0-9._:%-]{1,255}")
 NETWORK = SettingType("an IP address or a network such as 10.0.0.0/8", _parse_network)
 PROXY = SettingType("an IP address, a network such as 10.0.0.0/8, or unix:", _parse_proxy)
 BASE_URL = SettingType(
-    "http://host[:port][/path] or https, without user, query and fragment", _parse_base_url, raw=True
+    "http://host[:port][/path] or https, without user, query and fragment",
+    _parse_base_url,
+    raw=True,
 )
 REDIS_URL = SettingType(
-    "redis://[user:password@]host[:port][/number], rediss://... or unix:///path, with %40 for an @ in the password",
+    "redis://[user:password@]host[:port][/number], rediss://... or unix:///path, with %40 for "
+    "an @ in the password",
     _parse_redis_url,
 )
 TIMEZONE = SettingType("a time zone such as UTC or Europe/Berlin", _parse_timezone)
-KEEP_ALIVE = SettingType("a duration such as 30m, or a number of seconds (below 0: forever)", _parse_keep_alive)
+KEEP_ALIVE = SettingType(
+    "a duration such as 30m, or a number of seconds (below 0: forever)", _parse_keep_alive
+)
 KEEP_ALIVE_LIMIT = SettingType("a duration such as 1h", _parse_keep_alive_limit)
 DAY = SettingType("a date such as 2027-01-31", _parse_day)
-NAME = text_type("a name of at most 64 letters, digits, dots, dashes and underscores", r"[A-Za-z0-9._-]{1,64}")
-VARIABLE = text_type("the name of an environment variable, not the key itself", r"[A-Za-z_][A-Za-z0-9_]*")
+NAME = text_type(
+    "a name of at most 64 letters, digits, dots, dashes and underscores", r"[A-Za-z0-9._-]{1,64}"
+)
+VARIABLE = text_type(
+    "the name of an environment variable, not the key itself", r"[A-Za-z_][A-Za-z0-9_]*"
+)
 _THINK_LEVEL = choice(*THINK_LEVELS)
 THINK = SettingType("true, false, low, medium, high or max", _parse_think)
 OPTIONS = SettingType("a mapping of Ollama's options", _parse_options)

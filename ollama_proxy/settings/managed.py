@@ -1,7 +1,7 @@
 """Keys, models and upstreams that are managed at run time, next to those of the configuration file.
 
-They are kept in the records and come to each worker as JSON. They are read by the declarations of the file, which
-takes precedence: what it defines can't be managed.
+They are kept in the records and come to each worker as JSON. They are read by the declarations of
+the file, which takes precedence: what it defines can't be managed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ from ollama_proxy.settings.formats import NAME
 from ollama_proxy.settings.schema import MODEL, ModelSettings, Settings, effective_upstreams
 from ollama_proxy.settings.sharing import LimitOverrides
 from ollama_proxy.settings.state_dir import write_private
-from ollama_proxy.settings.tokens import DIGEST, GATEWAY_SHAPE, GENERATE, READ, Token, TokenFields, Users
+from ollama_proxy.settings.tokens import (
+    DIGEST,
+    GATEWAY_SHAPE,
+    GENERATE,
+    READ,
+    Token,
+    TokenFields,
+    Users,
+)
 from ollama_proxy.settings.types import BOOLEAN, TEXT
 from ollama_proxy.settings.upstreams import PRESETS, UPSTREAM, UpstreamSettings
 from ollama_proxy.settings.yaml_file import Entry
@@ -40,8 +48,8 @@ ManagedKind = Literal["tokens", "models", "upstreams"]
 
 SNAPSHOT_FILE = "managed.json"
 
-#: How the name of the variable with the key of a managed upstream ends: no other secret of the environment can be sent
-#: to a server that somebody adds.
+#: How the name of the variable with the key of a managed upstream ends: no other secret of the
+#: environment can be sent to a server that somebody adds.
 KEY_SUFFIX = "_API_KEY"
 
 
@@ -67,14 +75,18 @@ class KeyFields:
 
 
 def read_key(given: Mapping[str, Json]) -> KeyFields:
-    """The fields of a managed key; null and a field that is absent mean its default. Raises ConfigError with a line for
-    each error, which names the field."""
+    """The fields of a managed key; null and a field that is absent mean its default. Raises
+    ConfigError with a line for each error, which names the field."""
     unset = {each.name for each in fields(KeyFields) if given.get(each.name) is None}
     entry = _entry({name: value for name, value in given.items() if name not in unset}, "")
     with _without_place():
         values = KeyFields(**read_section(KeyFields, entry))
         if values.users.limits and not values.users.header:
-            raise entry.entries["users"].entries["limits"].error("needs users.header, which says who the user is")
+            raise (
+                entry.entries["users"]
+                .entries["limits"]
+                .error("needs users.header, which says who the user is")
+            )
     return values
 
 
@@ -87,7 +99,9 @@ def write_key(key: KeyFields) -> dict[str, Json]:
         "weight": key.weight,
         "priority": key.priority,
         "limits": dict(key.limits),
-        "users": {"header": key.users.header, "limits": dict(key.users.limits)} if key.users.header else None,
+        "users": {"header": key.users.header, "limits": dict(key.users.limits)}
+        if key.users.header
+        else None,
         "note": key.note,
         "disabled": key.disabled,
     }
@@ -130,13 +144,16 @@ def read_upstream(name: str, value: Json) -> UpstreamSettings:
         if upstream.name != name:
             raise entry.entries["name"].error(f"must be {name}, or absent")
         if PRESETS[upstream.kind].is_checked_by_building:
-            raise entry.entries["kind"].error(f"{upstream.kind} can't be managed; add it to the configuration file")
+            raise entry.entries["kind"].error(
+                f"{upstream.kind} can't be managed; add it to the configuration file"
+            )
         variable = upstream.api_key_env
         owners = [preset for preset in PRESETS.values() if variable in preset.key_variables]
         is_another_key = owners and all(preset.base_url != upstream.base_url for preset in owners)
         if variable is not None and (not variable.endswith(KEY_SUFFIX) or is_another_key):
             raise entry.entries["api_key_env"].error(
-                f"must end in {KEY_SUFFIX} and not hold the key of another server; others need the configuration file"
+                f"must end in {KEY_SUFFIX} and not hold the key of another server; others need "
+                "the configuration file"
             )
     return upstream
 
@@ -153,14 +170,21 @@ def _without_place() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ConfigError([line.removeprefix(f"{RECORDS}: ") for line in error.complaints]) from None
+        raise ConfigError(
+            [line.removeprefix(f"{RECORDS}: ") for line in error.complaints]
+        ) from None
 
 
 def _entry(value: Json, name: str) -> Entry:
     """A JSON value as the file would have it."""
     if isinstance(value, dict):
         prefix = f"{name}." if name else ""
-        return Entry(RECORDS, name, "map", entries={key: _entry(each, prefix + key) for key, each in value.items()})
+        return Entry(
+            RECORDS,
+            name,
+            "map",
+            entries={key: _entry(each, prefix + key) for key, each in value.items()},
+        )
     if isinstance(value, list):
         items = (_entry(each, f"{name}[{number}]") for number, each in enumerate(value, 1))
         return Entry(RECORDS, name, "seq", items=tuple(items))
@@ -177,7 +201,8 @@ class Managed:
     """Everything that is managed, as the coordinator sends it."""
 
     revision: int = 0
-    #: Each with `name`, `digest` (SHA-256 in hexadecimal digits), `prefix` and the fields of `KeyFields`.
+    #: Each with `name`, `digest` (SHA-256 in hexadecimal digits), `prefix` and the
+    #: fields of `KeyFields`.
     tokens: list[dict[str, Json]] = field(default_factory=list)
     #: Values by name.
     models: dict[str, Json] = field(default_factory=dict)
@@ -185,7 +210,8 @@ class Managed:
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Managed:
-        """The same from a frame or a file. Raises KeyError, TypeError or ValueError for anything else."""
+        """The same from a frame or a file. Raises KeyError, TypeError or
+        ValueError for anything else."""
         tokens = [dict(each) for each in given["tokens"]]
         return cls(int(given["revision"]), tokens, dict(given["models"]), dict(given["upstreams"]))
 
@@ -199,10 +225,13 @@ class Skipped(NamedTuple):
 
 
 def with_managed(
-    settings: Settings, managed: Managed, check_upstream: Callable[[UpstreamSettings], None] = lambda upstream: None
+    settings: Settings,
+    managed: Managed,
+    check_upstream: Callable[[UpstreamSettings], None] = lambda upstream: None,
 ) -> tuple[Settings, list[Skipped]]:
-    """The settings with everything managed that the file does not define, and what was left out. `settings`: of the
-    file, with the first token; `check_upstream` raises ConfigError for one that can't be used."""
+    """The settings with everything managed that the file does not define, and what was left
+    out. `settings`: of the file, with the first token; `check_upstream` raises ConfigError for
+    one that can't be used."""
     skipped: list[Skipped] = []
 
     @contextmanager
@@ -231,16 +260,21 @@ def with_managed(
             check_not_in_file(settings, "upstreams", name)
             upstream = read_upstream(name, value)
             for other in settings.upstreams:
-                if upstream.api_key_env in other.key_variables and upstream.base_url != other.base_url:
+                if (
+                    upstream.api_key_env in other.key_variables
+                    and upstream.base_url != other.base_url
+                ):
                     raise ConfigError(
-                        f"api_key_env must not be the variable with the key of {other.name}, another server"
+                        "api_key_env must not be the variable with the key of "
+                        f"{other.name}, another server"
                     )
             check_upstream(upstream)
             upstreams.append(upstream)
     merged = replace(settings, auth=replace(settings.auth, managed_tokens=tuple(tokens)))
     if upstreams:
         merged = replace(merged, upstreams=(*effective_upstreams(settings), *upstreams))
-    # Of several spellings of a name the last one counts, and of several patterns the first that matches.
+    # Of several spellings of a name the last one counts, and of several patterns
+    # the first that matches.
     patterns = {name: model for name, model in models.items() if "*" in name or "?" in name}
     names = {name: model for name, model in models.items() if name not in patterns}
     return replace(merged, models={**names, **settings.models, **patterns}), skipped
@@ -271,13 +305,14 @@ def _read_token(row: Mapping[str, Json], taken: Mapping[object, str]) -> Token:
 
 @lru_cache(256)
 def _parse_key(data: bytes) -> KeyFields:
-    """The fields of a key. Many keys of a team differ only in their names, and all are read at each change of one."""
+    """The fields of a key. Many keys of a team differ only in their names, and all are read
+    at each change of one."""
     return read_key(orjson.loads(data))
 
 
 def check_not_in_file(settings: Settings, kind: ManagedKind, name: str) -> None:
-    """Raises ConfigError with the place if the file, or the environment, defines an entry, which then can't be managed.
-    The case of letters does not matter in names of models and upstreams."""
+    """Raises ConfigError with the place if the file, or the environment, defines an entry, which
+    then can't be managed. The case of letters does not matter in names of models and upstreams."""
     if place := place_of(settings, kind, name):
         raise ConfigError(f"{name} is defined in {place}, so it can only be changed there")
 
@@ -285,17 +320,22 @@ def check_not_in_file(settings: Settings, kind: ManagedKind, name: str) -> None:
 def place_of(settings: Settings, kind: ManagedKind, name: str) -> str | None:
     """Where the file, or the environment, defines an entry; None: it does not."""
     if kind == "tokens":
-        places = {token.name: token.where for token in settings.auth.tokens() if token.where != RECORDS}
+        places = {
+            token.name: token.where for token in settings.auth.tokens() if token.where != RECORDS
+        }
         return places.get(name)
     places = {each.lower(): place for each, place in settings.places.items()}
     if kind == "upstreams" and not any(each.startswith("upstreams.") for each in places):
         [default] = effective_upstreams(replace(settings, upstreams=()))
-        places[f"upstreams.{default.name}"] = settings.origins.get("service.base_url", "service.base_url")
+        places[f"upstreams.{default.name}"] = settings.origins.get(
+            "service.base_url", "service.base_url"
+        )
     return places.get(f"{kind}.{name}".lower())
 
 
 def read_snapshot(directory: Path, source: str) -> Managed | None:
-    """What was managed when it was written last; None: nothing is known. `source`: the database it must come from."""
+    """What was managed when it was written last; None: nothing is known. `source`: the
+    database it must come from."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept = orjson.loads((directory / SNAPSHOT_FILE).read_bytes())
         return Managed.from_json(kept) if kept["source"] == source else None
@@ -303,7 +343,8 @@ def read_snapshot(directory: Path, source: str) -> Managed | None:
 
 
 def write_snapshot(directory: Path, source: str, managed: Managed) -> None:
-    """Keeps what is managed for workers that start while the records can't be reached. Raises OSError."""
+    """Keeps what is managed for workers that start while the records can't be
+    reached. Raises OSError."""
     data = orjson.dumps({"source": source, **asdict(managed)})
     target = directory / SNAPSHOT_FILE
     with suppress(FileNotFoundError):

@@ -1,6 +1,8 @@
-"""The differences between providers with OpenAI's API. Each of them can be set in the configuration.
+"""The differences between providers with OpenAI's API. Each of them can be
+set in the configuration.
 
-The profiles follow the providers' documentation of 2026. They name no models, because those change faster.
+The profiles follow the providers' documentation of 2026. They name no models,
+because those change faster.
 """
 
 from __future__ import annotations
@@ -12,7 +14,17 @@ from typing import Any
 
 from ollama_proxy.settings.declare import read_section, setting
 from ollama_proxy.settings.formats import THINK_LEVELS
-from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, optional, text_type, whole
+from ollama_proxy.settings.types import (
+    BOOLEAN,
+    TEXT,
+    SettingType,
+    choice,
+    list_of,
+    map_of,
+    optional,
+    text_type,
+    whole,
+)
 from ollama_proxy.settings.yaml_file import Entry
 
 #: The parameters that control thinking.
@@ -34,25 +46,52 @@ PATH = text_type('a path such as "/completions", or empty', r"(/[A-Za-z0-9_-][A-
 #: Ollama's options that OpenAI does not have.
 EXTRA_OPTIONS = ("top_k", "min_p", "typical_p", "repeat_penalty")
 
-#: Fields with which a request names further models: of OpenRouter, LiteLLM's proxy, Together and LM Studio. The address
-#: of any kind may lead to a gateway of another one, so each profile has all of them.
+#: Fields with which a request names further models: of OpenRouter, LiteLLM's proxy, Together
+#: and LM Studio. The address of any kind may lead to a gateway of another one, so each
+#: profile has all of them.
 MODEL_FIELDS = ("models", "fallbacks", "safety_model", "draft_model")
 
-#: Fields that choose a provider, an address, a plugin, an adapter or a stored configuration, none of which a list of
-#: models covers.
+#: Fields that choose a provider, an address, a plugin, an adapter or a stored configuration, none
+#: of which a list of models covers.
 ROUTING_FIELDS = (
-    *("provider", "route", "plugins", "transforms", "preset", "web_search_options"),  # OpenRouter, Perplexity, OpenAI
-    *("context_window_fallbacks", "content_policy_fallbacks", "specific_deployment", "deployment_id"),  # LiteLLM
-    *("model_list", "user_config", "api_base", "base_url", "api_key", "api_version", "custom_llm_provider"),
-    *("extra_body", "extra_headers", "prompt_id", "guardrails", "litellm_metadata", "mock_response", "tags"),
+    # OpenRouter, Perplexity, OpenAI
+    *("provider", "route", "plugins", "transforms", "preset", "web_search_options"),
+    # LiteLLM
+    *(
+        "context_window_fallbacks",
+        "content_policy_fallbacks",
+        "specific_deployment",
+        "deployment_id",
+    ),
+    *(
+        "model_list",
+        "user_config",
+        "api_base",
+        "base_url",
+        "api_key",
+        "api_version",
+        "custom_llm_provider",
+    ),
+    *(
+        "extra_body",
+        "extra_headers",
+        "prompt_id",
+        "guardrails",
+        "litellm_metadata",
+        "mock_response",
+        "tags",
+    ),
     *("compound_custom", "search_settings"),  # Groq
     *("enable_search", "search_options", "enable_code_interpreter"),  # DashScope
-    *("data_sources", "moderation", "search_parameters", "providerOptions", "agent_id"),  # Azure, OpenAI, xAI, others
+    # Azure, OpenAI, xAI, others.
+    *("data_sources", "moderation", "search_parameters", "providerOptions", "agent_id"),
     *("lora", "kv_transfer_params", "integrations"),  # llama.cpp, vLLM, LM Studio
 )
 
 
-def _by_name(names: tuple[str, ...], kind: SettingType[Any], label: str) -> SettingType[dict[str, Any]]:
+def _by_name(
+    names: tuple[str, ...], kind: SettingType[Any], label: str
+) -> SettingType[dict[str, Any]]:
     free = map_of(kind)
 
     def parse(entry: Entry) -> dict[str, Any]:
@@ -71,15 +110,20 @@ class Profile:
     """The API of a provider. The defaults suit most servers."""
 
     limit_field: str = setting(
-        "max_tokens", "Its field for the limit of an answer.", choice("max_tokens", "max_completion_tokens")
+        "max_tokens",
+        "Its field for the limit of an answer.",
+        choice("max_tokens", "max_completion_tokens"),
     )
     stream_options: bool = setting(True, "It can send usage in streams.", BOOLEAN)
     thinking: str = setting(
-        EFFORT, "Its option for thinking.", choice(NO_SWITCH, EFFORT, TYPED, ENABLED, REASONING, TEMPLATE)
+        EFFORT,
+        "Its option for thinking.",
+        choice(NO_SWITCH, EFFORT, TYPED, ENABLED, REASONING, TEMPLATE),
     )
     efforts: Mapping[str, str] = setting(
         dict[str, str](),
-        "Its names for the levels of thinking, if they differ: none, default, low, medium, high, max.",
+        "Its names for the levels of thinking, if they differ: none, default, "
+        "low, medium, high, max.",
         _by_name(("none", "default", *THINK_LEVELS), TEXT, "a mapping from level to word"),
     )
     budgets: Mapping[str, int] = setting(
@@ -88,40 +132,63 @@ class Profile:
         _by_name(THINK_LEVELS, whole(1, 1 << 24), "a mapping from level to tokens"),
     )
     reasoning_back: str = setting(
-        NEVER, "Which turns of the model are sent back with their thinking.", choice(NEVER, TOOL_TURNS, ALWAYS)
+        NEVER,
+        "Which turns of the model are sent back with their thinking.",
+        choice(NEVER, TOOL_TURNS, ALWAYS),
     )
     reasoning_field: str = setting(
         "reasoning_content", "Its field for thinking.", choice("reasoning_content", "reasoning")
     )
     reasoning_details: bool = setting(
-        False, "Its opaque thinking blocks are sent back with the calls that followed them.", BOOLEAN
+        False,
+        "Its opaque thinking blocks are sent back with the calls that followed them.",
+        BOOLEAN,
     )
-    inline_thinking: bool = setting(False, "Thinking is part of the text, between <think> and </think>.", BOOLEAN)
+    inline_thinking: bool = setting(
+        False, "Thinking is part of the text, between <think> and </think>.", BOOLEAN
+    )
     options: Mapping[str, str] = setting(
         dict[str, str](),
         "Further options of Ollama that it supports, and its names for them.",
         _by_name(EXTRA_OPTIONS, TEXT, "a mapping from option to field"),
     )
     json_schema: bool = setting(
-        True, "It supports a JSON Schema; otherwise the schema becomes an instruction to the model.", BOOLEAN
+        True,
+        "It supports a JSON Schema; otherwise the schema becomes an instruction to the model.",
+        BOOLEAN,
     )
-    json_word: bool = setting(False, 'It requires the word "json" in a prompt that requests JSON.', BOOLEAN)
-    null_content: bool = setting(False, "A turn that has only calls has null instead of an empty string.", BOOLEAN)
+    json_word: bool = setting(
+        False, 'It requires the word "json" in a prompt that requests JSON.', BOOLEAN
+    )
+    null_content: bool = setting(
+        False, "A turn that has only calls has null instead of an empty string.", BOOLEAN
+    )
     documents: bool = setting(
-        False, "Its models read PDF documents; otherwise the gateway sends the text of them.", BOOLEAN
+        False,
+        "Its models read PDF documents; otherwise the gateway sends the text of them.",
+        BOOLEAN,
     )
-    stream_only: tuple[str, ...] = setting((), "Models that only stream, as patterns of ids.", list_of(TEXT))
-    embedding_batch: int | None = setting(None, "Most texts in one embedding request.", optional(whole(1, 1 << 20)))
+    stream_only: tuple[str, ...] = setting(
+        (), "Models that only stream, as patterns of ids.", list_of(TEXT)
+    )
+    embedding_batch: int | None = setting(
+        None, "Most texts in one embedding request.", optional(whole(1, 1 << 20))
+    )
     dimensions: bool = setting(True, "It shortens vectors; otherwise the gateway does.", BOOLEAN)
     completions_path: str = setting("", "Path to complete a plain prompt; empty: as a chat.", PATH)
-    insert_path: str = setting("", "Path to complete a prompt with a suffix; empty: not supported.", PATH)
+    insert_path: str = setting(
+        "", "Path to complete a prompt with a suffix; empty: not supported.", PATH
+    )
     fields: tuple[str, ...] = setting((), "Its own fields that clients may send.", list_of(TEXT))
     model_fields: tuple[str, ...] = setting(
-        MODEL_FIELDS, "Fields that name further models; a token's list of models applies to them.", list_of(TEXT)
+        MODEL_FIELDS,
+        "Fields that name further models; a token's list of models applies to them.",
+        list_of(TEXT),
     )
     routing_fields: tuple[str, ...] = setting(
         ROUTING_FIELDS,
-        "Fields that choose providers, plugins or stored settings; refused for tokens with a list of models.",
+        "Fields that choose providers, plugins or stored settings; refused for tokens "
+        "with a list of models.",
         list_of(TEXT),
     )
 
@@ -136,7 +203,10 @@ _LLAMA_OPTIONS = {name: name for name in EXTRA_OPTIONS}
 #: The profiles of the kinds that differ from the defaults.
 PROFILES: Mapping[str, Profile] = {
     "openai": Profile(
-        limit_field="max_completion_tokens", efforts={"max": "xhigh"}, embedding_batch=2048, documents=True
+        limit_field="max_completion_tokens",
+        efforts={"max": "xhigh"},
+        embedding_batch=2048,
+        documents=True,
     ),
     "deepseek": Profile(
         thinking=TYPED,
@@ -170,15 +240,26 @@ PROFILES: Mapping[str, Profile] = {
         options=_VLLM_OPTIONS,
         fields=("models", "plugins", "provider", "route", "top_a", "transforms"),
     ),
-    "groq": Profile(limit_field="max_completion_tokens", inline_thinking=True, fields=("reasoning_format",)),
-    "together": Profile(inline_thinking=True, options=_VLLM_OPTIONS, completions_path="/completions"),
+    "groq": Profile(
+        limit_field="max_completion_tokens", inline_thinking=True, fields=("reasoning_format",)
+    ),
+    "together": Profile(
+        inline_thinking=True, options=_VLLM_OPTIONS, completions_path="/completions"
+    ),
     "vllm": Profile(
         thinking=TEMPLATE,
         options=_VLLM_OPTIONS,
         completions_path="/completions",
         insert_path="/completions",
         fields=(
-            *("chat_template_kwargs", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "ignore_eos"),
+            *(
+                "chat_template_kwargs",
+                "guided_choice",
+                "guided_grammar",
+                "guided_json",
+                "guided_regex",
+                "ignore_eos",
+            ),
             *("min_tokens", "priority", "stop_token_ids", "structured_outputs"),
         ),
     ),
@@ -197,4 +278,6 @@ PROFILES: Mapping[str, Profile] = {
 }
 
 
-PROFILE: SettingType[dict[str, Any]] = SettingType("a mapping of settings", lambda entry: read_section(Profile, entry))
+PROFILE: SettingType[dict[str, Any]] = SettingType(
+    "a mapping of settings", lambda entry: read_section(Profile, entry)
+)

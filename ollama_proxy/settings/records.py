@@ -26,12 +26,16 @@ class DatabaseUrl(ServiceUrl):
 def _parse_database_url(entry: Entry) -> DatabaseUrl:
     check_kind(entry, "text", "str")
     # After two slashes a third one is the beginning of the path; there is no host.
-    is_sqlite = re.fullmatch(r"sqlite:(?!//[^/])[^:?#\x00-\x1f\x7f]*[^:?#/\x00-\x1f\x7f]", entry.text)
+    is_sqlite = re.fullmatch(
+        r"sqlite:(?!//[^/])[^:?#\x00-\x1f\x7f]*[^:?#/\x00-\x1f\x7f]", entry.text
+    )
     is_postgresql = False
     with suppress(ValueError):
         parts = urlsplit(entry.text)
         is_addressed = parts.port != 0 and (parts.hostname or "host=" in parts.query)
-        is_named = re.fullmatch(r"postgresql://[!-~]+", entry.text) and re.fullmatch(r"/[^/@]+", parts.path)
+        is_named = re.fullmatch(r"postgresql://[!-~]+", entry.text) and re.fullmatch(
+            r"/[^/@]+", parts.path
+        )
         is_plain = "@" not in parts.query and not re.search(r"[#\\]", entry.text)
         is_postgresql = bool(is_named and is_addressed and is_plain)
     if not (is_sqlite or is_postgresql):
@@ -40,7 +44,8 @@ def _parse_database_url(entry: Entry) -> DatabaseUrl:
 
 
 DATABASE_URL = SettingType(
-    "sqlite:PATH, sqlite:///PATH or postgresql://[user[:password]@]host[:port]/name, with %40 for an @ in the password",
+    "sqlite:PATH, sqlite:///PATH or postgresql://[user[:password]@]host[:port]/name, with %40 for "
+    "an @ in the password",
     _parse_database_url,
 )
 
@@ -55,8 +60,12 @@ class Records:
         "A path below state/ is in the state directory.",
         optional(DATABASE_URL),
     )
-    retention_days: int = setting(90, "Days for which single requests are kept; sums are kept.", whole(1, 36_500))
+    retention_days: int = setting(
+        90, "Days for which single requests are kept; sums are kept.", whole(1, 36_500)
+    )
     timezone: str = setting("UTC", "Time zone in which hours, days and months begin.", TIMEZONE)
     currency: str = setting(
-        "USD", "Currency of all prices, as reports name it.", text_type("a currency such as USD", r"[A-Z]{3}")
+        "USD",
+        "Currency of all prices, as reports name it.",
+        text_type("a currency such as USD", r"[A-Z]{3}"),
     )

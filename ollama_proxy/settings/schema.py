@@ -1,8 +1,9 @@
 """Every setting, declared once: name, default, meaning, type, and its own environment variables.
 
-The declarations drive validation, `OLLAMA_PROXY__SECTION__KEY`, errors and the commented `config/config.yaml`.
-`load_settings` returns frozen values; the rest of the package uses those and never the environment.
-Tokens are declared in `tokens`, upstreams in `upstreams`, timeouts in `timeouts`.
+The declarations drive validation, `OLLAMA_PROXY__SECTION__KEY`, errors and the commented
+`config/config.yaml`. `load_settings` returns frozen values; the rest of the package uses
+those and never the environment. Tokens are declared in `tokens`, upstreams in
+`upstreams`, timeouts in `timeouts`.
 """
 
 from __future__ import annotations
@@ -47,8 +48,25 @@ from ollama_proxy.settings.records import Records
 from ollama_proxy.settings.sharing import Price, Queue, State
 from ollama_proxy.settings.telemetry import Metrics, Tracing
 from ollama_proxy.settings.tokens import AUTH, AUTH_NAMES, Auth
-from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, choice, list_of, map_of, optional, text_type, whole
-from ollama_proxy.settings.upstreams import DEMO_URL, OVERRIDES, UPSTREAMS, Service, Timeouts, UpstreamSettings
+from ollama_proxy.settings.types import (
+    BOOLEAN,
+    TEXT,
+    SettingType,
+    choice,
+    list_of,
+    map_of,
+    optional,
+    text_type,
+    whole,
+)
+from ollama_proxy.settings.upstreams import (
+    DEMO_URL,
+    OVERRIDES,
+    UPSTREAMS,
+    Service,
+    Timeouts,
+    UpstreamSettings,
+)
 from ollama_proxy.settings.yaml_file import Complaints, Entry, parse_document, read_bytes
 from ollama_proxy.texts import Translatable
 
@@ -59,21 +77,29 @@ DEFAULT_PATH = Path("config/config.yaml")
 class Server:
     """Where the gateway listens, and the limits of connections and requests."""
 
-    host: str = setting("0.0.0.0", "Address to listen on; 127.0.0.1: only this machine.", HOST, env=("HOST",))
+    host: str = setting(
+        "0.0.0.0", "Address to listen on; 127.0.0.1: only this machine.", HOST, env=("HOST",)
+    )
     port: int = setting(8080, "Port to listen on.", whole(0, 65535), env=("PORT",))
     trusted_proxies: tuple[str, ...] = setting(
-        (), "Proxies whose X-Forwarded-For is trusted; empty: none. `unix:` means a unix socket.", list_of(PROXY)
+        (),
+        "Proxies whose X-Forwarded-For is trusted; empty: none. `unix:` means a unix socket.",
+        list_of(PROXY),
     )
     allowed_hosts: tuple[str, ...] = setting(
         (),
-        "Accepted host names, without port; empty: all, or without auth only those of this machine.",
+        "Accepted host names, without port; empty: all, or without auth only "
+        "those of this machine.",
         list_of(TEXT),
     )
     max_body: int = setting(64 << 20, "Largest request body; larger ones get 413.", SIZE)
-    body_timeout_s: float = setting(300.0, "Time limit in seconds for a whole request body; then 408.", SECONDS)
+    body_timeout_s: float = setting(
+        300.0, "Time limit in seconds for a whole request body; then 408.", SECONDS
+    )
     max_connections: int = setting(
         2000,
-        "Most connections of one worker; then idle ones are closed for new ones. Takes effect at the next start.",
+        "Most connections of one worker; then idle ones are closed for new ones. Takes "
+        "effect at the next start.",
         whole(2, 100_000),
         env=("WORKER_CONNECTIONS",),
     )
@@ -88,8 +114,12 @@ class Server:
 class Stream:
     """Additions to streams."""
 
-    heartbeat_s: float = setting(15.0, "Seconds without output after which a stream gets a heartbeat.", SECONDS)
-    always_include_usage: bool = setting(False, "Send usage in every OpenAI stream, requested or not.", BOOLEAN)
+    heartbeat_s: float = setting(
+        15.0, "Seconds without output after which a stream gets a heartbeat.", SECONDS
+    )
+    always_include_usage: bool = setting(
+        False, "Send usage in every OpenAI stream, requested or not.", BOOLEAN
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +128,24 @@ class Clamp:
 
     num_ctx: int | None = setting(None, "Largest context, in tokens.", whole(1, 1 << 31))
     num_predict: int | None = setting(None, "Longest answer, in tokens.", whole(1, 1 << 31))
-    keep_alive: float | None = setting(None, "Longest time that a client may keep the model loaded.", KEEP_ALIVE_LIMIT)
+    keep_alive: float | None = setting(
+        None, "Longest time that a client may keep the model loaded.", KEEP_ALIVE_LIMIT
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SystemPrompt:
     """Edits of the client's system prompt, in this order."""
 
-    remove: bool | tuple[str, ...] = setting((), "Strings to remove, or true for all of it.", REMOVED)
+    remove: bool | tuple[str, ...] = setting(
+        (), "Strings to remove, or true for all of it.", REMOVED
+    )
     replace: str | Mapping[str, str] = setting(
         dict[str, str](), "Replacement, or a mapping from string to replacement.", REPLACED
     )
-    prepend: str | None = setting(None, "Text to insert in front.", text_type("text", r"(?s).*\S.*"))
+    prepend: str | None = setting(
+        None, "Text to insert in front.", text_type("text", r"(?s).*\S.*")
+    )
 
     @property
     def is_given(self) -> bool:
@@ -122,7 +158,9 @@ class ModelSettings:
     """One model as clients see it."""
 
     target: str | None = setting(
-        None, 'Model that the name stands for, such as "box1:qwen3:8b". Absent: the name itself.', TEXT
+        None,
+        'Model that the name stands for, such as "box1:qwen3:8b". Absent: the name itself.',
+        TEXT,
     )
     hidden: bool = setting(False, "Omitted from lists, but usable.", BOOLEAN)
     options: Mapping[str, object] = setting(
@@ -139,17 +177,24 @@ class ModelSettings:
     clamp: Clamp = section(Clamp)
     system: SystemPrompt = section(SystemPrompt)
     truncate: bool | None = setting(
-        None, "true: cut prompts that are too long; false: refuse them. Absent: as for the token.", optional(BOOLEAN)
+        None,
+        "true: cut prompts that are too long; false: refuse them. Absent: as for the token.",
+        optional(BOOLEAN),
     )
     pin_options: bool = setting(
-        False, "Requests keep the context that the model is loaded with; no `num_ctx` reloads it.", BOOLEAN
+        False,
+        "Requests keep the context that the model is loaded with; no `num_ctx` reloads it.",
+        BOOLEAN,
     )
-    timeouts: Mapping[str, float] = setting(dict[str, float](), "Timeouts for this model, any of them.", OVERRIDES)
+    timeouts: Mapping[str, float] = setting(
+        dict[str, float](), "Timeouts for this model, any of them.", OVERRIDES
+    )
     price: Price = section(Price)
 
 
 def _parse_place(entry: Entry) -> str:
-    """A network or a host name. A name whose last label starts with a digit is refused as a mistyped address."""
+    """A network or a host name. A name whose last label starts with a digit is refused
+    as a mistyped address."""
     label = r"[A-Za-z0-9_-]{1,63}"
     if entry.kind == "str" and re.fullmatch(rf"(\*\.)?({label}\.)*(?![0-9]){label}", entry.text):
         return entry.text
@@ -159,7 +204,8 @@ def _parse_place(entry: Entry) -> str:
 
 
 _PLACE = SettingType(
-    "a host, a pattern such as *.example.org, an IP address or a network such as 10.0.0.0/8", _parse_place
+    "a host, a pattern such as *.example.org, an IP address or a network such as 10.0.0.0/8",
+    _parse_place,
 )
 
 
@@ -172,7 +218,9 @@ class Images:
         "Which URLs are fetched: public addresses and allow, only allow, or none.",
         choice("public", "allowlist", "off"),
     )
-    allow: tuple[str, ...] = setting((), "Hosts and networks that are allowed although private.", list_of(_PLACE))
+    allow: tuple[str, ...] = setting(
+        (), "Hosts and networks that are allowed although private.", list_of(_PLACE)
+    )
     max_bytes: int = setting(10 << 20, "Largest image.", SIZE)
     timeout_s: float = setting(10.0, "Seconds for one image, with its redirects.", SECONDS)
 
@@ -183,8 +231,12 @@ class Documents:
 
     max_bytes: int = setting(32 << 20, "Largest document.", SIZE)
     max_pages: int = setting(100, "Most pages that are shown.", whole(1, 10_000))
-    max_chars: int = setting(200_000, "Most characters that are shown; four are about a token.", whole(1, 10_000_000))
-    timeout_s: float = setting(20.0, "Seconds for reading one document; then the pages so far are shown.", SECONDS)
+    max_chars: int = setting(
+        200_000, "Most characters that are shown; four are about a token.", whole(1, 10_000_000)
+    )
+    timeout_s: float = setting(
+        20.0, "Seconds for reading one document; then the pages so far are shown.", SECONDS
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +244,9 @@ class Cors:
     """Web pages that may call from a browser."""
 
     origins: tuple[str, ...] = setting(
-        ("*",), "Allowed origins, such as https://chat.example.org; * allows all. Others get 403.", list_of(TEXT)
+        ("*",),
+        "Allowed origins, such as https://chat.example.org; * allows all. Others get 403.",
+        list_of(TEXT),
     )
 
 
@@ -203,7 +257,9 @@ class Logging:
     dir: str = setting("logs", "Directory of the log files.", TEXT)
     level: str = setting("INFO", "Lowest level that is logged.", LEVEL, env=("LOG_LEVEL",))
     access: bool = setting(True, "Log one line for each request.", BOOLEAN)
-    chat_logs: bool = setting(False, "Log prompts and answers too. Tell your team first.", BOOLEAN, env=("CHAT_LOGS",))
+    chat_logs: bool = setting(
+        False, "Log prompts and answers too. Tell your team first.", BOOLEAN, env=("CHAT_LOGS",)
+    )
 
 
 MODEL = section_type(ModelSettings)
@@ -216,7 +272,9 @@ class Settings:
     server: Server = section(Server)
     auth: Auth = section(Auth, AUTH)
     service: Service = section(Service)
-    upstreams: tuple[UpstreamSettings, ...] = setting((), "Servers that run models; replaces service.", UPSTREAMS)
+    upstreams: tuple[UpstreamSettings, ...] = setting(
+        (), "Servers that run models; replaces service.", UPSTREAMS
+    )
     timeouts: Timeouts = section(Timeouts)
     queue: Queue = section(Queue)
     stream: Stream = section(Stream)
@@ -225,7 +283,9 @@ class Settings:
         "Names for clients, and what they mean; * matches any text.",
         map_of(MODEL),
     )
-    default_model: str | None = setting(None, "Model for requests without one.", optional(TEXT), env=("DEFAULT_MODEL",))
+    default_model: str | None = setting(
+        None, "Model for requests without one.", optional(TEXT), env=("DEFAULT_MODEL",)
+    )
     images: Images = section(Images)
     documents: Documents = section(Documents)
     cors: Cors = section(Cors)
@@ -239,7 +299,8 @@ class Settings:
     source: Path | None = None
     #: The file and line, or the variable, of each setting that was set, by dotted name.
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    #: The same for each model and upstream of the file, by its kind and name, such as `models.coder`.
+    #: The same for each model and upstream of the file, by its kind and name,
+    #: such as `models.coder`.
     places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     #: The same for settings with an old name, by that name.
     old_names: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -248,7 +309,8 @@ class Settings:
 
 
 def setting_names(declared: Any = Settings, prefix: str = "") -> dict[str, Field[Any]]:
-    """The declarations of all settings outside of lists and mappings, by dotted name, such as `server.port`."""
+    """The declarations of all settings outside of lists and mappings, by dotted name,
+    such as `server.port`."""
     names: dict[str, Field[Any]] = {}
     for each in fields(declared):
         if "section" in each.metadata:

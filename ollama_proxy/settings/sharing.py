@@ -1,4 +1,5 @@
-"""How callers share the boxes: the queue, where its state is kept, the limits of tokens and users, and prices."""
+"""How callers share the boxes: the queue, where its state is kept, the limits of tokens
+and users, and prices."""
 
 from __future__ import annotations
 
@@ -24,17 +25,23 @@ class Limits:
     """How much a token, or a user behind it, may use."""
 
     requests_per_minute: int | None = setting(
-        None, "Requests per minute, on average: some 60 seconds may have up to twice as many.", _COUNT
+        None,
+        "Requests per minute, on average: some 60 seconds may have up to twice as many.",
+        _COUNT,
     )
     tokens_per_minute: int | None = setting(
-        None, "Tokens per minute, of prompts and answers, on average like requests_per_minute.", _COUNT
+        None,
+        "Tokens per minute, of prompts and answers, on average like requests_per_minute.",
+        _COUNT,
     )
     concurrent: int | None = setting(None, "Requests at a time.", _COUNT)
     tokens_per_day: int | None = setting(None, "Tokens in a day of records.timezone.", _COUNT)
     tokens_per_month: int | None = setting(None, "Tokens in a month.", _COUNT)
     gpu_seconds_per_day: float | None = setting(None, "Seconds of GPU time in a day.", _AMOUNT)
     gpu_seconds_per_month: float | None = setting(None, "Seconds of GPU time in a month.", _AMOUNT)
-    cost_per_day: float | None = setting(None, "Cost in a day, by the prices of models and upstreams.", _AMOUNT)
+    cost_per_day: float | None = setting(
+        None, "Cost in a day, by the prices of models and upstreams.", _AMOUNT
+    )
     cost_per_month: float | None = setting(None, "Cost in a month.", _AMOUNT)
 
 
@@ -58,10 +65,14 @@ def merge_limits(*limits: LimitOverrides) -> dict[str, float]:
 class TokenDefaults:
     """For tokens that do not set it themselves."""
 
-    weight: float = setting(1.0, "Share of the boxes while requests wait; 2: twice that of 1.", WEIGHT)
+    weight: float = setting(
+        1.0, "Share of the boxes while requests wait; 2: twice that of 1.", WEIGHT
+    )
     priority: str = setting(NORMAL, "background: behind everybody else.", PRIORITY)
     limits: LimitOverrides = setting(
-        dict[str, float | None](), "A token's own limits take precedence, each by itself.", LIMIT_OVERRIDES
+        dict[str, float | None](),
+        "A token's own limits take precedence, each by itself.",
+        LIMIT_OVERRIDES,
     )
 
 
@@ -70,7 +81,9 @@ class Price:
     """Prices of its tokens."""
 
     input: float = setting(0.0, "Of the prompt, for a million tokens.", PRICE)
-    cached_input: float | None = setting(None, "Of the prompt's tokens from a cache. Absent: as input.", PRICE)
+    cached_input: float | None = setting(
+        None, "Of the prompt's tokens from a cache. Absent: as input.", PRICE
+    )
     output: float = setting(0.0, "Of the answer, for a million tokens.", PRICE)
 
     @property
@@ -83,10 +96,14 @@ class Price:
 class Queue:
     """Requests that wait for a slot of an upstream with `concurrency`."""
 
-    max_waiting: int = setting(100, "Most requests that wait for one upstream; more get 503.", whole(1, 100_000))
+    max_waiting: int = setting(
+        100, "Most requests that wait for one upstream; more get 503.", whole(1, 100_000)
+    )
     max_wait_s: float = setting(600.0, "Longest wait in seconds; then 503.", SECONDS)
     swap_patience_s: float = setting(
-        20.0, "Seconds for which requests for a loaded model may overtake one for another model.", SECONDS
+        20.0,
+        "Seconds for which requests for a loaded model may overtake one for another model.",
+        SECONDS,
     )
 
 
@@ -95,5 +112,7 @@ class State:
     """Where slots, queue and limits are kept."""
 
     url: RedisUrl | None = setting(
-        None, "Redis, if several machines share the upstreams. Absent: in memory.", optional(REDIS_URL)
+        None,
+        "Redis, if several machines share the upstreams. Absent: in memory.",
+        optional(REDIS_URL),
     )

@@ -18,7 +18,9 @@ _TOKEN_FIELDS = ("scopes", "models", "expires", "weight", "priority", "limits", 
 def show_value(value: Any, *, with_defaults: bool = True) -> Any:
     """A setting, or a section of them. `with_defaults`: also what is not set."""
     if isinstance(value, Token):
-        return {"name": value.name, "sha256": MASK} | {name: show_value(getattr(value, name)) for name in _TOKEN_FIELDS}
+        return {"name": value.name, "sha256": MASK} | {
+            name: show_value(getattr(value, name)) for name in _TOKEN_FIELDS
+        }
     if is_dataclass(value) and not isinstance(value, ServiceUrl | PasswordHash):
         value = _read_fields(value, with_defaults)
     match value:
@@ -27,7 +29,9 @@ def show_value(value: Any, *, with_defaults: bool = True) -> Any:
         case date():
             return value.isoformat()
         case Mapping():
-            return {name: show_value(each, with_defaults=with_defaults) for name, each in value.items()}
+            return {
+                name: show_value(each, with_defaults=with_defaults) for name, each in value.items()
+            }
         case frozenset():
             return sorted(value)
         case tuple():
@@ -38,4 +42,8 @@ def show_value(value: Any, *, with_defaults: bool = True) -> Any:
 def _read_fields(section: Any, with_defaults: bool) -> dict[str, Any]:
     names = [each.name for each in fields(section) if "kind" in each.metadata]
     values = {name: getattr(section, name) for name in names}
-    return {name: value for name, value in values.items() if with_defaults or value != default_of(type(section), name)}
+    return {
+        name: value
+        for name, value in values.items()
+        if with_defaults or value != default_of(type(section), name)
+    }

@@ -1,7 +1,7 @@
 """The state directory, and the token that is created for an installation without any.
 
-A token is `op_`, 32 random letters and digits (190 bits), and a checksum of 6, so that secret scanners recognise it and
-a truncated file is detected.
+A token is `op_`, 32 random letters and digits (190 bits), and a checksum of 6, so that secret
+scanners recognise it and a truncated file is detected.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def token_digest(token: str) -> bytes:
 
 
 def identify_token(token: str) -> tuple[str, str]:
-    """What the records keep of a token: its SHA-256 in hexadecimal digits, and its first characters, by which people
-    recognise it."""
+    """What the records keep of a token: its SHA-256 in hexadecimal digits, and its first
+    characters, by which people recognise it."""
     return token_digest(token).hex(), token[:PREFIX_CHARS]
 
 
@@ -117,14 +117,17 @@ def read_last_good(environ: Mapping[str, str] = os.environ) -> Settings | None:
 def write_private(target: Path, data: bytes) -> None:
     """Writes a file that nobody else may read, whole or not at all. Raises OSError."""
     part = target.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(
+        part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
     part.replace(target)
 
 
 def state_warnings(directory: Path) -> list[str]:
-    """One sentence for each file of the state directory, and itself, that others may read or change."""
+    """One sentence for each file of the state directory, and itself, that
+    others may read or change."""
     paths, found = [directory], []
     with suppress(OSError):
         paths += sorted(directory.iterdir())
@@ -132,7 +135,9 @@ def state_warnings(directory: Path) -> list[str]:
         with suppress(OSError):  # deleted meanwhile
             mode = path.stat().st_mode & 0o777
             if mode & 0o077:
-                found.append(f"{path} contains secrets and is open to others (mode {mode:04o}); chmod go= {path}")
+                found.append(
+                    f"{path} contains secrets and is open to others (mode {mode:04o}); chmod go= {path}"
+                )
     return found
 
 
@@ -147,8 +152,9 @@ def first_token(directory: Path) -> tuple[str, bool]:
             token = path.read_text("ascii", "replace").strip()
             if is_own_token(token):
                 return token, False
-        # The process that gets the lock on an empty file writes the token; the others wait and read it. With O_EXCL
-        # instead, another process could read an empty file, and a process killed here would leave one for good.
+        # The process that gets the lock on an empty file writes the token; the others wait and read
+        # it. With O_EXCL instead, another process could read an empty file, and a process killed
+        # here would leave one for good.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+", encoding="ascii", errors="replace") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -156,7 +162,9 @@ def first_token(directory: Path) -> tuple[str, bool]:
             if is_own_token(token):
                 return token, False
             if token:
-                raise ConfigError(f"{path}: does not contain a complete token; remove the file to get a new one")
+                raise ConfigError(
+                    f"{path}: does not contain a complete token; remove the file to get a new one"
+                )
             token = new_token()
             file.write(token + "\n")
             file.flush()
@@ -167,17 +175,23 @@ def first_token(directory: Path) -> tuple[str, bool]:
 
 
 def read_first_token(settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
-    """The token that the first start has created, if it is in use and this user may read it; "" otherwise."""
+    """The token that the first start has created, if it is in use and this user may
+    read it; "" otherwise."""
     if settings.auth.tokens() or settings.auth.refuses_all:
         return ""
     with suppress(OSError):
-        token = (state_path(settings, environ) / FIRST_TOKEN_FILE).read_text("ascii", "replace").strip()
+        token = (
+            (state_path(settings, environ) / FIRST_TOKEN_FILE).read_text("ascii", "replace").strip()
+        )
         return token if is_own_token(token) else ""
     return ""
 
 
-def with_first_token(settings: Settings, environ: Mapping[str, str] = os.environ) -> tuple[Settings, FirstToken | None]:
-    """The settings with the installation's own token, if tokens are required and no list of them is configured.
+def with_first_token(
+    settings: Settings, environ: Mapping[str, str] = os.environ
+) -> tuple[Settings, FirstToken | None]:
+    """The settings with the installation's own token, if tokens are required and no
+    list of them is configured.
 
     An empty list counts as a list. Raises ConfigError if the token is needed and can't be stored.
     """
@@ -187,7 +201,9 @@ def with_first_token(settings: Settings, environ: Mapping[str, str] = os.environ
     directory = state_directory(settings, environ)
     text, created = first_token(directory)
     path = directory / FIRST_TOKEN_FILE
-    token = Token(FIRST_TOKEN_NAME, token_digest(text), scopes=SCOPES, where=str(path), shape=shape_of(text))
+    token = Token(
+        FIRST_TOKEN_NAME, token_digest(text), scopes=SCOPES, where=str(path), shape=shape_of(text)
+    )
     added = replace(settings, auth=replace(auth, generate_tokens=(token,)))
     return added, FirstToken(text, path, created)
 

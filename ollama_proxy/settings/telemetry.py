@@ -15,17 +15,20 @@ class Metrics:
 
     enabled: bool = setting(
         True,
-        "Count requests, and serve the counts at /metrics. Switching it on takes effect at the next start.",
+        "Count requests, and serve the counts at /metrics. Switching it on takes "
+        "effect at the next start.",
         BOOLEAN,
     )
     allow: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),
-        "Who may read them without a token that has the scope metrics: addresses of clients. `unix:` means a unix "
-        "socket.",
+        "Who may read them without a token that has the scope metrics: addresses of clients. "
+        "`unix:` means a unix socket.",
         list_of(PROXY),
     )
     token_label: bool = setting(
-        False, "Count the requests of each token by its name. Takes effect at the next start.", BOOLEAN
+        False,
+        "Count the requests of each token by its name. Takes effect at the next start.",
+        BOOLEAN,
     )
 
 
@@ -35,7 +38,7 @@ class Tracing:
 
     otlp_endpoint: str | None = setting(
         None,
-        "Collector that gets the traces by OTLP/HTTP, such as http://localhost:4318. Absent: none. Takes effect at the "
-        "next start.",
+        "Collector that gets the traces by OTLP/HTTP, such as http://localhost:4318. Absent: none. "
+        "Takes effect at the next start.",
         optional(BASE_URL),
     )

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 
 def find_timezone(name: str) -> tzinfo:
-    """The time zone of this name; UTC exists without a database, too. Raises ValueError if it is unknown."""
+    """The time zone of this name; UTC exists without a database, too. Raises
+    ValueError if it is unknown."""
     try:
         return UTC if name == "UTC" else ZoneInfo(name)
     except (KeyError, OSError, ValueError) as error:
@@ -20,5 +21,10 @@ def midnight_s(day: date, zone: tzinfo) -> float:
 
 
 def next_period(first: date, unit: str) -> date:
-    """The day after a day, or the first day of the month after that of a day; `unit`: "day" or "month"."""
-    return first + timedelta(days=1) if unit == "day" else (first.replace(day=1) + timedelta(days=31)).replace(day=1)
+    """The day after a day, or the first day of the month after that of a day;
+    `unit`: "day" or "month"."""
+    return (
+        first + timedelta(days=1)
+        if unit == "day"
+        else (first.replace(day=1) + timedelta(days=31)).replace(day=1)
+    )

@@ -1,4 +1,5 @@
-"""The tokens that the configuration admits: written as strings or mappings, kept as SHA-256 only."""
+"""The tokens that the configuration admits: written as strings or mappings,
+kept as SHA-256 only."""
 
 from __future__ import annotations
 
@@ -9,8 +10,24 @@ from typing import Any, NamedTuple
 
 from ollama_proxy.settings.declare import RENAMED, VARIABLE_WORDS, read_section, section, setting
 from ollama_proxy.settings.formats import DAY, NAME
-from ollama_proxy.settings.sharing import LIMIT_OVERRIDES, PRIORITY, WEIGHT, LimitOverrides, Limits, TokenDefaults
-from ollama_proxy.settings.types import BOOLEAN, TEXT, SettingType, check_kind, choice, list_of, text_type, whole
+from ollama_proxy.settings.sharing import (
+    LIMIT_OVERRIDES,
+    PRIORITY,
+    WEIGHT,
+    LimitOverrides,
+    Limits,
+    TokenDefaults,
+)
+from ollama_proxy.settings.types import (
+    BOOLEAN,
+    TEXT,
+    SettingType,
+    check_kind,
+    choice,
+    list_of,
+    text_type,
+    whole,
+)
 from ollama_proxy.settings.yaml_file import Complaints, Entry
 
 READ, GENERATE, MANAGE, ADMIN, METRICS = "read", "generate", "manage", "admin", "metrics"
@@ -33,10 +50,14 @@ def _parse_token_text(entry: Entry) -> bytes:
     return hashlib.sha256(_TOKEN_TEXT.parse(entry).encode("ascii")).digest()
 
 
-_TOKEN_TEXT = text_type("a token of at most 512 visible ASCII characters without spaces", r"[!-~]{1,512}")
+_TOKEN_TEXT = text_type(
+    "a token of at most 512 visible ASCII characters without spaces", r"[!-~]{1,512}"
+)
 _HEX = text_type("64 hexadecimal digits", r"[0-9A-Fa-f]{64}")
 DIGEST = SettingType(_HEX.label, _parse_digest)
-_SCOPE_LIST = list_of(choice(READ, GENERATE, MANAGE, ADMIN, METRICS), if_empty="name at least one scope")
+_SCOPE_LIST = list_of(
+    choice(READ, GENERATE, MANAGE, ADMIN, METRICS), if_empty="name at least one scope"
+)
 _MODEL_LIST = list_of(TEXT, if_empty="remove the line to allow every model")
 #: What it contains is logged.
 _USER_HEADER = text_type(
@@ -67,9 +88,13 @@ class Users:
     """The people behind a token that a program uses for all of them, such as a chat page."""
 
     header: str | None = setting(
-        None, "Request header in which the program names the user, for the access log and for limits.", _USER_HEADER
+        None,
+        "Request header in which the program names the user, for the access log and for limits.",
+        _USER_HEADER,
     )
-    limits: LimitOverrides = setting(dict[str, float | None](), "Limits of each user.", LIMIT_OVERRIDES)
+    limits: LimitOverrides = setting(
+        dict[str, float | None](), "Limits of each user.", LIMIT_OVERRIDES
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +133,13 @@ class TokenFields:
 
     name: str | None = setting(None, "Name in logs and usage. Absent: a number.", NAME)
     token: bytes | None = setting(
-        None, "The token itself; sha256 is better.", SettingType(_TOKEN_TEXT.label, _parse_token_text)
+        None,
+        "The token itself; sha256 is better.",
+        SettingType(_TOKEN_TEXT.label, _parse_token_text),
     )
-    sha256: bytes | None = setting(None, "SHA-256 of the token, from `ollama-proxy token hash`.", DIGEST)
+    sha256: bytes | None = setting(
+        None, "SHA-256 of the token, from `ollama-proxy token hash`.", DIGEST
+    )
     scopes: frozenset[str] | None = setting(
         None,
         "Scopes of the token. Absent: read, generate and manage; in auth.admin_tokens all.",
@@ -121,15 +150,22 @@ class TokenFields:
     )
     expires: date | None = setting(None, "Last day on which the token is valid, in UTC.", DAY)
     truncate: bool | None = setting(
-        None, "true: cut prompts that are too long; false: refuse them. Absent: only embeddings are cut.", BOOLEAN
+        None,
+        "true: cut prompts that are too long; false: refuse them. Absent: only embeddings are cut.",
+        BOOLEAN,
     )
     weight: float | None = setting(
-        None, "Share of the boxes while requests wait; 2: twice that of 1. Absent: auth.defaults.weight.", WEIGHT
+        None,
+        "Share of the boxes while requests wait; 2: twice that of 1. Absent: auth.defaults.weight.",
+        WEIGHT,
     )
-    priority: str | None = setting(None, "background: behind everybody else. Absent: auth.defaults.priority.", PRIORITY)
+    priority: str | None = setting(
+        None, "background: behind everybody else. Absent: auth.defaults.priority.", PRIORITY
+    )
     limits: LimitOverrides = setting(
         dict[str, float | None](),
-        "Limits of the token. Those that are absent are as in auth.defaults.limits; null: no limit.",
+        "Limits of the token. Those that are absent are as in "
+        "auth.defaults.limits; null: no limit.",
         LIMIT_OVERRIDES,
     )
     users: Users = section(Users)
@@ -144,7 +180,11 @@ def _parse_token(entry: Entry, fallback_name: str) -> Token:
     if (given.token is None) == (given.sha256 is None):
         raise entry.error("needs either token or sha256")
     if given.users.limits and not given.users.header:
-        raise entry.entries["users"].entries["limits"].error("needs users.header, which says who the user is")
+        raise (
+            entry.entries["users"]
+            .entries["limits"]
+            .error("needs users.header, which says who the user is")
+        )
     return Token(
         name=given.name or fallback_name,
         digest=given.token or given.sha256 or b"",
@@ -164,8 +204,8 @@ def _parse_token(entry: Entry, fallback_name: str) -> Token:
 
 def _token_list(prefix: str) -> SettingType[tuple[Token, ...]]:
     def parse(entry: Entry) -> tuple[Token, ...]:
-        """All tokens; those without a name are numbered from 1. A list whose last line was deleted has no value, which
-        therefore means an empty list."""
+        """All tokens; those without a name are numbered from 1. A list whose last line was deleted
+        has no value, which therefore means an empty list."""
         if entry.kind == "null":
             return ()
         check_kind(entry, 'a list of tokens: ["first", "second"]', "seq")
@@ -181,18 +221,29 @@ def _token_list(prefix: str) -> SettingType[tuple[Token, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Who may call. Without any list, the first start creates a token. If all are empty, all calls are refused."""
+    """Who may call. Without any list, the first start creates a token. If all are empty,
+    all calls are refused."""
 
-    enabled: bool = setting(True, "false: no token is required; only with a loopback server.host.", BOOLEAN)
-    allow_open_network: bool = setting(False, "true: allow `enabled: false` for other addresses, too.", BOOLEAN)
+    enabled: bool = setting(
+        True, "false: no token is required; only with a loopback server.host.", BOOLEAN
+    )
+    allow_open_network: bool = setting(
+        False, "true: allow `enabled: false` for other addresses, too.", BOOLEAN
+    )
     generate_tokens: tuple[Token, ...] | None = setting(
-        None, "Tokens of the team, each a string or a mapping. Empty list: every call is refused.", _token_list("token")
+        None,
+        "Tokens of the team, each a string or a mapping. Empty list: every call is refused.",
+        _token_list("token"),
     )
     manage_tokens: tuple[Token, ...] | None = setting(
-        None, "Tokens that may also manage models. Absent: generate_tokens may, too.", _token_list("manage-token")
+        None,
+        "Tokens that may also manage models. Absent: generate_tokens may, too.",
+        _token_list("manage-token"),
     )
     admin_tokens: tuple[Token, ...] | None = setting(
-        None, "Tokens that may do everything. Absent: those with the scope manage may.", _token_list("admin-token")
+        None,
+        "Tokens that may do everything. Absent: those with the scope manage may.",
+        _token_list("admin-token"),
     )
     defaults: TokenDefaults = section(TokenDefaults)
     max_failed_logins: int = setting(
@@ -209,7 +260,8 @@ class Auth:
 
     @property
     def refuses_all(self) -> bool:
-        """Whether tokens are required and the configured lists are empty, so no call is admitted."""
+        """Whether tokens are required and the configured lists are empty,
+        so no call is admitted."""
         is_listed = any(getattr(self, name) is not None for name in _LISTS)
         return self.enabled and is_listed and not self.tokens()
 
@@ -227,14 +279,18 @@ _LISTS = ("generate_tokens", "manage_tokens", "admin_tokens")
 
 def _parse_auth(entry: Entry) -> Auth:
     auth = Auth(**read_section(Auth, entry))
-    written = [item for name in _LISTS if name in entry.entries for item in entry.entries[name].items]
+    written = [
+        item for name in _LISTS if name in entry.entries for item in entry.entries[name].items
+    ]
     complaints, digests, names = Complaints(), dict[bytes, Entry](), dict[str, Entry]()
     for token, item in zip(auth.tokens(), written, strict=True):
         with complaints.collected():
             if (first := digests.setdefault(token.digest, item)) is not item:
                 raise item.error(f"is the same token as {first.name} ({first.where})")
             if (first := names.setdefault(token.name, item)) is not item:
-                raise item.error(f'has the same name as {first.name} ({first.where}): "{token.name}"')
+                raise item.error(
+                    f'has the same name as {first.name} ({first.where}): "{token.name}"'
+                )
     complaints.check()
     narrowed: dict[str, list[Token]] = {}
     for name in (each for each in _LISTS if getattr(auth, each)):
@@ -247,7 +303,8 @@ def _parse_auth(entry: Entry) -> Auth:
 
 
 def _with_scopes_of_list(auth: Auth, name: str, token: Token, item: Entry) -> Token:
-    """The token without the scopes that another list has; one of `admin_tokens` has all unless it names some."""
+    """The token without the scopes that another list has; one of `admin_tokens` has all
+    unless it names some."""
     is_written = "scopes" in item.entries
     if name == "admin_tokens":
         if is_written and ADMIN not in token.scopes:
@@ -259,7 +316,9 @@ def _with_scopes_of_list(auth: Auth, name: str, token: Token, item: Entry) -> To
     if auth.admin_tokens is not None:
         elsewhere[ADMIN] = "admin_tokens"
     if is_written and (scope := next((each for each in elsewhere if each in token.scopes), None)):
-        raise item.error(f"has the scope {scope}, but auth.{elsewhere[scope]} is set: list the token there")
+        raise item.error(
+            f"has the scope {scope}, but auth.{elsewhere[scope]} is set: list the token there"
+        )
     return replace(token, scopes=token.scopes.difference(elsewhere))
 
 
@@ -267,6 +326,10 @@ AUTH = SettingType("a mapping of settings", _parse_auth)
 
 #: Every valid name below `auth`; errors may quote these.
 AUTH_NAMES = frozenset(
-    [each.name for names in (Auth, TokenFields, Users, TokenDefaults, Limits) for each in fields(names)]
+    [
+        each.name
+        for names in (Auth, TokenFields, Users, TokenDefaults, Limits)
+        for each in fields(names)
+    ]
     + [name.removeprefix("auth.") for name in RENAMED if name.startswith("auth.")]
 )

@@ -1,4 +1,5 @@
-"""The types of settings: each parses an entry into a typed value, and has a label for the documentation and for errors.
+"""The types of settings: each parses an entry into a typed value, and has a label for the
+documentation and for errors.
 
 The basic types and their combinations are here; `formats` has those with a notation of their own.
 """
@@ -31,7 +32,8 @@ class SettingType(Generic[T]):
 
 
 def check_kind(entry: Entry, label: str, *kinds: str) -> None:
-    """Raise ConfigError unless the entry has one of these types in YAML; the error says how to correct it."""
+    """Raise ConfigError unless the entry has one of these types in YAML; the error
+    says how to correct it."""
     if entry.kind in kinds:
         return
     if entry.kind == "null":
@@ -43,7 +45,9 @@ def check_kind(entry: Entry, label: str, *kinds: str) -> None:
     raise entry.error(f"must be {label}")
 
 
-def text_type(label: str, pattern: str = r"\S|\S[^\x00-\x1f\x7f]*\S", *, raw: bool = True) -> SettingType[str]:
+def text_type(
+    label: str, pattern: str = r"\S|\S[^\x00-\x1f\x7f]*\S", *, raw: bool = True
+) -> SettingType[str]:
     """Text on one line that matches `pattern` as a whole."""
 
     def parse(entry: Entry) -> str:
@@ -74,7 +78,11 @@ def whole(low: int, high: int) -> SettingType[int]:
     def parse(entry: Entry) -> int:
         """The number."""
         check_kind(entry, label, "int")
-        if not _WHOLE.fullmatch(entry.text) or len(entry.text) > 20 or not low <= int(entry.text) <= high:
+        if (
+            not _WHOLE.fullmatch(entry.text)
+            or len(entry.text) > 20
+            or not low <= int(entry.text) <= high
+        ):
             raise entry.error(f"must be {label}")
         return int(entry.text)
 
@@ -103,14 +111,18 @@ def _decimal(label: str, fits: Callable[[float], bool]) -> SettingType[float]:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`, did you mean "..."?` when one of the known names is close or ends with `.name`, else nothing."""
+    """`, did you mean "..."?` when one of the known names is close or ends with
+    `.name`, else nothing."""
     names = list(known)
-    close = [each for each in names if each.endswith(f".{name}")] or get_close_matches(name, names, n=1)
+    close = [each for each in names if each.endswith(f".{name}")] or get_close_matches(
+        name, names, n=1
+    )
     return f', did you mean "{close[0]}"?' if close else ""
 
 
 def choice(*names: str) -> SettingType[str]:
-    """One of `names`, in any case. YAML reads a plain `off` as false, so false is the choice `off` if there is one."""
+    """One of `names`, in any case. YAML reads a plain `off` as false, so false is the choice
+    `off` if there is one."""
     label = "one of " + ", ".join(names)
     folded = {name.lower(): name for name in names}
 
@@ -130,13 +142,15 @@ def choice(*names: str) -> SettingType[str]:
 def optional(kind: SettingType[T]) -> SettingType[T | None]:
     """The same, or null for "not set"."""
     return SettingType(
-        f"{kind.label}, or null", lambda entry: None if entry.kind == "null" else kind.parse(entry), kind.raw
+        f"{kind.label}, or null",
+        lambda entry: None if entry.kind == "null" else kind.parse(entry),
+        kind.raw,
     )
 
 
 def list_of(kind: SettingType[T], *, if_empty: str = "") -> SettingType[tuple[T, ...]]:
-    """A YAML list with items of one type; one error lists all invalid items. `if_empty`: what to do instead
-    of writing an empty list, which is then refused."""
+    """A YAML list with items of one type; one error lists all invalid items. `if_empty`: what to do
+    instead of writing an empty list, which is then refused."""
     label = f"a list, each {kind.label}"
 
     def parse(entry: Entry) -> tuple[T, ...]:
@@ -164,7 +178,9 @@ def map_of(kind: SettingType[T]) -> SettingType[dict[str, T]]:
         complaints, values = Complaints(), {}
         for name, item in entry.entries.items():
             with complaints.collected():
-                values[TEXT.parse(Entry(item.where, f"the name of {item.name}", "str", name))] = kind.parse(item)
+                values[TEXT.parse(Entry(item.where, f"the name of {item.name}", "str", name))] = (
+                    kind.parse(item)
+                )
         complaints.check()
         return values
 
@@ -195,4 +211,6 @@ _PARSERS: Mapping[str, Callable[[Entry], object]] = {
     "null": lambda entry: None,
 }
 #: A JSON value.
-ANYTHING: SettingType[object] = SettingType("any value", lambda entry: _PARSERS.get(entry.kind, _ANY_TEXT.parse)(entry))
+ANYTHING: SettingType[object] = SettingType(
+    "any value", lambda entry: _PARSERS.get(entry.kind, _ANY_TEXT.parse)(entry)
+)

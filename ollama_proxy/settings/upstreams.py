@@ -1,5 +1,5 @@
-"""The servers that run models: the known kinds, the declarations of an upstream, and the timeouts, which an upstream or
-a model may override."""
+"""The servers that run models: the known kinds, the declarations of an upstream, and the timeouts,
+which an upstream or a model may override."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ class Timeouts:
 
     connect_s: float = setting(3.0, "For connecting to an upstream.", SECONDS)
     first_byte_s: float = setting(
-        600.0, "For the first byte of an answer; a model may have to load.", SECONDS, env=("TIMEOUT",)
+        600.0,
+        "For the first byte of an answer; a model may have to load.",
+        SECONDS,
+        env=("TIMEOUT",),
     )
     idle_s: float = setting(120.0, "Between two parts of an answer.", SECONDS, env=("TIMEOUT",))
     total_s: float = setting(3600.0, "For a whole answer.", SECONDS)
@@ -72,18 +75,30 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "ollama": Preset("http://localhost:11434", protocol="ollama", is_shared=True),
     "demo": Preset(DEMO_URL, protocol="demo", is_shared=True),
-    "openai": Preset("https://api.openai.com/v1", ("OPENAI_API_KEY",), needs_key=True, is_copied=True),
+    "openai": Preset(
+        "https://api.openai.com/v1", ("OPENAI_API_KEY",), needs_key=True, is_copied=True
+    ),
     "anthropic": Preset(
-        "https://api.anthropic.com", ("ANTHROPIC_API_KEY",), "anthropic", needs_key=True, is_copied=True
+        "https://api.anthropic.com",
+        ("ANTHROPIC_API_KEY",),
+        "anthropic",
+        needs_key=True,
+        is_copied=True,
     ),
     "litellm": Preset("litellm:", protocol="litellm", is_checked_by_building=True),
     "deepseek": Preset("https://api.deepseek.com", ("DEEPSEEK_API_KEY",), needs_key=True),
     "dashscope": Preset(
-        "https://dashscope.aliyuncs.com/compatible-mode/v1", ("DASHSCOPE_API_KEY", "DATASCOPE_API_KEY"), needs_key=True
+        "https://dashscope.aliyuncs.com/compatible-mode/v1",
+        ("DASHSCOPE_API_KEY", "DATASCOPE_API_KEY"),
+        needs_key=True,
     ),
-    "siliconflow": Preset("https://api.siliconflow.cn/v1", ("SILICONFLOW_API_KEY",), needs_key=True),
+    "siliconflow": Preset(
+        "https://api.siliconflow.cn/v1", ("SILICONFLOW_API_KEY",), needs_key=True
+    ),
     "volcengine": Preset(
-        "https://ark.cn-beijing.volces.com/api/v3", ("VOLCENGINE_API_KEY", "ARK_API_KEY"), needs_key=True
+        "https://ark.cn-beijing.volces.com/api/v3",
+        ("VOLCENGINE_API_KEY", "ARK_API_KEY"),
+        needs_key=True,
     ),
     "openrouter": Preset("https://openrouter.ai/api/v1", ("OPENROUTER_API_KEY",), needs_key=True),
     "groq": Preset("https://api.groq.com/openai/v1", ("GROQ_API_KEY",), needs_key=True),
@@ -129,7 +144,9 @@ _UPSTREAM_MODEL = SettingType(
 )
 #: The choice is built for each entry, because further kinds may be registered.
 KIND = SettingType(choice(*PRESETS).label, lambda entry: choice(*PRESETS).parse(entry), raw=True)
-SERVICE_URL = SettingType(f'{BASE_URL.label}; or "demo:", with its colon', _parse_service_url, raw=True)
+SERVICE_URL = SettingType(
+    f'{BASE_URL.label}; or "demo:", with its colon', _parse_service_url, raw=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,21 +168,30 @@ class UpstreamSettings:
     name: str = setting("", "Name in model names, logs and pages.", NAME)
     kind: str = setting("ollama", "Its type.", KIND)
     base_url: str = setting("", "Its address. Absent: that of its kind.", BASE_URL)
-    weight: int = setting(1, "Its share of the requests among upstreams that have the model.", whole(1, 1000))
+    weight: int = setting(
+        1, "Its share of the requests among upstreams that have the model.", whole(1, 1000)
+    )
     concurrency: int | None = setting(
-        None, "Most requests at a time; others wait in the queue. Absent: no bound.", whole(1, 100_000)
+        None,
+        "Most requests at a time; others wait in the queue. Absent: no bound.",
+        whole(1, 100_000),
     )
     gpu_hour_price: float | None = setting(None, "Price of an hour of its GPU time.", PRICE)
     drain: bool = setting(False, "Gets no new requests; those in progress finish.", BOOLEAN)
     models: Mapping[str, UpstreamModel] = setting(
         dict[str, UpstreamModel](),
-        "A list, or a mapping from names for clients to its own names, or to {id: ...}. Absent: what it lists.",
+        "A list, or a mapping from names for clients to its own names, or to {id: ...}. "
+        "Absent: what it lists.",
         SettingType("a list of names, or a mapping from name to name", _parse_upstream_models),
     )
     api_key_env: str | None = setting(None, "Environment variable that holds its key.", VARIABLE)
-    timeouts: Mapping[str, float] = setting(dict[str, float](), "Timeouts for this upstream, any of them.", OVERRIDES)
+    timeouts: Mapping[str, float] = setting(
+        dict[str, float](), "Timeouts for this upstream, any of them.", OVERRIDES
+    )
     profile: Mapping[str, Any] = setting(
-        dict[str, Any](), "How it differs from other servers with OpenAI's API, if that is not known.", PROFILE
+        dict[str, Any](),
+        "How it differs from other servers with OpenAI's API, if that is not known.",
+        PROFILE,
     )
 
     @property
@@ -175,8 +201,9 @@ class UpstreamSettings:
 
     @property
     def spoken(self) -> Profile:
-        """Its profile: that of its kind, overridden by the configuration. A server of the kind `openai` at another
-        address is most likely a different program, so it has the default profile."""
+        """Its profile: that of its kind, overridden by the configuration. A server of
+        the kind `openai` at another address is most likely a different program, so it
+        has the default profile."""
         is_known = self.kind != "openai" or self.base_url == PRESETS[self.kind].base_url
         known = PROFILES.get(self.kind) if is_known else None
         return replace(known or Profile(), **self.profile)
@@ -188,14 +215,15 @@ class UpstreamSettings:
 
     @property
     def loads_media(self) -> bool:
-        """Whether it may load URLs itself: a public service does that from its own network. A server of the team would
-        load them from the team's network, and follow unchecked redirects."""
+        """Whether it may load URLs itself: a public service does that from its own
+        network. A server of the team would load them from the team's network, and
+        follow unchecked redirects."""
         return self.protocol == "openai" and not (self.is_shared or self._is_elsewhere)
 
     @property
     def key_variables(self) -> tuple[str, ...]:
-        """Names of the environment variables that may hold its key, in order of precedence. The key of a public service
-        is sent to that service only."""
+        """Names of the environment variables that may hold its key, in order of precedence. The key
+        of a public service is sent to that service only."""
         if self.api_key_env:
             return (self.api_key_env,)
         return () if self._is_elsewhere else PRESETS[self.kind].key_variables
@@ -206,7 +234,8 @@ class UpstreamSettings:
 
     @property
     def needs_key(self) -> bool:
-        """Whether it can't be used without a key: one is configured, or the service requires one."""
+        """Whether it can't be used without a key: one is configured, or the
+        service requires one."""
         return bool(self.api_key_env) or (PRESETS[self.kind].needs_key and not self._is_elsewhere)
 
     @property
@@ -233,7 +262,9 @@ def _parse_upstreams(entry: Entry) -> tuple[UpstreamSettings, ...]:
     for upstream, item in zip(upstreams, entry.items, strict=True):
         with complaints.collected():
             if (first := names.setdefault(upstream.name, item)) is not item:
-                raise item.error(f'has the same name as {first.name} ({first.where}): "{upstream.name}"')
+                raise item.error(
+                    f'has the same name as {first.name} ({first.where}): "{upstream.name}"'
+                )
     complaints.check()
     return upstreams
 

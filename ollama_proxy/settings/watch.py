@@ -1,6 +1,7 @@
 """Detects changes of the configuration file while the gateway runs, without signals.
 
-Valid settings are passed to `on_change`, errors to `on_error`; after an error the last valid settings stay in effect.
+Valid settings are passed to `on_change`, errors to `on_error`; after an error the last valid
+settings stay in effect.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ollama_proxy.settings.schema import Settings, fingerprint_of, settings_from
 from ollama_proxy.settings.state_dir import FIRST_TOKEN_NAME
 from ollama_proxy.settings.yaml_file import read_bytes
 
-#: A file changed this recently may change again without a new time stamp, so its content is compared.
+#: A file changed this recently may change again without a new time stamp, so
+#: its content is compared.
 YOUNG_NS = 3_000_000_000
 
 _Signature = tuple[int, int, int, int]
@@ -79,20 +81,28 @@ class SettingsWatch:
             return True
 
     def run(self, sleep: Callable[[float], object], interval_s: float = 2.0) -> NoReturn:
-        """Check every `interval_s` seconds, forever. `sleep` is gevent's, which the settings do not import."""
+        """Check every `interval_s` seconds, forever. `sleep` is gevent's, which the
+        settings do not import."""
         while True:
             sleep(interval_s)
             try:
                 self.check()
             except Exception as error:  # without the watch revoked tokens would stay valid
-                self._report(ConfigError(f"{shown_path(self._path)}: reload failed: {type(error).__name__}"))
+                self._report(
+                    ConfigError(f"{shown_path(self._path)}: reload failed: {type(error).__name__}")
+                )
 
     def _look(self) -> _Signature | None:
         try:
             status = self._path.stat()
         except OSError:
             return None
-        return max(status.st_mtime_ns, status.st_ctime_ns), status.st_mtime_ns, status.st_size, status.st_ino
+        return (
+            max(status.st_mtime_ns, status.st_ctime_ns),
+            status.st_mtime_ns,
+            status.st_size,
+            status.st_ino,
+        )
 
     def _read(self) -> bytes | None:
         is_missing = self.current.source is None and not os.path.lexists(self._path)
@@ -105,12 +115,16 @@ class SettingsWatch:
 
 
 def check_tokens_left(settings: Settings, before: Settings, path: Path) -> None:
-    """Raises ConfigError if the list of tokens has disappeared: the file may be incomplete, which must neither lock the
-    team out nor enable the first token again. An empty list, or one without a value, is taken as intended."""
+    """Raises ConfigError if the list of tokens has disappeared: the file may be incomplete, which
+    must neither lock the team out nor enable the first token again. An empty list, or one without a
+    value, is taken as intended."""
     auth = settings.auth
-    had_list = before.auth.refuses_all or any(token.name != FIRST_TOKEN_NAME for token in before.auth.tokens())
+    had_list = before.auth.refuses_all or any(
+        token.name != FIRST_TOKEN_NAME for token in before.auth.tokens()
+    )
     if had_list and auth.enabled and not auth.tokens() and not auth.refuses_all:
         raise ConfigError(
-            f"{shown_path(path)}: the list of tokens is missing, so the previous one stays in effect; "
-            "`generate_tokens: []` revokes every token, a restart without a list creates one"
+            f"{shown_path(path)}: the list of tokens is missing, so the previous one "
+            "stays in effect; `generate_tokens: []` revokes every token, a restart "
+            "without a list creates one"
         )

@@ -1,8 +1,9 @@
-"""Parses a configuration file into a tree of entries with their lines; their meaning is left to the declarations.
+"""Parses a configuration file into a tree of entries with their lines; their meaning is
+left to the declarations.
 
-Strict on purpose: YAML that could be read differently from what was meant is refused, with file and line. No error
-quotes a value, because any value may be a token. Names are quoted unless they may be a misplaced token: below `auth`
-only the declared ones are.
+Strict on purpose: YAML that could be read differently from what was meant is refused, with file and
+line. No error quotes a value, because any value may be a token. Names are quoted unless they may be
+a misplaced token: below `auth` only the declared ones are.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Entry:
     """One value as written; `where`: `file:line` or the name of an environment variable."""
 
     where: str
-    #: Dotted name of the setting, such as `server.port` or `upstreams[2].kind`; empty for the whole file.
+    #: Dotted name of the setting, such as `server.port` or `upstreams[2].kind`;
+    #: empty for the whole file.
     name: str
     #: Its type in YAML: str, int, float, bool, null, timestamp, seq, map, ...
     kind: str
@@ -73,7 +75,8 @@ class Complaints:
 
 
 def read_bytes(path: Path, shown: str) -> bytes:
-    """Content of the file. Raises ConfigError if it is missing, not a regular file, unreadable or over 1 MiB."""
+    """Content of the file. Raises ConfigError if it is missing, not a regular file,
+    unreadable or over 1 MiB."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -90,12 +93,15 @@ def read_bytes(path: Path, shown: str) -> bytes:
 
 
 def parse_document(data: bytes, shown: str, auth_names: Collection[str] = ()) -> Entry:
-    """The file as a mapping; only comments make an empty mapping. Raises ConfigError with file and line.
+    """The file as a mapping; only comments make an empty mapping. Raises
+    ConfigError with file and line.
 
     `auth_names`: the names below `auth` that errors may quote.
     """
     if data.startswith(_UTF8_MARK):
-        raise ConfigError(f"{shown}:1: starts with a byte order mark; save the file as UTF-8 without BOM")
+        raise ConfigError(
+            f"{shown}:1: starts with a byte order mark; save the file as UTF-8 without BOM"
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -133,7 +139,10 @@ class _StrictLoader(yaml.SafeLoader):
         """One node and everything below it. Raises _Refused with the place."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise _Refused("anchors and aliases (& and *) are not supported; put quotes around text", event.start_mark)
+            raise _Refused(
+                "anchors and aliases (& and *) are not supported; put quotes around text",
+                event.start_mark,
+            )
         if getattr(event, "tag", None) is not None:
             raise _Refused("tags (!) are not supported; put quotes around text", event.start_mark)
         if self.depth >= MAX_DEPTH:
@@ -146,7 +155,8 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _compose(text: str, locate: Callable[[int], str], shown: str) -> yaml.Node | None:
-    """The node tree of `text`. PyYAML's own messages are shortened, because they quote the source."""
+    """The node tree of `text`. PyYAML's own messages are shortened, because
+    they quote the source."""
     try:
         loader = _StrictLoader(text)
         return loader.get_single_node()
@@ -167,13 +177,19 @@ def _kind(node: yaml.Node) -> str:
     return str(node.tag).rpartition(":")[2]
 
 
-def _entry(node: yaml.Node, name: str, locate: Callable[[int], str], auth_names: Collection[str]) -> Entry:
-    """A node as an entry. Raises ConfigError for a name in a mapping that is repeated or not text."""
+def _entry(
+    node: yaml.Node, name: str, locate: Callable[[int], str], auth_names: Collection[str]
+) -> Entry:
+    """A node as an entry. Raises ConfigError for a name in a mapping that is
+    repeated or not text."""
     where = locate(node.start_mark.line + 1)
     if isinstance(node, yaml.ScalarNode):
         return Entry(where, name, _kind(node), node.value)
     if isinstance(node, yaml.SequenceNode):
-        items = (_entry(item, f"{name}[{index}]", locate, auth_names) for index, item in enumerate(node.value, 1))
+        items = (
+            _entry(item, f"{name}[{index}]", locate, auth_names)
+            for index, item in enumerate(node.value, 1)
+        )
         return Entry(where, name, "seq", items=tuple(items))
     prefix = f"{name}." if name else ""
     entries: dict[str, Entry] = {}
@@ -182,10 +198,14 @@ def _entry(node: yaml.Node, name: str, locate: Callable[[int], str], auth_names:
         line = key.start_mark.line + 1
         quoted = _quoted_name(key, prefix, auth_names)
         if _kind(key) != "str":
-            raise ConfigError(f"{locate(line)}: a name must be text: put quotes around {quoted or 'it'}")
+            raise ConfigError(
+                f"{locate(line)}: a name must be text: put quotes around {quoted or 'it'}"
+            )
         if key.value in entries:
             remark = f": {quoted}" if quoted else ""
-            raise ConfigError(f"{locate(line)}: the same name is already on line {lines[key.value]}{remark}")
+            raise ConfigError(
+                f"{locate(line)}: the same name is already on line {lines[key.value]}{remark}"
+            )
         lines[key.value] = line
         entries[key.value] = _entry(value, prefix + key.value, locate, auth_names)
     return Entry(where, name, "map", entries=entries)
@@ -193,7 +213,11 @@ def _entry(node: yaml.Node, name: str, locate: Callable[[int], str], auth_names:
 
 def _quoted_name(key: yaml.Node, prefix: str, auth_names: Collection[str]) -> str:
     """The name with quotes for an error; "" if it may be a misplaced token."""
-    if not isinstance(key, yaml.ScalarNode) or len(key.value) > MAX_QUOTED_CHARS or not key.value.isprintable():
+    if (
+        not isinstance(key, yaml.ScalarNode)
+        or len(key.value) > MAX_QUOTED_CHARS
+        or not key.value.isprintable()
+    ):
         return ""
     if prefix.startswith("auth."):
         is_harmless = key.value in auth_names

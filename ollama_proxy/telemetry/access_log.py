@@ -1,8 +1,8 @@
 """The access log and the event log: one JSON line per request or event, to stdout and to files.
 
-Lines are queued in memory, and a thread of gevent's pool writes them, so no request waits for the disk. A file is
-reopened after it was renamed, so rotation needs no signal, and each write appends whole lines, so workers don't mix
-them. Prompts, answers and tokens are never written here.
+Lines are queued in memory, and a thread of gevent's pool writes them, so no request waits for the
+disk. A file is reopened after it was renamed, so rotation needs no signal, and each write appends
+whole lines, so workers don't mix them. Prompts, answers and tokens are never written here.
 """
 
 from __future__ import annotations
@@ -66,17 +66,24 @@ class LineFile:
     _failed: bool = False
 
     def write(self, lines: list[bytes]) -> None:
-        """Appends whole lines in one write. On a full disk these lines are lost, which is logged once."""
+        """Appends whole lines in one write. On a full disk these lines are lost,
+        which is logged once."""
         had_failed = self._failed
         try:
             self.append(b"".join(lines))
         except OSError as error:
             if not had_failed:
-                document = {"time": stamp(), "level": "ERROR", "event": "log_file_failed", "file": self._path.name}
+                document = {
+                    "time": stamp(),
+                    "level": "ERROR",
+                    "event": "log_file_failed",
+                    "file": self._path.name,
+                }
                 OUTPUT.put(STDOUT, orjson.dumps({**document, "problem": error.strerror}) + b"\n")
 
     def append(self, data: bytes) -> None:
-        """Appends whole lines in one write; raises OSError. A line that a full disk cut short remains on its own."""
+        """Appends whole lines in one write; raises OSError. A line that a full disk cut
+        short remains on its own."""
         had_failed, self._failed = self._failed, True
         identity: tuple[int, int] | None = None
         with contextlib.suppress(FileNotFoundError):
@@ -84,7 +91,9 @@ class LineFile:
             identity = (status.st_dev, status.st_ino)
         if identity is None or identity != self._identity:
             self.close()
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
+            self._fd = os.open(
+                self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode
+            )
             status = os.fstat(self._fd)
             self._identity = (status.st_dev, status.st_ino)
         if had_failed:
@@ -102,7 +111,8 @@ class LineFile:
 
 
 def write_pieces(fd: int, lines: list[bytes]) -> None:
-    """Writes lines to a stream that other processes share, as many in one piece as is still atomic."""
+    """Writes lines to a stream that other processes share, as many in one
+    piece as is still atomic."""
     piece = b""
     with contextlib.suppress(OSError):
         for line in lines:
@@ -132,11 +142,13 @@ class LineWriter:
         self._writing = _allocate_lock()
 
     def put(self, sink: Sink, line: bytes) -> None:
-        """Queues one line, which includes its end; returns at once. Lines of another thread are written with the next
-        ones of this thread, or by `flush`."""
+        """Queues one line, which includes its end; returns at once. Lines of another thread are
+        written with the next ones of this thread, or by `flush`."""
         self._dropped += len(self._waiting) == MAX_WAITING
         self._waiting.append((sink, line))
-        if (self._greenlet is None or self._pid != os.getpid()) and _get_thread_id() == self._thread:
+        if (
+            self._greenlet is None or self._pid != os.getpid()
+        ) and _get_thread_id() == self._thread:
             self._pid = os.getpid()
             self._greenlet = gevent.spawn(self._run)
 
@@ -148,15 +160,20 @@ class LineWriter:
                 pool.apply(self.flush)
 
     def flush(self, timeout_s: float = -1) -> None:
-        """Writes the whole queue before it returns, in the calling thread. `timeout_s`: seconds to wait for another
-        thread that is writing, after which nothing is written; -1: no limit."""
+        """Writes the whole queue before it returns, in the calling thread. `timeout_s`: seconds to
+        wait for another thread that is writing, after which nothing is written; -1: no limit."""
         if not self._writing.acquire(True, timeout_s):
             return
         try:
             batches: dict[Sink, list[bytes]] = {}
             if dropped := self._dropped:
                 self._dropped = 0
-                document = {"time": stamp(), "level": "ERROR", "event": "log_lines_dropped", "lines": dropped}
+                document = {
+                    "time": stamp(),
+                    "level": "ERROR",
+                    "event": "log_lines_dropped",
+                    "lines": dropped,
+                }
                 OUTPUT.put(STDOUT, orjson.dumps(document) + b"\n")
             while self._waiting:
                 sink, line = self._waiting.popleft()
@@ -169,7 +186,8 @@ class LineWriter:
 
 STDOUT: Sink = partial(write_pieces, sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
-#: Two writers, so that a reader of standard output that has stopped reading does not stop the files.
+#: Two writers, so that a reader of standard output that has stopped reading
+#: does not stop the files.
 FILES, OUTPUT = LineWriter(), LineWriter()
 
 
@@ -195,12 +213,14 @@ def _format_second(second: int) -> str:
 
 
 class AccessLog:
-    """One line per request, in `access.log` and on stdout. `is_enabled` is called for each request, because settings
-    may change while the gateway runs."""
+    """One line per request, in `access.log` and on stdout. `is_enabled` is called for each request,
+    because settings may change while the gateway runs."""
 
     def __init__(self, directory: Path | None, *, is_enabled: Callable[[], bool]) -> None:
         files = directory and LineFile(directory / "access.log").write
-        self._outputs: tuple[tuple[LineWriter, Sink], ...] = ((OUTPUT, STDOUT), (FILES, files)) if files else ()
+        self._outputs: tuple[tuple[LineWriter, Sink], ...] = (
+            ((OUTPUT, STDOUT), (FILES, files)) if files else ()
+        )
         self._is_enabled = is_enabled
 
     def record(self, record: UsageRecord) -> None:
@@ -244,7 +264,8 @@ def access_record(record: UsageRecord) -> dict[str, object]:
 
 
 class JsonLines(logging.Handler):
-    """The package's log as JSON lines: the message is the `event`; `extra={"fields": {...}}` adds further fields."""
+    """The package's log as JSON lines: the message is the `event`; `extra={"fields":
+    {...}}` adds further fields."""
 
     def __init__(self, directory: Path | None) -> None:
         super().__init__()
@@ -266,21 +287,26 @@ class JsonLines(logging.Handler):
     def put(self, fields: Mapping[str, object]) -> None:
         """Queues one line with these fields and the time."""
         document = {"time": stamp(), **fields}
-        shown = {name: value if name in _OUR_FIELDS else _shorten(value) for name, value in document.items()}
+        shown = {
+            name: value if name in _OUR_FIELDS else _shorten(value)
+            for name, value in document.items()
+        }
         line = orjson.dumps(shown, default=str) + b"\n"
         for writer, sink in self._outputs:
             writer.put(sink, line)
 
 
 def note(level: str, event: str, **fields: object) -> None:
-    """Logs an event from another thread, which must not wait for the locks of `logging`: greenlets hold those."""
+    """Logs an event from another thread, which must not wait for the locks of `logging`:
+    greenlets hold those."""
     for handler in log.handlers:
         if isinstance(handler, JsonLines):
             handler.put({"level": level, "event": event, **fields})
 
 
 def _shorten(value: object) -> object:
-    """A value that a client or an upstream may have chosen, cut so that lines stay atomic, with tokens masked."""
+    """A value that a client or an upstream may have chosen, cut so that lines stay
+    atomic, with tokens masked."""
     if isinstance(value, list | tuple):
         return [_shorten(item) for item in value]
     return TOKENS.shown(value, 500) if isinstance(value, str) else value
@@ -292,7 +318,8 @@ def format_location(file: str, line: int | None, function: str) -> str:
 
 
 def configure(directory: Path | None, level: str) -> None:
-    """Sends the package's log to stdout and to `directory` (created if missing); None: to stdout only.
+    """Sends the package's log to stdout and to `directory` (created if
+    missing); None: to stdout only.
 
     If the directory can't be created, the gateway runs without the files.
     """

@@ -1,8 +1,9 @@
-"""The chat log, if it is enabled: prompts and answers, one JSON line per request, one file per day, in `chat/`.
+"""The chat log, if it is enabled: prompts and answers, one JSON line per request, one
+file per day, in `chat/`.
 
-The bytes that go to the client are recorded and parsed by the reader of its dialect: they are the same for passed
-through and translated answers, and they are what the client received. Parsing, redacting and writing happen in the
-thread of the log writer, so no request waits for them.
+The bytes that go to the client are recorded and parsed by the reader of its dialect: they are the
+same for passed through and translated answers, and they are what the client received. Parsing,
+redacting and writing happen in the thread of the log writer, so no request waits for them.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from ollama_proxy.telemetry.usage_record import make_record
 #: Most memory for records in the queue, in bytes; further ones are dropped and counted.
 MAX_WAITING_BYTES = 64 << 20
 
-#: Most values of a request whose sizes are added up. If there are more, the request's bytes are multiplied by the worst
-#: ratio of memory to JSON.
+#: Most values of a request whose sizes are added up. If there are more, the request's bytes are
+#: multiplied by the worst ratio of memory to JSON.
 MOST_VALUES, WORST_FACTOR = 10_000, 32
 
 #: Seconds between two reports of a failure.
@@ -67,11 +68,15 @@ class Record:
             "failure": answer.redact(transcript.error),
         }
         cut = {"request": request.cut, "answers": transcript.cut or answer.cut}
-        return orjson.dumps(document | {"cut": [name for name, is_cut in cut.items() if is_cut]}) + b"\n"
+        return (
+            orjson.dumps(document | {"cut": [name for name, is_cut in cut.items() if is_cut]})
+            + b"\n"
+        )
 
 
 class DayFiles:
-    """The queue of records and the file of each day; its `write`, a Sink, runs in the thread of the log writer."""
+    """The queue of records and the file of each day; its `write`, a Sink, runs in the
+    thread of the log writer."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -115,26 +120,39 @@ class DayFiles:
             note("ERROR", "chat_log_behind", records=dropped, effect="these records were dropped")
 
     def _report_failure(self, problem: str) -> None:
-        """Logs that records are lost: once until one is written again, and at most once a minute."""
+        """Logs that records are lost: once until one is written again, and
+        at most once a minute."""
         now = time.monotonic()
         if not self._is_failing and now - self._reported_at >= REPORT_INTERVAL_S:
             self._reported_at = now
             effect = "requests are answered, but missing in the chat log"
-            note("ERROR", "chat_log_failed", problem=problem, directory=str(self._directory), effect=effect)
+            note(
+                "ERROR",
+                "chat_log_failed",
+                problem=problem,
+                directory=str(self._directory),
+                effect=effect,
+            )
         self._is_failing = True
 
 
 class ChatLog:
-    """Records answers while the settings enable it. `readers`: the endpoints whose requests are written, each with the
-    reader of its answers; None: the answers are vectors."""
+    """Records answers while the settings enable it. `readers`: the endpoints whose requests are
+    written, each with the reader of its answers; None: the answers are vectors."""
 
-    def __init__(self, directory: Path, readers: Mapping[str, Reader | None], settings: Callable[[], Settings]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        readers: Mapping[str, Reader | None],
+        settings: Callable[[], Settings],
+    ) -> None:
         self._files = DayFiles(directory / "chat")
         self._readers = readers
         self._settings = settings
 
     def record_response(self, response: Response) -> Response:
-        """For Flask's after_request: records the answer, which is written when its exchange is finished."""
+        """For Flask's after_request: records the answer, which is written when its
+        exchange is finished."""
         if not self._settings().logging.chat_logs:
             return response
         endpoint, exchange = request.endpoint or "", current_exchange()
@@ -143,12 +161,16 @@ class ChatLog:
             return response
         recorder: TranscriptRecorder | None = None
         reader = self._readers[endpoint]
-        if reader is not None or response.status_code != 200:  # vectors are not recorded, errors are
+        # Vectors are not recorded, errors are.
+        if reader is not None or response.status_code != 200:
             recorder = TranscriptRecorder(
-                reader or (lambda document, transcript: None), is_stream=response.mimetype in _STREAMS
+                reader or (lambda document, transcript: None),
+                is_stream=response.mimetype in _STREAMS,
             )
             if response.is_streamed:
-                response.response = _record_stream(cast("Iterator[bytes]", response.response), recorder.feed)
+                response.response = _record_stream(
+                    cast("Iterator[bytes]", response.response), recorder.feed
+                )
             else:
                 recorder.feed(response.get_data())
         exchange.finish_observers.append(partial(self._record, recorder))
@@ -160,8 +182,14 @@ class ChatLog:
             texts = exchange.data.get("input")
             vectors = len(texts) if isinstance(texts, list) else 1
         tokens = {token.digest for token in self._settings().auth.tokens()}
-        size = estimate_memory(exchange.data, len(exchange.body)) + (recorder.held if recorder else 0)
-        self._files.put(Record(access_record(make_record(exchange)), exchange.data, recorder, vectors, tokens, size))
+        size = estimate_memory(exchange.data, len(exchange.body)) + (
+            recorder.held if recorder else 0
+        )
+        self._files.put(
+            Record(
+                access_record(make_record(exchange)), exchange.data, recorder, vectors, tokens, size
+            )
+        )
 
 
 def _record_stream(pieces: Iterator[bytes], feed: Callable[[bytes], None]) -> Iterator[bytes]:
@@ -177,8 +205,8 @@ def _record_stream(pieces: Iterator[bytes], feed: Callable[[bytes], None]) -> It
 
 
 def estimate_memory(document: Json, size: int) -> int:
-    """About how many bytes of memory a document takes; an upper limit if it has very many values. `size`: the length of
-    its JSON."""
+    """About how many bytes of memory a document takes; an upper limit if it has very many values.
+    `size`: the length of its JSON."""
     taken, left = 0, [document]
     for _ in range(MOST_VALUES):
         if not left:

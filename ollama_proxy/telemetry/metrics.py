@@ -1,8 +1,8 @@
 """Metrics for Prometheus: what the requests of all workers took and used, and how the gateway is.
 
-A request only adds its record to a list. Once a second the records are counted, and the counts that have changed are
-written to files in memory, which a scrape of any worker adds up. Labels have few values: models that are configured or
-listed, never names as they were requested.
+A request only adds its record to a list. Once a second the records are counted, and the counts that
+have changed are written to files in memory, which a scrape of any worker adds up. Labels have few
+values: models that are configured or listed, never names as they were requested.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ log = logging.getLogger(__name__)
 #: Seconds between two countings.
 INTERVAL_S = 1.0
 
-#: The most series of a worker; models of further ones have no name. The most combinations of labels that are
-#: remembered as requests have them.
+#: The most series of a worker; models of further ones have no name. The most combinations of labels
+#: that are remembered as requests have them.
 MOST_SERIES, MOST_REMEMBERED = 10_000, 2000
 
 
@@ -126,18 +126,22 @@ class ModelNames:
         return id(snapshot), sum([node.models.changes for node in snapshot.fleet.nodes])
 
     def find(self, requested: str) -> str:
-        """The name of a model that was requested by any of its names; "" if it has none, because an upstream takes any
-        name, or because its list is not known."""
+        """The name of a model that was requested by any of its names; "" if it has none, because an
+        upstream takes any name, or because its list is not known."""
         found = self._find(requested)
         return found if len(found) <= MAX_NAME_CHARS else ""
 
     def _find(self, requested: str) -> str:
         snapshot, wanted = self._gateway().snapshot, canonical(requested)
         if snapshot.model_aliases.is_alias(requested):
-            return next((name for name in snapshot.settings.models if canonical(name) == wanted), "")
+            return next(
+                (name for name in snapshot.settings.models if canonical(name) == wanted), ""
+            )
         bare = canonical(snapshot.fleet.split_name(requested)[1])
         listings = (node.models.listing for node in snapshot.fleet.nodes)
-        return next((each.models[bare][1].name for each in listings if each and bare in each.models), "")
+        return next(
+            (each.models[bare][1].name for each in listings if each and bare in each.models), ""
+        )
 
 
 class Metrics:
@@ -152,8 +156,8 @@ class Metrics:
         has_token_label: bool = False,
         ignored_routes: Collection[str] = (),
     ) -> None:
-        """`directory`: of the files of all workers; `gateway` is called when it is needed; `ignored_routes`: those that
-        are not counted."""
+        """`directory`: of the files of all workers; `gateway` is called when it is needed;
+        `ignored_routes`: those that are not counted."""
         self._directory, self._gateway, self._coordinator = directory, gateway, coordinator
         self._names = ModelNames(gateway)
         self._ignored_routes = frozenset(ignored_routes)
@@ -178,10 +182,12 @@ class Metrics:
         self.record = self._waiting.append
 
     def start(self, lag_s: Callable[[], float]) -> None:
-        """Begins to count, in the process of the worker. `lag_s`: by how much its event loop is late."""
+        """Begins to count, in the process of the worker. `lag_s`: by how much
+        its event loop is late."""
         self._lag_s, self._refused_connections = lag_s, WORKER.refused_connections
         self._files = MetricsFiles(self._directory, os.getpid())
-        # What a worker opens, it opens at its start; if there is no room, that is reported with the first values.
+        # What a worker opens, it opens at its start; if there is no room, that is reported
+        # with the first values.
         with suppress(OSError):
             self._files.open()
         self._greenlet = gevent.spawn(self._run)
@@ -204,8 +210,8 @@ class Metrics:
             gevent.sleep(INTERVAL_S)
 
     def update(self) -> None:
-        """Counts the records of the last second, and writes what has changed. Nothing in it waits: a worker that ends
-        meanwhile, or another greenlet, would count less, or twice."""
+        """Counts the records of the last second, and writes what has changed. Nothing in it waits:
+        a worker that ends meanwhile, or another greenlet, would count less, or twice."""
         if self._names_version != (version := self._names.version):
             self._outcomes.clear()
             self._labels.clear()
@@ -228,7 +234,8 @@ class Metrics:
                 gauge.write(files)
             self._is_incomplete = False
         except OSError as error:
-            self._changed |= changed  # they keep their values, and are written as soon as there is room
+            # They keep their values, and are written as soon as there is room.
+            self._changed |= changed
             if not self._is_incomplete:
                 log.error("metrics_incomplete", extra={"fields": {"problem": error.strerror}})
             self._is_incomplete = True
@@ -249,7 +256,9 @@ class Metrics:
         if outcome is None:
             if len(self._outcomes) >= MOST_REMEMBERED:
                 self._outcomes.clear()
-            outcome = self._outcomes[key] = self._find_outcome(record, model, record.upstream.partition(",")[0])
+            outcome = self._outcomes[key] = self._find_outcome(
+                record, model, record.upstream.partition(",")[0]
+            )
         outcome.count(record)
         self._changed.add(outcome)
         if len(record.attempts) > 1:
@@ -268,7 +277,8 @@ class Metrics:
             label = self._names.find(record.model) if record.model else ""
             node = self._gateway().fleet.node(record.upstream.partition(",")[0])
             if not label and record.is_known_model and node is not None and node.is_ollama_node:
-                label = canonical(record.model)[:MAX_NAME_CHARS]  # it has answered; its list is not there yet
+                # The upstream has answered, but its list is not there yet.
+                label = canonical(record.model)[:MAX_NAME_CHARS]
             self._labels[asked] = label
         return label
 
@@ -279,7 +289,14 @@ class Metrics:
         value, distribution = self._series.value, self._series.distribution
         return Outcome(
             requests=value(
-                REQUESTS, record.dialect, record.route, model, upstream, str(record.status), record.state, *token
+                REQUESTS,
+                record.dialect,
+                record.route,
+                model,
+                upstream,
+                str(record.status),
+                record.state,
+                *token,
             ),
             duration=distribution(DURATION, record.dialect, model, upstream),
             first_byte=distribution(FIRST_BYTE, record.dialect, model, upstream),
@@ -303,7 +320,9 @@ class Metrics:
         for node in self._gateway().fleet.nodes:
             yield self._set(IN_FLIGHT, node.in_flight, node.name)
             if node.state is not None:
-                yield self._set(UPSTREAM_UP, node.state.usable and node.connection.is_closed, node.name)
+                yield self._set(
+                    UPSTREAM_UP, node.state.usable and node.connection.is_closed, node.name
+                )
             listed = node.models.listing.models if node.models.listing else {}
             failing = {listed[name][1].name for name in node.failing_models() if name in listed}
             self._breakers |= {(node.name, name) for name in failing}
@@ -336,7 +355,9 @@ class Metrics:
         for node in self._gateway().fleet.nodes:
             if node.declared.concurrency:
                 slots.add_metric([node.name], node.declared.concurrency)
-        build_info = GaugeMetricFamily("ollama_proxy_build_info", "The version of the gateway.", labels=["version"])
+        build_info = GaugeMetricFamily(
+            "ollama_proxy_build_info", "The version of the gateway.", labels=["version"]
+        )
         build_info.add_metric([VERSION], 1)
         yield from (slots, build_info)
         if (coordinator := self._coordinator) is None:
@@ -345,7 +366,9 @@ class Metrics:
         has_slots, records = self._gateway().snapshot.sharing is not None, coordinator.records
         if has_slots:
             waiting = GaugeMetricFamily(
-                "ollama_proxy_waiting", "Requests that wait for a slot of the upstream.", labels=["upstream"]
+                "ollama_proxy_waiting",
+                "Requests that wait for a slot of the upstream.",
+                labels=["upstream"],
             )
             for box in coordinator.status().get("boxes", ()):
                 waiting.add_metric([box["name"]], box["waiting"])
@@ -356,7 +379,9 @@ class Metrics:
             yield GaugeMetricFamily("ollama_proxy_coordinator_up", text, value=is_up)
         if records.is_enabled:
             text = "Whether the database of the records can be used."
-            yield GaugeMetricFamily("ollama_proxy_records_up", text, value=is_up and records.is_available)
+            yield GaugeMetricFamily(
+                "ollama_proxy_records_up", text, value=is_up and records.is_available
+            )
             text = "Bytes of usage that the records do not have yet."
             yield GaugeMetricFamily("ollama_proxy_spool_bytes", text, value=records.spool_bytes)
 
@@ -375,7 +400,9 @@ class Scrape:
         for metric in read_metrics(self._directory):
             if metric.type == "gauge":
                 metric.samples = [
-                    each for each in metric.samples if each.labels.get("upstream", "") in ("", *self._upstreams)
+                    each
+                    for each in metric.samples
+                    if each.labels.get("upstream", "") in ("", *self._upstreams)
                 ]
             yield metric
         yield from self._common

@@ -28,7 +28,8 @@ from ollama_proxy.telemetry.metrics_files import COUNTER, HIGHEST, HISTOGRAM, LO
 DURATIONS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 WAITS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 
-#: Errors with which the gateway itself refuses a request because of its caller, or because there is no room for it.
+#: Errors with which the gateway itself refuses a request because of its caller, or because
+#: there is no room for it.
 REFUSALS = frozenset(
     error.slug
     for error in (
@@ -51,7 +52,8 @@ REFUSALS = frozenset(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Definition:
-    """A metric that workers count for themselves. `kind`: COUNTER, HISTOGRAM, or how gauges of workers become one."""
+    """A metric that workers count for themselves. `kind`: COUNTER, HISTOGRAM, or how gauges
+    of workers become one."""
 
     name: str
     text: str
@@ -67,7 +69,9 @@ class Definition:
 
 
 REQUESTS = Definition(
-    "requests", "Requests that have ended.", ("dialect", "route", "model", "upstream", "status", "state", "token")
+    "requests",
+    "Requests that have ended.",
+    ("dialect", "route", "model", "upstream", "status", "state", "token"),
 )
 DURATION = Definition(
     "request_duration_seconds",
@@ -84,7 +88,11 @@ FIRST_BYTE = Definition(
     WAITS,
 )
 QUEUE_WAIT = Definition(
-    "queue_wait_seconds", "Time that requests waited for a slot; those that waited.", ("upstream",), HISTOGRAM, WAITS
+    "queue_wait_seconds",
+    "Time that requests waited for a slot; those that waited.",
+    ("upstream",),
+    HISTOGRAM,
+    WAITS,
 )
 MODEL_LOAD = Definition(
     "model_load_seconds",
@@ -93,10 +101,16 @@ MODEL_LOAD = Definition(
     HISTOGRAM,
     WAITS,
 )
-TOKENS = Definition("tokens", "Tokens; those of prompts include cached ones.", ("model", "upstream", "kind", "token"))
+TOKENS = Definition(
+    "tokens",
+    "Tokens; those of prompts include cached ones.",
+    ("model", "upstream", "kind", "token"),
+)
 GPU_SECONDS = Definition("gpu_seconds", "Seconds of GPU time.", ("model", "upstream", "token"))
 COST = Definition("cost", "Cost, in records.currency.", ("model", "upstream", "token"))
-REFUSED = Definition("refused", "Requests that the gateway has refused, by the code of the error.", ("reason",))
+REFUSED = Definition(
+    "refused", "Requests that the gateway has refused, by the code of the error.", ("reason",)
+)
 IN_FLIGHT = Definition("in_flight", "Requests that upstreams answer now.", ("upstream",), SUM)
 UPSTREAM_UP = Definition("upstream_up", "Whether the upstream can be used.", ("upstream",), LOWEST)
 BREAKER_OPEN = Definition(
@@ -106,5 +120,8 @@ BREAKER_OPEN = Definition(
     HIGHEST,
 )
 LAG = Definition(
-    "event_loop_lag_seconds", "Longest time that a worker's event loop was late, of the last half minute.", (), HIGHEST
+    "event_loop_lag_seconds",
+    "Longest time that a worker's event loop was late, of the last half minute.",
+    (),
+    HIGHEST,
 )

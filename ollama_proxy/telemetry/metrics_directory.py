@@ -1,7 +1,8 @@
-"""The directory in which all workers of a master keep their counts, so that any of them can add them up.
+"""The directory in which all workers of a master keep their counts, so that any
+of them can add them up.
 
-It is in memory: workers write there without waiting, and a slow disk would block them. It ends with its master; what a
-killed one has left is removed by the next.
+It is in memory: workers write there without waiting, and a slow disk would block them. It ends with
+its master; what a killed one has left is removed by the next.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class MetricsDirectory:
         self._owner = 0
 
     def open(self, base: str | None) -> None:
-        """In the master: makes the directory below `base` (None: where temporary files are), unless there is one. If
-        that fails, there are no metrics, and `problem` has the reason."""
+        """In the master: makes the directory below `base` (None: where temporary files are), unless
+        there is one. If that fails, there are no metrics, and `problem` has the reason."""
         if self.path is not None:
             return
         try:
@@ -49,10 +50,13 @@ class MetricsDirectory:
             self.problem = error.strerror or type(error).__name__
 
     def retire(self, running: Collection[int]) -> None:
-        """In the master, after a worker has ended: its counts stay, its gauges go. `running`: the other workers."""
+        """In the master, after a worker has ended: its counts stay, its gauges go.
+        `running`: the other workers."""
         if self.path is not None:
-            with suppress(Exception):  # the master must live; the files of the worker are read as before
-                importlib.import_module("ollama_proxy.telemetry.metrics_files").retire(self.path, running)
+            with suppress(Exception):  # the master must live
+                importlib.import_module("ollama_proxy.telemetry.metrics_files").retire(
+                    self.path, running
+                )
 
     def close(self) -> None:
         """Removes the directory, in the process that made it."""
@@ -80,8 +84,8 @@ def remove_unused(parent: Path) -> None:
 
 @contextmanager
 def locked(directory: Path, operation: int) -> Iterator[None]:
-    """Keeps others from reading the files of counts while they are moved (LOCK_EX), or from moving them while they are
-    read (LOCK_SH). Raises BlockingIOError with LOCK_NB."""
+    """Keeps others from reading the files of counts while they are moved (LOCK_EX), or from moving
+    them while they are read (LOCK_SH). Raises BlockingIOError with LOCK_NB."""
     descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, operation)

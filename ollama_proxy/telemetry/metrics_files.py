@@ -1,7 +1,8 @@
 """The files of counts, in the format of prometheus_client: one for each worker and kind of metric.
 
-A worker writes its values into the memory of these files; a scrape reads the files of all workers. The counts of
-workers that have ended are added up in files of their own, so that no count is lost and their number does not grow.
+A worker writes its values into the memory of these files; a scrape reads the files of all workers.
+The counts of workers that have ended are added up in files of their own, so that no count is lost
+and their number does not grow.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ SUM, HIGHEST, LOWEST = "gauge_livesum", "gauge_livemax", "gauge_livemin"
 #: Stands for the workers that have ended.
 ENDED = 0
 
-#: The least room that a file has for a new series, and the size that it begins with; in bytes. The longest series, a
-#: histogram of a model whose name has MAX_NAME_CHARS letters, takes less than that.
+#: The least room that a file has for a new series, and the size that it begins with; in
+#: bytes. The longest series, a histogram of a model whose name has MAX_NAME_CHARS letters,
+#: takes less than that.
 ROOM_BYTES, FIRST_BYTES = 32 << 10, 64 << 10
 
 #: Longest name of a model, in characters.
@@ -52,8 +54,8 @@ class MetricsFiles:
             self.make_room(kind)
 
     def make_room(self, kind: str, room_bytes: int = ROOM_BYTES) -> None:
-        """Makes room for one more series; raises OSError if there is none. Without that, writing to a file for which
-        there is no memory would kill the process."""
+        """Makes room for one more series; raises OSError if there is none. Without that, writing to
+        a file for which there is no memory would kill the process."""
         path = self._path(kind)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -96,14 +98,19 @@ def read_metrics(directory: Path) -> Iterable[Metric]:
 
 
 def retire(directory: Path, running: Collection[int]) -> None:
-    """In the master, after a worker has ended: keeps the counts of workers that do not run any more, and removes their
-    gauges. A scrape that goes on meanwhile is not waited for: then the counts stay where they are until the next worker
-    ends. Raises OSError."""
-    ended = {int(path.stem.rpartition("_")[2]) for path in directory.glob("*.db")} - {ENDED, *running}
+    """In the master, after a worker has ended: keeps the counts of workers that do not run any
+    more, and removes their gauges. A scrape that goes on meanwhile is not waited for: then the
+    counts stay where they are until the next worker ends. Raises OSError."""
+    ended = {int(path.stem.rpartition("_")[2]) for path in directory.glob("*.db")} - {
+        ENDED,
+        *running,
+    }
     for pid in ended:
         mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]  # the library's
     with suppress(BlockingIOError), locked(directory, LOCK_EX | LOCK_NB):
-        kept = ((kind, directory / f"{kind}_{pid}.db") for pid in ended for kind in (COUNTER, HISTOGRAM))
+        kept = (
+            (kind, directory / f"{kind}_{pid}.db") for pid in ended for kind in (COUNTER, HISTOGRAM)
+        )
         left = [(kind, path) for kind, path in kept if path.exists()]
         files = MetricsFiles(directory, ENDED)
         try:

@@ -71,7 +71,9 @@ class Distribution:
 class Series:
     """The values of this worker by metric and labels, made when they are first needed."""
 
-    _values: dict[tuple[Definition, tuple[str, ...]], Value | Distribution] = field(default_factory=dict)
+    _values: dict[tuple[Definition, tuple[str, ...]], Value | Distribution] = field(
+        default_factory=dict
+    )
 
     def __len__(self) -> int:
         return len(self._values)

@@ -1,4 +1,5 @@
-"""The part of a request or an answer that may be logged: no secrets, no images, and a limited length."""
+"""The part of a request or an answer that may be logged: no secrets, no images,
+and a limited length."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ _SECRET_NAME = re.compile(
     r"(?:^|[-_.])(?:authorization|api[-_]?key|(?:access|auth|refresh)[-_]?token|password|cookie)$"
 )
 
-# The lookbehinds and the limited lookaheads keep a text full of prefixes from taking quadratic time.
+# The lookbehinds and the limited lookaheads keep a text full of prefixes from
+# taking quadratic time.
 _KEYS = "sk pk rk gsk hf gho ghp ghs ghu glpat xoxa xoxb xoxp xoxr xoxs xai".split()
 #: Secrets with a form of their own.
 _SECRETS = re.compile(
@@ -35,18 +37,39 @@ _SECRETS = re.compile(
     r"|github_pat_\w{20,}|AKIA[0-9A-Z]{16}\b|AIza[\w-]{30,})"
 )
 #: A text without any of these has no such secret, so most texts are never searched.
-_SECRET_SIGNS = ["-----BEGIN ", "eyJ", "github_pat_", "AKIA", "AIza", *(key + mark for key in _KEYS for mark in "-_")]
+_SECRET_SIGNS = [
+    "-----BEGIN ",
+    "eyJ",
+    "github_pat_",
+    "AKIA",
+    "AIza",
+    *(key + mark for key in _KEYS for mark in "-_"),
+]
 #: Secrets recognised by the word in front of them, which is kept.
 _NAMED = re.compile(
-    r"(\bbearer\s+|\b(?:authorization|api[-_ ]?key|(?:access|auth)[-_]token|password)\b[\"\']?\s*[:=]\s*[\"\']?"
+    r"(\bbearer\s+|\b(?:authorization|api[-_ "
+    r"]?key|(?:access|auth)[-_]token|password)\b[\"\']?\s*[:=]\s*[\"\']?"
     r"(?:bearer\s+|basic\s+)?|/k/)(?=[^\s\"\',;/]{0,64}[\d_-])[^\s\"\',;/]{6,}",
     re.IGNORECASE,
 )
-_NAMED_SIGNS = ["bearer", "authorization", "apikey", "api-key", "api_key", "api key", "token", "password", "/k/"]
+_NAMED_SIGNS = [
+    "bearer",
+    "authorization",
+    "apikey",
+    "api-key",
+    "api_key",
+    "api key",
+    "token",
+    "password",
+    "/k/",
+]
 
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,([\w+/=%-]*)", re.IGNORECASE)
+_DATA_URL = re.compile(
+    r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,([\w+/=%-]*)", re.IGNORECASE
+)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
-#: How much of a text is examined to recognise base64, and the shortest text that is taken for it, in characters.
+#: How much of a text is examined to recognise base64, and the shortest text that is taken
+#: for it, in characters.
 _HEAD_CHARS, _DATA_CHARS = 4096, 512
 #: Fields that usually hold base64, each with a lower limit.
 _DATA_FIELDS = {"images": 16, "data": 64, "file_data": 64, "b64_json": 64}
@@ -100,7 +123,11 @@ class Redaction:
         if match := _DATA_URL.match(head):
             if " " not in text and "\n" not in text:
                 return _describe_data(match[1] or "", len(text) - match.start(2))
-        elif len(text) >= _DATA_FIELDS.get(name, _DATA_CHARS) and _BASE64.fullmatch(head) and " " not in text:
+        elif (
+            len(text) >= _DATA_FIELDS.get(name, _DATA_CHARS)
+            and _BASE64.fullmatch(head)
+            and " " not in text
+        ):
             return _describe_data(base64_media_type(head), len(text))
         kept = text
         if len(text) > self._left:  # the last word is left out, because it may be a part of a token
@@ -108,7 +135,9 @@ class Redaction:
             last = head[-TOKEN_CHARS:]
             kept = head[:-TOKEN_CHARS] + last[: last.rfind(" ") + 1]
         self._left -= len(kept)
-        shown = self.mask_secrets(_DATA_URL.sub(lambda match: _describe_data(match[1] or "", len(match[2])), kept))
+        shown = self.mask_secrets(
+            _DATA_URL.sub(lambda match: _describe_data(match[1] or "", len(match[2])), kept)
+        )
         if len(kept) == len(text):
             return shown
         self.cut = True

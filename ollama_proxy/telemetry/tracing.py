@@ -1,7 +1,8 @@
 """Traces for OpenTelemetry: a span for each admitted exchange, and one below it for each attempt.
 
-While an exchange runs, it only has the ids of its spans. They are made when it has ended, from its record, so they have
-no prompt and no answer. A greenlet sends them in batches; when the collector does not keep up, the oldest are dropped.
+While an exchange runs, it only has the ids of its spans. They are made when it has ended, from its
+record, so they have no prompt and no answer. A greenlet sends them in batches; when the collector
+does not keep up, the oldest are dropped.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ log = logging.getLogger(__name__)
 #: Where collectors take traces, below their address.
 TRACES_PATH = "/v1/traces"
 
-#: Spans that wait at most, those of one batch, which are few because encoding them takes the event loop's time, and
-#: milliseconds between two batches.
+#: Spans that wait at most, those of one batch, which are few because encoding them takes the event
+#: loop's time, and milliseconds between two batches.
 MOST_WAITING, BATCH, DELAY_MS = 4096, 64, 1000
 
-#: Seconds that the collector has for a batch, and milliseconds for the last ones when a worker ends.
+#: Seconds that the collector has for a batch, and milliseconds for the last
+#: ones when a worker ends.
 EXPORT_S, SHUTDOWN_MS = 5, 1500
 
 #: What requests ask models for, by the ends of their routes; others are not about models.
@@ -90,7 +92,10 @@ class Exporter(SpanExporter):
         result = self._exporter.export(spans)
         was_failing, self._is_failing = self._is_failing, result is not SpanExportResult.SUCCESS
         if self._is_failing and not was_failing:
-            log.error("traces_not_exported", extra={"fields": {"effect": "the spans of this time are lost"}})
+            log.error(
+                "traces_not_exported",
+                extra={"fields": {"effect": "the spans of this time are lost"}},
+            )
         elif was_failing and not self._is_failing:
             log.warning("traces_exported_again")
         return result
@@ -134,11 +139,12 @@ class Tracing:
         """Sends what waits, as far as that is possible in a moment."""
         atexit.unregister(self.close)
         if self._processor is not None:
-            self._processor._batch_processor.shutdown(timeout_millis=SHUTDOWN_MS)  # the public one waits for 30 s
+            # The public method waits for 30 s.
+            self._processor._batch_processor.shutdown(timeout_millis=SHUTDOWN_MS)
 
     def begin_request(self) -> None:
-        """Flask's before_request, after its exchange was admitted: it gets its place in the client's trace, or begins
-        a new one."""
+        """Flask's before_request, after its exchange was admitted: it gets its place in the
+        client's trace, or begins a new one."""
         exchange = current_exchange()
         if not exchange.is_accounted:
             return
@@ -147,7 +153,9 @@ class Tracing:
         if client.is_valid:
             state = client.trace_state.to_header()
             state = "" if TOKENS.is_in(state) else state
-            exchange.trace = Trace(client.trace_id, new_id(64), client.span_id, int(client.trace_flags), state)
+            exchange.trace = Trace(
+                client.trace_id, new_id(64), client.span_id, int(client.trace_flags), state
+            )
         else:
             exchange.trace = Trace(new_id(128), new_id(64))
 
@@ -166,7 +174,12 @@ class Tracing:
             for tried, attempt in zip(exchange.tried, record.attempts, strict=True):
                 attempt_ns = began_ns + int(attempt["started_ms"] * 1e6)
                 made = self._span(
-                    tried.span_id, name_attempt(record), SpanKind.CLIENT, attempt_ns, attempt["total_ms"], span
+                    tried.span_id,
+                    name_attempt(record),
+                    SpanKind.CLIENT,
+                    attempt_ns,
+                    attempt["total_ms"],
+                    span,
                 )
                 with made as below:
                     below.set_attributes(self._describe_attempt(record, attempt))
@@ -174,7 +187,13 @@ class Tracing:
 
     @contextmanager
     def _span(
-        self, span_id: int, name: str, kind: SpanKind, began_ns: int, took_ms: float, parent: Trace | Span
+        self,
+        span_id: int,
+        name: str,
+        kind: SpanKind,
+        began_ns: int,
+        took_ms: float,
+        parent: Trace | Span,
     ) -> Iterator[Span]:
         """A span with this id, which ends with the block."""
         self._ids.span_id = span_id
@@ -199,7 +218,9 @@ class Tracing:
         if (node := self._gateway().fleet.node(attempt["upstream"])) is not None:
             url = urlsplit(node.declared.base_url)
             # Both names: the first one is older, and still the one that many programs know.
-            attributes |= dict.fromkeys(("gen_ai.system", "gen_ai.provider.name"), node.declared.kind)
+            attributes |= dict.fromkeys(
+                ("gen_ai.system", "gen_ai.provider.name"), node.declared.kind
+            )
             if url.hostname:
                 attributes["server.address"] = url.hostname
                 attributes["server.port"] = url.port or (443 if url.scheme == "https" else 80)
@@ -211,7 +232,9 @@ def find_parent(trace: Trace) -> Context:
     if trace.parent_id is None:
         return Context()
     sent = {"traceparent": f"00-{trace.trace_id:032x}-{trace.parent_id:016x}-{trace.flags:02x}"}
-    return _PROPAGATOR.extract(sent | ({"tracestate": trace.state} if trace.state else {}), Context())
+    return _PROPAGATOR.extract(
+        sent | ({"tracestate": trace.state} if trace.state else {}), Context()
+    )
 
 
 def find_operation(route: str) -> str:
@@ -227,7 +250,11 @@ def name_exchange(record: UsageRecord) -> str:
 def name_attempt(record: UsageRecord) -> str:
     """The name of the span of an attempt."""
     operation = find_operation(record.route)
-    return f"{operation} {record.target or record.model}".strip() if operation else name_exchange(record)
+    return (
+        f"{operation} {record.target or record.model}".strip()
+        if operation
+        else name_exchange(record)
+    )
 
 
 def describe_exchange(record: UsageRecord) -> Attributes:
@@ -246,13 +273,23 @@ def describe_exchange(record: UsageRecord) -> Attributes:
 
 
 def describe_model_request(record: UsageRecord, model: str) -> Attributes:
-    """What a request asks of a model, by the semantic conventions for generative AI; nothing if it is not about one."""
+    """What a request asks of a model, by the semantic conventions for generative AI; nothing
+    if it is not about one."""
     operation = find_operation(record.route)
     if not operation:
         return {}
     named = {"gen_ai.request.model": model} if model else {}
-    answered = {"gen_ai.response.model": record.target or record.model} if record.state == "ok" and model else {}
-    return {"gen_ai.operation.name": operation, "gen_ai.request.stream": record.stream, **named, **answered}
+    answered = (
+        {"gen_ai.response.model": record.target or record.model}
+        if record.state == "ok" and model
+        else {}
+    )
+    return {
+        "gen_ai.operation.name": operation,
+        "gen_ai.request.stream": record.stream,
+        **named,
+        **answered,
+    }
 
 
 def describe_usage(record: UsageRecord) -> Attributes:

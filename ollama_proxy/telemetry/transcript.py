@@ -1,4 +1,5 @@
-"""The answers of a model, parsed from the bytes that were sent to the client, within limits of memory."""
+"""The answers of a model, parsed from the bytes that were sent to the client,
+within limits of memory."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ import orjson
 
 from ollama_proxy.hub import Json
 
-#: Bytes of a stream that are collected before they are parsed, and the largest single answer that is parsed.
+#: Bytes of a stream that are collected before they are parsed, and the largest single
+#: answer that is parsed.
 PIECE_BYTES, MAX_SINGLE_BYTES = 64 * 1024, 4 << 20
 
 #: Most characters that are kept of all texts of an answer, and most tool calls.
@@ -60,8 +62,11 @@ class Transcript:
         if isinstance(text, str) and text:
             self._find(index).thinking.append(self._cut(text))
 
-    def call(self, number: object, index: object = 0, *, name: object = None, arguments: object = None) -> None:
-        """Adds to a tool call; `arguments`: an object, or a piece of its JSON. `number` None: a new call."""
+    def call(
+        self, number: object, index: object = 0, *, name: object = None, arguments: object = None
+    ) -> None:
+        """Adds to a tool call; `arguments`: an object, or a piece of its JSON.
+        `number` None: a new call."""
         calls = self._find(index).calls
         number = len(calls) if number is None else number
         if number not in calls and len(calls) >= MAX_CALLS:
@@ -74,7 +79,8 @@ class Transcript:
         elif arguments:
             text = orjson.dumps(arguments).decode()
             self.cut = self.cut or len(text) > self._left
-            call["pieces"] = [self._cut(text)] if len(text) <= self._left else [""]  # a part would be invalid JSON
+            # A part would be invalid JSON.
+            call["pieces"] = [self._cut(text)] if len(text) <= self._left else [""]
 
     def finish(self, reason: object, index: object = 0) -> None:
         """Sets why an answer ended, as the dialect calls it."""
@@ -82,7 +88,8 @@ class Transcript:
             self._find(index).finish = reason[:40]
 
     def record_failure(self, error: object) -> None:
-        """Keeps the message of an error that the client received instead of an answer or within it."""
+        """Keeps the message of an error that the client received instead of
+        an answer or within it."""
         message = error.get("message") if isinstance(error, dict) else error
         if isinstance(message, str):
             self.error = message[:2000]
@@ -102,7 +109,8 @@ class Transcript:
         return documents
 
     def pack(self) -> None:
-        """Joins the pieces of each text: a small string takes ten times the memory of its characters."""
+        """Joins the pieces of each text: a small string takes ten times the
+        memory of its characters."""
         for answer in self._answers.values():
             for pieces in answer.texts():
                 pieces[:] = ["".join(pieces)]
@@ -112,7 +120,12 @@ class Transcript:
         """About how many bytes of memory it takes when it is packed."""
         answers = self._answers.values()
         frames = FRAME_BYTES * sum(1 + len(answer.calls) for answer in answers)
-        return frames + sum(sys.getsizeof(text) for answer in answers for pieces in answer.texts() for text in pieces)
+        return frames + sum(
+            sys.getsizeof(text)
+            for answer in answers
+            for pieces in answer.texts()
+            for text in pieces
+        )
 
     def _cut(self, text: str) -> str:
         self.cut = self.cut or len(text) > self._left
@@ -121,13 +134,15 @@ class Transcript:
         return kept
 
 
-#: Adds the content of one JSON document to the transcript: a single answer, or one event of a stream.
+#: Adds the content of one JSON document to the transcript: a single answer, or
+#: one event of a stream.
 Reader = Callable[[dict[str, Any], Transcript], None]
 
 
 @dataclass(slots=True)
 class TranscriptRecorder:
-    """Collects the bytes of an answer. Those of a stream are parsed every 64 KiB, so only their content is kept."""
+    """Collects the bytes of an answer. Those of a stream are parsed every 64 KiB, so only
+    their content is kept."""
 
     _reader: Reader
     is_stream: bool
@@ -169,5 +184,7 @@ class TranscriptRecorder:
                     self._transcript.record_failure(error)
                 self._reader(read, self._transcript)
             except (ValueError, AttributeError, TypeError, KeyError, IndexError):
-                continue  # not a document of this dialect: passed through, but not part of the transcript
+                # Not a document of this dialect: it is passed through, but is no
+                # part of the transcript.
+                continue
         self._transcript.pack()

@@ -1,5 +1,6 @@
-"""The record of an exchange: one value, made once when it ends. The access log, the records of usage and the metrics
-have their figures from it, so they cannot disagree. It has no prompt, no answer and no secret."""
+"""The record of an exchange: one value, made once when it ends. The access log, the records of
+usage and the metrics have their figures from it, so they cannot disagree. It has no prompt, no
+answer and no secret."""
 
 from __future__ import annotations
 
@@ -21,10 +22,11 @@ _CLIENT_CHARS, _USER_CHARS, _MODEL_CHARS, _PATH_CHARS = 100, 254, 200, 500
 
 @dataclass(slots=True, eq=False)
 class UsageRecord:
-    """What is recorded of one exchange; times in milliseconds, counts in tokens, sizes in bytes. None: unknown."""
+    """What is recorded of one exchange; times in milliseconds, counts in tokens, sizes in
+    bytes. None: unknown."""
 
-    #: Unique and roughly in the order of beginnings; "" for an exchange without a row: it was not admitted, or nothing
-    #: is recorded.
+    #: Unique and roughly in the order of beginnings; "" for an exchange without a row: it was not
+    #: admitted, or nothing is recorded.
     row_id: str = ""
     #: Its `X-Request-Id`, which clients may choose.
     id: str = ""
@@ -32,7 +34,8 @@ class UsageRecord:
     started_at: float = 0.0
     #: Name of the token; "" without one.
     token: str = ""
-    #: The user whom a header or the body names, and the one whom a trusted header names; "" for nobody.
+    #: The user whom a header or the body names, and the one whom a trusted header
+    #: names; "" for nobody.
     user: str = ""
     trusted_user: str = ""
     client: str = ""
@@ -48,7 +51,8 @@ class UsageRecord:
     target: str = ""
     #: The upstreams that were chosen in the end, separated by commas.
     upstream: str = ""
-    #: Each with upstream, state, error, started_ms (after the beginning of the exchange), total_ms, gpu_ms, load_ms.
+    #: Each with upstream, state, error, started_ms (after the beginning of the exchange),
+    #: total_ms, gpu_ms, load_ms.
     attempts: list[dict[str, Any]] = field(default_factory=list)
     #: The upstreams that were tried and their outcomes, if the first one was not the last.
     retries: tuple[str, ...] = ()
@@ -70,20 +74,26 @@ class UsageRecord:
     load_ms: float | None = None
     first_byte_ms: float | None = None
     total_ms: float = 0.0
-    #: GPU time of all attempts, and the cost of tokens and GPU time. None: nothing was asked, nothing has a price.
+    #: GPU time of all attempts, and the cost of tokens and GPU time. None: nothing was
+    #: asked, nothing has a price.
     gpu_ms: float | None = None
     cost: float | None = None
     bytes: int = 0
-    #: Values of the request that the operator's limits have changed, and what was cut: "prompt", "answer".
+    #: Values of the request that the operator's limits have changed, and what was
+    #: cut: "prompt", "answer".
     clamped: tuple[str, ...] = ()
     truncated: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> UsageRecord:
-        """The record of a JSON object, with the defaults for what it lacks; fields of other versions are ignored. As
-        JSON, a record is the object of its fields, which orjson writes."""
+        """The record of a JSON object, with the defaults for what it lacks; fields of other
+        versions are ignored. As JSON, a record is the object of its fields, which orjson writes."""
         known = {name: document[name] for name in _FIELDS if name in document}
-        known |= {name: tuple(known[name]) for name in ("retries", "clamped", "truncated") if name in known}
+        known |= {
+            name: tuple(known[name])
+            for name in ("retries", "clamped", "truncated")
+            if name in known
+        }
         return cls(**known)
 
 
@@ -95,15 +105,17 @@ RecordSink = Callable[[UsageRecord], None]
 
 @dataclass(slots=True, eq=False)
 class KnownModels:
-    """The names of models that may stand in sums and metrics: those that were answered once. Clients can spell a name
-    in any number of ways, of which few are taken, so that nobody can fill a database or a page with them."""
+    """The names of models that may stand in sums and metrics: those that were answered once.
+    Clients can spell a name in any number of ways, of which few are taken, so that nobody can fill
+    a database or a page with them."""
 
     _names: set[str] = field(default_factory=set)
     #: How many of them are spellings of the same name.
     _spellings: Counter[str] = field(default_factory=Counter)
 
     def includes(self, record: UsageRecord) -> bool:
-        """Whether the model of a record is one of them, or becomes one; the upstream must have it."""
+        """Whether the model of a record is one of them, or becomes one; the
+        upstream must have it."""
         name = record.model
         if name in self._names:
             return True
@@ -111,7 +123,9 @@ class KnownModels:
             return False
         plain = canonical(name)
         is_new = plain not in self._spellings
-        if self._spellings[plain] >= MOST_SPELLINGS or (is_new and len(self._spellings) >= MOST_MODELS):
+        if self._spellings[plain] >= MOST_SPELLINGS or (
+            is_new and len(self._spellings) >= MOST_MODELS
+        ):
             return False
         self._spellings[plain] += 1
         self._names.add(name)
@@ -120,7 +134,8 @@ class KnownModels:
 
 @dataclass(slots=True, eq=False)
 class Recorder:
-    """Makes the record of each exchange that ends, and passes it to its sinks; a finish observer."""
+    """Makes the record of each exchange that ends, and passes it to its
+    sinks; a finish observer."""
 
     _sinks: Sequence[RecordSink]
     _known_models: KnownModels = field(default_factory=KnownModels)

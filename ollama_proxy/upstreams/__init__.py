@@ -22,7 +22,12 @@ from ollama_proxy.upstreams.ollama.upstream import read_progress
 from ollama_proxy.upstreams.ollama.versions import UPGRADE, list_faults
 from ollama_proxy.upstreams.registry import build_fleet, log_hidden, register_kind
 from ollama_proxy.upstreams.transport.connection import WaitTimer
-from ollama_proxy.upstreams.transport.session import HttpReply, HttpTransport, Redirected, tls_context
+from ollama_proxy.upstreams.transport.session import (
+    HttpReply,
+    HttpTransport,
+    Redirected,
+    tls_context,
+)
 
 __all__ = [
     "Api",

@@ -1,5 +1,5 @@
-"""The answer of a model server, read as events, or whole: what all kinds have in common. A Reader decodes the bytes of
-events. The texts of errors lose their keys and addresses."""
+"""The answer of a model server, read as events, or whole: what all kinds have in common. A Reader
+decodes the bytes of events. The texts of errors lose their keys and addresses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from typing import Protocol
 
-from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.errors import (
+    GatewayError,
+    PromptTooLong,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from ollama_proxy.hub import Done, Event, Truncated
 from ollama_proxy.upstreams.base import Headers, Reply
 
 #: Largest single answer that is held in memory for translation, also if it came as a stream.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
-#: Seconds to wait for the end of the body once the answer is complete, so that the connection can be reused.
+#: Seconds to wait for the end of the body once the answer is complete, so that the
+#: connection can be reused.
 DRAIN_S = 0.5
 
 #: Seconds to wait for the counts after the end of an answer.
@@ -27,10 +34,13 @@ GRACE_S = 1.0
 MOST_REFUSED_BYTES = 1 << 20
 
 #: Keys in the formats of vendors, whole or with stars in the middle.
-_VENDORS_KEYS = re.compile(r"\b(?:sk|gsk|ark|tgp|hf)[-_][A-Za-z0-9_*-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
+_VENDORS_KEYS = re.compile(
+    r"\b(?:sk|gsk|ark|tgp|hf)[-_][A-Za-z0-9_*-]{6,}|\bBearer\s+\S+", re.IGNORECASE
+)
 _ADDRESSES = re.compile(r"https?://[^\s\"'<>)]+")
 
-#: The events of some bytes, and the failure after them: events before a failure are still delivered.
+#: The events of some bytes, and the failure after them: events before a
+#: failure are still delivered.
 Read = tuple[list[Event], UpstreamError | None]
 
 #: The error for a reply whose status is not 200.
@@ -40,7 +50,8 @@ DecodeRefusal = Callable[[Reply], UpstreamError]
 class Reader(Protocol):
     """Bytes of one answer to events. The last event of a complete answer is `Done`."""
 
-    #: None: the answer goes on. A number: only the counts are missing, and this is how many seconds to wait for them.
+    #: None: the answer goes on. A number: only the counts are missing, and this is how many
+    #: seconds to wait for them.
     grace_s: float | None
 
     def feed(self, data: bytes) -> Read:
@@ -67,17 +78,18 @@ class AnswerEvents:
         resend: Callable[[], Reply] | None = None,
         max_bytes: float = inf,
     ) -> None:
-        """Raises the error that `decode_refusal` makes of an error response, if its head is there already.
+        """Raises the error that `decode_refusal` makes of an error response, if
+        its head is there already.
 
-        `resend`: sends a prompt that was too long once more, to be truncated. `max_bytes`: the limit for a stream whose
-        events are collected into a single answer.
+        `resend`: sends a prompt that was too long once more, to be truncated. `max_bytes`: the
+        limit for a stream whose events are collected into a single answer.
         """
         self._reply = reply
         self._reader = reader
         self._stream = stream
         self._heartbeat_s = heartbeat_s
-        #: An empty batch says that the answer goes on if its data makes no event for this long: comments, and pieces of
-        #: a long call.
+        #: An empty batch says that the answer goes on if its data makes no event for this long:
+        #: comments, and pieces of a long call.
         self._max_silence_s = inf if heartbeat_s is None else heartbeat_s
         self._decode_refusal = decode_refusal
         self._resend = resend
@@ -90,7 +102,8 @@ class AnswerEvents:
         self._check_head()
 
     def _check_head(self) -> None:
-        """Checks the head, if it is there: raises UpstreamError, or sends the request again with the prompt cut."""
+        """Checks the head, if it is there: raises UpstreamError, or sends the request
+        again with the prompt cut."""
         while self._reply.status not in (0, 200):
             with contextlib.closing(self._reply):
                 refusal = self._decode_refusal(self._reply)
@@ -142,7 +155,8 @@ class AnswerEvents:
             raise failure or UpstreamCut(detail="stream ended without its end")
 
     def _read_some(self) -> bytes | None:
-        """The next bytes; None after a heartbeat without any; b"" at the end, also that of the wait for the counts."""
+        """The next bytes; None after a heartbeat without any; b"" at the end, also that of
+        the wait for the counts."""
         grace_s = self._reader.grace_s
         if grace_s is None:
             return self._reply.read_some(self._heartbeat_s)
@@ -167,7 +181,9 @@ def _is_done(events: Sequence[Event]) -> bool:
 
 def too_large() -> UpstreamError:
     """The error for an answer that is too large to be held in memory."""
-    return UpstreamError("The model server's answer is too large.", detail=f"answer over {MAX_ANSWER_BYTES} bytes")
+    return UpstreamError(
+        "The model server's answer is too large.", detail=f"answer over {MAX_ANSWER_BYTES} bytes"
+    )
 
 
 def read_all(reply: Reply) -> bytes:
@@ -183,8 +199,8 @@ def read_all(reply: Reply) -> bytes:
 
 
 def read_before(reply: Reply, ends_at: float) -> bytes:
-    """The next bytes of an answer that is complete but for its counts; b"" at its end, at a failure, and from the
-    monotonic time `ends_at` on."""
+    """The next bytes of an answer that is complete but for its counts; b"" at its end, at a
+    failure, and from the monotonic time `ends_at` on."""
     with contextlib.suppress(UpstreamCut, UpstreamTimeout):
         # A reply may wake up early without data.
         while (left_s := ends_at - time.monotonic()) > 0:
@@ -204,7 +220,8 @@ def read_refusal(reply: Reply) -> bytes:
 
 
 def without_keys(text: str, secrets: Sequence[str] = ()) -> str:
-    """The text of a provider without these secrets, without keys, and without addresses: one of them could be ours."""
+    """The text of a provider without these secrets, without keys, and without addresses: one
+    of them could be ours."""
     for secret in filter(None, secrets):
         text = text.replace(secret, "...")
     return _ADDRESSES.sub("...", _VENDORS_KEYS.sub("...", text))

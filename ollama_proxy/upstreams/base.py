@@ -1,4 +1,5 @@
-"""The base class of all upstreams, and the types that it shares with its callers. No dialect, no socket."""
+"""The base class of all upstreams, and the types that it shares with its callers.
+No dialect, no socket."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Connections:
 
 @dataclass(slots=True)
 class UpstreamRequest:
-    """The exact bytes that will be sent. `path` is one of the constants that an upstream documents."""
+    """The exact bytes that will be sent. `path` is one of the constants that
+    an upstream documents."""
 
     method: str
     path: str
@@ -60,10 +62,12 @@ class Reply(Protocol):
         """End-to-end headers, names in lower case."""
 
     def wait_head(self, wait_s: float | None = None) -> bool:
-        """Returns True as soon as status and headers are there, False after `wait_s` seconds without them."""
+        """Returns True as soon as status and headers are there, False after `wait_s`
+        seconds without them."""
 
     def read_some(self, wait_s: float | None = None) -> bytes | None:
-        """Returns what has arrived, as soon as something has; b"" at the end; None after `wait_s` seconds of silence.
+        """Returns what has arrived, as soon as something has; b"" at the end; None after
+        `wait_s` seconds of silence.
 
         Raises UpstreamCut, UpstreamTimeout, CallEnded.
         """
@@ -78,8 +82,11 @@ class Transport(Protocol):
     #: Its connections now.
     connections: Connections
 
-    def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
-        """Sends `request` and waits for the head of the answer, at most `head_wait_s` seconds when given.
+    def open(
+        self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None
+    ) -> Reply:
+        """Sends `request` and waits for the head of the answer, at most
+        `head_wait_s` seconds when given.
 
         Raises UpstreamConnect, UpstreamTimeout, UpstreamCut, CallEnded.
         """
@@ -108,7 +115,8 @@ class Api(Enum):
 
 
 class Upstream(ABC):
-    """A server that runs models. A kind has to implement `chat` and `models`; everything else has a default."""
+    """A server that runs models. A kind has to implement `chat` and `models`;
+    everything else has a default."""
 
     #: The API whose requests it takes byte for byte; None: every request is translated.
     api: Api | None = None
@@ -128,14 +136,18 @@ class Upstream(ABC):
         self.connections = Connections()
 
     @abstractmethod
-    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
+    def chat(
+        self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None
+    ) -> EventStream:
         """Raises UpstreamRefused if the upstream refuses the request before its first event."""
 
     @abstractmethod
     def models(self, call: Call) -> list[Model]:
         """The models that it lists."""
 
-    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
+    def generate(
+        self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None
+    ) -> EventStream:
         """As chat, for one prompt; by default raises BadRequest for a suffix."""
         if request.suffix:
             raise BadRequest(f"{request.model} does not support insert", param="suffix")
@@ -145,21 +157,25 @@ class Upstream(ABC):
         """One vector per input; by default raises BadRequest."""
         raise BadRequest(f"{request.model} does not support embeddings", param="model")
 
-    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
+    def forward(
+        self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None
+    ) -> Reply:
         """Sends bytes of its own `api`; `head_wait_s`: see Transport.open."""
         raise UpstreamError(detail=f"{self.name} forwards no requests")
 
     def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
-        """The error for a reply to forwarded bytes whose status is not 200; `model`: the upstream's name of the model
-        that was asked for."""
+        """The error for a reply to forwarded bytes whose status is not 200; `model`: the upstream's
+        name of the model that was asked for."""
         return UpstreamError(detail=f"upstream status {reply.status}")
 
     def decode_error(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
-        """The error for an error document in a reply to forwarded bytes with status 200; `model`: as above."""
+        """The error for an error document in a reply to forwarded bytes with status
+        200; `model`: as above."""
         return UpstreamError(detail="an error in place of an answer")
 
     def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
-        """Names of fields of a chat that it has no parameter for, and that only the prompt can ask for."""
+        """Names of fields of a chat that it has no parameter for, and that only
+        the prompt can ask for."""
         return ()
 
     def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
@@ -167,7 +183,8 @@ class Upstream(ABC):
         return frozenset()
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
-        """What a model can do, in Ollama's terms ("thinking", "tools", "vision"); None if that is not known."""
+        """What a model can do, in Ollama's terms ("thinking", "tools", "vision"); None
+        if that is not known."""
         return None
 
     def loaded(self, call: Call) -> list[Mapping[str, Json]]:
@@ -175,12 +192,14 @@ class Upstream(ABC):
         return []
 
     def loaded_context(self, model: str, call: Call) -> int | None:
-        """The context that a model is loaded with, in tokens; None if it is not loaded, or that is not known."""
+        """The context that a model is loaded with, in tokens; None if it is not loaded,
+        or that is not known."""
         return None
 
     def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
-        """Whether an answer of so many tokens, including its prompt, exceeded the context that the model is loaded
-        with; `requested`: the request's own `num_ctx`. False if that is not known; providers enforce their limits."""
+        """Whether an answer of so many tokens, including its prompt, exceeded the context that the
+        model is loaded with; `requested`: the request's own `num_ctx`. False if that is not known;
+        providers enforce their limits."""
         return False
 
     def version(self, call: Call) -> str:
@@ -203,7 +222,9 @@ class TransportUpstream(Upstream):
         self._transport = transport
         self.connections = transport.connections
 
-    def forward(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Reply:
+    def forward(
+        self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None
+    ) -> Reply:
         """See Upstream.forward."""
         if self.api is None:
             return super().forward(request, call, head_wait_s=head_wait_s)

@@ -1,5 +1,5 @@
-"""Caches: one with limits that neither many entries nor large ones exceed, and one of facts that are fetched again
-after a while, so that not every request has to fetch them."""
+"""Caches: one with limits that neither many entries nor large ones exceed, and one of facts that
+are fetched again after a while, so that not every request has to fetch them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 T = TypeVar("T")
 
-#: Bytes of an entry besides its key and its value: its places in the table and in the order, and its size.
+#: Bytes of an entry besides its key and its value: its places in the table and in
+#: the order, and its size.
 ENTRY_BYTES = 250
 
 #: Longest wait for a fact, in seconds: an answer without it is better than a late answer.
 WAIT_S = 5.0
 
-#: How long it is remembered that an upstream did not answer, in seconds: only one caller waits in vain.
+#: How long it is remembered that an upstream did not answer, in seconds: only one
+#: caller waits in vain.
 UNKNOWN_KEPT_S = 10.0
 
 #: The most facts that are kept, and bytes of them.
@@ -32,8 +34,8 @@ MOST, MOST_BYTES = 1000, 4 << 20
 
 @dataclass(eq=False, repr=False)
 class BoundedCache(Generic[K, V]):
-    """Values by key, limited in entries and in bytes. The least recently used go first, and a value that alone is over
-    the limit is not kept. `get` takes 0.2 us, `put` about 3 us."""
+    """Values by key, limited in entries and in bytes. The least recently used go first, and a value
+    that alone is over the limit is not kept. `get` takes 0.2 us, `put` about 3 us."""
 
     max_entries: int
     max_bytes: int
@@ -77,8 +79,8 @@ class BoundedCache(Generic[K, V]):
 
 
 def memory_of(value: object) -> int:
-    """Bytes of a value: texts, numbers, collections and dataclasses with their content; other objects only themselves,
-    because they are referenced elsewhere as well."""
+    """Bytes of a value: texts, numbers, collections and dataclasses with their content; other
+    objects only themselves, because they are referenced elsewhere as well."""
     size, waiting = 0, [value]
     while waiting:
         one = waiting.pop()
@@ -102,7 +104,8 @@ class TtlCache(Generic[T]):
         self._known = BoundedCache[Hashable, tuple[float, T | None]](most, MOST_BYTES)
 
     def get(self, key: Hashable, call: Call, ask: Callable[[Call], T]) -> T | None:
-        """The fact, fetched by `ask` if it is not known; None if the upstream does not answer. Raises CallEnded."""
+        """The fact, fetched by `ask` if it is not known; None if the upstream does not
+        answer. Raises CallEnded."""
         known = self._known.get(key)
         if known is not None and time.monotonic() < known[0]:
             return known[1]

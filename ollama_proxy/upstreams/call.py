@@ -21,19 +21,20 @@ ERROR_FLUSH_TIMEOUT_S = 5.0
 #: The shortest sleep that makes the event loop poll its sockets, in seconds.
 TURN_S = 1e-6
 
-#: Items of a long loop between two pauses: a few milliseconds of work. A conversation of usual length has no pause.
+#: Items of a long loop between two pauses: a few milliseconds of work. A conversation of
+#: usual length has no pause.
 ITEMS_PER_TURN = 500
 
 
 def yield_to_loop() -> None:
-    """Lets other greenlets run, also those that wait for a socket: after a sleep of 0 the loop runs what is ready,
-    up to fifty times before it polls its sockets."""
+    """Lets other greenlets run, also those that wait for a socket: after a sleep of 0 the loop runs
+    what is ready, up to fifty times before it polls its sockets."""
     gevent.sleep(TURN_S)
 
 
 def pace(items: Iterable[T]) -> Iterator[T]:
-    """The items, with a pause for other greenlets after every 500 of them: thousands of messages would
-    block every other request. It costs 30 ns per item."""
+    """The items, with a pause for other greenlets after every 500 of them: thousands of messages
+    would block every other request. It costs 30 ns per item."""
     for number, item in enumerate(items, 1):
         yield item
         if number % ITEMS_PER_TURN == 0:
@@ -44,7 +45,16 @@ class Call:
     """The time limits of one client call and the way to cancel it."""
 
     __slots__ = (
-        *("_abort", "_branches", "_ends_by", "_own_s", "_waited_s", "body_ends_at", "ended", "ends_at"),
+        *(
+            "_abort",
+            "_branches",
+            "_ends_by",
+            "_own_s",
+            "_waited_s",
+            "body_ends_at",
+            "ended",
+            "ends_at",
+        ),
         *("read_too_slow", "reading_since", "started", "timeouts", "trace_lines"),
     )
 
@@ -55,8 +65,8 @@ class Call:
         #: Seconds for which it waited its turn.
         self._waited_s = 0.0
         self.limit(timeouts)
-        #: Why it was ended early; mostly because the client has disconnected. A class: an instance that was raised once
-        #: would keep its traceback alive.
+        #: Why it was ended early; mostly because the client has disconnected. A class: an instance
+        #: that was raised once would keep its traceback alive.
         self.ended: type[CallEnded] | None = None
         #: Since when the gateway waits for a piece of the client's body; None: it does not wait.
         self.reading_since: float | None = None
@@ -70,8 +80,8 @@ class Call:
         self._branches: list[Call] = []
 
     def branch(self, timeouts: Timeouts | None = None) -> Call:
-        """A call for concurrent work for the same client: it is ended with this one, and ends no later.
-        `timeouts` None: with the same limits."""
+        """A call for concurrent work for the same client: it is ended with this one, and ends no
+        later. `timeouts` None: with the same limits."""
         branch = Call(timeouts or self.timeouts)
         branch._ends_by, branch._own_s, branch.ended = self.ends_at, self._own_s, self.ended
         branch.limit(branch.timeouts)
@@ -80,13 +90,15 @@ class Call:
         return branch
 
     def limit(self, timeouts: Timeouts) -> None:
-        """Sets the limits; the total one counts from the call's start, without the time for which it was held."""
+        """Sets the limits; the total one counts from the call's start, without the time
+        for which it was held."""
         self.timeouts = timeouts
         #: Monotonic time of the total limit.
         self.ends_at = min(self.started + self._waited_s + timeouts.total_s, self._ends_by)
 
     def limit_by_caller(self, milliseconds: int | None) -> None:
-        """Sets the caller's own limit, if there is one: from the call's start, also while the call is held."""
+        """Sets the caller's own limit, if there is one: from the call's start, also
+        while the call is held."""
         if milliseconds:
             self._own_s = milliseconds / 1000
             self._ends_by = min(self._ends_by, self.started + self._own_s)
@@ -102,7 +114,8 @@ class Call:
         self.limit(self.timeouts)
 
     def attach(self, abort: Callable[[], None]) -> None:
-        """Registers `abort`, which is called, at most once, when the call is ended; it must not block."""
+        """Registers `abort`, which is called, at most once, when the call is
+        ended; it must not block."""
         self._abort = abort
         self.check()
 
@@ -121,7 +134,8 @@ class Call:
             self.detach()
 
     def end(self, reason: type[CallEnded]) -> None:
-        """Ends the call, and wakes the greenlet that waits for the upstream. The first reason is kept."""
+        """Ends the call, and wakes the greenlet that waits for the upstream. The
+        first reason is kept."""
         self.ended = self.ended or reason
         abort, self._abort = self._abort, None
         if abort is not None:
@@ -139,7 +153,8 @@ class Call:
         return ERROR_FLUSH_TIMEOUT_S if self.ended else self.timeouts.send_idle_s
 
     def is_upload_stalled(self, now: float) -> bool:
-        """Whether the client's body stalls: no data within the limit, or the body is late, or the call is over."""
+        """Whether the client's body stalls: no data within the limit, or the body is
+        late, or the call is over."""
         if self.reading_since is None:
             return False
         paused = now - self.reading_since > self.timeouts.send_idle_s

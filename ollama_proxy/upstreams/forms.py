@@ -1,6 +1,7 @@
 """Multipart forms (RFC 7578): read strictly, and written in one way that all servers read alike.
 
-Not by werkzeug's decoder: version 3.1.9 appends a carriage return to a part if a piece ends one byte behind a boundary.
+Not by werkzeug's decoder: version 3.1.9 appends a carriage return to a part if a piece ends
+one byte behind a boundary.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from werkzeug.http import parse_options_header
 from ollama_proxy.errors import BadRequest, BodyTooLarge
 from ollama_proxy.upstreams.call import yield_to_loop
 
-#: Most parts of a form, and the longest head of one, in bytes: full of parameters, it takes 4 ms to read.
+#: Most parts of a form, and the longest head of one, in bytes: full of parameters,
+#: it takes 4 ms to read.
 MAX_PARTS, MAX_HEAD_BYTES = 64, 4 * 1024
 
 #: How much is searched for a boundary before others get their turn: about 1 ms.
@@ -24,8 +26,8 @@ WINDOW_BYTES = 1 << 20
 #: The longest boundary; longer than the 70 characters of RFC 2046.
 MAX_BOUNDARY_CHARS = 200
 
-#: Characters that end a quoted name, as browsers write them (WHATWG HTML, multipart/form-data), and the backslash: some
-#: servers drop it, and others keep it.
+#: Characters that end a quoted name, as browsers write them (WHATWG HTML, multipart/form-data), and
+#: the backslash: some servers drop it, and others keep it.
 _QUOTED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A", "\\": "%5C"})
 
 _PLAIN = re.compile(r"[ -~]{1,200}")
@@ -47,16 +49,20 @@ class Part:
         try:
             return self.data.decode()
         except UnicodeDecodeError:
-            raise BadRequest(f"{self.name[:40]}: must be text in UTF-8", param=self.name[:40]) from None
+            raise BadRequest(
+                f"{self.name[:40]}: must be text in UTF-8", param=self.name[:40]
+            ) from None
 
 
 def read_form(content_type: str, body: bytes) -> list[Part]:
-    """Returns the parts of a form. `content_type`: the header. Raises BadRequest for anything but a whole form,
-    BodyTooLarge for more parts than any request needs."""
+    """Returns the parts of a form. `content_type`: the header. Raises BadRequest for anything but a
+    whole form, BodyTooLarge for more parts than any request needs."""
     media_type, options = parse_options_header(content_type)
     boundary = options.get("boundary", "").encode("latin-1", "replace")
     if media_type.lower() != "multipart/form-data" or not 0 < len(boundary) <= MAX_BOUNDARY_CHARS:
-        raise BadRequest("The request body must be a form: Content-Type: multipart/form-data, with its boundary.")
+        raise BadRequest(
+            "The request body must be a form: Content-Type: multipart/form-data, with its boundary."
+        )
     parts: list[Part] = []
     delimiter = b"\r\n--" + boundary
     # The line end before the first delimiter may be missing, and there may be a preamble.
@@ -77,7 +83,8 @@ def read_form(content_type: str, body: bytes) -> list[Part]:
 
 
 def _find(body: bytes, delimiter: bytes, start: int) -> int:
-    """The place of the next delimiter; raises BadRequest if there is none, because then the form is incomplete."""
+    """The place of the next delimiter; raises BadRequest if there is none, because then
+    the form is incomplete."""
     for begin in range(start, len(body), WINDOW_BYTES):
         found = body.find(delimiter, begin, begin + WINDOW_BYTES + len(delimiter) - 1)
         if found >= 0:
@@ -96,7 +103,12 @@ def _read_part(head: bytes, data: bytes) -> Part:
     if disposition.lower() != "form-data" or not options.get("name"):
         raise _malformed()
     content_type = headers.get("content-type", "")
-    return Part(options["name"], data, options.get("filename"), content_type if _PLAIN.fullmatch(content_type) else "")
+    return Part(
+        options["name"],
+        data,
+        options.get("filename"),
+        content_type if _PLAIN.fullmatch(content_type) else "",
+    )
 
 
 def _malformed() -> BadRequest:
@@ -104,12 +116,14 @@ def _malformed() -> BadRequest:
 
 
 def write_form(parts: Iterable[Part]) -> tuple[str, bytes]:
-    """Returns the content type and the bytes of a form. The boundary is a new one that no client can know, so that no
-    server can find other parts in it than these."""
+    """Returns the content type and the bytes of a form. The boundary is a new one that no client
+    can know, so that no server can find other parts in it than these."""
     boundary = secrets.token_hex(16)
     pieces: list[bytes] = []
     for part in parts:
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{part.name.translate(_QUOTED)}"'
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{part.name.translate(_QUOTED)}"'
+        )
         if part.filename is not None:
             head += f'; filename="{part.filename.translate(_QUOTED)}"'
         if part.content_type:

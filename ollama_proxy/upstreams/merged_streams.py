@@ -1,7 +1,7 @@
 """Streams of blocking work: several as one, and a single one with the limits of a call.
 
-Each runs in a greenlet of its own, so that all run concurrently, can be waited for with a limit, and can be ended while
-they wait.
+Each runs in a greenlet of its own, so that all run concurrently, can be waited for with a limit,
+and can be ended while they wait.
 """
 
 from __future__ import annotations
@@ -32,15 +32,20 @@ class Ended:
 
 
 class MergedStreams(Generic[T]):
-    """Items with the index of their stream, in the order of their arrival; the last one of each is its `Ended`. One
-    that fails does not end the others. The owner closes it, on every path."""
+    """Items with the index of their stream, in the order of their arrival; the last one of each is
+    its `Ended`. One that fails does not end the others. The owner closes it, on every path."""
 
     def __init__(self, streams: Sequence[Callable[[], Generator[T]]], *, ahead: int) -> None:
-        """Starts at once. `ahead`: items of each stream that are buffered; then the stream has to wait."""
-        self._arrived: gevent.queue.Queue[tuple[int, T | Ended]] = gevent.queue.Queue(maxsize=ahead * len(streams))
+        """Starts at once. `ahead`: items of each stream that are buffered; then
+        the stream has to wait."""
+        self._arrived: gevent.queue.Queue[tuple[int, T | Ended]] = gevent.queue.Queue(
+            maxsize=ahead * len(streams)
+        )
         #: The first failure, until the streams are closed.
         self.failure: Exception | None = None
-        self._greenlets = [gevent.spawn(self._run, index, stream) for index, stream in enumerate(streams)]
+        self._greenlets = [
+            gevent.spawn(self._run, index, stream) for index, stream in enumerate(streams)
+        ]
 
     def _run(self, index: int, stream: Callable[[], Generator[T]]) -> None:
         try:
@@ -54,7 +59,8 @@ class MergedStreams(Generic[T]):
             self._arrived.put((index, Ended()))
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Returns True as soon as something can be taken, False after `timeout_s` seconds without."""
+        """Returns True as soon as something can be taken, False after
+        `timeout_s` seconds without."""
         try:
             self._arrived.peek(timeout=timeout_s)
         except gevent.queue.Empty:
@@ -66,7 +72,8 @@ class MergedStreams(Generic[T]):
         return None if self._arrived.empty() else self._arrived.get_nowait()
 
     def cancel(self, reason: Exception | None) -> None:
-        """Ends all streams without waiting for them; a waiting reader gets an `Ended` with this reason."""
+        """Ends all streams without waiting for them; a waiting reader gets an
+        `Ended` with this reason."""
         self.failure = None
         gevent.killall(self._greenlets, block=False)
         # If the queue is full, no reader waits.
@@ -74,20 +81,25 @@ class MergedStreams(Generic[T]):
             self._arrived.put_nowait((0, Ended(reason)))
 
     def close(self) -> None:
-        """Ends all streams, also those that have not started, and waits until they are closed; a second call does
-        nothing."""
+        """Ends all streams, also those that have not started, and waits until they are closed; a
+        second call does nothing."""
         greenlets, self._greenlets, self.failure = self._greenlets, [], None
         gevent.killall(greenlets)
 
 
 class WorkerStream(Generic[T]):
-    """The items of some work, one by one. The limits are those of `call`, and a client that leaves ends the work."""
+    """The items of some work, one by one. The limits are those of `call`, and a client that
+    leaves ends the work."""
 
     def __init__(
-        self, work: Callable[[], Generator[T]], call: Call, *, failure: Callable[[Exception], Exception]
+        self,
+        work: Callable[[], Generator[T]],
+        call: Call,
+        *,
+        failure: Callable[[Exception], Exception],
     ) -> None:
-        """Starts the work; raises CallEnded, UpstreamTimeout. `work` releases its resources when its generator is
-        closed; `failure`: makes the error for an exception of the work."""
+        """Starts the work; raises CallEnded, UpstreamTimeout. `work` releases its resources when
+        its generator is closed; `failure`: makes the error for an exception of the work."""
         self._call = call
         self._failure = failure
         self._end: Ended | None = None
@@ -101,7 +113,8 @@ class WorkerStream(Generic[T]):
             raise
 
     def take(self, wait_s: float | None = None) -> list[T] | None:
-        """The items so far, as soon as there is one; none at the end; None after `wait_s` seconds of silence.
+        """The items so far, as soon as there is one; none at the end; None after
+        `wait_s` seconds of silence.
 
         Raises the error of the work after its last item, UpstreamTimeout and CallEnded.
         """
@@ -119,9 +132,12 @@ class WorkerStream(Generic[T]):
         return taken
 
     def _wait(self, wait_s: float | None) -> bool:
-        """Waits for an item; returns False after `wait_s` seconds without one. Raises UpstreamTimeout, CallEnded."""
+        """Waits for an item; returns False after `wait_s` seconds without one. Raises
+        UpstreamTimeout, CallEnded."""
         self._call.check()
-        limit_s = self._call.timeouts.idle_s if self._has_begun else self._call.timeouts.first_byte_s
+        limit_s = (
+            self._call.timeouts.idle_s if self._has_begun else self._call.timeouts.first_byte_s
+        )
         left_s = max(0.0, min(self._quiet_since + limit_s, self._call.ends_at) - time.monotonic())
         if self._work.wait(left_s if wait_s is None else min(left_s, wait_s)):
             self._quiet_since, self._has_begun = time.monotonic(), True
@@ -129,7 +145,11 @@ class WorkerStream(Generic[T]):
         self._call.check()
         if wait_s is not None and wait_s < left_s:
             return False
-        begun = f"was silent for {limit_s:g} s" if self._has_begun else f"did not begin to answer in {limit_s:g} s"
+        begun = (
+            f"was silent for {limit_s:g} s"
+            if self._has_begun
+            else f"did not begin to answer in {limit_s:g} s"
+        )
         raise UpstreamTimeout(f"The model server {begun}.")
 
     def close(self) -> None:

@@ -1,4 +1,5 @@
-"""Tool calls that wait for their results. A result identifies its call by id, by the tool's name, or not at all."""
+"""Tool calls that wait for their results. A result identifies its call by id, by the
+tool's name, or not at all."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ class _Pending:
 
 @dataclass(slots=True, eq=False)
 class PendingCalls:
-    """Finds each call once. Adding and taking cost the same however many calls wait: a client may send thousands.
+    """Finds each call once. Adding and taking cost the same however many calls wait: a
+    client may send thousands.
 
-    The three queues share their entries. A taken entry stays in the other queues until it is at the front.
+    The three queues share their entries. A taken entry stays in the other queues
+    until it is at the front.
     """
 
     #: How many calls wait.
@@ -28,7 +31,8 @@ class PendingCalls:
     _by_name: dict[str, deque[_Pending]] = field(default_factory=dict)
 
     def add(self, call: ToolCall, call_id: str) -> None:
-        """Adds a call; `call_id` is the id to send with its result, `call.id` the one that the client knows."""
+        """Adds a call; `call_id` is the id to send with its result, `call.id` the one
+        that the client knows."""
         pending = _Pending(call_id)
         self.waiting += 1
         self._in_order.append(pending)
@@ -37,7 +41,8 @@ class PendingCalls:
             self._by_id.setdefault(call.id, deque()).append(pending)
 
     def take_by_id(self, call_id: str | None) -> str | None:
-        """The id to send for the first waiting call that the client knows by this id; None if there is none."""
+        """The id to send for the first waiting call that the client knows by this id;
+        None if there is none."""
         return self._take(self._by_id.get(call_id)) if call_id else None
 
     def take_by_name(self, name: str | None) -> str | None:

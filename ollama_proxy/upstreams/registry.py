@@ -46,9 +46,12 @@ def register_kind(name: str, build: Builder, preset: Preset) -> None:
     BUILDERS[preset.protocol] = build
 
 
-def build_fleet(settings: Settings, environ: Mapping[str, str] = os.environ, running: Fleet | None = None) -> Fleet:
-    """The fleet of these settings, with the nodes of the `running` one whose server is the same: they keep their
-    connections and their state. An upstream whose key is missing is hidden. Raises ConfigError."""
+def build_fleet(
+    settings: Settings, environ: Mapping[str, str] = os.environ, running: Fleet | None = None
+) -> Fleet:
+    """The fleet of these settings, with the nodes of the `running` one whose server is the
+    same: they keep their connections and their state. An upstream whose key is missing is
+    hidden. Raises ConfigError."""
     declared = effective_upstreams(settings)
     hidden = hidden_upstreams(settings, environ)
     nodes: list[Node] = []
@@ -78,4 +81,8 @@ def _server(declared: UpstreamSettings, environ: Mapping[str, str]) -> tuple[obj
     """The settings that identify a server."""
     same = (declared.name, declared.kind, declared.base_url, declared.key(environ))
     # Providers take their models and their profile from the settings.
-    return same if declared.protocol in OLLAMA_PROTOCOLS else (*same, repr(declared.models), repr(declared.profile))
+    return (
+        same
+        if declared.protocol in OLLAMA_PROTOCOLS
+        else (*same, repr(declared.models), repr(declared.profile))
+    )

@@ -22,23 +22,27 @@ TAIL_BYTES = 16 * 1024
 _COMMENTS = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?::[^\r\n]*+\s*+)*+")
 
 _GOES_ON = re.compile(rb'"done":\s*false')
-_METRICS = re.compile(rb'"(prompt_eval_count|eval_count|(?:total|load|prompt_eval|eval)_duration)":(\d{1,15})(?=[,}])')
+_METRICS = re.compile(
+    rb'"(prompt_eval_count|eval_count|(?:total|load|prompt_eval|eval)_duration)":(\d{1,15})(?=[,}])'
+)
 
 
 @dataclass(slots=True, eq=False)
 class LineSplitter:
     """Splits bytes into lines at `\\n`, however the packets were cut.
 
-    It works on bytes, because U+0085 and U+2028 are legal inside JSON strings, and because a character may be split
-    over two packets.
+    It works on bytes, because U+0085 and U+2028 are legal inside JSON strings, and because a
+    character may be split over two packets.
     """
 
-    #: The pieces of the incomplete last line, unjoined, because there may be thousands of them; and their size.
+    #: The pieces of the incomplete last line, unjoined, because there may be thousands of
+    #: them; and their size.
     _parts: list[bytes] = field(default_factory=list)
     _size: int = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that are complete now, without their ends; raises UpstreamError for one over 8 MiB."""
+        """The lines that are complete now, without their ends; raises
+        UpstreamError for one over 8 MiB."""
         lines = data.split(b"\n")
         rest = lines.pop()
         if lines and self._parts:
@@ -59,7 +63,8 @@ class LineSplitter:
 
 @dataclass(slots=True, eq=False)
 class SseSplitter:
-    """Splits bytes into the data of server-sent events, however the packets were cut; see the HTML standard, section
+    """Splits bytes into the data of server-sent events, however the packets were cut; see
+    the HTML standard, section
     9.2.6. Other fields are dropped: all supported servers repeat the name of an event in its data.
     """
 
@@ -83,7 +88,8 @@ class SseSplitter:
         return self._events(self._lines.feed(data))
 
     def rest(self) -> list[bytes]:
-        """At the end of the input: the data of an event without a final blank line, which browsers would drop."""
+        """At the end of the input: the data of an event without a final blank line,
+        which browsers would drop."""
         return self._events([self._lines.rest(), b""])
 
     def _events(self, lines: list[bytes]) -> list[bytes]:
@@ -104,11 +110,15 @@ class SseSplitter:
 
 
 def encode_request(document: object) -> bytes:
-    """A JSON body for an upstream; raises BadRequest if a client sent values that can't be encoded."""
+    """A JSON body for an upstream; raises BadRequest if a client sent values
+    that can't be encoded."""
     try:
         return orjson.dumps(document)
     except orjson.JSONEncodeError as error:
-        text = "The request can't be forwarded: it is nested too deeply, or a number in it is too large."
+        text = (
+            "The request can't be forwarded: it is nested too deeply, or a "
+            "number in it is too large."
+        )
         raise BadRequest(text, detail=str(error)[:100]) from None
 
 
@@ -134,11 +144,16 @@ PROMPT_CUT = b": the prompt was too long and has been cut\n\n"
 APPROXIMATED = b": the answer does not follow %b strictly\n\n"
 
 #: Characters that are legal in JSON, and that many clients take for the end of a line.
-_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+_LINE_ENDS = (
+    (b"\xe2\x80\xa8", b"\\u2028"),
+    (b"\xe2\x80\xa9", b"\\u2029"),
+    (b"\xc2\x85", b"\\u0085"),
+)
 
 
 def escape_line_separators(frames: bytes) -> bytes:
-    """Frames with such characters escaped, which is the same JSON, but safe for clients that split text into lines."""
+    """Frames with such characters escaped, which is the same JSON, but safe for clients that
+    split text into lines."""
     if frames.isascii():
         return frames  # much faster than three searches
     for raw, escaped in _LINE_ENDS:
@@ -168,8 +183,8 @@ class StreamTail:
     _tail: bytes = b""
 
     def feed(self, data: bytes) -> None:
-        """Takes the next bytes. Usually they are whole lines, so nothing has to be joined; blank lines at the end are
-        ignored."""
+        """Takes the next bytes. Usually they are whole lines, so nothing has to be joined; blank
+        lines at the end are ignored."""
         lines = data.rstrip(b"\n")
         if lines and data.endswith(b"\n") and (self.ends_with_newline or b"\n" in lines):
             self._tail = data[-TAIL_BYTES:]
@@ -182,7 +197,8 @@ class StreamTail:
         return not self._tail or self._tail.endswith(b"\n")
 
     def end(self) -> StreamEnd:
-        """The end of the stream, from its last line. Of a line longer than the limit, only the counts are read."""
+        """The end of the stream, from its last line. Of a line longer than the limit,
+        only the counts are read."""
         line = self._tail.rstrip(b"\n").rpartition(b"\n")[2]
         metrics = {name.decode(): int(value) for name, value in _METRICS.findall(line)}
         # A line longer than the limit must be complete, and only the `done` line has metrics.
@@ -198,14 +214,14 @@ class StreamTail:
         return StreamEnd(finished or failed, failed, usage, limited=is_limited, metrics=metrics)
 
     def is_an_answer(self) -> bool:
-        """Whether the stream is the answer of a model, not the loading or downloading of one: its last line ends one,
-        or its last complete line is a part of one."""
+        """Whether the stream is the answer of a model, not the loading or downloading of one: its
+        last line ends one, or its last complete line is a part of one."""
         if b'"done":true' in self._tail and b'load"' not in self._tail:
             return True
         return bool(_GOES_ON.search(self._tail.rpartition(b"\n")[0].rpartition(b"\n")[2]))
 
 
 def without_comments(body: bytes | bytearray) -> bytes:
-    """An event stream without the blank lines and comments at its start; empty while the last comment may be
-    incomplete."""
+    """An event stream without the blank lines and comments at its start; empty while the last
+    comment may be incomplete."""
     return _COMMENTS.sub(b"", body, count=1)

@@ -1,6 +1,8 @@
-"""Passed-through server-sent events: held until they are complete, and parsed if they show how an answer ends. No I/O.
+"""Passed-through server-sent events: held until they are complete, and parsed if they show
+how an answer ends. No I/O.
 
-A carriage return alone is not supported as a line end, although the format allows it: no provider sends it.
+A carriage return alone is not supported as a line end, although the format allows
+it: no provider sends it.
 """
 
 from __future__ import annotations
@@ -33,13 +35,15 @@ _EVENT_END = re.compile(rb"(?:\r?\n){2,}")
 
 @dataclass(slots=True, eq=False)
 class EventCutter:
-    """Holds back incomplete events: clients can't use them, and a heartbeat inserted into one would break it."""
+    """Holds back incomplete events: clients can't use them, and a heartbeat inserted
+    into one would break it."""
 
     _held: bytearray = field(default_factory=bytearray)
 
     def feed(self, data: bytes) -> bytes:
         """The events that are complete now, unchanged; raises UpstreamError for one over 8 MiB."""
-        # A long event comes in thousands of pieces, so only the end of the held bytes is searched again.
+        # A long event comes in thousands of pieces, so only the end of the held
+        # bytes is searched again.
         seam = bytes(self._held[-SEAM_BYTES:])
         end = len(data)
         if not data.endswith(b"\n\n"):
@@ -57,7 +61,8 @@ class EventCutter:
         return whole
 
     def rest(self) -> bytes:
-        """At the end of the input: the last event, which may lack its blank line; b"" if it is incomplete."""
+        """At the end of the input: the last event, which may lack its blank line;
+        b"" if it is incomplete."""
         text = bytes(self._held).strip(b"\r\n")
         data = data_of(text)
         return text + b"\n\n" if data == DONE or read(data) else b""
@@ -78,7 +83,9 @@ def split_events(events: bytes) -> Iterator[bytes]:
 
 def data_of(event: bytes) -> bytes:
     """The data of an event; b"" for a comment."""
-    return b"\n".join(line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:"))
+    return b"\n".join(
+        line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")
+    )
 
 
 def read(data: bytes) -> dict[str, Json]:
@@ -91,13 +98,14 @@ def read(data: bytes) -> dict[str, Json]:
 
 
 FINISH_REASON, USAGE, ERROR = (
-    (b'"%b"' % name, b'"%b":null' % name, b'"%b": null' % name) for name in (b"finish_reason", b"usage", b"error")
+    (b'"%b"' % name, b'"%b":null' % name, b'"%b": null' % name)
+    for name in (b"finish_reason", b"usage", b"error")
 )
 
 
 def is_set(events: bytes, field: tuple[bytes, bytes, bytes]) -> bool:
-    """Whether a field seems to have a value other than null. Quotes inside strings are escaped, so only a string that
-    equals the name can cause a false positive; there are no false negatives."""
+    """Whether a field seems to have a value other than null. Quotes inside strings are escaped, so
+    only a string that equals the name can cause a false positive; there are no false negatives."""
     name, null, spaced = field
     count = events.count(name)
     return count > 0 and count > events.count(null) + events.count(spaced)
@@ -105,7 +113,8 @@ def is_set(events: bytes, field: tuple[bytes, bytes, bytes]) -> bool:
 
 @dataclass(slots=True, eq=False)
 class EventTail:
-    """Detects the end of OpenAI's answers in passed-through events, and parses only the events that may contain it."""
+    """Detects the end of OpenAI's answers in passed-through events, and parses only the
+    events that may contain it."""
 
     #: Number of answers to the request.
     answers: int = 1
@@ -138,7 +147,11 @@ class EventTail:
 
     def _note(self, document: dict[str, Json]) -> None:
         listed = document.get("choices")
-        choices = [choice for choice in listed if isinstance(choice, dict)] if isinstance(listed, list) else []
+        choices = (
+            [choice for choice in listed if isinstance(choice, dict)]
+            if isinstance(listed, list)
+            else []
+        )
         # OpenRouter reports a failure in one of the choices.
         self.failure = next(
             (
@@ -164,22 +177,30 @@ class EventTail:
 
     @property
     def finished(self) -> bool:
-        """Whether the stream is complete: `[DONE]` was received, or every answer has its finish reason."""
+        """Whether the stream is complete: `[DONE]` was received, or every answer
+        has its finish reason."""
         return self.done or len(self._finished) >= self.answers
 
     def end(self) -> StreamEnd:
         """How the stream ended."""
-        return StreamEnd(self.finished, self.failure is not None, self._usage, limited=self._limited)
+        return StreamEnd(
+            self.finished, self.failure is not None, self._usage, limited=self._limited
+        )
 
 
 def _may_end(events: bytes) -> bool:
     """Whether the events may contain an end, a usage or an error; most only have some text."""
-    return DONE in events or is_set(events, FINISH_REASON) or is_set(events, USAGE) or is_set(events, ERROR)
+    return (
+        DONE in events
+        or is_set(events, FINISH_REASON)
+        or is_set(events, USAGE)
+        or is_set(events, ERROR)
+    )
 
 
 def read_usage(usage: Json, known: Usage = NO_USAGE) -> Usage:
-    """The counts of a `usage` object, by OpenAI's names in chats or in transcriptions; missing and invalid ones are
-    taken from `known`."""
+    """The counts of a `usage` object, by OpenAI's names in chats or in transcriptions; missing and
+    invalid ones are taken from `known`."""
     if not usage or not isinstance(usage, dict):
         return known
     details = usage.get("prompt_tokens_details")
@@ -194,4 +215,6 @@ def read_usage(usage: Json, known: Usage = NO_USAGE) -> Usage:
 
 def _tokens(usage: Mapping[str, Json], names: Sequence[str], known: int | None) -> int | None:
     values = (usage.get(name) for name in names)
-    return next((value for value in values if type(value) is int and 0 <= value < MAX_TOKENS), known)
+    return next(
+        (value for value in values if type(value) is int and 0 <= value < MAX_TOKENS), known
+    )

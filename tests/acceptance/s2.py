@@ -1,4 +1,5 @@
-"""What the tests of system 2 share: the gateway that its users would set up, and how they ask it."""
+"""What the tests of system 2 share: the gateway that its users would set
+up, and how they ask it."""
 
 from __future__ import annotations
 
@@ -21,12 +22,19 @@ JPEG = b"\xff\xd8\xff\xe0" + bytes(range(64))
 FUNCTION = {
     "name": "get_weather",
     "description": "The weather in a city.",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+    },
 }
 TOOL = {"type": "function", "function": FUNCTION}
 #: The operator's word on models; each name stands for the upstream's only one.
 MODELS: dict[str, dict[str, Any]] = {
-    "coder": {"target": MODEL, "options": {"num_ctx": 8192, "temperature": 0.2, "top_p": 0.9, "num_predict": 500}},
+    "coder": {
+        "target": MODEL,
+        "options": {"num_ctx": 8192, "temperature": 0.2, "top_p": 0.9, "num_predict": 500},
+    },
     "thinker": {"target": MODEL, "think": "high", "request_timeout": 99999999},
     "plain": {"target": MODEL, "think": True, "exclude_reasoning": True},
     "hurried": {"target": MODEL, "timeout_ms": 300},
@@ -49,7 +57,9 @@ def team_gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
 def reset(upstream: FaultUpstream) -> None:
     """The model server is healthy, and its model can do everything."""
     upstream.clear()
-    upstream.script("/api/show", [Json({"capabilities": ["completion", "tools", "thinking", "vision"]})])
+    upstream.script(
+        "/api/show", [Json({"capabilities": ["completion", "tools", "thinking", "vision"]})]
+    )
 
 
 def replay(upstream: FaultUpstream, name: str) -> None:
@@ -59,7 +69,11 @@ def replay(upstream: FaultUpstream, name: str) -> None:
 
 def sent(upstream: FaultUpstream) -> dict[str, Any]:
     """The last question to a model that reached the upstream."""
-    asked = [seen for seen in forwarded(upstream) if seen.path in ("/api/chat", "/api/generate", "/api/embed")]
+    asked = [
+        seen
+        for seen in forwarded(upstream)
+        if seen.path in ("/api/chat", "/api/generate", "/api/embed")
+    ]
     document: dict[str, Any] = asked[-1].json()
     return document
 

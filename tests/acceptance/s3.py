@@ -1,4 +1,5 @@
-"""What the tests of systems 3 and 4 share: a gateway in front of commercial providers, each with its own key."""
+"""What the tests of systems 3 and 4 share: a gateway in front of commercial providers,
+each with its own key."""
 
 from __future__ import annotations
 
@@ -18,10 +19,16 @@ HELLO = [{"role": "user", "content": "Hello!"}]
 MODELS: dict[str, Any] = {
     "dashscope": {
         **{name: {} for name in ("qwen2:7b", "qwen2:14b", "qwen2:72b")},
-        **{name: {"capabilities": ["embedding"]} for name in ("text-embedding-v1", "text-embedding-v2")},
+        **{
+            name: {"capabilities": ["embedding"]}
+            for name in ("text-embedding-v1", "text-embedding-v2")
+        },
     },
     "deepseek": ["deepseek-chat", "deepseek-coder"],
-    "siliconflow": {"yi-34b-chat": "01-ai/Yi-1.5-34B-Chat", "llama3-8b": "meta-llama/Meta-Llama-3-8B-Instruct"},
+    "siliconflow": {
+        "yi-34b-chat": "01-ai/Yi-1.5-34B-Chat",
+        "llama3-8b": "meta-llama/Meta-Llama-3-8B-Instruct",
+    },
     "volcengine": {"doubao-lite": "doubao-lite-4k", "doubao-pro": "doubao-pro-32k"},
     "openrouter": ["anthropic/claude-3.5-sonnet"],
 }
@@ -37,9 +44,11 @@ KEYS = {name: f"sk-key-of-{name}" for name in VARIABLES}
 
 
 def upstreams(provider: Provider, *names: str) -> list[dict[str, Any]]:
-    """The configuration of these providers, or of all; only their addresses are those of the rig."""
+    """The configuration of these providers, or of all; only their addresses
+    are those of the rig."""
     return [
-        {"name": name, "kind": name, "base_url": provider.base_url, "models": MODELS[name]} for name in names or MODELS
+        {"name": name, "kind": name, "base_url": provider.base_url, "models": MODELS[name]}
+        for name in names or MODELS
     ]
 
 

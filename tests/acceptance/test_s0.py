@@ -1,4 +1,5 @@
-"""What users of a small Go proxy with a token list were promised: authentication and forwarding. One test per row."""
+"""What users of a small Go proxy with a token list were promised: authentication and
+forwarding. One test per row."""
 
 from __future__ import annotations
 
@@ -46,7 +47,11 @@ OLLAMA: list[tuple[str, str, Any]] = [
     ("HEAD", "/api/blobs/sha256:" + "0" * 64, None),
     ("POST", "/api/blobs/sha256:" + "0" * 64, "bytes"),
 ]
-GENERATION = [one for one in OLLAMA if one[1] in ("/api/generate", "/api/chat", "/api/embed", "/api/embeddings")]
+GENERATION = [
+    one
+    for one in OLLAMA
+    if one[1] in ("/api/generate", "/api/chat", "/api/embed", "/api/embeddings")
+]
 OPENAI: list[tuple[str, str, Any]] = [
     ("POST", "/v1/chat/completions", CHAT),
     ("POST", "/v1/completions", {"model": "m", "prompt": "x"}),
@@ -79,10 +84,14 @@ def clean(upstream: ReplayUpstream) -> None:
 
 def ask(gateway: Gateway, method: str, path: str, body: Any = None, **headers: str) -> Answer:
     sent = {"Authorization": TOKENS[0], "Content-Type": "application/json"} | headers
-    return request(gateway.url, method, path, body, {k: v for k, v in sent.items() if v}, timeout=20)
+    return request(
+        gateway.url, method, path, body, {k: v for k, v in sent.items() if v}, timeout=20
+    )
 
 
-def test_s0_01_calls_are_authenticated_and_forwarded(gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_01_calls_are_authenticated_and_forwarded(
+    gateway: Gateway, upstream: ReplayUpstream
+) -> None:
     assert ask(gateway, "POST", "/api/chat", CHAT, Authorization="").status == 401
     assert not forwarded(upstream)
     assert ask(gateway, "POST", "/api/chat", CHAT).body == recording("chat-hello-single").response
@@ -97,10 +106,15 @@ def test_s0_02_each_token_of_the_list_opens(token: str, gateway: Gateway) -> Non
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
 def test_s0_03_browsers_may_call(path: str, gateway: Gateway) -> None:
     page = {"Origin": "https://chat.example.org"}
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization, content-type"}
+    asked = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization, content-type",
+    }
     preflight = ask(gateway, "OPTIONS", path, Authorization="", **page, **asked)
     assert preflight.status in (200, 204)
-    assert (preflight.headers.get("Access-Control-Allow-Headers") or "").lower().count("authorization") == 1
+    assert (preflight.headers.get("Access-Control-Allow-Headers") or "").lower().count(
+        "authorization"
+    ) == 1
     assert "POST" in (preflight.headers.get("Access-Control-Allow-Methods") or "")
     answer = ask(gateway, "POST", path, CHAT, **page)
     assert answer.status == 200
@@ -129,7 +143,9 @@ def test_s0_04_every_error_is_json_with_a_text(
     assert error["message"] if path.startswith("/v1/") else isinstance(error, str)
 
 
-@pytest.mark.parametrize(("method", "path", "body"), OLLAMA, ids=[f"{m}-{p[:18]}" for m, p, _ in OLLAMA])
+@pytest.mark.parametrize(
+    ("method", "path", "body"), OLLAMA, ids=[f"{m}-{p[:18]}" for m, p, _ in OLLAMA]
+)
 def test_s0_05_every_route_of_ollama_is_there(
     method: str, path: str, body: Any, gateway: Gateway, upstream: ReplayUpstream
 ) -> None:
@@ -147,7 +163,10 @@ def test_s0_07_requests_and_errors_are_logged(gateway: Gateway) -> None:
     ok = ask(gateway, "GET", "/api/tags", **{"X-Request-Id": "s0-07-ok"})
     bad = ask(gateway, "GET", "/api/nope", **{"X-Request-Id": "s0-07-bad"})
     rows = logged(gateway, "access", "s0-07-ok", "s0-07-bad")
-    assert [(row["status"], row["path"]) for row in rows] == [(ok.status, "/api/tags"), (bad.status, "/api/nope")]
+    assert [(row["status"], row["path"]) for row in rows] == [
+        (ok.status, "/api/tags"),
+        (bad.status, "/api/nope"),
+    ]
     assert rows[1]["error"] == "not_found"
 
 
@@ -163,20 +182,22 @@ def logged(gateway: Gateway, name: str, *ids: str) -> list[dict[str, Any]]:
 
 
 def test_s0_08_the_smallest_file_is_enough(upstream: ReplayUpstream) -> None:
-    text = (
-        'auth:\n  generate_tokens: ["team-token-1", "team-token-2"]\nservice:\n  base_url: "http://localhost:11434"\n'
-    )
+    text = 'auth:\n  generate_tokens: ["team-token-1", "team-token-2"]\nservice:\n  base_url: "http://localhost:11434"\n'
     with Gateway(text.replace("http://localhost:11434", upstream.url)) as gateway:
         assert gateway.config_path.name == "config.yaml"
         assert ask(gateway, "GET", "/api/tags").status == 200
 
 
 @pytest.mark.parametrize("token", [*TOKENS, "team-token-3", ""])
-@pytest.mark.parametrize(("method", "path", "body"), GENERATION, ids=[path for _, path, _ in GENERATION])
+@pytest.mark.parametrize(
+    ("method", "path", "body"), GENERATION, ids=[path for _, path, _ in GENERATION]
+)
 def test_s0_09_generation_is_for_tokens_of_the_list(
     method: str, path: str, body: Any, token: str, gateway: Gateway
 ) -> None:
-    assert ask(gateway, method, path, body, Authorization=token).status == (200 if token in TOKENS else 401)
+    assert ask(gateway, method, path, body, Authorization=token).status == (
+        200 if token in TOKENS else 401
+    )
 
 
 def test_s0_10_base_url_has_the_known_default() -> None:
@@ -185,7 +206,9 @@ def test_s0_10_base_url_has_the_known_default() -> None:
 
 def test_s0_11_one_command_runs_it(readme: str) -> None:
     require_program("make")
-    plan = subprocess.run(["make", "-n", "run"], cwd=PROJECT, capture_output=True, text=True, timeout=30, check=True)
+    plan = subprocess.run(
+        ["make", "-n", "run"], cwd=PROJECT, capture_output=True, text=True, timeout=30, check=True
+    )
     assert "ollama_proxy.cli run" in plan.stdout
     assert "make run" in readme
 
@@ -200,7 +223,9 @@ def test_s0_13_every_api_request_has_its_line(gateway: Gateway) -> None:
     for number, (method, path, body) in enumerate(calls):
         ask(gateway, method, path, body, **{"X-Request-Id": f"s0-13-{number}"})
     rows = logged(gateway, "access", *(f"s0-13-{number}" for number in range(len(calls))))
-    assert [(row["method"], row["path"]) for row in rows] == [(method, path) for method, path, _ in calls]
+    assert [(row["method"], row["path"]) for row in rows] == [
+        (method, path) for method, path, _ in calls
+    ]
 
 
 def test_s0_14_failed_authentication_is_logged_without_the_token(gateway: Gateway) -> None:
@@ -221,17 +246,24 @@ def test_s0_16_state_of_the_system_is_logged(gateway: Gateway) -> None:
     def started() -> int:
         return sum(row["event"] == "worker_started" for row in gateway.log_lines("events"))
 
-    wait_until(lambda: started() == gateway.workers, 20, lambda: f"{started()} workers have started")
+    wait_until(
+        lambda: started() == gateway.workers, 20, lambda: f"{started()} workers have started"
+    )
     assert request(gateway.url, path="/health").json()["status"] == "healthy"
 
 
 def test_s0_17_logs_are_in_logs_beside_the_code(gateway: Gateway) -> None:
     assert Settings().logging.dir == "logs"
     assert (PROJECT / "logs").is_dir()
-    assert {path.name for path in gateway.logs_directory.glob("*.log")} == {"access.log", "events.log"}
+    assert {path.name for path in gateway.logs_directory.glob("*.log")} == {
+        "access.log",
+        "events.log",
+    }
 
 
-@pytest.mark.parametrize(("method", "path", "body"), [*OLLAMA, *OPENAI], ids=lambda value: str(value)[:24])
+@pytest.mark.parametrize(
+    ("method", "path", "body"), [*OLLAMA, *OPENAI], ids=lambda value: str(value)[:24]
+)
 def test_s0_18_every_endpoint_wants_a_token(
     method: str, path: str, body: Any, gateway: Gateway, upstream: ReplayUpstream
 ) -> None:
@@ -266,17 +298,34 @@ def test_s0_20_json_goes_in_and_out(path: str, gateway: Gateway, upstream: Repla
 def test_s0_21_tags(gateway: Gateway) -> None:
     models = ask(gateway, "GET", "/api/tags").json()["models"]
     fields = {"name", "model", "modified_at", "size", "digest", "details"}
-    details = {"parent_model", "format", "family", "families", "parameter_size", "quantization_level"}
-    assert models and all(fields <= model.keys() and details <= model["details"].keys() for model in models)
+    details = {
+        "parent_model",
+        "format",
+        "family",
+        "families",
+        "parameter_size",
+        "quantization_level",
+    }
+    assert models and all(
+        fields <= model.keys() and details <= model["details"].keys() for model in models
+    )
 
 
-PROGRESS = [{"status": "pulling manifest"}, {"status": "pulling 5b", "total": 9, "completed": 3}, {"status": "success"}]
+PROGRESS = [
+    {"status": "pulling manifest"},
+    {"status": "pulling 5b", "total": 9, "completed": 3},
+    {"status": "success"},
+]
 
 
 @pytest.mark.parametrize("token_form", ["{}", "Bearer {}"])
-def test_s0_22_pull_streams_progress(token_form: str, gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_22_pull_streams_progress(
+    token_form: str, gateway: Gateway, upstream: ReplayUpstream
+) -> None:
     upstream.script("/api/pull", [Lines(PROGRESS)])
-    answer = ask(gateway, "POST", "/api/pull", {"name": "m"}, Authorization=token_form.format(TOKENS[0]))
+    answer = ask(
+        gateway, "POST", "/api/pull", {"name": "m"}, Authorization=token_form.format(TOKENS[0])
+    )
     assert [json.loads(line) for line in answer.body.splitlines()] == PROGRESS
     assert forwarded(upstream)[-1].json() == {"name": "m"}
 
@@ -301,14 +350,21 @@ def test_s0_25_push_streams_progress(gateway: Gateway, upstream: ReplayUpstream)
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("field", ["name", "model"])
-def test_s0_26_show_by_get_with_a_body(method: str, field: str, gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_26_show_by_get_with_a_body(
+    method: str, field: str, gateway: Gateway, upstream: ReplayUpstream
+) -> None:
     upstream.script("/api/show", [Replay(recording("show"))])
     answer = ask(gateway, method, "/api/show", {field: "tiny-test"})
     assert answer.json().keys() >= {"modelfile", "parameters", "template", "details"}
-    assert (forwarded(upstream)[-1].method, forwarded(upstream)[-1].json()) == ("POST", {field: "tiny-test"})
+    assert (forwarded(upstream)[-1].method, forwarded(upstream)[-1].json()) == (
+        "POST",
+        {field: "tiny-test"},
+    )
 
 
-@pytest.mark.parametrize(("path", "own"), [("/api/generate", {"prompt": "Hi"}), ("/api/chat", {"messages": []})])
+@pytest.mark.parametrize(
+    ("path", "own"), [("/api/generate", {"prompt": "Hi"}), ("/api/chat", {"messages": []})]
+)
 def test_s0_27_s0_28_generate_and_chat_pass_everything_on(
     path: str, own: dict[str, Any], gateway: Gateway, upstream: ReplayUpstream
 ) -> None:
@@ -325,7 +381,9 @@ def test_s0_29_embed_takes_one_text_and_many(gateway: Gateway, upstream: ReplayU
         answer = ask(gateway, "POST", "/api/embed", {"model": "m", "input": value}).json()
         assert answer.keys() >= {"embeddings", "model", "prompt_eval_count"}
     upstream.script("/api/embeddings", [Replay(recording("embed-legacy-one"))])
-    assert ask(gateway, "POST", "/api/embeddings", {"model": "m", "prompt": "a"}).json().keys() == {"embedding"}
+    assert ask(gateway, "POST", "/api/embeddings", {"model": "m", "prompt": "a"}).json().keys() == {
+        "embedding"
+    }
 
 
 DOCUMENTED = {
@@ -352,15 +410,22 @@ OPTIONS = {
 }
 
 
-def test_s0_30_chat_takes_every_documented_field(gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_30_chat_takes_every_documented_field(
+    gateway: Gateway, upstream: ReplayUpstream
+) -> None:
     def is_version_known() -> bool:
-        """Whether the worker that answers has checked the server: `shift` is sent to versions that know it."""
+        """Whether the worker that answers has checked the server: `shift` is sent to
+        versions that know it."""
         assert ask(gateway, "POST", "/v1/chat/completions", CHAT | DOCUMENTED).status == 200
         return "shift" in forwarded(upstream)[-1].json()
 
     wait_until(is_version_known, 10, "no health check has found the version")
     # What is too long is refused and not cut in silence.
-    assert forwarded(upstream)[-1].json() == CHAT | {"options": OPTIONS, "truncate": False, "shift": False}
+    assert forwarded(upstream)[-1].json() == CHAT | {
+        "options": OPTIONS,
+        "truncate": False,
+        "shift": False,
+    }
 
 
 def test_s0_31_chat_answer(gateway: Gateway) -> None:
@@ -368,7 +433,11 @@ def test_s0_31_chat_answer(gateway: Gateway) -> None:
     [choice] = answer["choices"]
     assert answer["id"].startswith("chatcmpl-") and answer["object"] == "chat.completion"
     assert answer["model"] == "tiny-test" and answer["created"] > 1_700_000_000
-    assert (choice["index"], choice["finish_reason"], choice["message"]["role"]) == (0, "stop", "assistant")
+    assert (choice["index"], choice["finish_reason"], choice["message"]["role"]) == (
+        0,
+        "stop",
+        "assistant",
+    )
     assert choice["message"]["content"] == "Hello! How can I help you today?"
     usage = answer["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
@@ -379,15 +448,24 @@ def test_s0_32_chat_streams_server_sent_events(gateway: Gateway, upstream: Repla
     answer = ask(gateway, "POST", "/v1/chat/completions", CHAT | {"stream": True})
     assert (answer.headers.get("Content-Type") or "").startswith("text/event-stream")
     *chunks, done = frames(answer.body)
-    text = "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
+    text = "".join(
+        choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"]
+    )
     assert (text, done) == ("Hello! How can I help you today?", "[DONE]")
 
 
-def test_s0_33_completions_take_every_documented_field(gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_33_completions_take_every_documented_field(
+    gateway: Gateway, upstream: ReplayUpstream
+) -> None:
     body = {"model": "m", "prompt": "Hi", "logprobs": 2, "best_of": 1} | DOCUMENTED
     assert ask(gateway, "POST", "/v1/completions", body).status == 200
     sent = forwarded(upstream)[-1].json()
-    assert (sent["prompt"], sent["options"], sent["logprobs"], sent["top_logprobs"]) == ("Hi", OPTIONS, True, 2)
+    assert (sent["prompt"], sent["options"], sent["logprobs"], sent["top_logprobs"]) == (
+        "Hi",
+        OPTIONS,
+        True,
+        2,
+    )
 
 
 def test_s0_34_completion_answer(gateway: Gateway) -> None:
@@ -405,7 +483,9 @@ def test_s0_35_s0_36_embeddings(value: Any, gateway: Gateway, upstream: ReplayUp
     answer = ask(gateway, "POST", "/v1/embeddings", {"model": "m", "input": value}).json()
     assert answer == {
         "object": "list",
-        "data": [{"object": "embedding", "embedding": v, "index": i} for i, v in enumerate(vectors)],
+        "data": [
+            {"object": "embedding", "embedding": v, "index": i} for i, v in enumerate(vectors)
+        ],
         "model": "m",
         "usage": {"prompt_tokens": 4, "total_tokens": 4},
     }
@@ -414,7 +494,10 @@ def test_s0_35_s0_36_embeddings(value: Any, gateway: Gateway, upstream: ReplayUp
 def test_s0_37_models(gateway: Gateway) -> None:
     listed = ask(gateway, "GET", "/v1/models").json()
     assert listed["object"] == "list" and listed["data"]
-    assert all(one["object"] == "model" and one["owned_by"] == "ollama" and one["created"] for one in listed["data"])
+    assert all(
+        one["object"] == "model" and one["owned_by"] == "ollama" and one["created"]
+        for one in listed["data"]
+    )
 
 
 def test_s0_38_image_is_built_by_the_known_command(deploy_page: str) -> None:
@@ -430,14 +513,18 @@ def test_s0_39_image_takes_its_file_and_port_where_people_mount_them(deploy_page
     assert "OLLAMA_PROXY_CONFIG=/app/config.yaml" in text
     assert "EXPOSE 8080" in text
     assert re.search(
-        r'docker run -d -p 8080:8080 -v "?\$\(pwd\)/config\.yaml:/app/config\.yaml"? ollama-proxy', deploy_page
+        r'docker run -d -p 8080:8080 -v "?\$\(pwd\)/config\.yaml:/app/config\.yaml"? ollama-proxy',
+        deploy_page,
     )
 
 
 def test_s0_40_server_starts_by_its_own_command_from_anywhere(tmp_path: Path) -> None:
-    """In place of one binary: the documented gunicorn line, with nothing but the environment around it."""
+    """In place of one binary: the documented gunicorn line, with nothing but the
+    environment around it."""
     port = free_port()
-    (tmp_path / "config.yaml").write_text('auth: {generate_tokens: [a-token]}\nservice: {base_url: "demo:"}\n')
+    (tmp_path / "config.yaml").write_text(
+        'auth: {generate_tokens: [a-token]}\nservice: {base_url: "demo:"}\n'
+    )
     (tmp_path / "config.yaml").chmod(0o600)
     environment = {
         "PATH": "/usr/bin:/bin",
@@ -448,9 +535,18 @@ def test_s0_40_server_starts_by_its_own_command_from_anywhere(tmp_path: Path) ->
         "PORT": str(port),
     }
     gunicorn = Path(sys.executable).parent / "gunicorn"
-    command = [str(gunicorn), "--chdir", str(PROJECT), "-c", str(PROJECT / "config" / "gunicorn.conf.py"), "wsgi:app"]
+    command = [
+        str(gunicorn),
+        "--chdir",
+        str(PROJECT),
+        "-c",
+        str(PROJECT / "config" / "gunicorn.conf.py"),
+        "wsgi:app",
+    ]
     with (tmp_path / "output.txt").open("wb") as output:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=output, stderr=output
+        )
     try:
         wait_until(lambda: is_up(port), 20, lambda: (tmp_path / "output.txt").read_text())
         answer = request(f"http://127.0.0.1:{port}", path="/api/tags", headers=bearer("a-token"))
@@ -477,7 +573,9 @@ def test_s0_42_wrong_token_is_said_in_the_known_words(path: str, gateway: Gatewa
     assert (answer.status, "非授权访问" in answer.text) == (401, True)
 
 
-@pytest.mark.parametrize(("method", "path", "body"), [OLLAMA[1], OLLAMA[5], OPENAI[0]], ids=["tags", "chat", "openai"])
+@pytest.mark.parametrize(
+    ("method", "path", "body"), [OLLAMA[1], OLLAMA[5], OPENAI[0]], ids=["tags", "chat", "openai"]
+)
 def test_s0_43_ollama_that_is_down_is_said_in_the_known_words(
     method: str, path: str, body: Any, gateway: Gateway, upstream: ReplayUpstream
 ) -> None:
@@ -492,17 +590,25 @@ def test_s0_43_ollama_that_is_down_is_said_in_the_known_words(
 
 
 def test_s0_44_help_names_what_to_look_at(errors_page: str) -> None:
-    row = next(line for line in errors_page.splitlines() if "Failed to connect to Ollama service" in line)
+    row = next(
+        line for line in errors_page.splitlines() if "Failed to connect to Ollama service" in line
+    )
     for hint in ("ollama list", "/api/version", "service.base_url", "firewall"):
         assert hint in row
 
 
-def test_s0_45_streams_arrive_as_they_are_made(gateway: Gateway, upstream: ReplayUpstream, errors_page: str) -> None:
+def test_s0_45_streams_arrive_as_they_are_made(
+    gateway: Gateway, upstream: ReplayUpstream, errors_page: str
+) -> None:
     """The stream is asked for in the body, and no server on the way may keep it back."""
     lines = recording("chat-hello-stream").response
-    upstream.script("/api/chat", [Lines([line + b"\n" for line in lines.splitlines()], delay_s=0.05)])
+    upstream.script(
+        "/api/chat", [Lines([line + b"\n" for line in lines.splitlines()], delay_s=0.05)]
+    )
     body = CHAT | {"stream": True}
-    with open_stream(gateway.url, "POST", "/v1/chat/completions", body, {"Authorization": TOKENS[0]}) as stream:
+    with open_stream(
+        gateway.url, "POST", "/v1/chat/completions", body, {"Authorization": TOKENS[0]}
+    ) as stream:
         assert stream.headers.get("X-Accel-Buffering") == "no"
         events = [line for line in stream.lines() if line.data.startswith(b"data:")]
     assert events[-1].data == b"data: [DONE]"

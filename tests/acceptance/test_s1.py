@@ -51,7 +51,9 @@ def settings(**environ: str) -> Settings:
     return load_settings(SHIPPED, environ)
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"])
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+)
 def test_s1_01_endpoints_of_openai(path: str, gateway: Gateway) -> None:
     body = CHAT | {"prompt": "x", "input": "x"}
     answer = get(gateway, path) if path == "/v1/models" else post(gateway, path, body)
@@ -74,7 +76,8 @@ def test_s1_03_ollamas_answer_becomes_openais(gateway: Gateway, upstream: FaultU
 
 
 def test_s1_04_nothing_has_to_be_configured(upstream: FaultUpstream) -> None:
-    """The shipped file as it is and a reachable Ollama: a token is made, kept for its owner only, and works."""
+    """The shipped file as it is and a reachable Ollama: a token is made, kept for its
+    owner only, and works."""
     with Gateway(SHIPPED.read_text(), env={"OLLAMA_BASE_URL": upstream.url}) as gateway:
         kept = gateway.state_directory / "first-token"
         token = kept.read_text().strip()
@@ -98,9 +101,15 @@ def test_s1_05_browsers_may_call_directly(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v1/nope", 404), ("GET", "/v1/chat/completions", 405), ("POST", "/v1/completions", 400)],
+    [
+        ("GET", "/v1/nope", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("POST", "/v1/completions", 400),
+    ],
 )
-def test_s1_06_s1_24_errors_have_one_envelope(method: str, path: str, status: int, gateway: Gateway) -> None:
+def test_s1_06_s1_24_errors_have_one_envelope(
+    method: str, path: str, status: int, gateway: Gateway
+) -> None:
     answer = request(gateway.url, method, path, {} if method == "POST" else None, bearer(TOKEN))
     assert answer.status == status
     assert answer.json().keys() == {"error"}
@@ -131,28 +140,56 @@ def test_s1_09_models(gateway: Gateway) -> None:
 
 def test_s1_10_chat(gateway: Gateway, upstream: FaultUpstream) -> None:
     messages = [{"role": "system", "content": "Be brief."}, *HELLO]
-    asked = {"model": "m", "messages": messages, "temperature": 0.7, "max_tokens": 100, "stream": False}
+    asked = {
+        "model": "m",
+        "messages": messages,
+        "temperature": 0.7,
+        "max_tokens": 100,
+        "stream": False,
+    }
     answer = post(gateway, "/v1/chat/completions", asked).json()
     [choice] = answer["choices"]
-    assert answer["id"].startswith("chatcmpl-") and answer["object"] == "chat.completion" and answer["created"]
-    assert (choice["index"], choice["finish_reason"], choice["message"]["role"]) == (0, "stop", "assistant")
+    assert (
+        answer["id"].startswith("chatcmpl-")
+        and answer["object"] == "chat.completion"
+        and answer["created"]
+    )
+    assert (choice["index"], choice["finish_reason"], choice["message"]["role"]) == (
+        0,
+        "stop",
+        "assistant",
+    )
     assert answer["usage"].keys() >= {"prompt_tokens", "completion_tokens", "total_tokens"}
     sent = forwarded(upstream)[-1].json()
     assert sent["messages"] == messages
     assert sent["options"] == {"temperature": 0.7, "num_predict": 100}
 
 
-def test_s1_11_stream_ends_with_an_empty_delta_and_done(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s1_11_stream_ends_with_an_empty_delta_and_done(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     replay(upstream, "chat-hello-stream")
-    *chunks, last, done = frames(post(gateway, "/v1/chat/completions", CHAT | {"stream": True}).body)
+    *chunks, last, done = frames(
+        post(gateway, "/v1/chat/completions", CHAT | {"stream": True}).body
+    )
     assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == SPOKEN
-    assert (last["choices"][0]["delta"], last["choices"][0]["finish_reason"], done) == ({}, "stop", "[DONE]")
+    assert (last["choices"][0]["delta"], last["choices"][0]["finish_reason"], done) == (
+        {},
+        "stop",
+        "[DONE]",
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_s1_12_completions(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
     replay(upstream, "generate-hello-stream" if stream else "generate-hello-single")
-    asked = {"model": "m", "prompt": "Hello!", "temperature": 0.7, "max_tokens": 50, "stream": stream}
+    asked = {
+        "model": "m",
+        "prompt": "Hello!",
+        "temperature": 0.7,
+        "max_tokens": 50,
+        "stream": stream,
+    }
     answer = post(gateway, "/v1/completions", asked)
     chunks = frames(answer.body)[:-1] if stream else [answer.json()]
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == SPOKEN
@@ -163,7 +200,9 @@ def test_s1_13_health(gateway: Gateway, upstream: FaultUpstream) -> None:
     assert request(gateway.url, path="/health").json().items() >= expected.items()
     upstream.refuse()
     try:
-        wait_until(lambda: health(gateway) == "disconnected", 8, "the loss of Ollama was not noticed")
+        wait_until(
+            lambda: health(gateway) == "disconnected", 8, "the loss of Ollama was not noticed"
+        )
     finally:
         upstream.restart()
     wait_until(lambda: health(gateway) == "connected", 8, "the return of Ollama was not noticed")
@@ -176,8 +215,15 @@ def health(gateway: Gateway) -> str:
 
 
 def test_s1_14_python_client_with_a_key_that_is_not_needed(upstream: FaultUpstream) -> None:
-    config = {"auth": {"enabled": False}, "server": {"host": "127.0.0.1"}, "service": {"base_url": upstream.url}}
-    with Gateway(config) as gateway, openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="not-needed") as client:
+    config = {
+        "auth": {"enabled": False},
+        "server": {"host": "127.0.0.1"},
+        "service": {"base_url": upstream.url},
+    }
+    with (
+        Gateway(config) as gateway,
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="not-needed") as client,
+    ):
         assert [model.id for model in client.models.list()]
         asked: Any = {"model": "m", "messages": HELLO}
         whole = client.chat.completions.create(**asked).choices[0].message.content
@@ -189,14 +235,17 @@ def test_s1_14_python_client_with_a_key_that_is_not_needed(upstream: FaultUpstre
 
 
 def test_s1_15_javascript_client_has_a_test_and_an_example(clients_page: str) -> None:
-    """The client itself runs in tests/sdk/test_node.py; in a browser it needs the headers of S1-05."""
+    """The client itself runs in tests/sdk/test_node.py; in a browser it needs
+    the headers of S1-05."""
     script = (PROJECT / "tests" / "node" / "openai.mjs").read_text()
     assert "models.list" in script and "stream: true" in script
     assert "dangerouslyAllowBrowser: true" in clients_page
 
 
 def curl(*arguments: str) -> str:
-    run = subprocess.run([require_program("curl"), "-sS", *arguments], capture_output=True, text=True, timeout=30)
+    run = subprocess.run(
+        [require_program("curl"), "-sS", *arguments], capture_output=True, text=True, timeout=30
+    )
     assert run.returncode == 0, run.stderr
     return run.stdout
 
@@ -213,7 +262,8 @@ def test_s1_16_curl(gateway: Gateway) -> None:
 
 
 def test_s1_17_langchain(gateway: Gateway, upstream: FaultUpstream) -> None:
-    """In a process of its own: the library warns about other people's deprecations while it is imported."""
+    """In a process of its own: the library warns about other people's deprecations
+    while it is imported."""
     script = """
 import sys
 from langchain_core.messages import HumanMessage, SystemMessage
@@ -224,7 +274,9 @@ messages = [SystemMessage(content="Be brief."), HumanMessage(content="Hello!")]
 print(chat.invoke(messages).content)
 print("".join(chunk.content for chunk in chat.stream(messages)))
 """
-    present = subprocess.run([sys.executable, "-c", "import langchain_openai"], capture_output=True, timeout=60)
+    present = subprocess.run(
+        [sys.executable, "-c", "import langchain_openai"], capture_output=True, timeout=60
+    )
     if present.returncode != 0 and os.environ.get("CI") != "true":
         pytest.skip("langchain-openai is not installed")
     command = [sys.executable, "-c", script, f"{gateway.url}/v1", TOKEN]
@@ -237,7 +289,10 @@ print("".join(chunk.content for chunk in chat.stream(messages)))
 
 def test_s1_18_address_of_ollama_from_the_environment() -> None:
     assert settings().service.base_url == "http://localhost:11434"
-    assert settings(OLLAMA_BASE_URL="http://10.0.0.5:11434").service.base_url == "http://10.0.0.5:11434"
+    assert (
+        settings(OLLAMA_BASE_URL="http://10.0.0.5:11434").service.base_url
+        == "http://10.0.0.5:11434"
+    )
 
 
 def test_s1_19_port_from_the_environment() -> None:
@@ -263,7 +318,11 @@ def test_s1_21_what_was_edited_in_the_source_is_a_setting(tmp_path: Path) -> Non
     text = 'server: {host: 0.0.0.0, port: 8000}\nservice: {base_url: "http://localhost:11434"}\n'
     (tmp_path / "config.yaml").write_text(text + "timeouts: {first_byte_s: 60.0}\n")
     loaded = load_settings(tmp_path / "config.yaml", {})
-    assert (loaded.server.host, loaded.server.port, loaded.timeouts.first_byte_s) == ("0.0.0.0", 8000, 60.0)
+    assert (loaded.server.host, loaded.server.port, loaded.timeouts.first_byte_s) == (
+        "0.0.0.0",
+        8000,
+        60.0,
+    )
 
 
 DOCUMENTED = {
@@ -276,7 +335,9 @@ DOCUMENTED = {
 }
 
 
-def test_s1_22_documented_parameters_are_taken_and_never_made_up(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s1_22_documented_parameters_are_taken_and_never_made_up(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     assert post(gateway, "/v1/chat/completions", CHAT | DOCUMENTED).status == 200
     sent = forwarded(upstream)[-1].json()
     names = {"temperature", "num_predict", "top_p", "frequency_penalty", "presence_penalty"}
@@ -287,19 +348,27 @@ def test_s1_22_documented_parameters_are_taken_and_never_made_up(gateway: Gatewa
 
 @pytest.mark.parametrize("missing", ["model", "messages"])
 def test_s1_22_required_parameters_are_required(missing: str, gateway: Gateway) -> None:
-    answer = post(gateway, "/v1/chat/completions", {name: CHAT[name] for name in CHAT if name != missing})
+    answer = post(
+        gateway, "/v1/chat/completions", {name: CHAT[name] for name in CHAT if name != missing}
+    )
     assert (answer.status, answer.json()["error"]["param"]) == (400, missing)
 
 
 def test_s1_23_roles(gateway: Gateway, upstream: FaultUpstream) -> None:
-    messages = [{"role": role, "content": f"as {role}"} for role in ("system", "user", "assistant", "user")]
+    messages = [
+        {"role": role, "content": f"as {role}"} for role in ("system", "user", "assistant", "user")
+    ]
     post(gateway, "/v1/chat/completions", {"model": "m", "messages": messages})
     assert forwarded(upstream)[-1].json()["messages"] == messages
 
 
 @pytest.mark.parametrize(
     ("status", "document"),
-    [(400, {"error": "bad option"}), (404, {"error": "model 'm' not found"}), (500, {"error": "it broke"})],
+    [
+        (400, {"error": "bad option"}),
+        (404, {"error": "model 'm' not found"}),
+        (500, {"error": "it broke"}),
+    ],
 )
 def test_s1_25_codes_of_ollama_come_through(
     status: int, document: dict[str, str], gateway: Gateway, upstream: FaultUpstream
@@ -324,7 +393,9 @@ def test_s1_27_four_workers(upstream: FaultUpstream) -> None:
         assert get(gateway, "/v1/models").status == 200
 
 
-def test_s1_28_model_can_be_loaded_before(gateway: Gateway, upstream: FaultUpstream, errors_page: str) -> None:
+def test_s1_28_model_can_be_loaded_before(
+    gateway: Gateway, upstream: FaultUpstream, errors_page: str
+) -> None:
     replay(upstream, "generate-load")
     answer = post(gateway, "/api/generate", {"model": "tiny-test"})
     assert answer.json()["done_reason"] == "load"
@@ -342,8 +413,12 @@ def test_s1_28_model_can_be_loaded_before(gateway: Gateway, upstream: FaultUpstr
     ],
     ids=["s1_29", "s1_30", "s1_31", "s1_31b", "s1_32"],
 )
-def test_s1_29_s1_30_s1_31_s1_32_help_names_what_to_look_at(row: str, hints: tuple[str, ...], errors_page: str) -> None:
-    paragraphs = errors_page.partition("## Troubleshooting")[2].replace("|\n|", "|\n\n|").split("\n\n")
+def test_s1_29_s1_30_s1_31_s1_32_help_names_what_to_look_at(
+    row: str, hints: tuple[str, ...], errors_page: str
+) -> None:
+    paragraphs = (
+        errors_page.partition("## Troubleshooting")[2].replace("|\n|", "|\n\n|").split("\n\n")
+    )
     found = next(paragraph for paragraph in paragraphs if row in paragraph)
     assert [hint for hint in hints if hint not in found] == []
 
@@ -372,10 +447,15 @@ def test_s1_35_origins_can_be_restricted(
     }
     with Gateway(config) as gateway:
         allowed = [
-            get(gateway, "/v1/models", Origin=o).headers.get("Access-Control-Allow-Origin") for o in (known, foreign)
+            get(gateway, "/v1/models", Origin=o).headers.get("Access-Control-Allow-Origin")
+            for o in (known, foreign)
         ]
     assert allowed == [known, None]
-    assert "docs/sharing.md" in readme and "requests_per_minute" in sharing_page and "access.log" in operations_page
+    assert (
+        "docs/sharing.md" in readme
+        and "requests_per_minute" in sharing_page
+        and "access.log" in operations_page
+    )
 
 
 @pytest.mark.parametrize("header", ["X-API-Key", "x-api-key", "api-key"])
@@ -401,7 +481,9 @@ def test_s1_38_licence_and_independence(readme: str) -> None:
     assert re.search(r"not affiliated with\s+Ollama,\s+OpenAI\s+or\s+Anthropic", readme)
 
 
-def test_a_page_instead_of_an_answer_is_no_answer(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_a_page_instead_of_an_answer_is_no_answer(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     """S1-25, S1-06: whatever stands in front of Ollama, clients get the envelope."""
     upstream.script("/api/chat", [Whole(b"<html>", 502, {"Content-Type": "text/html"})])
     answer = post(gateway, "/v1/chat/completions", CHAT)
@@ -414,8 +496,12 @@ def rows_covered() -> set[str]:
         *re.findall(r"def (test_s\w+)\(", (ACCEPTANCE / "test_s0.py").read_text()),
         *re.findall(r"def (test_s\w+)\(", (ACCEPTANCE / "test_s1.py").read_text()),
     ]
-    tested = {f"S{system}-{row}" for name in names for system, row in re.findall(r"s(\d)_(\d\d)", name)}
-    by_hand = set(re.findall(r"^## (S\d-\d\d)", (ACCEPTANCE / "manual.md").read_text(), re.MULTILINE))
+    tested = {
+        f"S{system}-{row}" for name in names for system, row in re.findall(r"s(\d)_(\d\d)", name)
+    }
+    by_hand = set(
+        re.findall(r"^## (S\d-\d\d)", (ACCEPTANCE / "manual.md").read_text(), re.MULTILINE)
+    )
     return tested | by_hand
 
 

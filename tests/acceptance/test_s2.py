@@ -1,7 +1,9 @@
-"""What users of a gateway that makes an OpenAI and an Anthropic API of Ollama were promised. One test per row.
+"""What users of a gateway that makes an OpenAI and an Anthropic API of Ollama were
+promised. One test per row.
 
-Not yet here: S2-06, S2-09 and S2-38 are about an administrator's pages, which come later. Rows S2-04, S2-05 and S2-10,
-about keys and usage, are in `test_s2_keys.py`; keys of the configuration are rows S2-37 and S2-50.
+Not yet here: S2-06, S2-09 and S2-38 are about an administrator's pages, which come later. Rows
+S2-04, S2-05 and S2-10, about keys and usage, are in `test_s2_keys.py`; keys of the configuration
+are rows S2-37 and S2-50.
 """
 
 from __future__ import annotations
@@ -39,7 +41,14 @@ from tests.acceptance.s2 import (
 )
 from tests.golden.face import TOKEN, forwarded, frames, get, post
 from tests.rig.deadline import wait_until
-from tests.rig.fault_upstream import MODEL, FaultUpstream, Json, ScriptedServer, WaitForPeerClose, Whole
+from tests.rig.fault_upstream import (
+    MODEL,
+    FaultUpstream,
+    Json,
+    ScriptedServer,
+    WaitForPeerClose,
+    Whole,
+)
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.http_client import bearer, request
 from tests.rig.replay_upstream import recording
@@ -60,7 +69,7 @@ def settings(path: Path, **environ: str) -> Settings:
     return load_settings(path, environ)
 
 
-# --- Images ----------------------------------------------------------------------------------------------------------
+# --- Images ---------------------------------------------------------------------------------------
 
 
 def data_uri(image: bytes, kind: str = "png") -> str:
@@ -73,7 +82,9 @@ def looking_at(*urls: str) -> list[dict[str, Any]]:
 
 
 def seen_images(upstream: FaultUpstream) -> list[bytes]:
-    return [base64.b64decode(image, validate=True) for image in sent(upstream)["messages"][0]["images"]]
+    return [
+        base64.b64decode(image, validate=True) for image in sent(upstream)["messages"][0]["images"]
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +116,14 @@ def test_s2_13_jpeg_as_data_uri(gateway: Gateway, upstream: FaultUpstream) -> No
     assert seen_images(upstream) == [JPEG]
 
 
-@pytest.mark.parametrize(("path", "image"), [("/cat.png", PNG), ("/dog", JPEG)], ids=["png", "jpeg"])
+@pytest.mark.parametrize(
+    ("path", "image"), [("/cat.png", PNG), ("/dog", JPEG)], ids=["png", "jpeg"]
+)
 def test_s2_14_address_is_fetched_and_converted(
     path: str, image: bytes, fetching: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
 ) -> None:
-    """Over http here; https differs by the connection alone, see tests/unit/gateway/test_images.py."""
+    """Over http here; https differs by the connection alone, see
+    tests/unit/gateway/test_images.py."""
     assert said(chat(fetching, messages=looking_at(pictures.url + path)))
     assert seen_images(upstream) == [image]
 
@@ -123,19 +137,24 @@ def test_s2_15_several_images_in_one_message(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_s2_16_images_streamed_or_not(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_16_images_streamed_or_not(
+    stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = chat(gateway, messages=looking_at(data_uri(PNG)), stream=stream)
     assert (answer.status, seen_images(upstream), sent(upstream)["stream"]) == (200, [PNG], stream)
 
 
-# --- Thinking --------------------------------------------------------------------------------------------------------
+# --- Thinking -------------------------------------------------------------------------------------
 
 
 def test_s2_02_thinking_is_asked_for_and_shown(gateway: Gateway, upstream: FaultUpstream) -> None:
     replay(upstream, "chat-think-single")
     recorded = json.loads(recording("chat-think-single").response)["message"]
     shown = said(chat(gateway, think=True))
-    assert (shown["content"], shown["reasoning_content"]) == (recorded["content"], recorded["thinking"])
+    assert (shown["content"], shown["reasoning_content"]) == (
+        recorded["content"],
+        recorded["thinking"],
+    )
     assert sent(upstream)["think"] is True
 
 
@@ -143,35 +162,52 @@ LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high"}
 
 
 @pytest.mark.parametrize("effort", LEVELS)
-def test_s2_17_effort_as_openai_says_it(effort: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_17_effort_as_openai_says_it(
+    effort: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     assert said(chat(gateway, reasoning_effort=effort))
     assert sent(upstream)["think"] == LEVELS[effort]
 
 
 @pytest.mark.parametrize("effort", LEVELS)
-def test_s2_18_effort_as_openrouter_says_it(effort: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_18_effort_as_openrouter_says_it(
+    effort: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     assert said(chat(gateway, reasoning={"effort": effort}))
     assert sent(upstream)["think"] == LEVELS[effort]
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_s2_20_thinking_is_reasoning_content(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_20_thinking_is_reasoning_content(
+    stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     replay(upstream, "chat-think-stream" if stream else "chat-think-single")
     answer = chat(gateway, think=True, stream=stream)
-    messages = [frame["choices"][0]["delta"] for frame in frames(answer.body)[:-1]] if stream else [said(answer)]
+    messages = (
+        [frame["choices"][0]["delta"] for frame in frames(answer.body)[:-1]]
+        if stream
+        else [said(answer)]
+    )
     assert "".join(one.get("reasoning_content") or "" for one in messages).strip()
 
 
-def test_s2_32_thinking_is_kept_apart_from_the_answer(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_32_thinking_is_kept_apart_from_the_answer(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     replay(upstream, "chat-think-stream")
-    deltas = [frame["choices"][0]["delta"] for frame in frames(chat(gateway, think=True, stream=True).body)[:-1]]
-    lines = [json.loads(line)["message"] for line in recording("chat-think-stream").response.splitlines()]
+    deltas = [
+        frame["choices"][0]["delta"]
+        for frame in frames(chat(gateway, think=True, stream=True).body)[:-1]
+    ]
+    lines = [
+        json.loads(line)["message"] for line in recording("chat-think-stream").response.splitlines()
+    ]
     for ours, theirs in (("content", "content"), ("reasoning_content", "thinking")):
         told = "".join(delta.get(ours) or "" for delta in deltas)
         assert told == "".join(line.get(theirs) or "" for line in lines) != ""
 
 
-# --- The operator's word on models -----------------------------------------------------------------------------------
+# --- The operator's word on models ----------------------------------------------------------------
 
 
 def test_s2_03_parameters_for_a_model(gateway: Gateway, upstream: FaultUpstream) -> None:
@@ -211,7 +247,11 @@ def test_s2_26_examples_of_overrides_are_taken(fields: dict[str, Any], tmp_path:
     ("model", "fields", "expected"),
     [
         ("coder", {"temperature": 1.5}, CODER | {"temperature": 1.5}),
-        ("coder", {"options": {"num_ctx": 4096}, "top_p": 0.5}, CODER | {"num_ctx": 4096, "top_p": 0.5}),
+        (
+            "coder",
+            {"options": {"num_ctx": 4096}, "top_p": 0.5},
+            CODER | {"num_ctx": 4096, "top_p": 0.5},
+        ),
         ("coder", {}, CODER),
         (MODEL, {"temperature": 1.5}, {"temperature": 1.5}),
         (MODEL, {}, None),
@@ -220,12 +260,21 @@ def test_s2_26_examples_of_overrides_are_taken(fields: dict[str, Any], tmp_path:
 )
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/api/chat"])
 def test_s2_27_the_caller_then_the_override_then_the_model(
-    path: str, model: str, fields: dict[str, Any], expected: Any, gateway: Gateway, upstream: FaultUpstream
+    path: str,
+    model: str,
+    fields: dict[str, Any],
+    expected: Any,
+    gateway: Gateway,
+    upstream: FaultUpstream,
 ) -> None:
     body = {"model": model, "messages": HELLO, "stream": False} | fields
     if path == "/api/chat":
-        options = {name: fields[name] for name in fields if name != "options"} | fields.get("options", {})
-        body = {"model": model, "messages": HELLO, "stream": False} | ({"options": options} if options else {})
+        options = {name: fields[name] for name in fields if name != "options"} | fields.get(
+            "options", {}
+        )
+        body = {"model": model, "messages": HELLO, "stream": False} | (
+            {"options": options} if options else {}
+        )
     if path == "/v1/messages":
         # Here a limit is required, so it is always the caller's.
         body |= {"max_tokens": 500}
@@ -255,7 +304,9 @@ def test_s2_29_reasoning_is_hidden_and_may_be_called_back(
 
 
 @pytest.mark.parametrize("where", ["beside", "inside"])
-def test_s2_30_context_for_long_texts(where: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_30_context_for_long_texts(
+    where: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     long = [{"role": "user", "content": "all of the repository " * 20_000}]
     asked = {"num_ctx": 131072} if where == "beside" else {"options": {"num_ctx": 131072}}
     assert said(chat(gateway, messages=long, **asked))
@@ -291,7 +342,7 @@ def test_s2_33_an_edit_counts_for_every_request(upstream: FaultUpstream) -> None
         assert sent(upstream)["think"] is True
 
 
-# --- Starting --------------------------------------------------------------------------------------------------------
+# --- Starting -------------------------------------------------------------------------------------
 
 
 def compose() -> dict[str, Any]:
@@ -308,8 +359,11 @@ def test_s2_08_docker_compose_starts_the_gateway_alone(deploy_page: str) -> None
 
 @pytest.mark.parametrize("url", ["http://localhost:11434", "http://ollama:11434"])
 def test_s2_11_environment(url: str) -> None:
-    """There are no sessions, so there is nothing for SESSION_SECRET to keep; one that is left behind does no harm."""
-    loaded = settings(PROJECT / "config" / "config.yaml", PORT="3000", OLLAMA_URL=url, SESSION_SECRET="x")
+    """There are no sessions, so there is nothing for SESSION_SECRET to keep; one that is
+    left behind does no harm."""
+    loaded = settings(
+        PROJECT / "config" / "config.yaml", PORT="3000", OLLAMA_URL=url, SESSION_SECRET="x"
+    )
     assert (loaded.server.port, loaded.service.base_url) == (3000, url)
 
 
@@ -319,7 +373,7 @@ def test_s2_12_compose_shows_logs_and_builds_anew(deploy_page: str) -> None:
     assert "docker compose up -d --build" in deploy_page
 
 
-# --- Embeddings ------------------------------------------------------------------------------------------------------
+# --- Embeddings -----------------------------------------------------------------------------------
 
 
 def embed(gateway: Gateway, **fields: Any) -> dict[str, Any]:
@@ -358,20 +412,48 @@ def openai_client(gateway: Gateway) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def test_s2_25_embeddings_with_the_official_client(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_25_embeddings_with_the_official_client(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/embed", [Json({"embeddings": [[0.5, -1.0]], "prompt_eval_count": 4})])
     with openai_client(gateway) as client:
         answer = client.embeddings.create(model="tiny-test", input="Hello!")
     assert (answer.data[0].embedding, answer.usage.total_tokens) == ([0.5, -1.0], 4)
 
 
-# --- Chat and models -------------------------------------------------------------------------------------------------
+# --- Chat and models ------------------------------------------------------------------------------
 
 ALL_OPTIONS = {
-    **{"num_ctx": 4096, "num_predict": 50, "num_keep": 4, "num_batch": 64, "num_gpu": 1, "num_thread": 4},
-    **{"temperature": 0.1, "top_k": 20, "top_p": 0.9, "min_p": 0.01, "typical_p": 0.7, "tfs_z": 1.0, "seed": 42},
-    **{"repeat_last_n": 33, "repeat_penalty": 1.2, "presence_penalty": 1.5, "frequency_penalty": 1.0},
-    **{"mirostat": 1, "mirostat_tau": 0.8, "mirostat_eta": 0.6, "penalize_newline": True, "stop": ["\n", "user:"]},
+    **{
+        "num_ctx": 4096,
+        "num_predict": 50,
+        "num_keep": 4,
+        "num_batch": 64,
+        "num_gpu": 1,
+        "num_thread": 4,
+    },
+    **{
+        "temperature": 0.1,
+        "top_k": 20,
+        "top_p": 0.9,
+        "min_p": 0.01,
+        "typical_p": 0.7,
+        "tfs_z": 1.0,
+        "seed": 42,
+    },
+    **{
+        "repeat_last_n": 33,
+        "repeat_penalty": 1.2,
+        "presence_penalty": 1.5,
+        "frequency_penalty": 1.0,
+    },
+    **{
+        "mirostat": 1,
+        "mirostat_tau": 0.8,
+        "mirostat_eta": 0.6,
+        "penalize_newline": True,
+        "stop": ["\n", "user:"],
+    },
 }
 
 
@@ -388,14 +470,18 @@ def test_s2_37_models_by_the_rights_of_a_key(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("keep_alive", ["5m", 300, "1h30m"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/embeddings"])
-def test_s2_49_keep_alive_goes_on(path: str, keep_alive: Any, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_49_keep_alive_goes_on(
+    path: str, keep_alive: Any, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     body = {"model": "tiny-test", "input": "x"} if path == "/v1/embeddings" else MESSAGE
     assert post(gateway, path, body | {"keep_alive": keep_alive}).status == 200
     assert sent(upstream)["keep_alive"] == keep_alive
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_s2_46_tools_in_the_form_of_openai(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_46_tools_in_the_form_of_openai(
+    stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     replay(upstream, "chat-tool-stream" if stream else "chat-tool-single")
     answer = chat(gateway, tools=[TOOL], stream=stream)
     if stream:
@@ -409,7 +495,7 @@ def test_s2_46_tools_in_the_form_of_openai(stream: bool, gateway: Gateway, upstr
     assert [tool["function"] for tool in sent(upstream)["tools"]] == [FUNCTION]
 
 
-# --- Help and licence ------------------------------------------------------------------------------------------------
+# --- Help and licence -----------------------------------------------------------------------------
 
 
 def test_s2_50_errors_tell_the_three_cases_apart(gateway: Gateway, upstream: FaultUpstream) -> None:
@@ -433,7 +519,9 @@ def test_s2_50_errors_tell_the_three_cases_apart(gateway: Gateway, upstream: Fau
     ],
 )
 def test_s2_50_help_has_a_row_for_each(row: str, hints: tuple[str, ...], errors_page: str) -> None:
-    found = next(line for line in errors_page.partition("## Troubleshooting")[2].splitlines() if row in line)
+    found = next(
+        line for line in errors_page.partition("## Troubleshooting")[2].splitlines() if row in line
+    )
     assert [hint for hint in hints if hint not in found] == []
 
 
@@ -445,7 +533,9 @@ LATER = {"S2-06", "S2-09", "S2-38"}
 
 
 def test_every_row_has_a_test_or_a_reason_why_it_has_none_yet() -> None:
-    sources = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_s2*.py")]
+    sources = [
+        path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_s2*.py")
+    ]
     names = re.findall(r"def (test_s2\w+)\(", "".join(sources))
     tested = {f"S2-{row}" for name in names for row in re.findall(r"s2_(\d\d)", name)}
     assert tested | LATER == {f"S2-{row:02}" for row in range(1, 52)}

@@ -1,4 +1,5 @@
-"""What users of that gateway were promised of keys and of usage. One test per row, and way to make a key."""
+"""What users of that gateway were promised of keys and of usage. One test per row,
+and way to make a key."""
 
 from __future__ import annotations
 
@@ -35,7 +36,10 @@ def ask(gateway: Gateway, token: str, model: str) -> int:
 
 
 def test_s2_04_several_keys_each_with_its_models(gateway: Gateway) -> None:
-    one, other = create_key(gateway, "one", "--models", "coder"), create_key(gateway, "other", "--models", "writer,m*")
+    one, other = (
+        create_key(gateway, "one", "--models", "coder"),
+        create_key(gateway, "other", "--models", "writer,m*"),
+    )
     wait_until(lambda: listed(gateway, one) and listed(gateway, other), FOLLOWED_S)
     assert (listed(gateway, one), listed(gateway, other)) == ({"coder"}, {"writer"})
     assert [ask(gateway, one, model) for model in ("coder", "writer", MODEL)] == [200, 404, 404]
@@ -49,7 +53,9 @@ def test_s2_10_address_then_a_key_then_chat(gateway: Gateway) -> None:
     token = create_key(gateway, "quick", "--models", "*")
     wait_until(lambda: MODEL in listed(gateway, token), FOLLOWED_S)
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=token, max_retries=0) as client:
-        assert client.chat.completions.create(model=MODEL, messages=HELLO).choices[0].message.content  # type: ignore[arg-type]
+        assert (
+            client.chat.completions.create(model=MODEL, messages=HELLO).choices[0].message.content
+        )  # type: ignore[arg-type]
 
 
 def test_s2_10_the_same_by_the_api(gateway: Gateway) -> None:
@@ -70,14 +76,25 @@ def test_s2_05_usage_is_tracked(gateway: Gateway) -> None:
     def sums() -> dict[str, tuple[int, int, int]]:
         answer = gateway.ask("/admin/api/usage?by=model&token=counted", token=operator)
         rows = [row for row in answer.json()["rows"] if row["model"]]
-        return {row["model"]: (row["requests"], row["prompt_tokens"], row["completion_tokens"]) for row in rows}
+        return {
+            row["model"]: (row["requests"], row["prompt_tokens"], row["completion_tokens"])
+            for row in rows
+        }
 
-    wait_until(lambda: sums() == {"coder": (2, 14, 6), "writer": (1, 7, 3)}, FOLLOWED_S, lambda: str(sums()))
-    rows = gateway.ask("/admin/api/requests?token=counted&model=writer", token=operator).json()["rows"]
+    wait_until(
+        lambda: sums() == {"coder": (2, 14, 6), "writer": (1, 7, 3)},
+        FOLLOWED_S,
+        lambda: str(sums()),
+    )
+    rows = gateway.ask("/admin/api/requests?token=counted&model=writer", token=operator).json()[
+        "rows"
+    ]
     assert [(row["state"], row["status"], row["target"]) for row in rows] == [("ok", 200, MODEL)]
 
     def logged() -> list[str]:
         lines = gateway.log_lines("access")
-        return sorted(line["model"] for line in lines if line["token"] == "counted" and line["model"])
+        return sorted(
+            line["model"] for line in lines if line["token"] == "counted" and line["model"]
+        )
 
     wait_until(lambda: logged() == ["coder", "coder", "writer"], FOLLOWED_S, lambda: str(logged()))

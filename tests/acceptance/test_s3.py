@@ -1,4 +1,5 @@
-"""What users of an adapter from commercial providers to Ollama's API were promised. One test per row."""
+"""What users of an adapter from commercial providers to Ollama's API were
+promised. One test per row."""
 
 from __future__ import annotations
 
@@ -14,7 +15,17 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.acceptance.s3 import HELLO, KEYS, MODELS, chat, environment, providers_gateway, shipped, text_of, upstreams
+from tests.acceptance.s3 import (
+    HELLO,
+    KEYS,
+    MODELS,
+    chat,
+    environment,
+    providers_gateway,
+    shipped,
+    text_of,
+    upstreams,
+)
 from tests.golden.face import TOKEN, frames, get, post
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Cut, Head, Json, Script, Whole
@@ -103,7 +114,12 @@ def test_s3_07_requests_and_errors_are_logged(gateway: Gateway, provider: Provid
         return [line for line in gateway.log_lines(name) if line.get("id") == "s3-07"]
 
     [row] = wait_until(lambda: written("access"), 5, "the request is not in the log")
-    expected = {"path": "/api/chat", "model": "deepseek-chat", "upstream": "deepseek", "status": 502}
+    expected = {
+        "path": "/api/chat",
+        "model": "deepseek-chat",
+        "upstream": "deepseek",
+        "status": 502,
+    }
     assert {name: row[name] for name in expected} == expected
     [event] = wait_until(lambda: written("events"), 5, "the error is not in the log")
     assert (event["event"], event["upstream"]) == ("upstream_error", "deepseek")
@@ -117,7 +133,10 @@ TEXT_MODELS = [
 
 @pytest.mark.parametrize("model", TEXT_MODELS)
 def test_s3_08_text_models(model: str, gateway: Gateway, provider: Provider) -> None:
-    assert post(gateway, "/api/generate", {"model": model, "prompt": "Hello!", "stream": False}).status == 200
+    assert (
+        post(gateway, "/api/generate", {"model": model, "prompt": "Hello!", "stream": False}).status
+        == 200
+    )
     assert len(provider.bodies()) == 1
 
 
@@ -130,7 +149,12 @@ def test_s3_09_embedding_models(model: str, gateway: Gateway, provider: Provider
 
 def test_s3_10_keys_are_filled_into_a_copy_of_the_example(deploy_page: str) -> None:
     example = text_of(".env.example")
-    for name in ("DASHSCOPE_API_KEY", "DEEPSEEK_API_KEY", "SILICONFLOW_API_KEY", "VOLCENGINE_API_KEY"):
+    for name in (
+        "DASHSCOPE_API_KEY",
+        "DEEPSEEK_API_KEY",
+        "SILICONFLOW_API_KEY",
+        "VOLCENGINE_API_KEY",
+    ):
         assert f"{name}=" in example
     compose: dict[str, Any] = yaml.safe_load(text_of("compose.yaml"))
     assert compose["services"]["gateway"]["env_file"] == [{"path": ".env", "required": False}]
@@ -139,7 +163,9 @@ def test_s3_10_keys_are_filled_into_a_copy_of_the_example(deploy_page: str) -> N
 
 def test_s3_11_one_command_and_any_port(readme: str, deploy_page: str) -> None:
     assert "make run" in readme and "wsgi:app" in deploy_page
-    with Gateway({"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": "demo:"}}) as gateway:
+    with Gateway(
+        {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": "demo:"}}
+    ) as gateway:
         assert get(gateway, "/api/tags").status == 200
     assert shipped(PORT="11434").server.port == 11434
 
@@ -149,7 +175,12 @@ def test_s3_05_s3_12_s3_13_docker_files(deploy_page: str) -> None:
     compose: dict[str, Any] = yaml.safe_load(text_of("compose.yaml"))
     assert list(compose["services"]) == ["gateway"]
     assert "EXPOSE 8080" in text_of("Dockerfile")
-    for command in ("docker build -t ollama-proxy .", "docker run -d", "docker compose up -d", "docker compose down"):
+    for command in (
+        "docker build -t ollama-proxy .",
+        "docker run -d",
+        "docker compose up -d",
+        "docker compose down",
+    ):
         assert command in deploy_page
     by_hand = text_of("tests/acceptance/manual.md")
     assert "S3-12" in by_hand and "S3-13" in by_hand
@@ -169,7 +200,9 @@ def test_s3_15_generate_as_a_stream(gateway: Gateway, provider: Provider) -> Non
 
 
 def test_s3_16_embeddings_with_a_prompt(gateway: Gateway, provider: Provider) -> None:
-    answer = post(gateway, "/api/embeddings", {"model": "text-embedding-v1", "prompt": "Hello!"}).json()
+    answer = post(
+        gateway, "/api/embeddings", {"model": "text-embedding-v1", "prompt": "Hello!"}
+    ).json()
     assert answer == {"embedding": [3.0, 4.0, 0.0]}
 
 
@@ -177,7 +210,9 @@ def test_s3_17_tags(gateway: Gateway, provider: Provider) -> None:
     rows = get(gateway, "/api/tags").json()["models"]
     names = {row["name"].removesuffix(":latest") for row in rows}
     assert names == {name for models in MODELS.values() for name in models}
-    assert all(row.keys() >= {"name", "model", "modified_at", "size", "digest", "details"} for row in rows)
+    assert all(
+        row.keys() >= {"name", "model", "modified_at", "size", "digest", "details"} for row in rows
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +224,9 @@ def test_s3_17_tags(gateway: Gateway, provider: Provider) -> None:
         ("doubao-pro", "volcengine"),
     ],
 )
-def test_s3_18_s3_19_keys_from_the_environment(model: str, name: str, gateway: Gateway, provider: Provider) -> None:
+def test_s3_18_s3_19_keys_from_the_environment(
+    model: str, name: str, gateway: Gateway, provider: Provider
+) -> None:
     """That of Bailian by the name that the adapter had for it, DATASCOPE_API_KEY."""
     assert chat(gateway, model).status == 200
     [seen] = [seen for seen in provider.requests if seen.path == CHAT]
@@ -207,7 +244,10 @@ def test_s3_21_default_model_from_the_environment(provider: Provider) -> None:
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": upstreams(provider, "deepseek")}
     env = environment("deepseek") | {"DEFAULT_MODEL": "deepseek-coder"}
     with Gateway(config, env=env, workers=1) as gateway:
-        assert post(gateway, "/api/chat", {"messages": HELLO, "stream": False}).json()["model"] == "deepseek-coder"
+        assert (
+            post(gateway, "/api/chat", {"messages": HELLO, "stream": False}).json()["model"]
+            == "deepseek-coder"
+        )
         assert post(gateway, "/v1/chat/completions", {"messages": HELLO}).status == 200
     assert [body["model"] for body in provider.bodies()] == ["deepseek-coder"] * 2
 
@@ -223,19 +263,37 @@ LITELLM_NAMES = [
 def litellm_gateway(shared_provider: Provider) -> Iterator[Gateway]:
     if find_spec("litellm") is None:
         pytest.skip("litellm is not installed")
-    upstream = {"name": "lite", "kind": "litellm", "base_url": shared_provider.base_url, "api_key_env": "LAB_KEY"}
+    upstream = {
+        "name": "lite",
+        "kind": "litellm",
+        "base_url": shared_provider.base_url,
+        "api_key_env": "LAB_KEY",
+    }
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [upstream]}
     with Gateway(config, env={"LAB_KEY": "sk-lab-lab-lab"}, workers=1) as running:
         yield running
 
 
 @pytest.mark.parametrize("model", LITELLM_NAMES)
-def test_s3_22_any_name_of_litellm_without_a_mapping(model: str, litellm_gateway: Gateway, provider: Provider) -> None:
-    message = {"role": "assistant", "content": [{"type": "text", "text": SPOKEN}], "type": "message", "id": "msg_1"}
-    anthropic = message | {"model": "c", "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 1}}
+def test_s3_22_any_name_of_litellm_without_a_mapping(
+    model: str, litellm_gateway: Gateway, provider: Provider
+) -> None:
+    message = {
+        "role": "assistant",
+        "content": [{"type": "text", "text": SPOKEN}],
+        "type": "message",
+        "id": "msg_1",
+    }
+    anthropic = message | {
+        "model": "c",
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }
     for path in ("/v1/v1/messages", "/v1/messages"):
         provider.script(path, [Json(anthropic)])
-    answer = post(litellm_gateway, "/api/generate", {"model": model, "prompt": "Hello!", "stream": False})
+    answer = post(
+        litellm_gateway, "/api/generate", {"model": model, "prompt": "Hello!", "stream": False}
+    )
     assert (answer.status, answer.json().get("response")) == (200, SPOKEN), answer.text
     [seen] = [seen for seen in provider.requests if seen.method == "POST"]
     assert seen.json()["model"].rpartition("/")[2] == model.rpartition("/")[2]
@@ -255,12 +313,23 @@ def test_s3_24_guide_for_developers() -> None:
     assert "`errors.py`" in guide
 
 
-def test_s3_25_a_simple_check_of_everything_from_outside(gateway: Gateway, provider: Provider) -> None:
-    """Health, models, generate both ways and embeddings, as the adapter's own script did it, with curl alone."""
+def test_s3_25_a_simple_check_of_everything_from_outside(
+    gateway: Gateway, provider: Provider
+) -> None:
+    """Health, models, generate both ways and embeddings, as the adapter's own script
+    did it, with curl alone."""
 
     def curl(path: str, body: dict[str, Any] | None = None) -> str:
-        sent = [] if body is None else ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
-        command = [require_program("curl"), "-sSf", f"{gateway.url}{path}", "-H", f"Authorization: Bearer {TOKEN}"]
+        sent = (
+            [] if body is None else ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+        )
+        command = [
+            require_program("curl"),
+            "-sSf",
+            f"{gateway.url}{path}",
+            "-H",
+            f"Authorization: Bearer {TOKEN}",
+        ]
         run = subprocess.run([*command, *sent], capture_output=True, text=True, timeout=30)
         assert run.returncode == 0, run.stderr
         return run.stdout
@@ -269,7 +338,9 @@ def test_s3_25_a_simple_check_of_everything_from_outside(gateway: Gateway, provi
     assert len(json.loads(curl("/api/tags"))["models"]) == sum(map(len, MODELS.values()))
     assert json.loads(curl("/api/generate", PROMPT | {"stream": False}))["response"] == SPOKEN
     assert json.loads(curl("/api/generate", PROMPT).splitlines()[-1])["done"] is True
-    assert json.loads(curl("/api/embeddings", {"model": "text-embedding-v1", "prompt": "x"}))["embedding"]
+    assert json.loads(curl("/api/embeddings", {"model": "text-embedding-v1", "prompt": "x"}))[
+        "embedding"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -281,12 +352,18 @@ def test_s3_25_a_simple_check_of_everything_from_outside(gateway: Gateway, provi
         ("Failed to connect to Ollama service", ("firewall", "/health")),
     ],
 )
-def test_s3_26_help_names_what_to_look_at(row: str, hints: tuple[str, ...], errors_page: str) -> None:
-    rows = [line for line in errors_page.partition("## Troubleshooting")[2].splitlines() if row in line]
+def test_s3_26_help_names_what_to_look_at(
+    row: str, hints: tuple[str, ...], errors_page: str
+) -> None:
+    rows = [
+        line for line in errors_page.partition("## Troubleshooting")[2].splitlines() if row in line
+    ]
     assert any(all(hint in line for hint in hints) for line in rows)
 
 
-def test_s3_26_a_key_that_the_provider_refuses_is_our_fault(gateway: Gateway, provider: Provider) -> None:
+def test_s3_26_a_key_that_the_provider_refuses_is_our_fault(
+    gateway: Gateway, provider: Provider
+) -> None:
     provider.script(CHAT, refused(401, f"Incorrect API key provided: {KEYS['deepseek']}"))
     answer = post(gateway, "/api/chat", NATIVE)
     assert (answer.status, KEYS["deepseek"] in answer.text) == (502, False)
@@ -295,7 +372,9 @@ def test_s3_26_a_key_that_the_provider_refuses_is_our_fault(gateway: Gateway, pr
 
 def test_s3_27_logs_are_where_docker_looks_for_them(gateway: Gateway, deploy_page: str) -> None:
     get(gateway, "/api/tags", **{"X-Request-Id": "s3-27"})
-    wait_until(lambda: '"id":"s3-27"' in gateway.output(), 5, "the request is not on standard output")
+    wait_until(
+        lambda: '"id":"s3-27"' in gateway.output(), 5, "the request is not on standard output"
+    )
     assert "docker compose logs" in deploy_page
 
 
@@ -308,7 +387,9 @@ def test_images_reach_a_provider_as_well(gateway: Gateway, provider: Provider) -
     """S3-01, of what Ollama's clients send beside text."""
     png = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(64)).decode()
     message = {"role": "user", "content": "What is it?", "images": [png]}
-    assert post(gateway, "/api/chat", NATIVE | {"messages": [message], "stream": False}).status == 200
+    assert (
+        post(gateway, "/api/chat", NATIVE | {"messages": [message], "stream": False}).status == 200
+    )
     parts = provider.bodies()[0]["messages"][0]["content"]
     assert [part["type"] for part in parts] == ["text", "image_url"]
 

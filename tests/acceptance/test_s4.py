@@ -1,4 +1,5 @@
-"""What users of a gateway from Ollama's and OpenAI's APIs to several providers were promised. One test per row."""
+"""What users of a gateway from Ollama's and OpenAI's APIs to several providers were
+promised. One test per row."""
 
 from __future__ import annotations
 
@@ -38,7 +39,11 @@ READER = "reader-of-lists"
 FUNCTION = {
     "name": "get_weather",
     "description": "The weather in a city.",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+    },
 }
 TOOL = {"type": "function", "function": FUNCTION}
 CLAUDE = "openrouter:anthropic/claude-3.5-sonnet"
@@ -57,12 +62,22 @@ def told(gateway: Gateway) -> dict[str, Any]:
 
 
 def test_s4_01_status(gateway: Gateway, provider: Provider) -> None:
-    wait_until(lambda: len(told(gateway)["providers"]["active"]) == len(MODELS), 10, lambda: str(told(gateway)))
+    wait_until(
+        lambda: len(told(gateway)["providers"]["active"]) == len(MODELS),
+        10,
+        lambda: str(told(gateway)),
+    )
     document = told(gateway)
-    assert (document["status"], document["service"], document["version"]) == ("ok", "ollama-proxy", VERSION)
+    assert (document["status"], document["service"], document["version"]) == (
+        "ok",
+        "ollama-proxy",
+        VERSION,
+    )
     assert re.fullmatch(r"(\d+[dhms] ?)+", document["uptime"])
     assert document["providers"] == {"available": len(MODELS), "active": list(MODELS)}
-    assert document["models"]["byProvider"] == {name: len(models) for name, models in MODELS.items()}
+    assert document["models"]["byProvider"] == {
+        name: len(models) for name, models in MODELS.items()
+    }
     assert document["models"]["total"] == sum(map(len, MODELS.values()))
 
 
@@ -79,7 +94,13 @@ def test_s4_03_tags(gateway: Gateway) -> None:
     for row in rows:
         assert row["size"] == 0
         assert re.fullmatch(r"(sha256:)?[0-9a-f]{64}", row["digest"])
-        assert row["details"].keys() >= {"format", "family", "families", "parameter_size", "quantization_level"}
+        assert row["details"].keys() >= {
+            "format",
+            "family",
+            "families",
+            "parameter_size",
+            "quantization_level",
+        }
         assert row["modified_at"]
 
 
@@ -99,7 +120,10 @@ def test_s4_04_names_with_their_provider(
     answer = chat(gateway, model)
     assert (answer.status, answer.json()["model"]) == (200, model)
     [seen] = [seen for seen in provider.requests if seen.path == CHAT]
-    assert (seen.json()["model"], seen.header("authorization")) == (own, f"Bearer {KEYS[provider_name]}")
+    assert (seen.json()["model"], seen.header("authorization")) == (
+        own,
+        f"Bearer {KEYS[provider_name]}",
+    )
 
 
 @pytest.mark.parametrize("field", ["name", "model"])
@@ -115,7 +139,9 @@ def test_s4_06_chat(stream: bool, gateway: Gateway, provider: Provider) -> None:
     answer = chat(gateway, stream=stream)
     assert answer.status == 200
     choices = [
-        choice for part in (frames(answer.body)[:-1] if stream else [answer.json()]) for choice in part["choices"]
+        choice
+        for part in (frames(answer.body)[:-1] if stream else [answer.json()])
+        for choice in part["choices"]
     ]
     texts = [choice["delta" if stream else "message"].get("content") or "" for choice in choices]
     assert "".join(texts) == SPOKEN
@@ -132,16 +158,25 @@ def test_s4_08_answer(gateway: Gateway, provider: Provider) -> None:
     answer = chat(gateway).json()
     assert answer.keys() >= {"id", "object", "created", "model", "choices", "usage"}
     [choice] = answer["choices"]
-    assert (choice["index"], choice["message"]["role"], choice["finish_reason"]) == (0, "assistant", "stop")
+    assert (choice["index"], choice["message"]["role"], choice["finish_reason"]) == (
+        0,
+        "assistant",
+        "stop",
+    )
 
 
 @pytest.mark.parametrize("model", ["deepseek-chat", "tiny"], ids=["passed on", "translated"])
 def test_s4_09_stream(model: str, provider: Provider) -> None:
-    """The role first, then the text, then the reason; usage where the operator wants it always; [DONE] and no more."""
+    """The role first, then the text, then the reason; usage where the operator wants it
+    always; [DONE] and no more."""
     with FaultUpstream() as ollama:
         box = {"name": "box", "base_url": ollama.url, "models": {"tiny": "tiny-test"}}
         servers = [*upstreams(provider, "deepseek"), box]
-        config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": servers, "stream": {"always_include_usage": True}}
+        config = {
+            "auth": {"generate_tokens": [TOKEN]},
+            "upstreams": servers,
+            "stream": {"always_include_usage": True},
+        }
         with Gateway(config, env=environment("deepseek"), workers=1) as gateway:
             answer = chat(gateway, model, stream=True)
     first, *chunks, done = frames(answer.body)
@@ -156,7 +191,14 @@ def test_s4_09_stream(model: str, provider: Provider) -> None:
 def test_s4_10_curl_without_buffer(gateway: Gateway, provider: Provider) -> None:
     body = json.dumps({"model": "deepseek:deepseek-chat", "messages": HELLO, "stream": True})
     command = [require_program("curl"), "-sS", "--no-buffer", f"{gateway.url}/v1/chat/completions"]
-    headers = ["-H", f"Authorization: Bearer {TOKEN}", "-H", "Content-Type: application/json", "-d", body]
+    headers = [
+        "-H",
+        f"Authorization: Bearer {TOKEN}",
+        "-H",
+        "Content-Type: application/json",
+        "-d",
+        body,
+    ]
     run = subprocess.run([*command, *headers], capture_output=True, text=True, timeout=30)
     assert run.stdout.startswith("data: ") and run.stdout.endswith("data: [DONE]\n\n")
 
@@ -176,14 +218,20 @@ def test_s4_11_parameters_go_on_and_none_is_made_up(gateway: Gateway, provider: 
 
 
 @pytest.mark.parametrize("missing", ["model", "messages"])
-def test_s4_11_required_parameters_are_required(missing: str, gateway: Gateway, provider: Provider) -> None:
+def test_s4_11_required_parameters_are_required(
+    missing: str, gateway: Gateway, provider: Provider
+) -> None:
     body = {"model": "deepseek:deepseek-chat", "messages": HELLO}
-    answer = post(gateway, "/v1/chat/completions", {name: body[name] for name in body if name != missing})
+    answer = post(
+        gateway, "/v1/chat/completions", {name: body[name] for name in body if name != missing}
+    )
     assert (answer.status, answer.json()["error"]["param"]) == (400, missing)
 
 
 def test_s4_12_roles(gateway: Gateway, provider: Provider) -> None:
-    messages = [{"role": role, "content": f"as {role}"} for role in ("system", "user", "assistant", "user")]
+    messages = [
+        {"role": role, "content": f"as {role}"} for role in ("system", "user", "assistant", "user")
+    ]
     assert chat(gateway, messages=messages).status == 200
     assert provider.bodies()[0]["messages"] == messages
 
@@ -286,7 +334,9 @@ def test_s4_18_network_errors_are_tried_again_up_to_three_times(provider: Provid
             provider.restart()
         assert answer.status == 503
         assert attempts(gateway, "s4-18") == ["deepseek: upstream_unreachable"] * 4
-        assert answer.headers.get("X-Ollama-Proxy-Attempts") == ", ".join(attempts(gateway, "s4-18"))
+        assert answer.headers.get("X-Ollama-Proxy-Attempts") == ", ".join(
+            attempts(gateway, "s4-18")
+        )
         wait_until(lambda: chat(gateway).status == 200, 15, "its return was not noticed")
 
 
@@ -303,7 +353,10 @@ def test_s4_19_temporary_faults_are_tried_again_with_longer_and_longer_pauses(
     provider.script(CHAT, busy, busy, busy, said(stream=stream))
     answer = chat(gateway, stream=stream)
     assert answer.status == 200
-    assert answer.headers.get("X-Ollama-Proxy-Attempts") == "deepseek: 503, deepseek: 503, deepseek: 503, deepseek: ok"
+    assert (
+        answer.headers.get("X-Ollama-Proxy-Attempts")
+        == "deepseek: 503, deepseek: 503, deepseek: 503, deepseek: ok"
+    )
     first, second, third = (later - earlier for earlier, later in pairwise(asked_at(provider)))
     assert first >= 0.05 and second >= 0.1 and third >= 0.2
     assert first < 2
@@ -328,8 +381,13 @@ def test_s4_21_each_provider_has_its_own_limit_and_says_when_it_is_exceeded(
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 def test_s4_22_usage(path: str, gateway: Gateway, provider: Provider) -> None:
-    answer = post(gateway, path, {"model": "deepseek:deepseek-chat", "messages": HELLO, "prompt": "Hello!"}).json()
-    counts = {name: answer["usage"][name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
+    answer = post(
+        gateway, path, {"model": "deepseek:deepseek-chat", "messages": HELLO, "prompt": "Hello!"}
+    ).json()
+    counts = {
+        name: answer["usage"][name]
+        for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+    }
     assert counts == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 
@@ -341,8 +399,14 @@ def test_s4_23_chat_logs(provider: Provider) -> None:
             body = {"model": "deepseek:deepseek-chat", "messages": HELLO, "stream": stream}
             request(gateway.url, "POST", "/v1/chat/completions", body, headers)
         gateway.stop()
-        texts = [path.read_text(encoding="utf-8") for path in (gateway.logs_directory / "chat").glob("*.jsonl")]
-    rows = sorted((json.loads(line) for text in texts for line in text.splitlines()), key=lambda row: str(row["id"]))
+        texts = [
+            path.read_text(encoding="utf-8")
+            for path in (gateway.logs_directory / "chat").glob("*.jsonl")
+        ]
+    rows = sorted(
+        (json.loads(line) for text in texts for line in text.splitlines()),
+        key=lambda row: str(row["id"]),
+    )
     assert [row["id"] for row in rows] == ["s4-23-0", "s4-23-1"]
     for row in rows:
         assert (row["request"]["messages"], row["answers"][0]["text"]) == (HELLO, SPOKEN)
@@ -356,8 +420,20 @@ def test_s4_24_port_11434(configuration_page: str) -> None:
 
 def test_s4_25_documents_are_linked(readme: str) -> None:
     linked = set(re.findall(r"\]\(([\w/.-]+\.md)[#)]", readme))
-    wanted = {"docs/compatibility.md", "docs/operations.md", "deploy/README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
-    wanted |= {"docs/configuration.md", "docs/errors.md", "docs/clients.md", "docs/models.md", "docs/providers.md"}
+    wanted = {
+        "docs/compatibility.md",
+        "docs/operations.md",
+        "deploy/README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+    }
+    wanted |= {
+        "docs/configuration.md",
+        "docs/errors.md",
+        "docs/clients.md",
+        "docs/models.md",
+        "docs/providers.md",
+    }
     assert linked >= wanted
     assert all((PROJECT / name).exists() for name in linked)
 
@@ -367,15 +443,22 @@ def events(gateway: Gateway, event: str) -> list[dict[str, Any]]:
 
 
 def test_s4_26_edits_count_and_broken_ones_change_nothing(provider: Provider) -> None:
-    config: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": upstreams(provider, "deepseek")}
+    config: dict[str, Any] = {
+        "auth": {"generate_tokens": [TOKEN]},
+        "upstreams": upstreams(provider, "deepseek"),
+    }
     with Gateway(config, env=environment(), workers=1) as gateway:
         wait_until(lambda: events(gateway, "worker_started"), 10)
         assert chat(gateway, "doubao-pro").status == 404
         gateway.write_config(config | {"upstreams": upstreams(provider, "deepseek", "volcengine")})
-        wait_until(lambda: events(gateway, "configuration_reloaded"), 10, "the edit was not noticed")
+        wait_until(
+            lambda: events(gateway, "configuration_reloaded"), 10, "the edit was not noticed"
+        )
         assert chat(gateway, "doubao-pro").status == 200
         gateway.write_config(config | {"upstreams": [{"name": "x", "kind": "no such kind"}]})
-        wait_until(lambda: events(gateway, "configuration_broken"), 10, "the broken edit was not noticed")
+        wait_until(
+            lambda: events(gateway, "configuration_broken"), 10, "the broken edit was not noticed"
+        )
         assert chat(gateway, "doubao-pro").status == 200
 
 
@@ -390,14 +473,18 @@ def test_s4_26_keys_stay_in_the_environment(provider: Provider) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "level"), [("debug", "DEBUG"), ("info", "INFO"), ("warn", "WARNING"), ("error", "ERROR")]
+    ("said", "level"),
+    [("debug", "DEBUG"), ("info", "INFO"), ("warn", "WARNING"), ("error", "ERROR")],
 )
 def test_s4_26_log_level(said: str, level: str) -> None:
     assert shipped(LOG_LEVEL=said).logging.level == level
 
 
 def test_s4_26_rules_for_system_prompts(provider: Provider) -> None:
-    rules = {"target": "deepseek:deepseek-chat", "system": {"remove": ["SECRET "], "replace": {"cat": "dog"}}}
+    rules = {
+        "target": "deepseek:deepseek-chat",
+        "system": {"remove": ["SECRET "], "replace": {"cat": "dog"}},
+    }
     with providers_gateway(provider, models={"ruled": rules}) as gateway:
         messages = [{"role": "system", "content": "A SECRET cat."}, *HELLO]
         assert chat(gateway, "ruled", messages=messages).status == 200

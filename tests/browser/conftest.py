@@ -24,7 +24,11 @@ def shared_stage(browser: Browser) -> Iterator[Stage]:
     box = Box("box1", ["tiny", "other"], loaded=["tiny"], version="0.32.15")
     away = Box("box2", ["tiny"])
     with open_stage(browser, box, away) as stage:
-        assert [ask_model(stage.gateway), ask_model(stage.gateway, "absent"), ask_model(stage.gateway)] == [
+        assert [
+            ask_model(stage.gateway),
+            ask_model(stage.gateway, "absent"),
+            ask_model(stage.gateway),
+        ] == [
             200,
             404,
             200,
@@ -39,7 +43,9 @@ def make_entries(stage: Stage) -> None:
     """A key, and an upstream that was added to those of the file."""
     declared = {"name": "added", "kind": "vllm", "base_url": "http://127.0.0.1:9/v1"}
     made = [
-        stage.gateway.ask("/admin/api/tokens", {"name": "made", "note": "for the tests"}, token=OPERATOR),
+        stage.gateway.ask(
+            "/admin/api/tokens", {"name": "made", "note": "for the tests"}, token=OPERATOR
+        ),
         stage.gateway.ask("/admin/api/upstreams", declared, token=OPERATOR),
     ]
     assert [each.status for each in made] == [201, 201], [each.body for each in made]

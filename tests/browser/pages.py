@@ -8,7 +8,9 @@ from ollama_proxy.policy import ADMIN
 #: Addresses for operators, in the order of the navigation.
 PAGES = [str(page.blueprint.url_prefix) for page, _ in NAVIGATION]
 #: Those that members see, too.
-MEMBER_PAGES = [str(page.blueprint.url_prefix) for page, _ in NAVIGATION if page.scopes[page.endpoint] != ADMIN]
+MEMBER_PAGES = [
+    str(page.blueprint.url_prefix) for page, _ in NAVIGATION if page.scopes[page.endpoint] != ADMIN
+]
 #: What pages of operators lead to, with names that the stage has.
 SUBPAGES = [
     "/admin/models/show?name=tiny:latest",

@@ -1,7 +1,8 @@
-"""Pictures of the admin pages for the documents: `python -m tests.browser.screenshots` writes them to docs/images/.
+"""Pictures of the admin pages for the documents: `python -m tests.browser.screenshots`
+writes them to docs/images/.
 
-They show a gateway with three boxes, two weeks of usage, requests that run, and one that waits. The link to the Chinese
-pages needs a font, such as Debian's `fonts-wqy-microhei`.
+They show a gateway with three boxes, two weeks of usage, requests that run, and one that waits. The
+link to the Chinese pages needs a font, such as Debian's `fonts-wqy-microhei`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from tests.rig.http_client import bearer, open_stream
 from tests.rig.worker_spool import WorkerSpool
 
 DIRECTORY = PROJECT / "docs" / "images"
-#: Most bytes of a picture, its colours (fewer until it is so small), and the height at which a page is cut, in pixels.
+#: Most bytes of a picture, its colours (fewer until it is so small), and the height at which a
+#: page is cut, in pixels.
 MAX_BYTES, COLOURS, MAX_HEIGHT = 80_000, (64, 32, 16), 1200
 
 #: Models with their size in GB, and the boxes that have them.
@@ -39,8 +41,16 @@ MODELS = {
     "nomic-embed-text:latest": (0.27, ("attic",)),
     "qwen3:8b": (5.2, ("attic", "south")),
 }
-LOADED = {"north": ["llama3.3:70b"], "south": ["qwen3:32b", "gemma3:27b"], "attic": ["nomic-embed-text:latest"]}
-KEYS = {"chat-page": "Open WebUI, all of the team", "ada-notebook": "analysis", "ci-review": "reviews of changes"}
+LOADED = {
+    "north": ["llama3.3:70b"],
+    "south": ["qwen3:32b", "gemma3:27b"],
+    "attic": ["nomic-embed-text:latest"],
+}
+KEYS = {
+    "chat-page": "Open WebUI, all of the team",
+    "ada-notebook": "analysis",
+    "ci-review": "reviews of changes",
+}
 DAYS = 14
 
 #: What the pictures say instead of where the gateway of the pictures runs.
@@ -79,13 +89,22 @@ class DemoBox(Box):
         return super().answer(request)
 
     def _describe_loaded(self, name: str, until: str) -> dict[str, Any]:
-        return describe(name) | {"expires_at": until, "size_vram": describe(name)["size"], "context_length": 32768}
+        return describe(name) | {
+            "expires_at": until,
+            "size_vram": describe(name)["size"],
+            "context_length": 32768,
+        }
 
 
 def describe(name: str) -> dict[str, Any]:
     """A model in a list of Ollama's."""
     family, _, size = name.partition(":")
-    details = {"format": "gguf", "family": family, "parameter_size": size, "quantization_level": "Q4_K_M"}
+    details = {
+        "format": "gguf",
+        "family": family,
+        "parameter_size": size,
+        "quantization_level": "Q4_K_M",
+    }
     digest = random.Random(name).randbytes(32).hex()
     return row(name) | {"size": int(MODELS[name][0] * 1e9), "digest": digest, "details": details}
 
@@ -97,17 +116,27 @@ def record_usage(stage: Stage) -> int:
     for day in range(DAYS, -1, -1):
         for _ in range(dice.randint(8, 26) if (int(now / 86400) - day) % 7 not in (2, 3) else 4):
             count += 1
-            write_row(spool, dice, count, now - 86400 * day - dice.random() * (86400 if day else 7200))
+            write_row(
+                spool, dice, count, now - 86400 * day - dice.random() * (86400 if day else 7200)
+            )
     spool.close()
     return count
 
 
 def write_row(spool: WorkerSpool, dice: random.Random, number: int, started_at: float) -> None:
     model = dice.choice(list(MODELS))
-    state, status = dice.choice([("ok", 200)] * 18 + [("upstream_error", 502), ("client_gone", 200)])
+    state, status = dice.choice(
+        [("ok", 200)] * 18 + [("upstream_error", 502), ("client_gone", 200)]
+    )
     box, took_ms = dice.choice(MODELS[model][1]), dice.uniform(900, 24_000)
     queue_ms, load_ms = dice.choice([0.0, 0.0, 420.0, 3800.0]), dice.choice([0.0, 0.0, 0.0, 2900.0])
-    attempt = {"upstream": box, "state": state, "error": "", "started_ms": queue_ms, "total_ms": load_ms + took_ms}
+    attempt = {
+        "upstream": box,
+        "state": state,
+        "error": "",
+        "started_ms": queue_ms,
+        "total_ms": load_ms + took_ms,
+    }
     spool.end(
         number,
         row_id=f"{int(started_at * 1000):012x}demo{number:06x}",
@@ -139,14 +168,23 @@ def open_demo(browser: Browser) -> Iterator[Stage]:
     models = {"house": {"target": "qwen3:32b"}}
     with open_stage(browser, *boxes, models=models) as stage, ExitStack() as running:
         for name, note in KEYS.items():
-            asked = {"name": name, "note": note, "scopes": ["read", "generate"], "limits": {"requests_per_minute": 60}}
+            asked = {
+                "name": name,
+                "note": note,
+                "scopes": ["read", "generate"],
+                "limits": {"requests_per_minute": 60},
+            }
             assert stage.gateway.ask("/admin/api/tokens", asked, token=OPERATOR).status == 201
         count = record_usage(stage)
         for number, model in enumerate(["llama3.3:70b", "qwen3:32b", "qwen3:32b", "llama3.3:70b"]):
-            headers = bearer(MEMBER) | {USER_HEADER: ["ada@example.org", "grace@example.org"][number % 2]}
+            headers = bearer(MEMBER) | {
+                USER_HEADER: ["ada@example.org", "grace@example.org"][number % 2]
+            }
             body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
             running.enter_context(
-                open_stream(stage.gateway.url, "POST", "/api/chat", body, headers, wait_for_head=False)
+                open_stream(
+                    stage.gateway.url, "POST", "/api/chat", body, headers, wait_for_head=False
+                )
             )
         wait_until(lambda: is_ready(stage, count), 60, "the gateway of the pictures is never ready")
         yield stage
@@ -157,15 +195,23 @@ def is_ready(stage: Stage, count: int) -> bool:
     status = stage.gateway.ask("/admin/api/status", token=OPERATOR).json()
     usage = stage.gateway.ask("/admin/api/usage?by=month&from=2020-01-01", token=OPERATOR).json()
     is_loaded = all(box["loaded"] for box in status["boxes"])
-    return bool(len(status["running"]) == 3 and status["waiting"] and is_loaded and usage["total"]["requests"] >= count)
+    return bool(
+        len(status["running"]) == 3
+        and status["waiting"]
+        and is_loaded
+        and usage["total"]["requests"] >= count
+    )
 
 
 def take(stage: Stage, path: str, *, width: int, dark: bool) -> bytes:
     """The picture of a page, as a PNG of few colours."""
     visit = stage.tab(width=width, dark=dark, timezone_id="UTC")
     assert visit.go(stage.url(path)) == 200, visit.page.inner_text("main")
-    visit.page.wait_for_timeout(1200)  # charts and live parts are there, and nothing says so for all pages
-    visit.page.evaluate(_RENAME, [[str(stage.gateway.directory), "/etc/ollama-proxy"], [stage.gateway.url, ADDRESS]])
+    # Charts and live parts are there, and nothing says so for all pages.
+    visit.page.wait_for_timeout(1200)
+    visit.page.evaluate(
+        _RENAME, [[str(stage.gateway.directory), "/etc/ollama-proxy"], [stage.gateway.url, ADDRESS]]
+    )
     shot = visit.page.screenshot(full_page=True, animations="disabled")
     image = Image.open(io.BytesIO(shot)).convert("RGB")
     image = image.crop((0, 0, image.width, min(image.height, MAX_HEIGHT)))

@@ -33,8 +33,8 @@ class Server(Protocol):
 
 @dataclass
 class Stage:
-    """The gateway, and the tabs that the tests of a module share: to sign in and to open one takes longer
-    than to look at a page."""
+    """The gateway, and the tabs that the tests of a module share: to sign in and to open one takes
+    longer than to look at a page."""
 
     gateway: Gateway
     browser: Browser
@@ -62,7 +62,8 @@ class Stage:
         return self._tabs[key]
 
     def finish_test(self) -> None:
-        """Raises AssertionError if anything went wrong in a tab. The next test begins anew with all of them."""
+        """Raises AssertionError if anything went wrong in a tab. The next test begins
+        anew with all of them."""
         try:
             for visit in self._tabs.values():
                 visit.check()
@@ -82,7 +83,10 @@ def make_config(servers: Sequence[Server], **more: Any) -> dict[str, Any]:
         "users": {"header": USER_HEADER},
     }
     return {
-        "auth": {"generate_tokens": [member], "admin_tokens": [{"name": "operator", "token": OPERATOR}]},
+        "auth": {
+            "generate_tokens": [member],
+            "admin_tokens": [{"name": "operator", "token": OPERATOR}],
+        },
         "upstreams": [server.declared for server in servers],
         "models": {"house": {"target": "tiny"}},
         **more,
@@ -96,7 +100,11 @@ def open_stage(browser: Browser, *servers: Server, **config: Any) -> Iterator[St
         for server in servers:
             running.enter_context(server)
         gateway = running.enter_context(Gateway(make_config(servers, **config), records=True))
-        wait_until(lambda: gateway.ask("/admin/api/audit", token=OPERATOR).status == 200, 30, "there are no records")
+        wait_until(
+            lambda: gateway.ask("/admin/api/audit", token=OPERATOR).status == 200,
+            30,
+            "there are no records",
+        )
         yield Stage(gateway, browser)
 
 

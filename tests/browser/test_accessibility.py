@@ -1,4 +1,5 @@
-"""Whoever can't see the pages, or use a mouse, can use them: what axe-core says, and every control by keyboard."""
+"""Whoever can't see the pages, or use a mouse, can use them: what axe-core says, and
+every control by keyboard."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ from tests.browser.pages import MEMBER_PAGES, PAGES, SUBPAGES
 from tests.browser.stage import Stage
 from tests.rig.browser import NARROW, WIDE, Browser, Visit
 
-#: Notes which controls that can be seen get the focus, and whether that is to be seen. What pages refresh is replaced
-#: by an element that says the same. Of radio buttons with one name, Tab reaches one.
+#: Notes which controls that can be seen get the focus, and whether that is to be seen. What
+#: pages refresh is replaced by an element that says the same. Of radio buttons with one
+#: name, Tab reaches one.
 _WATCH = """() => {
   const wanted = "a[href], button, input, select, textarea, summary, [tabindex='0']";
   const isSeen = (each) => !each.disabled && each.type !== "hidden" && each.tabIndex >= 0
@@ -34,7 +36,8 @@ _WATCH = """() => {
   window.focusWatch = () => ({ missed: controls().filter((each) => !reached.has(each)), hidden: [...hidden] });
   return controls().length;
 }"""
-#: A page that is refreshed may have become longer meanwhile, and boxes that scroll get the focus, too.
+#: A page that is refreshed may have become longer meanwhile, and boxes that
+#: scroll get the focus, too.
 MORE_TABS = 40
 
 
@@ -49,7 +52,9 @@ def tab_through(visit: Visit) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize(("width", "dark"), [(WIDE, False), (NARROW, True)], ids=["wide-light", "narrow-dark"])
+@pytest.mark.parametrize(
+    ("width", "dark"), [(WIDE, False), (NARROW, True)], ids=["wide-light", "narrow-dark"]
+)
 def test_axe_finds_nothing_serious(stage: Stage, path: str, width: int, dark: bool) -> None:
     visit = stage.tab(width=width, dark=dark)
     visit.go(stage.url(path))

@@ -10,7 +10,15 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from tests.browser.pages import MEMBER_PAGES, PAGES
-from tests.browser.stage import MEMBER, OPERATOR, USER_HEADER, Stage, ask_model, open_stage, wait_for_usage
+from tests.browser.stage import (
+    MEMBER,
+    OPERATOR,
+    USER_HEADER,
+    Stage,
+    ask_model,
+    open_stage,
+    wait_for_usage,
+)
 from tests.rig import SeenRequest
 from tests.rig.boxes import PROMPTS, Box
 from tests.rig.browser import Browser, Visit
@@ -20,16 +28,30 @@ from tests.rig.http_client import bearer, open_stream
 from tests.rig.provider import Provider, row
 
 #: Parameters of pages.
-PARAMETERS = ("name", "token", "model", "user", "by", "from", "to", "since", "range", "state", "cursor", "language")
-#: Pages that show a selection; of several wrong parameters they may say what is wrong with the first.
+PARAMETERS = (
+    "name",
+    "token",
+    "model",
+    "user",
+    "by",
+    "from",
+    "to",
+    "since",
+    "range",
+    "state",
+    "cursor",
+    "language",
+)
+#: Pages that show a selection; of several wrong parameters they may say what is
+#: wrong with the first.
 FILTERED = ("/admin/usage", "/admin/requests", "/admin/audit")
 #: Most addresses that a test follows.
 MOST_LINKS = 60
 
 
 def hostile(what: str) -> str:
-    """A name that becomes an element, with a handler, where it is not taken as a text. Names of models have no spaces;
-    in front of an attribute a slash does as well."""
+    """A name that becomes an element, with a handler, where it is not taken as a text. Names of
+    models have no spaces; in front of an attribute a slash does as well."""
     return f"""{what}'"><img/src="x"/onerror="alert(1)"/data-canary=""><script/data-canary>alert(2)</script>"""
 
 
@@ -56,7 +78,8 @@ class HostileProvider(Provider):
 
 
 class HostileBox(Box):
-    """An Ollama server whose every text is hostile. `slow` it never answers, `failing` with an error."""
+    """An Ollama server whose every text is hostile. `slow` it never answers,
+    `failing` with an error."""
 
     @property
     def declared(self) -> dict[str, Any]:
@@ -66,11 +89,30 @@ class HostileBox(Box):
     def answer(self, request: SeenRequest) -> Script:
         """As Ollama would, if it were hostile."""
         if request.path == "/api/show":
-            texts = {name: hostile(name) for name in ("license", "modelfile", "parameters", "template", "system")}
-            details = {"format": hostile("format"), "family": hostile("family"), "families": [hostile("families")]}
+            texts = {
+                name: hostile(name)
+                for name in ("license", "modelfile", "parameters", "template", "system")
+            }
+            details = {
+                "format": hostile("format"),
+                "family": hostile("family"),
+                "families": [hostile("families")],
+            }
             details |= {"parameter_size": hostile("size"), "quantization_level": hostile("level")}
-            info = {"general.architecture": hostile("architecture"), hostile("key"): hostile("value")}
-            return [Json(texts | {"details": details, "model_info": info, "capabilities": [hostile("capability")]})]
+            info = {
+                "general.architecture": hostile("architecture"),
+                hostile("key"): hostile("value"),
+            }
+            return [
+                Json(
+                    texts
+                    | {
+                        "details": details,
+                        "model_info": info,
+                        "capabilities": [hostile("capability")],
+                    }
+                )
+            ]
         model = str(request.json().get("model")) if request.path in PROMPTS else ""
         if model.startswith("slow"):
             return [WaitForPeerClose(60)]
@@ -90,12 +132,22 @@ def shared_stage(browser: Browser) -> Iterator[Stage]:
     }
     with open_stage(browser, box, HostileProvider(), models=entries) as stage:
         make_usage(stage)
-        wait_until(lambda: has_loaded(status_of(stage)), 20, lambda: f"nobody has asked: {status_of(stage)}")
+        wait_until(
+            lambda: has_loaded(status_of(stage)),
+            20,
+            lambda: f"nobody has asked: {status_of(stage)}",
+        )
         slow = {"model": "slow", "messages": [{"role": "user", "content": "hi"}]}
         headers = bearer(MEMBER) | {USER_HEADER: quote(USER)}
-        ask = partial(open_stream, stage.gateway.url, "POST", "/api/chat", slow, headers, wait_for_head=False)
+        ask = partial(
+            open_stream, stage.gateway.url, "POST", "/api/chat", slow, headers, wait_for_head=False
+        )
         with ask(), ask():
-            wait_until(lambda: is_busy(status_of(stage)), 20, lambda: f"neither runs nor waits: {status_of(stage)}")
+            wait_until(
+                lambda: is_busy(status_of(stage)),
+                20,
+                lambda: f"neither runs nor waits: {status_of(stage)}",
+            )
             yield stage
 
 
@@ -129,7 +181,9 @@ def check_texts(visit: Visit) -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize("javascript", [True, False])
-def test_hostile_names_are_texts_on_pages_of_operators(stage: Stage, path: str, javascript: bool) -> None:
+def test_hostile_names_are_texts_on_pages_of_operators(
+    stage: Stage, path: str, javascript: bool
+) -> None:
     visit = stage.tab(javascript=javascript)
     assert visit.go(stage.url(path)) == 200
     check_texts(visit)
@@ -164,7 +218,11 @@ SHOWN = [
 def test_hostile_names_are_shown_as_they_are(stage: Stage, path: str, text: str) -> None:
     visit = stage.tab()
     visit.go(stage.url(path))
-    wait_until(lambda: text.lower() in read_texts(visit).lower(), 10, lambda: f"no {text} in {read_texts(visit)}")
+    wait_until(
+        lambda: text.lower() in read_texts(visit).lower(),
+        10,
+        lambda: f"no {text} in {read_texts(visit)}",
+    )
     check_texts(visit)
 
 
@@ -189,13 +247,18 @@ def test_every_link_leads_to_a_page_with_hostile_names_as_texts(stage: Stage, ro
 
 
 def find_links(visit: Visit) -> list[str]:
-    """Addresses of pages that are linked, other than the languages, parts of the page itself, and files."""
-    found = visit.page.evaluate("[...document.querySelectorAll('a[href]:not([download])')].map(each => each.href)")
+    """Addresses of pages that are linked, other than the languages, parts of the
+    page itself, and files."""
+    found = visit.page.evaluate(
+        "[...document.querySelectorAll('a[href]:not([download])')].map(each => each.href)"
+    )
     parts = [urlsplit(each) for each in found]
     return [
         f"{each.path}?{each.query}" if each.query else each.path
         for each in parts
-        if each.path.startswith("/admin") and "language=" not in each.query and "format=csv" not in each.query
+        if each.path.startswith("/admin")
+        and "language=" not in each.query
+        and "format=csv" not in each.query
     ]
 
 
@@ -218,7 +281,9 @@ def test_hostile_filters_are_texts(stage: Stage, path: str, field: str) -> None:
     check_texts(visit)
 
 
-@pytest.mark.parametrize("path", ["/admin/", "/admin/models/", "/admin/requests/", "/admin/static/"])
+@pytest.mark.parametrize(
+    "path", ["/admin/", "/admin/models/", "/admin/requests/", "/admin/static/"]
+)
 def test_a_hostile_address_is_a_text(stage: Stage, path: str) -> None:
     visit = stage.tab()
     visit.allow("status of 4..")

@@ -25,8 +25,13 @@ def find_key(visit: Visit) -> str:
 
 
 def until_it_works(stage: Stage, key: str, status: int = 200) -> None:
-    """Every worker follows within two seconds; the deadline is for a machine that does other work."""
-    wait_until(lambda: stage.gateway.ask("/api/tags", token=key).status == status, 5, "the key is not followed")
+    """Every worker follows within two seconds; the deadline is for a machine
+    that does other work."""
+    wait_until(
+        lambda: stage.gateway.ask("/api/tags", token=key).status == status,
+        5,
+        "the key is not followed",
+    )
 
 
 def tab_to(visit: Visit, is_there: str) -> None:
@@ -52,7 +57,9 @@ def with_keyboard(visit: Visit, name: str) -> None:
 
 @pytest.mark.parametrize("make", [with_mouse, with_keyboard])
 @pytest.mark.parametrize("javascript", [True, False])
-def test_a_key_made_on_the_page_works(stage: Stage, make: Callable[[Visit, str], None], javascript: bool) -> None:
+def test_a_key_made_on_the_page_works(
+    stage: Stage, make: Callable[[Visit, str], None], javascript: bool
+) -> None:
     visit = stage.tab(javascript=javascript)
     name = f"{make.__name__.replace('_', '-')}-{'scripts' if javascript else 'plain'}"
     visit.go(stage.url("/admin/keys"))

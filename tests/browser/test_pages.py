@@ -1,4 +1,5 @@
-"""Every page in a real browser: without errors and violations of the CSP, in its language and width, and small."""
+"""Every page in a real browser: without errors and violations of the CSP, in its language
+and width, and small."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ _TOO_WIDE = """(() => {
   return document.documentElement.scrollWidth <= screen.width
     ? [] : [...document.body.querySelectorAll("*")].filter(isOut).map((each) => each.outerHTML.slice(0, 120));
 })()"""
-#: What is wrong with tables that are lists of cells on a phone: those that still scroll, and cells without their title.
+#: What is wrong with tables that are lists of cells on a phone: those that still scroll, and
+#: cells without their title.
 _HARD_TO_READ = """[...document.querySelectorAll("main table.cards")].flatMap((table) => {
   const place = table.parentElement;
   const titles = [...table.querySelectorAll("thead th")].map((each) => each.textContent.trim());
@@ -52,7 +54,9 @@ def test_every_page_is_shown_without_errors(
 ) -> None:
     visit = stage.tab(language=language, width=width, javascript=javascript)
     assert visit.go(stage.url(path)) == 200, visit.page.inner_text("main")
-    look = "[document.title, document.documentElement.lang, document.querySelector('h1').textContent]"
+    look = (
+        "[document.title, document.documentElement.lang, document.querySelector('h1').textContent]"
+    )
     title, lang, heading = visit.page.evaluate(look)
     assert title
     assert lang.startswith(language)
@@ -70,7 +74,9 @@ def test_what_pages_lead_to_is_shown_without_errors(stage: Stage, path: str) -> 
 
 @pytest.mark.parametrize("path", [*PAGES, *SUBPAGES])
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_phone_shows_tables_without_scrolling_sideways(stage: Stage, path: str, language: Language) -> None:
+def test_a_phone_shows_tables_without_scrolling_sideways(
+    stage: Stage, path: str, language: Language
+) -> None:
     visit = stage.tab(language=language, width=NARROW)
     visit.go(stage.url(path))
     assert visit.page.evaluate(_HARD_TO_READ) == []
@@ -80,7 +86,8 @@ def test_problems_are_told_in_the_language_of_the_reader(stage: Stage) -> None:
     for language, text in (("zh", "box2 不可用："), ("en", "box2 can't be used: ")):
         visit = stage.tab(language=language)
         visit.go(stage.url("/admin"))
-        visit.page.locator(".problems", has_text=text).wait_for()  # once this worker has looked at the upstreams
+        # Once this worker has looked at the upstreams.
+        visit.page.locator(".problems", has_text=text).wait_for()
 
     def is_told() -> bool:
         problems = stage.gateway.ask("/admin/api/status", token=OPERATOR).json()["problems"]
@@ -116,7 +123,9 @@ def test_the_sign_in_form_is_shown_without_errors(
 
 
 @pytest.mark.parametrize("javascript", [True, False])
-def test_a_wrong_token_is_told_and_not_shown(stage: Stage, browser: Browser, javascript: bool) -> None:
+def test_a_wrong_token_is_told_and_not_shown(
+    stage: Stage, browser: Browser, javascript: bool
+) -> None:
     with browser.visit(javascript=javascript) as visit:
         visit.allow("status of 401")
         visit.go(stage.url("/admin"))

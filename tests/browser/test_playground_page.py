@@ -50,14 +50,19 @@ def page(stage: Stage, box: WorkBox) -> Page:
     box.clear()
     visit = stage.tab("member")
     assert visit.go(stage.url("/admin/playground")) == 200
-    expect(visit.page.locator("#model option")).to_have_count(4)  # one is the alias, one means another name
+    # One is the alias, one means another name.
+    expect(visit.page.locator("#model option")).to_have_count(4)
     visit.page.select_option("#model", label="tiny:latest")
     return visit.page
 
 
 def said(text: str = "", *, done: bool = False, **message: Any) -> dict[str, Any]:
     """A line of an answer."""
-    line = {"model": "tiny", "message": {"role": "assistant", "content": text, **message}, "done": done}
+    line = {
+        "model": "tiny",
+        "message": {"role": "assistant", "content": text, **message},
+        "done": done,
+    }
     return line | ({"done_reason": "stop", "prompt_eval_count": 5, "eval_count": 8} if done else {})
 
 
@@ -87,10 +92,14 @@ def test_an_answer_is_shown_as_it_comes_and_ends_with_its_figures(page: Page, bo
     expect(page.locator(".turn.assistant .thinking")).to_contain_text("Hm.")
     go.set()
     expect(page.locator(".turn.assistant .text strong")).to_have_text("World")
-    expect(page.locator(".turn.assistant .figures")).to_contain_text("5 tokens in · 8 tokens out · first byte after")
+    expect(page.locator(".turn.assistant .figures")).to_contain_text(
+        "5 tokens in · 8 tokens out · first byte after"
+    )
 
 
-@pytest.mark.parametrize("dialect", ["ollama-chat", "openai-chat", "openai-responses", "anthropic-messages"])
+@pytest.mark.parametrize(
+    "dialect", ["ollama-chat", "openai-chat", "openai-responses", "anthropic-messages"]
+)
 def test_an_answer_can_not_do_anything(dialect: str, page: Page, box: WorkBox) -> None:
     hosts = set()
     page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
@@ -99,16 +108,26 @@ def test_an_answer_can_not_do_anything(dialect: str, page: Page, box: WorkBox) -
     answer = page.locator(".turn.assistant .text")
     expect(answer.locator("strong")).to_have_text("bold")
     expect(page.locator(".turn.assistant .figures")).not_to_be_empty()
-    assert answer.locator("img, script, iframe, [style], [onclick], [href^='javascript'], [href^='data']").count() == 0
+    assert (
+        answer.locator(
+            "img, script, iframe, [style], [onclick], [href^='javascript'], [href^='data']"
+        ).count()
+        == 0
+    )
     assert "<script>" in answer.inner_text()
     for link in answer.locator("a[href]").all():
-        assert (link.get_attribute("rel"), link.get_attribute("target")) == ("noopener noreferrer", "_blank")
+        assert (link.get_attribute("rel"), link.get_attribute("target")) == (
+            "noopener noreferrer",
+            "_blank",
+        )
     assert answer.locator("table td").count() == 2
     assert hosts == {urlsplit(page.url).netloc}
 
 
 def test_stop_ends_the_generation_on_the_box(page: Page, box: WorkBox) -> None:
-    box.script("/api/chat", [Head(headers=NDJSON), Lines([said("Once upon")]), WaitForPeerClose(20)])
+    box.script(
+        "/api/chat", [Head(headers=NDJSON), Lines([said("Once upon")]), WaitForPeerClose(20)]
+    )
     ask(page, "Tell a long story")
     expect(page.locator(".turn.assistant .text")).to_contain_text("Once upon")
     page.click("#stop")
@@ -118,9 +137,16 @@ def test_stop_ends_the_generation_on_the_box(page: Page, box: WorkBox) -> None:
     expect(page.locator(".turn.error")).to_have_count(0)
 
 
-@pytest.mark.parametrize("dialect", ["ollama-chat", "openai-chat", "openai-responses", "anthropic-messages"])
-def test_an_error_after_the_first_byte_is_shown_below_what_came(dialect: str, page: Page, box: WorkBox) -> None:
-    box.script("/api/chat", [Head(headers=NDJSON), Lines([said("Half"), {"error": "the engine is out of memory"}])])
+@pytest.mark.parametrize(
+    "dialect", ["ollama-chat", "openai-chat", "openai-responses", "anthropic-messages"]
+)
+def test_an_error_after_the_first_byte_is_shown_below_what_came(
+    dialect: str, page: Page, box: WorkBox
+) -> None:
+    box.script(
+        "/api/chat",
+        [Head(headers=NDJSON), Lines([said("Half"), {"error": "the engine is out of memory"}])],
+    )
     ask(page, "Hello", dialect)
     expect(page.get_by_role("alert")).to_contain_text("out of memory")
     expect(page.locator(".turn.assistant .text")).to_contain_text("Half")
@@ -140,10 +166,18 @@ def test_a_refusal_is_shown_and_can_be_tried_again(stage: Stage, page: Page, box
     assert [each["content"] for each in last_body(box)["messages"]] == ["Hello"]
 
 
-@pytest.mark.parametrize("dialect", ["ollama-chat", "openai-chat", "openai-responses", "anthropic-messages"])
+@pytest.mark.parametrize(
+    "dialect", ["ollama-chat", "openai-chat", "openai-responses", "anthropic-messages"]
+)
 def test_whoever_asks_plays_the_tools(dialect: str, page: Page, box: WorkBox) -> None:
-    called = said(tool_calls=[{"id": "call_1", "function": {"name": "get_weather", "arguments": {"city": "Köln"}}}])
-    box.script("/api/chat", [Lines([called, said(done=True)])], [Lines([said("Warm."), said(done=True)])])
+    called = said(
+        tool_calls=[
+            {"id": "call_1", "function": {"name": "get_weather", "arguments": {"city": "Köln"}}}
+        ]
+    )
+    box.script(
+        "/api/chat", [Lines([called, said(done=True)])], [Lines([said("Warm."), said(done=True)])]
+    )
     page.eval_on_selector("#tools-part", "part => { part.open = true }")
     page.click("#example-tool")
     ask(page, "How warm is it?", dialect)
@@ -176,7 +210,9 @@ def test_what_a_request_waits_for_is_shown(stage: Stage, page: Page, box: WorkBo
     box.go.clear()
     body = {"model": "other", "messages": [{"role": "user", "content": "first"}], "stream": False}
     first = threading.Thread(
-        target=lambda: stage.gateway.ask("/api/chat", body, token=None, **{"x-api-key": "operator-token-1"})
+        target=lambda: stage.gateway.ask(
+            "/api/chat", body, token=None, **{"x-api-key": "operator-token-1"}
+        )
     )
     first.start()
     try:
@@ -199,7 +235,9 @@ def test_the_same_call_follows_the_form(page: Page) -> None:
     expect(page.locator("#sample")).to_contain_text("It's me")
 
 
-def test_what_is_wrong_in_the_form_is_told_before_anything_is_sent(page: Page, box: WorkBox) -> None:
+def test_what_is_wrong_in_the_form_is_told_before_anything_is_sent(
+    page: Page, box: WorkBox
+) -> None:
     page.fill("#temperature", "warm")
     ask(page, "Hello")
     expect(page.locator("#status")).to_have_text("Temperature is not a number.")
@@ -224,4 +262,6 @@ def test_connect_fills_in_a_model_of_the_reader(stage: Stage) -> None:
     visit.go(stage.url("/admin/connect"))
     visit.page.click("#codex summary")
     expect(visit.page.locator("#codex code").first).not_to_contain_text("MODEL")
-    expect(visit.page.locator("#codex code").first).to_contain_text(f'base_url = "{stage.gateway.url}/v1"')
+    expect(visit.page.locator("#codex code").first).to_contain_text(
+        f'base_url = "{stage.gateway.url}/v1"'
+    )

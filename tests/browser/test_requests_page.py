@@ -34,7 +34,10 @@ def count_rows(visit: Visit) -> int:
 def note_looks(visit: Visit) -> list[str]:
     """The addresses of the looks for new requests from now on."""
     found = list[str]()
-    visit.page.on("request", lambda request: found.append(request.url) if "/requests/rows" in request.url else None)
+    visit.page.on(
+        "request",
+        lambda request: found.append(request.url) if "/requests/rows" in request.url else None,
+    )
     return found
 
 

@@ -60,7 +60,11 @@ def read_legend(visit: Visit) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     ("measure", "titles"),
-    [("requests", ["Requests"]), ("tokens", ["Prompt tokens", "Answer tokens"]), ("errors", ["Errors"])],
+    [
+        ("requests", ["Requests"]),
+        ("tokens", ["Prompt tokens", "Answer tokens"]),
+        ("errors", ["Errors"]),
+    ],
 )
 def test_the_chart_has_the_sums_of_the_table(visit: Visit, measure: str, titles: list[str]) -> None:
     visit.page.locator("#measure").select_option(measure)
@@ -68,14 +72,21 @@ def test_the_chart_has_the_sums_of_the_table(visit: Visit, measure: str, titles:
     total = rows.pop("Total")
     expected = {name: amount for name, amount in rows.items() if amount}
     assert total == sum(expected.values()) > 0
-    wait_until(lambda: read_legend(visit) == expected, 10, lambda: f"{read_legend(visit)}, not {expected}")
-    assert read_number(visit.page.locator("#usage-chart figcaption").inner_text().rpartition(":")[2]) == total
+    wait_until(
+        lambda: read_legend(visit) == expected, 10, lambda: f"{read_legend(visit)}, not {expected}"
+    )
+    assert (
+        read_number(visit.page.locator("#usage-chart figcaption").inner_text().rpartition(":")[2])
+        == total
+    )
 
 
 def test_the_chart_is_drawn_in_the_colours_of_the_theme(visit: Visit) -> None:
     size = visit.page.locator("#usage-chart canvas").bounding_box()
     assert size and size["width"] > 400 and size["height"] > 100
-    wait_until(lambda: visit.page.evaluate(_COUNT_PIXELS, "--series-1") > 100, 10, "there are no bars")
+    wait_until(
+        lambda: visit.page.evaluate(_COUNT_PIXELS, "--series-1") > 100, 10, "there are no bars"
+    )
 
 
 def test_the_chart_follows_the_theme(stage: Stage) -> None:
@@ -86,7 +97,11 @@ def test_the_chart_follows_the_theme(stage: Stage) -> None:
     visit.page.emulate_media(color_scheme="dark")
     try:
         colours.add(visit.page.evaluate("page.color('--series-1')"))
-        wait_until(lambda: visit.page.evaluate(_COUNT_PIXELS, "--series-1") > 100, 10, "it is drawn as before")
+        wait_until(
+            lambda: visit.page.evaluate(_COUNT_PIXELS, "--series-1") > 100,
+            10,
+            "it is drawn as before",
+        )
         assert len(colours) == 2
     finally:
         visit.page.emulate_media(color_scheme="light")

@@ -1,4 +1,5 @@
-"""The programs of the suite: their locked packages in programs/, and their sections in docs/clients.md."""
+"""The programs of the suite: their locked packages in programs/, and their
+sections in docs/clients.md."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ PROJECT = HERE.parents[1]
 PAGE = PROJECT / "docs/clients.md"
 #: Where `python -m tests.clients.install` puts them.
 INSTALLED = PROJECT / ".cache/clients"
-#: What `make test` installs and runs: each API, and both kinds of programs. The others are left to `make clients`.
+#: What `make test` installs and runs: each API, and both kinds of programs. The others are
+#: left to `make clients`.
 CHOSEN = ("claude-code", "codex", "llm", "openai-agents", "opencode", "pydantic-ai")
 
 _PIN = re.compile(r"^[\w.-]+(?:\[[\w,]+\])?==([\w.]+)", re.MULTILINE)
@@ -47,7 +49,9 @@ class Program(NamedTuple):
     def version(self) -> str:
         """The pinned version of the first package that is asked for."""
         if self.is_javascript:
-            [pin] = json.loads((self.packages / "package.json").read_bytes())["dependencies"].values()
+            [pin] = json.loads((self.packages / "package.json").read_bytes())[
+                "dependencies"
+            ].values()
             return re.findall(r"\d+\.\d+\.\d+", pin)[0]
         return _PIN.findall((self.packages / "requirements.in").read_text(encoding="utf-8"))[0]
 
@@ -89,7 +93,9 @@ def programs() -> list[Program]:
 def section(program: Program) -> str:
     """The part of the page that describes a program, under its name; "" if there is none."""
     title = program.name.replace("-", "[ -]")
-    heading = re.compile(rf"^### {title}$\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE)
+    heading = re.compile(
+        rf"^### {title}$\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE
+    )
     found = heading.search(PAGE.read_text(encoding="utf-8"))
     return found[1] if found else ""
 

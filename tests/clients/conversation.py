@@ -1,5 +1,6 @@
-"""The model that the programs talk to: it answers a question, and uses the tool that a program offers when it is asked
-for one. What the tool returned is part of its last answer, so that answer proves both turns."""
+"""The model that the programs talk to: it answers a question, and uses the tool that a program
+offers when it is asked for one. What the tool returned is part of its last answer, so that
+answer proves both turns."""
 
 from __future__ import annotations
 
@@ -18,7 +19,12 @@ LISTED = {
     "modified_at": "2026-01-01T00:00:00Z",
     "size": 1989929,
     "digest": "5b" * 32,
-    "details": {"format": "gguf", "family": "llama", "parameter_size": "1M", "quantization_level": "F16"},
+    "details": {
+        "format": "gguf",
+        "family": "llama",
+        "parameter_size": "1M",
+        "quantization_level": "F16",
+    },
 }
 #: No prompt and no call holds RESULT: only a tool that ran can have returned it.
 TASK, RESULT = "Use your tool to look up box1.", "box1 is up"
@@ -75,7 +81,9 @@ def reply(body: Mapping[str, Any]) -> dict[str, Any]:
     if is_asked_for_tool and _AIDER in said:
         return {"content": _EDIT}
     if isinstance(body.get("format"), dict):
-        return {"content": json.dumps({name: text for name in body["format"].get("properties", {})})}
+        return {
+            "content": json.dumps({name: text for name in body["format"].get("properties", {})})
+        }
     if _ANSWER_FUNCTION in offered:
         return called(_ANSWER_FUNCTION, {"text": text})
     if "[[ ## answer ## ]]" in said:
@@ -94,4 +102,6 @@ def dspy_step(tool: str) -> str:
 
 
 def dspy_fields(**fields: str) -> str:
-    return "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in {**fields, "completed": ""}.items())
+    return "\n\n".join(
+        f"[[ ## {name} ## ]]\n{value}" for name, value in {**fields, "completed": ""}.items()
+    )

@@ -1,7 +1,8 @@
 """Installs the locked packages of the programs: ``python -m tests.clients.install [--chosen]``.
 
-Each program has a directory of its own below .cache/clients. No install script of a package runs. What can't be
-installed is reported there in a file `reason`, which the suite shows; the command itself never fails.
+Each program has a directory of its own below .cache/clients. No install script of a package
+runs. What can't be installed is reported there in a file `reason`, which the suite shows; the
+command itself never fails.
 """
 
 from __future__ import annotations
@@ -43,12 +44,19 @@ def _run(program: Program) -> str:
     for command in _commands(program):
         try:
             done = subprocess.run(
-                command, cwd=program.installed, capture_output=True, text=True, timeout=INSTALL_S, check=False
+                command,
+                cwd=program.installed,
+                capture_output=True,
+                text=True,
+                timeout=INSTALL_S,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"{command[0]}: {error}"
         if done.returncode:
-            return (done.stderr or done.stdout).strip()[-600:] or f"{command[0]} ended with {done.returncode}"
+            return (done.stderr or done.stdout).strip()[
+                -600:
+            ] or f"{command[0]} ended with {done.returncode}"
     return ""
 
 
@@ -62,7 +70,17 @@ def _commands(program: Program) -> list[list[str]]:
     python = f"{place}/bin/python"
     return [
         [sys.executable, "-m", "venv", "--without-pip", place],
-        [sys.executable, "-m", "pip", "--python", python, "install", *_PIP, "-r", str(program.lock)],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            *_PIP,
+            "-r",
+            str(program.lock),
+        ],
     ]
 
 

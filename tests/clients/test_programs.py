@@ -1,7 +1,8 @@
-"""Coding assistants and frameworks, each as docs/clients.md configures it: a plain question, and both turns of a tool.
+"""Coding assistants and frameworks, each as docs/clients.md configures it: a plain question,
+and both turns of a tool.
 
-Every program runs in an empty home directory, with nothing in its environment but the token, and in a network that has
-nothing but the gateway.
+Every program runs in an empty home directory, with nothing in its environment but the token, and in
+a network that has nothing but the gateway.
 """
 
 from __future__ import annotations
@@ -51,19 +52,25 @@ def model(network: None) -> Iterator[Model]:
 def gateway(model: Model) -> Iterator[Gateway]:
     """On the port of the examples."""
     config = {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": model.url}}
-    with socket.create_server(("127.0.0.1", PORT)) as listener, Gateway(config, listener=listener) as running:
+    with (
+        socket.create_server(("127.0.0.1", PORT)) as listener,
+        Gateway(config, listener=listener) as running,
+    ):
         yield running
 
 
 def require(program: Program) -> None:
-    """Skip with the reason if it can't run here; with CI=true that is a failure for those that CI runs."""
+    """Skip with the reason if it can't run here; with CI=true that is a failure
+    for those that CI runs."""
     if reason := program.problem():
-        pytest.fail(reason) if IN_CI and program.name in CHOSEN else pytest.skip(f"{program.name}: {reason}")
+        pytest.fail(reason) if IN_CI and program.name in CHOSEN else pytest.skip(
+            f"{program.name}: {reason}"
+        )
 
 
 def run(example: Example, prompt: str, gateway: Gateway, home: Path) -> str:
-    """What a program prints when it is asked `prompt` as the page shows. Its whole tree of processes ends with it, and
-    the gateway has refused nothing."""
+    """What a program prints when it is asked `prompt` as the page shows. Its whole tree of
+    processes ends with it, and the gateway has refused nothing."""
     require(example.program)
     for name, content in example.files.items():
         path = home / name
@@ -75,9 +82,24 @@ def run(example: Example, prompt: str, gateway: Gateway, home: Path) -> str:
     commands = ":".join([*map(str, example.program.commands), "/usr/local/bin:/usr/bin:/bin"])
     earlier = len(gateway.log_lines("access"))
     with subprocess.Popen(
-        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *RUN[example.language], text],
+        [
+            "unshare",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            *RUN[example.language],
+            text,
+        ],
         cwd=work,
-        env={"HOME": str(home), "PATH": commands, "TOKEN": TOKEN, "LANG": "C.UTF-8", "NO_COLOR": "1", "TERM": "dumb"},
+        env={
+            "HOME": str(home),
+            "PATH": commands,
+            "TOKEN": TOKEN,
+            "LANG": "C.UTF-8",
+            "NO_COLOR": "1",
+            "TERM": "dumb",
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -88,7 +110,9 @@ def run(example: Example, prompt: str, gateway: Gateway, home: Path) -> str:
             printed, _ = process.communicate(timeout=RUN_S)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            raise AssertionError(f"still running after {RUN_S} s:\n{process.communicate()[0][-4000:]}") from None
+            raise AssertionError(
+                f"still running after {RUN_S} s:\n{process.communicate()[0][-4000:]}"
+            ) from None
     assert process.returncode == 0, f"ended with {process.returncode}:\n{printed[-4000:]}"
     calls = gateway.log_lines("access", at_least=earlier + 1)[earlier:]
     assert {call["status"] for call in calls} == {200}, calls
@@ -120,7 +144,9 @@ class TestExample:
 
 
 def test_page_describes_no_other_program() -> None:
-    assert {title.lower().replace(" ", "-") for title in titles()} == {program.name for program in programs()}
+    assert {title.lower().replace(" ", "-") for title in titles()} == {
+        program.name for program in programs()
+    }
 
 
 def test_programs_reach_nothing_but_this_machine(network: None) -> None:

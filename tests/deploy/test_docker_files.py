@@ -1,4 +1,5 @@
-"""Dockerfile, .dockerignore and compose.yaml as far as they can be judged without a Docker engine."""
+"""Dockerfile, .dockerignore and compose.yaml as far as they can be judged
+without a Docker engine."""
 
 from __future__ import annotations
 
@@ -19,9 +20,14 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 def instructions() -> list[tuple[str, str]]:
     """The Dockerfile's instructions and their arguments, continued lines joined."""
-    text = re.sub(r"^#.*\n", "", (PROJECT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = re.sub(
+        r"^#.*\n", "", (PROJECT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
-    return [(name, re.sub(r"\s+", " ", rest)) for name, _, rest in (line.partition(" ") for line in lines)]
+    return [
+        (name, re.sub(r"\s+", " ", rest))
+        for name, _, rest in (line.partition(" ") for line in lines)
+    ]
 
 
 def arguments(name: str) -> list[str]:
@@ -48,7 +54,11 @@ def test_base_image_is_pinned_to_a_version() -> None:
 
 @pytest.mark.parametrize("source", copied())
 def test_copied_file_exists_and_is_in_the_build_context(source: str) -> None:
-    rules = [line for line in (PROJECT / ".dockerignore").read_text("utf-8").splitlines() if line and line[0] != "#"]
+    rules = [
+        line
+        for line in (PROJECT / ".dockerignore").read_text("utf-8").splitlines()
+        if line and line[0] != "#"
+    ]
     assert (PROJECT / source).exists()
     assert rules[0] == "*"
     assert f"!{source}" in rules
@@ -57,7 +67,9 @@ def test_copied_file_exists_and_is_in_the_build_context(source: str) -> None:
 def test_nothing_enters_the_build_context_that_is_not_copied() -> None:
     rules = (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert {rule[1:] for rule in rules if rule.startswith("!")} == set(copied())
-    assert any(fnmatch.fnmatch("ollama_proxy/__pycache__", rule) for rule in rules if rule.startswith("**"))
+    assert any(
+        fnmatch.fnmatch("ollama_proxy/__pycache__", rule) for rule in rules if rule.startswith("**")
+    )
 
 
 def test_packages_are_installed_by_hash_and_as_wheels_only() -> None:
@@ -127,14 +139,18 @@ def test_compose_takes_the_address_of_ollama_from_outside_only() -> None:
 def test_compose_takes_the_trusted_proxy_from_outside_only() -> None:
     name = "OLLAMA_PROXY__SERVER__TRUSTED_PROXIES"
     assert compose()["services"]["gateway"]["environment"][name] is None
-    (example,) = re.findall(rf"^#{name}=(.*)", (PROJECT / ".env.example").read_text("utf-8"), re.MULTILINE)
+    (example,) = re.findall(
+        rf"^#{name}=(.*)", (PROJECT / ".env.example").read_text("utf-8"), re.MULTILINE
+    )
     config = PROJECT / "deploy" / "docker-config.yaml"
     assert load_settings(config, {name: example}).server.trusted_proxies == ("172.18.0.1",)
     assert load_settings(config, {name: ""}).server.trusted_proxies == ()
 
 
 def test_compose_waits_for_answers_in_progress() -> None:
-    (conf,) = re.findall(r'"GRACEFUL_TIMEOUT", (\d+)', (PROJECT / "config/gunicorn.conf.py").read_text("utf-8"))
+    (conf,) = re.findall(
+        r'"GRACEFUL_TIMEOUT", (\d+)', (PROJECT / "config/gunicorn.conf.py").read_text("utf-8")
+    )
     assert compose()["services"]["gateway"]["stop_grace_period"] == f"{int(conf) + 30}s"
 
 

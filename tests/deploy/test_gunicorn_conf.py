@@ -1,4 +1,5 @@
-"""config/gunicorn.conf.py in front of a tiny application: how the server starts, reloads and refuses to start."""
+"""config/gunicorn.conf.py in front of a tiny application: how the server starts, reloads
+and refuses to start."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def app(environ, start_response):
     return [json.dumps({"pid": os.getpid(), "patched": patched, "environ": seen,
                         "scheme": environ["wsgi.url_scheme"]}).encode()]
 """
-#: does what systemd does: a listening socket as descriptor 3, and the two variables that announce it
+#: does what systemd does: a listening socket as descriptor 3, and the two
+#: variables that announce it
 ACTIVATE = """\
 import os, socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
@@ -61,11 +63,14 @@ def server(tiny: dict[str, Any]) -> Iterator[Gateway]:
 
 
 class Activated(Gateway):
-    """A gateway that is given its socket, at `self.port`; its settings name another one, `unused_port`."""
+    """A gateway that is given its socket, at `self.port`; its settings name
+    another one, `unused_port`."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.unused_port = free_port()
-        super().__init__(*args, env={"PORT": str(self.unused_port), "GRACEFUL_TIMEOUT": "5"}, **options)
+        super().__init__(
+            *args, env={"PORT": str(self.unused_port), "GRACEFUL_TIMEOUT": "5"}, **options
+        )
         self._command = [sys.executable, "-c", ACTIVATE, str(self.port), *self._command]
 
 
@@ -80,7 +85,11 @@ def listening_sockets(pids: set[int]) -> set[str]:
     for link in (link for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()):
         match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(link) if link.is_symlink() else "")
         inodes |= {match[1]} if match else set()
-    tcp = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    tcp = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
     unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     return {row[1] for row in tcp if row[3] == "0A" and row[9] in inodes} | {
         "unix " + " ".join(row[7:]) for row in unix if row[3] == "00010000" and row[6] in inodes
@@ -96,7 +105,11 @@ def hang_up(server: Gateway) -> None:
     """SIGHUP, and wait until every worker is a new one."""
     before = server.worker_pids()
     os.kill(server.pid, signal.SIGHUP)
-    wait_until(lambda: len(after := server.worker_pids()) == server.workers and not after & before, 10, server.output)
+    wait_until(
+        lambda: len(after := server.worker_pids()) == server.workers and not after & before,
+        10,
+        server.output,
+    )
 
 
 def test_two_workers_answer_with_everything_patched(server: Gateway) -> None:
@@ -132,7 +145,9 @@ def test_headers_with_underscores_change_nothing(server: Gateway, name: str) -> 
         ({"X-Forwarded-Proto": "http", "X-Forwarded-Ssl": "on"}, "http"),
     ],
 )
-def test_scheme_is_taken_from_one_header_only(server: Gateway, headers: dict[str, str], scheme: str) -> None:
+def test_scheme_is_taken_from_one_header_only(
+    server: Gateway, headers: dict[str, str], scheme: str
+) -> None:
     assert ask(server, headers)["scheme"] == scheme
 
 
@@ -158,7 +173,9 @@ def test_inherited_socket_is_used_and_survives_a_reload(tiny: dict[str, Any]) ->
     with Activated(TOKENS, **tiny) as server:
         for _ in range(2):
             assert ask(server)["environ"]["SERVER_PORT"] == str(server.port)
-            assert listening_sockets({server.pid, *server.worker_pids()}) == {f"0100007F:{server.port:04X}"}
+            assert listening_sockets({server.pid, *server.worker_pids()}) == {
+                f"0100007F:{server.port:04X}"
+            }
             assert is_refused(server.unused_port)
             server.write_config(f"{TOKENS}server: {{port: {free_port()}}}\n")
             hang_up(server)
@@ -190,12 +207,20 @@ def test_broken_configuration_ends_the_start_with_one_clear_text(tiny: dict[str,
 
 @pytest.mark.parametrize(
     ("name", "value", "least"),
-    [("WEB_CONCURRENCY", "0", 1), *(("GRACEFUL_TIMEOUT", value, 2) for value in ("1", "-1", "many", "1.5"))],
+    [
+        ("WEB_CONCURRENCY", "0", 1),
+        *(("GRACEFUL_TIMEOUT", value, 2) for value in ("1", "-1", "many", "1.5")),
+    ],
 )
-def test_senseless_number_in_the_environment_is_named(tiny: dict[str, Any], name: str, value: str, least: int) -> None:
+def test_senseless_number_in_the_environment_is_named(
+    tiny: dict[str, Any], name: str, value: str, least: int
+) -> None:
     failed = failed_start(TOKENS, tiny, **{name: value})
     assert failed.exit_code == os.EX_CONFIG
-    assert failed.output.strip() == f"ollama-proxy: {name} must be a whole number, {least} or more, not {value!r}"
+    assert (
+        failed.output.strip()
+        == f"ollama-proxy: {name} must be a whole number, {least} or more, not {value!r}"
+    )
 
 
 FORKED = """
@@ -212,10 +237,20 @@ print("lost")
 """
 
 
-@pytest.mark.parametrize(("told", "said", "code"), [("", "loads", -15), ("1 28", "loads", -15), ("1 15", "", 0)])
-def test_a_worker_that_is_told_to_end_while_it_starts_ends(tmp_path: Path, told: str, said: str, code: int) -> None:
+@pytest.mark.parametrize(
+    ("told", "said", "code"), [("", "loads", -15), ("1 28", "loads", -15), ("1 15", "", 0)]
+)
+def test_a_worker_that_is_told_to_end_while_it_starts_ends(
+    tmp_path: Path, told: str, said: str, code: int
+) -> None:
     (tmp_path / "config.yaml").write_text(TOKENS)
-    environ = {**os.environ, "OLLAMA_PROXY_CONFIG": str(tmp_path / "config.yaml"), "STATE_DIRECTORY": str(tmp_path)}
+    environ = {
+        **os.environ,
+        "OLLAMA_PROXY_CONFIG": str(tmp_path / "config.yaml"),
+        "STATE_DIRECTORY": str(tmp_path),
+    }
     command = [sys.executable, "-c", FORKED, *told.split()]
-    done = subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=30, check=False
+    )
     assert (done.stdout.strip(), done.returncode) == (said, code), done.stderr

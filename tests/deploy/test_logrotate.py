@@ -23,16 +23,25 @@ def logs(tmp_path: Path) -> Path:
 
 
 def rotate(logs: Path) -> str:
-    """Rotate now, by the shipped rule with only its directory and its user replaced; gives what logrotate said."""
+    """Rotate now, by the shipped rule with only its directory and its user replaced;
+    gives what logrotate said."""
     user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
     rule = RULE.read_text(encoding="utf-8")
-    rule = rule.replace("/var/log/ollama-proxy", str(logs)).replace("ollama-proxy ollama-proxy", f"{user} {group}")
+    rule = rule.replace("/var/log/ollama-proxy", str(logs)).replace(
+        "ollama-proxy ollama-proxy", f"{user} {group}"
+    )
     if os.getuid() != 0:  # only root may switch users
         rule = rule.replace(f"    su {user} {group}\n", "")
     path = logs.parent / "rule"
     path.write_text(rule, encoding="utf-8")
     path.chmod(0o644)
-    command = [require_program("logrotate"), "--force", "--state", str(logs.parent / "state"), str(path)]
+    command = [
+        require_program("logrotate"),
+        "--force",
+        "--state",
+        str(logs.parent / "state"),
+        str(path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
     return done.stderr

@@ -1,4 +1,5 @@
-"""The shipped nginx site in a real nginx, in front of a scripted upstream that stands for the gateway."""
+"""The shipped nginx site in a real nginx, in front of a scripted upstream that
+stands for the gateway."""
 
 from __future__ import annotations
 
@@ -48,7 +49,9 @@ def gateway() -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture(scope="module")
-def shared_nginx(gateway: ScriptedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+def shared_nginx(
+    gateway: ScriptedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Nginx]:
     with Nginx(tmp_path_factory.mktemp("nginx"), f"127.0.0.1:{gateway.port}") as server:
         yield server
 
@@ -71,11 +74,13 @@ def raw_status(nginx: Nginx, data: bytes) -> tuple[int, str, Any]:
     """Status, content type and JSON of the answer to these bytes."""
     head, _, body = http_client.raw(nginx.port, data).partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
-    kind = next(line.split(": ", 1)[1] for line in lines if line.lower().startswith("content-type:"))
+    kind = next(
+        line.split(": ", 1)[1] for line in lines if line.lower().startswith("content-type:")
+    )
     return int(lines[0].split(" ")[1]), kind, json.loads(body)
 
 
-# --- Passing on ----------------------------------------------------------------------------------------------------
+# --- Passing on -----------------------------------------------------------------------------------
 
 
 def test_shipped_site_is_accepted_without_a_warning(nginx: Nginx) -> None:
@@ -87,7 +92,11 @@ def test_every_piece_of_a_stream_arrives_before_the_next_is_sent(
     nginx: Nginx, gateway: ScriptedServer, path: str
 ) -> None:
     seen = [threading.Event() for _ in range(3)]
-    pieces = [step for number, event in enumerate(seen) for step in (Chunk(b'{"n":%d}\n' % number), WaitFor(event, 5))]
+    pieces = [
+        step
+        for number, event in enumerate(seen)
+        for step in (Chunk(b'{"n":%d}\n' % number), WaitFor(event, 5))
+    ]
     gateway.script(path, [STREAM_HEAD, *pieces, EndChunks()])
     with http_client.open_stream(nginx.url, "POST", path, CHAT) as stream:
         for number, line in enumerate(stream.lines(timeout=3)):
@@ -105,7 +114,9 @@ def test_client_that_leaves_is_gone_upstream_within_a_second(
     nginx: Nginx, gateway: ScriptedServer, before_leaving: list[Any]
 ) -> None:
     gateway.script("/api/chat", [*before_leaving, WaitForPeerClose()])
-    stream = http_client.open_stream(nginx.url, "POST", "/api/chat", CHAT, wait_for_head=bool(before_leaving))
+    stream = http_client.open_stream(
+        nginx.url, "POST", "/api/chat", CHAT, wait_for_head=bool(before_leaving)
+    )
     connection = gateway.wait_for_request().connection
     if len(before_leaving) > 1:
         assert next(stream.lines()).json() == {"n": 0}
@@ -140,14 +151,27 @@ CLAIMS = {
 }
 
 
-def test_claims_of_the_client_are_replaced_or_dropped(nginx: Nginx, gateway: ScriptedServer) -> None:
+def test_claims_of_the_client_are_replaced_or_dropped(
+    nginx: Nginx, gateway: ScriptedServer
+) -> None:
     gateway.script("/api/tags", [Json({})])
-    http_client.request(nginx.url, path="/api/tags", headers={**CLAIMS, "Host": "models.example:8443"})
+    http_client.request(
+        nginx.url, path="/api/tags", headers={**CLAIMS, "Host": "models.example:8443"}
+    )
     seen = {name.lower(): value for name, value in gateway.wait_for_request().headers}
-    assert seen == {"host": "models.example:8443", "x-forwarded-for": "127.0.0.1", "x-forwarded-proto": "http"}
+    assert seen == {
+        "host": "models.example:8443",
+        "x-forwarded-for": "127.0.0.1",
+        "x-forwarded-proto": "http",
+    }
 
 
-TOKEN_HEADERS = {"Authorization": f"Bearer {TOKEN}", "x-api-key": TOKEN, "api-key": TOKEN, "anthropic-version": "1"}
+TOKEN_HEADERS = {
+    "Authorization": f"Bearer {TOKEN}",
+    "x-api-key": TOKEN,
+    "api-key": TOKEN,
+    "anthropic-version": "1",
+}
 
 
 def test_token_headers_pass(nginx: Nginx, gateway: ScriptedServer) -> None:
@@ -158,7 +182,9 @@ def test_token_headers_pass(nginx: Nginx, gateway: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 429, 500, 502, 503, 504])
-def test_errors_of_the_gateway_pass_untouched(nginx: Nginx, gateway: ScriptedServer, status: int) -> None:
+def test_errors_of_the_gateway_pass_untouched(
+    nginx: Nginx, gateway: ScriptedServer, status: int
+) -> None:
     gateway.script("/v1/models", [Json({"from": "the gateway"}, status, {"Retry-After": "7"})])
     answer = http_client.request(nginx.url, path="/v1/models")
     assert (answer.status, answer.json(), answer.headers.get_all("Retry-After")) == (
@@ -185,14 +211,20 @@ PATHS = [
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_path_reaches_the_gateway_as_it_was_written(nginx: Nginx, gateway: ScriptedServer, path: str) -> None:
+def test_path_reaches_the_gateway_as_it_was_written(
+    nginx: Nginx, gateway: ScriptedServer, path: str
+) -> None:
     http_client.request(nginx.url, path=path)
     assert gateway.wait_for_request().raw_path == path
 
 
 @pytest.mark.parametrize("target", [b"/api/%00", b"/api/%zz", b"/../../etc/passwd", b"api/tags"])
-def test_impossible_path_is_refused_in_json(nginx: Nginx, gateway: ScriptedServer, target: bytes) -> None:
-    status, kind, body = raw_status(nginx, b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target)
+def test_impossible_path_is_refused_in_json(
+    nginx: Nginx, gateway: ScriptedServer, target: bytes
+) -> None:
+    status, kind, body = raw_status(
+        nginx, b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target
+    )
     assert (status, kind) == (400, "application/json; charset=utf-8")
     assert body == {"error": "The request is not valid HTTP."}
     assert gateway.requests == []
@@ -209,12 +241,13 @@ def test_connections_to_the_gateway_are_kept(nginx: Nginx, gateway: ScriptedServ
 def test_call_is_never_sent_twice(nginx: Nginx, gateway: ScriptedServer, method: str) -> None:
     gateway.script("/api/tags", [Json({})])
     gateway.script("/api/chat", [Cut()])
-    http_client.request(nginx.url, path="/api/tags")  # leaves a kept connection, on which nginx likes to try again
+    # Leaves a kept connection, on which nginx likes to try again.
+    http_client.request(nginx.url, path="/api/tags")
     assert http_client.request(nginx.url, method, "/api/chat", CHAT).status == 502
     assert len([request for request in gateway.requests if request.path == "/api/chat"]) == 1
 
 
-# --- Bodies --------------------------------------------------------------------------------------------------------
+# --- Bodies ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [9 << 20, 64 << 20])
@@ -225,7 +258,9 @@ def test_large_body_passes_whole(nginx: Nginx, gateway: ScriptedServer, size: in
     assert gateway.wait_for_request().body == body
 
 
-def test_slow_body_holds_no_connection_of_the_gateway(nginx: Nginx, gateway: ScriptedServer) -> None:
+def test_slow_body_holds_no_connection_of_the_gateway(
+    nginx: Nginx, gateway: ScriptedServer
+) -> None:
     with socket.create_connection(("127.0.0.1", nginx.port)) as client:
         client.sendall(b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234")
         gateway.script("/api/tags", [Json({})])
@@ -237,7 +272,9 @@ def test_slow_body_holds_no_connection_of_the_gateway(nginx: Nginx, gateway: Scr
 
 
 @pytest.mark.parametrize("path", ["/api/blobs/sha256:00", f"/k/{TOKEN}/box/b/api/blobs/sha256:00"])
-def test_upload_of_a_blob_is_passed_on_while_it_arrives(nginx: Nginx, gateway: ScriptedServer, path: str) -> None:
+def test_upload_of_a_blob_is_passed_on_while_it_arrives(
+    nginx: Nginx, gateway: ScriptedServer, path: str
+) -> None:
     gateway.script(path, [NoReadBody(), ReadBody(), Whole(b"", 201)])
     piece = b"x" * (1 << 20)
     with http_client.open_stream(
@@ -256,15 +293,22 @@ def test_chunked_upload_of_a_blob_is_passed_on(nginx: Nginx, gateway: ScriptedSe
     gateway.script("/api/blobs/sha256:00", [Whole(b"", 201)])
     headers = {"Transfer-Encoding": "chunked"}
     body = b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n"
-    assert http_client.request(nginx.url, "POST", "/api/blobs/sha256:00", body, headers).status == 201
+    assert (
+        http_client.request(nginx.url, "POST", "/api/blobs/sha256:00", body, headers).status == 201
+    )
     assert gateway.wait_for_request().body == b"abcdefg"
 
 
-# --- Errors made by nginx ------------------------------------------------------------------------------------------
+# --- Errors made by nginx -------------------------------------------------------------------------
 
 NATIVE = ["/api/chat", "/", f"/k/{TOKEN}/api/chat"]
 OPENAI = ["/v1/chat/completions", "/v1", "/v1?a=b", f"/k/{TOKEN}/v1/models", "/openai/v1/models"]
-ANTHROPIC = ["/v1/messages", "/v1/messages?beta=true", "/anthropic/v1/messages", f"/k/{TOKEN}/v1/messages"]
+ANTHROPIC = [
+    "/v1/messages",
+    "/v1/messages?beta=true",
+    "/anthropic/v1/messages",
+    f"/k/{TOKEN}/v1/messages",
+]
 
 
 @pytest.mark.parametrize("path", NATIVE)
@@ -321,7 +365,9 @@ TOO_LARGE = "The request body is too large."
         ),
     ],
 )
-@pytest.mark.parametrize("framing", [f"Content-Length: {(64 << 20) + 1}", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize(
+    "framing", [f"Content-Length: {(64 << 20) + 1}", "Transfer-Encoding: chunked"]
+)
 def test_body_over_the_limit_is_413_in_json(
     nginx: Nginx, gateway: ScriptedServer, path: str, expected: dict[str, Any], framing: str
 ) -> None:
@@ -340,7 +386,9 @@ def test_nginx_waits_longer_than_the_longest_wait_and_answer() -> None:
 
 def test_slow_gateway_is_504_in_json(gateway: ScriptedServer, tmp_path: Path) -> None:
     gateway.script("/v1/embeddings", [WaitForPeerClose()])
-    with Nginx(tmp_path, f"127.0.0.1:{gateway.port}", {"proxy_read_timeout 4260s": "proxy_read_timeout 1s"}) as nginx:
+    with Nginx(
+        tmp_path, f"127.0.0.1:{gateway.port}", {"proxy_read_timeout 4260s": "proxy_read_timeout 1s"}
+    ) as nginx:
         answer = http_client.request(nginx.url, "POST", "/v1/embeddings", {})
     assert answer.status == 504
     assert answer.json()["error"]["type"] == "timeout_error"
@@ -349,12 +397,21 @@ def test_slow_gateway_is_504_in_json(gateway: ScriptedServer, tmp_path: Path) ->
 UNREADABLE = [
     (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
     (b"GET /api/tags HTTP/1.1\r\nHost: x\r\nX-Big: " + b"b" * 9000 + b"\r\n\r\n", 431),
-    (b"GET /api/tags HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + b"t" * 65536 + b"\r\n\r\n", 431),
+    (
+        b"GET /api/tags HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + b"t" * 65536 + b"\r\n\r\n",
+        431,
+    ),
     (b"GET /api/tags HTTP/1.1\r\n\r\n", 400),
     (b"GET /api/tags HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
     (b"GET /api/tags HTTP/1.1\r\nHost: a b/c\r\n\r\n", 400),
-    (b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    (b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", 400),
+    (
+        b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        400,
+    ),
     (b"POST /api/chat HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501),
     (b"POST /api/chat HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
     (b"TRACE /api/tags HTTP/1.1\r\nHost: x\r\n\r\n", 405),
@@ -376,7 +433,7 @@ def test_internal_error_page_is_not_an_address(nginx: Nginx, gateway: ScriptedSe
     assert gateway.requests == []
 
 
-# --- Logs ----------------------------------------------------------------------------------------------------------
+# --- Logs -----------------------------------------------------------------------------------------
 
 TOKEN_IN_URL = [
     (f"/k/{TOKEN}/v1/models", "/k/***/v1/models"),
@@ -426,10 +483,20 @@ def test_token_in_the_url_is_in_no_log_even_when_the_gateway_is_down(
     lonely_nginx: Nginx, path: str, logged: str
 ) -> None:
     agent = f"test-{secrets.token_hex(4)}"  # lines of other requests may still come
-    headers = {"Referer": f"http://x/k/{TOKEN}/", "Authorization": f"Bearer {TOKEN}", "User-Agent": agent}
+    headers = {
+        "Referer": f"http://x/k/{TOKEN}/",
+        "Authorization": f"Bearer {TOKEN}",
+        "User-Agent": agent,
+    }
     assert http_client.request(lonely_nginx.url, path=path, headers=headers).status == 502
-    wait_until(lambda: logged_paths(lonely_nginx, agent) == [logged], 10, lambda: str(logged_paths(lonely_nginx)))
-    logs = "".join(file.read_text(encoding="utf-8") for file in lonely_nginx.directory.glob("*.log"))
+    wait_until(
+        lambda: logged_paths(lonely_nginx, agent) == [logged],
+        10,
+        lambda: str(logged_paths(lonely_nginx)),
+    )
+    logs = "".join(
+        file.read_text(encoding="utf-8") for file in lonely_nginx.directory.glob("*.log")
+    )
     assert TOKEN not in logs
 
 
@@ -438,13 +505,17 @@ def test_token_in_a_header_is_in_no_log_of_nginx(lonely_nginx: Nginx, header: st
     before = len(logged_paths(lonely_nginx))
     http_client.request(lonely_nginx.url, path="/api/ps", headers={header: f"x-{TOKEN}"})
     wait_until(lambda: len(logged_paths(lonely_nginx)) > before)
-    logs = "".join(file.read_text(encoding="utf-8") for file in lonely_nginx.directory.glob("*.log"))
+    logs = "".join(
+        file.read_text(encoding="utf-8") for file in lonely_nginx.directory.glob("*.log")
+    )
     assert TOKEN not in logs
 
 
 def test_token_as_a_method_is_in_no_log_of_nginx(lonely_nginx: Nginx) -> None:
     before = len(logged_paths(lonely_nginx))
-    raw_status(lonely_nginx, b"OP_SECRET-METHOD /api/ps HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    raw_status(
+        lonely_nginx, b"OP_SECRET-METHOD /api/ps HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
     wait_until(lambda: len(logged_paths(lonely_nginx)) > before)
     assert "OP_SECRET" not in lonely_nginx.access_log.read_text(encoding="utf-8")
 
@@ -455,13 +526,19 @@ def test_access_log_has_what_an_operator_asks_for(nginx: Nginx, gateway: Scripte
     wait_until(lambda: "/api/version" in logged_paths(nginx), 5)
     line = json.loads(nginx.access_log.read_text(encoding="utf-8").splitlines()[-1])
     assert (line["client"], line["method"], line["status"]) == ("127.0.0.1", "GET", 200)
-    assert (line["gateway_status"], line["request_id"], line["agent"]) == ("200", "r-1", 'a "quoted" name')
+    assert (line["gateway_status"], line["request_id"], line["agent"]) == (
+        "200",
+        "r-1",
+        'a "quoted" name',
+    )
 
 
-# --- The variants that the file describes --------------------------------------------------------------------------
+# --- The variants that the file describes ---------------------------------------------------------
 
 
-def test_https_by_the_commented_lines_tells_the_gateway_so(gateway: ScriptedServer, tmp_path: Path) -> None:
+def test_https_by_the_commented_lines_tells_the_gateway_so(
+    gateway: ScriptedServer, tmp_path: Path
+) -> None:
     gateway.clear()
     gateway.script("/api/tags", [Json({})])
     authority = Authority(tmp_path)
@@ -475,7 +552,9 @@ def test_https_by_the_commented_lines_tells_the_gateway_so(gateway: ScriptedServ
     }
     trusted = ssl.create_default_context(cafile=authority.certificate)
     with Nginx(tmp_path, f"127.0.0.1:{gateway.port}", changes):
-        answer = http_client.request(f"https://127.0.0.1:{port}", path="/api/tags", ssl_context=trusted)
+        answer = http_client.request(
+            f"https://127.0.0.1:{port}", path="/api/tags", ssl_context=trusted
+        )
     assert answer.status == 200
     assert gateway.wait_for_request().header("X-Forwarded-Proto") == "https"
 
@@ -486,17 +565,22 @@ def uncommented(block_start: str) -> dict[str, str]:
     start = text.index("# server {", text.index(block_start))
     end = text.index("\n# }", start) + len("\n# }")
     block = text[start:end]
-    return {block: "\n".join(line.removeprefix("# ").removeprefix("#") for line in block.splitlines())}
+    return {
+        block: "\n".join(line.removeprefix("# ").removeprefix("#") for line in block.splitlines())
+    }
 
 
 def admin_block(networks: str) -> dict[str, str]:
-    """The replacement that takes the comment signs off the block for admin pages, with these networks."""
+    """The replacement that takes the comment signs off the block for admin
+    pages, with these networks."""
     text = Nginx.site_text()
     start = text.index("    # location ~* ")
     end = text.index("    # }\n", start) + len("    # }\n")
     block = text[start:end]
     lines = "".join(line.replace("# ", "", 1) for line in block.splitlines(keepends=True))
-    return {block: lines.replace("allow 10.0.0.0/8;", networks).replace("allow 192.168.0.0/16;", "")}
+    return {
+        block: lines.replace("allow 10.0.0.0/8;", networks).replace("allow 192.168.0.0/16;", "")
+    }
 
 
 ADMIN_PATHS = [
@@ -521,7 +605,9 @@ ADMIN_PATHS = [
 ]
 
 
-def test_admin_pages_are_for_the_networks_of_the_commented_block(gateway: ScriptedServer, tmp_path: Path) -> None:
+def test_admin_pages_are_for_the_networks_of_the_commented_block(
+    gateway: ScriptedServer, tmp_path: Path
+) -> None:
     gateway.clear()
     for path in ("/api/tags", "/administrator"):
         gateway.script(path, [Json({})])
@@ -546,27 +632,39 @@ def test_admin_pages_of_an_allowed_network_are_passed_on_piece_by_piece(
     gateway.clear()
     seen = [threading.Event() for _ in range(3)]
     pieces = [
-        step for number, event in enumerate(seen) for step in (Chunk(b"data: %d\n\n" % number), WaitFor(event, 5))
+        step
+        for number, event in enumerate(seen)
+        for step in (Chunk(b"data: %d\n\n" % number), WaitFor(event, 5))
     ]
-    gateway.script("/admin/events", [Head(200, {"Content-Type": "text/event-stream"}), *pieces, EndChunks()])
+    gateway.script(
+        "/admin/events", [Head(200, {"Content-Type": "text/event-stream"}), *pieces, EndChunks()]
+    )
     with Nginx(tmp_path, f"127.0.0.1:{gateway.port}", admin_block("allow 127.0.0.0/8;")) as nginx:
-        with http_client.open_stream(nginx.url, "GET", "/admin/events", headers={"Cookie": "ollama-proxy=x"}) as stream:
+        with http_client.open_stream(
+            nginx.url, "GET", "/admin/events", headers={"Cookie": "ollama-proxy=x"}
+        ) as stream:
             for number, event in enumerate(seen):
                 assert stream.read_some(3) == b"data: %d\n\n" % number
                 event.set()
     assert gateway.wait_for_request().header("Cookie") == "ollama-proxy=x"
 
 
-def test_unknown_host_gets_no_answer_with_the_commented_block(gateway: ScriptedServer, tmp_path: Path) -> None:
+def test_unknown_host_gets_no_answer_with_the_commented_block(
+    gateway: ScriptedServer, tmp_path: Path
+) -> None:
     gateway.clear()
     gateway.script("/api/tags", [Json({})])
     changes = {
         "    listen 80 default_server;\n    # listen [::]": "    listen 80;\n    # listen [::]",
         "    server_name _;\n\n    # HTTPS": "    server_name models.example;\n\n    # HTTPS",
     }
-    only_known = Nginx(tmp_path, f"127.0.0.1:{gateway.port}", {**uncommented("# Only known names"), **changes})
+    only_known = Nginx(
+        tmp_path, f"127.0.0.1:{gateway.port}", {**uncommented("# Only known names"), **changes}
+    )
     with only_known:
-        known = http_client.request(only_known.url, path="/api/tags", headers={"Host": "models.example"})
+        known = http_client.request(
+            only_known.url, path="/api/tags", headers={"Host": "models.example"}
+        )
         assert known.status == 200
         with pytest.raises(ConnectionError):
             http_client.request(only_known.url, path="/api/tags", headers={"Host": "other.example"})

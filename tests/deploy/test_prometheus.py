@@ -1,4 +1,5 @@
-"""The alert rules and the dashboard, checked by Prometheus' own tools and against a scrape of a real gateway."""
+"""The alert rules and the dashboard, checked by Prometheus' own tools and against a
+scrape of a real gateway."""
 
 from __future__ import annotations
 
@@ -46,21 +47,35 @@ def filled(query: str) -> str:
 
 
 def labels_of(expression: str) -> dict[str, set[str]]:
-    """By each metric of an expression: the labels that it is selected by, and those that its sums have."""
-    grouped = {name for found in re.findall(r"\bby \(([^)]*)\)", expression) for name in found.split(", ")}
+    """By each metric of an expression: the labels that it is selected by, and
+    those that its sums have."""
+    grouped = {
+        name for found in re.findall(r"\bby \(([^)]*)\)", expression) for name in found.split(", ")
+    }
     metrics = re.findall(r"\b(ollama_proxy_\w+|up)\b(?:\{([^}]*)\})?", expression)
-    return {name: grouped | set(re.findall(r"(\w+)\s*(?:=~|!=|=|!~)", selector)) for name, selector in metrics}
+    return {
+        name: grouped | set(re.findall(r"(\w+)\s*(?:=~|!=|=|!~)", selector))
+        for name, selector in metrics
+    }
 
 
 @pytest.mark.parametrize("command", [("check", "rules", RULES), ("test", "rules", TESTS)])
 def test_rules_are_valid_and_pass_their_tests(command: tuple[str, str, Path]) -> None:
-    done = subprocess.run([require_program("promtool"), *command], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [require_program("promtool"), *command], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_alert_has_a_test_in_which_it_fires_and_says_what_to_do() -> None:
-    tests = [each for test in yaml.safe_load(TESTS.read_text())["tests"] for each in test["alert_rule_test"]]
-    assert {each["alertname"] for each in tests if each["exp_alerts"]} == {rule["alert"] for rule in ALERTS}
+    tests = [
+        each
+        for test in yaml.safe_load(TESTS.read_text())["tests"]
+        for each in test["alert_rule_test"]
+    ]
+    assert {each["alertname"] for each in tests if each["exp_alerts"]} == {
+        rule["alert"] for rule in ALERTS
+    }
     for rule in ALERTS:
         assert rule["annotations"].keys() == {"summary", "action"} and rule["labels"]["severity"]
 
@@ -83,14 +98,18 @@ def test_ids_and_places_of_panels_are_their_own() -> None:
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    """A gateway that has something of everything to tell: waits, loads, cost, refusals and records."""
+    """A gateway that has something of everything to tell: waits, loads, cost,
+    refusals and records."""
     box = WorkBox("box1", ["m"], slots=1, takes_s=0.2)
     with (
         running(box),
         Gateway(
             {
                 "auth": {"generate_tokens": [TOKEN]},
-                "upstreams": [box.declared | {"gpu_hour_price": 2}, {"name": "demo", "kind": "demo"}],
+                "upstreams": [
+                    box.declared | {"gpu_hour_price": 2},
+                    {"name": "demo", "kind": "demo"},
+                ],
                 "models": {"m": {"price": {"input": 1, "output": 2}}},
             },
             records=True,
@@ -98,7 +117,9 @@ def gateway() -> Iterator[Gateway]:
     ):
         body = FACES["openai chat"].body | {"stream": False}
         clients = [
-            threading.Thread(target=started.ask, args=("/v1/chat/completions", body), kwargs={"timeout": 60})
+            threading.Thread(
+                target=started.ask, args=("/v1/chat/completions", body), kwargs={"timeout": 60}
+            )
             for _ in range(6)
         ]
         for client in clients:
@@ -113,12 +134,19 @@ def gateway() -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def prometheus(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus with the configuration that the page shows, but for the address and the place of the rules."""
+    """Prometheus with the configuration that the page shows, but for the address and
+    the place of the rules."""
     shown = re.search(r"```yaml\n(scrape_configs:.*?)```", PAGE, re.DOTALL)
     assert shown is not None
-    text = shown[1].replace("localhost:8080", f"localhost:{gateway.port}").replace("/opt/ollama-proxy", str(PROJECT))
+    text = (
+        shown[1]
+        .replace("localhost:8080", f"localhost:{gateway.port}")
+        .replace("/opt/ollama-proxy", str(PROJECT))
+    )
     assert str(gateway.port) in text and str(RULES) in text
-    with run_prometheus(tmp_path_factory.mktemp("prometheus"), f"global: {{scrape_interval: 1s}}\n{text}") as server:
+    with run_prometheus(
+        tmp_path_factory.mktemp("prometheus"), f"global: {{scrape_interval: 1s}}\n{text}"
+    ) as server:
         wait_until(lambda: server.query("ollama_proxy_build_info"), 30, "nothing was scraped")
         yield server
 
@@ -133,16 +161,21 @@ def test_a_scrape_has_the_labels_of_the_page(gateway: Gateway) -> None:
     samples = scrape(gateway)
     for names, labels in re.findall(r"^\| (`ollama_proxy_[^|]*) \| ([^|]*) \|", PAGE, re.MULTILINE):
         for name in re.findall(r"`ollama_proxy_(\w+)`", names):
-            found = {frozenset(dict(each)) - {"le"} for has, each in samples if has.removesuffix("_count") == name} - {
-                frozenset()
-            }
+            found = {
+                frozenset(dict(each)) - {"le"}
+                for has, each in samples
+                if has.removesuffix("_count") == name
+            } - {frozenset()}
             assert found <= {frozenset(re.findall(r"`(\w+)`", labels))}, name
 
 
 def test_a_scrape_pleases_the_linter(gateway: Gateway) -> None:
     text = gateway.ask("/metrics", token=None).body
     done = subprocess.run(
-        [require_program("promtool"), "check", "metrics"], input=text, capture_output=True, check=False
+        [require_program("promtool"), "check", "metrics"],
+        input=text,
+        capture_output=True,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
@@ -152,7 +185,11 @@ def test_the_example_scrapes_the_gateway_and_loads_the_rules(prometheus: Prometh
     assert (target["health"], target["labels"]["job"]) == ("up", "ollama-proxy")
     [group] = prometheus.get("rules")["groups"]
     assert {rule["name"] for rule in group["rules"]} == {rule["alert"] for rule in ALERTS}
-    wait_until(lambda: all(each["health"] == "ok" for each in _rules(prometheus)), 90, lambda: str(_rules(prometheus)))
+    wait_until(
+        lambda: all(each["health"] == "ok" for each in _rules(prometheus)),
+        90,
+        lambda: str(_rules(prometheus)),
+    )
 
 
 def _rules(prometheus: Prometheus) -> list[Any]:
@@ -169,19 +206,25 @@ def test_queries_of_the_dashboard_use_what_is_there(prometheus: Prometheus, name
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: str(rule["alert"]))
-def test_alerts_use_what_is_there_and_a_healthy_gateway_has_none(prometheus: Prometheus, rule: Any) -> None:
+def test_alerts_use_what_is_there_and_a_healthy_gateway_has_none(
+    prometheus: Prometheus, rule: Any
+) -> None:
     check_names(prometheus, rule["expr"])
     assert rule["alert"] == "OllamaProxyTokensGuessed" or not prometheus.query(rule["expr"])
 
 
 def check_names(prometheus: Prometheus, expression: str) -> None:
-    """Raises AssertionError unless every metric in an expression is there, with the labels that it is used with."""
+    """Raises AssertionError unless every metric in an expression is there, with the labels
+    that it is used with."""
     for name, labels in labels_of(expression).items():
         series = prometheus.get("series", **{"match[]": name})
         assert series, f"there is no {name}"
         missing = labels - set().union(*series)
         # Labels that are empty are not stored.
-        assert missing <= ({"model"} if name.startswith("ollama_proxy_breaker_open") else set()), (name, missing)
+        assert missing <= ({"model"} if name.startswith("ollama_proxy_breaker_open") else set()), (
+            name,
+            missing,
+        )
 
 
 def test_variables_of_the_dashboard_have_values(prometheus: Prometheus) -> None:

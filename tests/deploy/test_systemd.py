@@ -29,7 +29,13 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_exposure_of_the_service_is_at_most_2() -> None:
-    done = run(require_program("systemd-analyze"), "security", "--offline=true", "--threshold=20", str(SERVICE))
+    done = run(
+        require_program("systemd-analyze"),
+        "security",
+        "--offline=true",
+        "--threshold=20",
+        str(SERVICE),
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -46,8 +52,12 @@ def test_units_are_accepted_by_systemd(tmp_path: Path) -> None:
 
 
 def test_answers_in_progress_have_time_to_end() -> None:
-    (graceful,) = [int(v.partition("=")[2]) for v in values(SERVICE, "Environment") if v.startswith("GRACEFUL")]
-    (conf,) = re.findall(r'"GRACEFUL_TIMEOUT", (\d+)', (PROJECT / "config/gunicorn.conf.py").read_text("utf-8"))
+    (graceful,) = [
+        int(v.partition("=")[2]) for v in values(SERVICE, "Environment") if v.startswith("GRACEFUL")
+    ]
+    (conf,) = re.findall(
+        r'"GRACEFUL_TIMEOUT", (\d+)', (PROJECT / "config/gunicorn.conf.py").read_text("utf-8")
+    )
     assert values(SERVICE, "TimeoutStopSec") == [str(graceful + 30)]
     assert values(SERVICE, "KillMode") == ["mixed"]
     assert graceful == int(conf)
@@ -64,19 +74,26 @@ def test_service_starts_what_the_repository_has() -> None:
 
 def test_socket_listens_where_the_nginx_site_looks_for_it() -> None:
     site = (PROJECT / "deploy/nginx/ollama-proxy.conf").read_text(encoding="utf-8")
-    assert values(SOCKET, "ListenStream")[-1:] == re.findall(r"^ {4}server (\S+);", site, re.MULTILINE)
+    assert values(SOCKET, "ListenStream")[-1:] == re.findall(
+        r"^ {4}server (\S+);", site, re.MULTILINE
+    )
 
 
 def test_paths_of_the_unit_are_those_of_logrotate_and_installer() -> None:
     assert values(SERVICE, "LogsDirectory") == ["ollama-proxy"]
-    assert "/var/log/ollama-proxy/*.log" in (PROJECT / "deploy/logrotate/ollama-proxy").read_text(encoding="utf-8")
+    assert "/var/log/ollama-proxy/*.log" in (PROJECT / "deploy/logrotate/ollama-proxy").read_text(
+        encoding="utf-8"
+    )
     assert "OLLAMA_PROXY_CONFIG=/etc/ollama-proxy/config.yaml" in values(SERVICE, "Environment")
     plan = run("sh", str(INSTALLER), "--dry-run").stdout
     assert "/etc/ollama-proxy/config.yaml" in plan
-    assert f"--shell /usr/sbin/nologin {values(SERVICE, 'User')[0]}" in plan or "user ollama-proxy is there" in plan
+    assert (
+        f"--shell /usr/sbin/nologin {values(SERVICE, 'User')[0]}" in plan
+        or "user ollama-proxy is there" in plan
+    )
 
 
-# --- install.sh ----------------------------------------------------------------------------------------------------
+# --- install.sh -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
@@ -95,7 +112,9 @@ def test_dry_run_only_prints() -> None:
     done = run("sh", str(INSTALLER), "--dry-run", "--nginx", "--listen", "0.0.0.0:8080")
     *steps, last = done.stdout.splitlines()
     assert done.returncode == 0
-    assert all(step.startswith("+ ") or step.endswith((" stays as it is", " is there")) for step in steps)
+    assert all(
+        step.startswith("+ ") or step.endswith((" stays as it is", " is there")) for step in steps
+    )
     assert "journalctl -u ollama-proxy" in last
     assert Path("/opt/ollama-proxy").exists() == existed
 
@@ -114,7 +133,9 @@ def test_every_file_that_the_installer_takes_is_there() -> None:
 
 def test_packages_are_installed_by_hash_and_as_wheels_only() -> None:
     plan = run("sh", str(INSTALLER), "--dry-run").stdout
-    assert re.search(r"pip install .*--require-hashes --only-binary :all: -r \S+/requirements.txt", plan)
+    assert re.search(
+        r"pip install .*--require-hashes --only-binary :all: -r \S+/requirements.txt", plan
+    )
 
 
 def test_nginx_and_another_address_only_when_asked_for() -> None:

@@ -1,4 +1,5 @@
-"""The rule that deletes old chat logs, carried out by the real systemd-tmpfiles on files of our own."""
+"""The rule that deletes old chat logs, carried out by the real
+systemd-tmpfiles on files of our own."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ RULE = Path(__file__).resolve().parents[2] / "deploy" / "systemd" / "ollama-prox
 
 
 def clean(chats: Path) -> str:
-    """Clean now, by the shipped rule with only its directory and its user replaced; gives what was said."""
+    """Clean now, by the shipped rule with only its directory and its user
+    replaced; gives what was said."""
     user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
     rule = RULE.read_text(encoding="utf-8").replace("/var/log/ollama-proxy/chat", str(chats))
     path = chats.parent / "rule.conf"
@@ -42,7 +44,10 @@ def test_files_are_kept_for_thirty_days(chats: Path) -> None:
         then = time.time() - days * 24 * 3600
         os.utime(path, (then, then))
     assert clean(chats) == ""
-    assert sorted(path.stem for path in chats.iterdir()) == ["written-0-days-ago", "written-29-days-ago"]
+    assert sorted(path.stem for path in chats.iterdir()) == [
+        "written-0-days-ago",
+        "written-29-days-ago",
+    ]
 
 
 def test_no_directory_is_no_error(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def test_table_has_every_route_with_its_methods() -> None:
         if rule.endpoint in SCOPES:
             path = re.sub("<(?:path:)?([a-z]+)>", r"{\1}", rule.rule)
             served.setdefault(path, set()).update((rule.methods or set()) - {"HEAD", "OPTIONS"})
-    listed = {codes(row[0])[0]: set(row[1].split(", ")) for row in table_with(PAGE, "`/admin/api/status`")}
+    listed = {
+        codes(row[0])[0]: set(row[1].split(", ")) for row in table_with(PAGE, "`/admin/api/status`")
+    }
     assert listed == served
 
 
@@ -46,7 +48,8 @@ def test_table_has_every_route_with_its_methods() -> None:
 def test_example_works_as_printed(example: str, gateway: Gateway, tmp_path: Path) -> None:
     for program in ("curl", "jq") if "jq" in example else ("curl",):
         require_program(program)
-    # A coordinator that is just starting is waited for; a change or deletion needs what an example before it has made.
+    # A coordinator that is just starting is waited for; a change or deletion needs what an
+    # example before it has made.
     strict = 'curl() { command curl --no-progress-meter --fail --retry 20 --retry-delay 1 "$@"; }\n'
     if "tokens/ann" in example:
         gateway.ask("/admin/api/tokens", {"name": "ann"}, token=TOKEN)

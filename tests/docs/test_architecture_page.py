@@ -35,7 +35,9 @@ def test_named_path_exists(name: str, path: str) -> None:
     assert exists(path)
 
 
-@pytest.mark.parametrize("path", ["gateway/nothing.py", "nothing/", "tests/nothing.py", "wire/retries.py"])
+@pytest.mark.parametrize(
+    "path", ["gateway/nothing.py", "nothing/", "tests/nothing.py", "wire/retries.py"]
+)
 def test_path_that_does_not_exist_is_noticed(path: str) -> None:
     assert is_path(path) and not exists(path)
 

@@ -1,4 +1,5 @@
-"""docs/clients.md: the time limits and retries of SDKs are those of the versions that the tests install."""
+"""docs/clients.md: the time limits and retries of SDKs are those of the versions
+that the tests install."""
 
 from __future__ import annotations
 

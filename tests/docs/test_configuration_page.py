@@ -37,7 +37,11 @@ def test_nested_settings_have_their_section_in_front() -> None:
 
 
 def test_table_escapes_what_would_end_a_cell() -> None:
-    assert markdown_table(["a", "b"], [["x|y", "z"]]).splitlines() == ["| a | b |", "| --- | --- |", "| x\\|y | z |"]
+    assert markdown_table(["a", "b"], [["x|y", "z"]]).splitlines() == [
+        "| a | b |",
+        "| --- | --- |",
+        "| x\\|y | z |",
+    ]
 
 
 def test_page_without_its_markers_is_an_error() -> None:

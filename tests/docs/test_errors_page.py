@@ -16,11 +16,14 @@ WITHOUT_STATUS = {"upstream_refused"}
 
 def declared_slugs() -> set[str]:
     """Every string that the errors assign to `slug`, on the class or on `self`."""
-    assigned = [node for node in ast.walk(ast.parse(getsource(errors))) if isinstance(node, ast.Assign)]
+    assigned = [
+        node for node in ast.walk(ast.parse(getsource(errors))) if isinstance(node, ast.Assign)
+    ]
     return {
         str(node.value.value)
         for node in assigned
-        if isinstance(node.value, ast.Constant) and ast.unparse(node.targets[0]) in ("slug", "self.slug")
+        if isinstance(node.value, ast.Constant)
+        and ast.unparse(node.targets[0]) in ("slug", "self.slug")
     }
 
 
@@ -33,7 +36,11 @@ def test_every_code_has_a_cause_and_a_fix() -> None:
 
 
 def test_statuses_are_those_of_the_errors() -> None:
-    kinds = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, GatewayError)]
+    kinds = [
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, GatewayError)
+    ]
     declared = {(each.slug, str(each.status)) for each in kinds if each.slug not in WITHOUT_STATUS}
     shown = {(codes(row[0])[0], row[1]) for row in ROWS}
     assert declared <= shown

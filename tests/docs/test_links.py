@@ -19,27 +19,40 @@ def anchors(name: str) -> set[str]:
 
 
 def relative_links(name: str) -> list[str]:
-    return [target for target in _LINK.findall(prose(name)) if not target.startswith(("http://", "https://"))]
+    return [
+        target
+        for target in _LINK.findall(prose(name))
+        if not target.startswith(("http://", "https://"))
+    ]
 
 
 def is_broken(name: str, target: str) -> bool:
     path, _, anchor = target.partition("#")
     reached = ((ROOT / name).parent / path).resolve() if path else ROOT / name
-    return not reached.exists() or bool(anchor and anchor not in anchors(str(reached.relative_to(ROOT))))
+    return not reached.exists() or bool(
+        anchor and anchor not in anchors(str(reached.relative_to(ROOT)))
+    )
 
 
-@pytest.mark.parametrize(("name", "target"), [(name, target) for name in DOCUMENTS for target in relative_links(name)])
+@pytest.mark.parametrize(
+    ("name", "target"), [(name, target) for name in DOCUMENTS for target in relative_links(name)]
+)
 def test_relative_link_leads_to_a_file_and_to_a_heading(name: str, target: str) -> None:
     assert not is_broken(name, target)
 
 
-@pytest.mark.parametrize("target", ["docs/nothing.md", "docs/errors.md#nothing", "#nothing", "../README.md"])
+@pytest.mark.parametrize(
+    "target", ["docs/nothing.md", "docs/errors.md#nothing", "#nothing", "../README.md"]
+)
 def test_broken_link_is_noticed(target: str) -> None:
     assert is_broken("README.md", target)
 
 
 def test_every_page_is_reached_from_the_index() -> None:
-    index = {(ROOT / "docs" / target.partition("#")[0]).resolve() for target in relative_links("docs/README.md")}
+    index = {
+        (ROOT / "docs" / target.partition("#")[0]).resolve()
+        for target in relative_links("docs/README.md")
+    }
     assert set((ROOT / "docs").glob("*.md")) - index == {ROOT / "docs" / "README.md"}
 
 

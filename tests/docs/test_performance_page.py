@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.page import BLOCKS, PAGE, PUBLISHED, fill_page, make_published, publish_work, read_record
+from benchmarks.page import (
+    BLOCKS,
+    PAGE,
+    PUBLISHED,
+    fill_page,
+    make_published,
+    publish_work,
+    read_record,
+)
 from benchmarks.works import WORKS
 
 
@@ -33,8 +41,17 @@ def test_each_record_is_published_with_its_number_of_workers() -> None:
     }
     work = {"budget": 1.3, "ratio": 2.0, "verdict": "OVER", "unit": "ms/req", "measures": measures}
     machine = dict.fromkeys(("date", "cpu", "cores", "kernel", "python", "load_average"), "")
-    one, two = ({"machine": machine, "options": {"workers": count}, "works": {"single": work}} for count in (1, 2))
+    one, two = (
+        {"machine": machine, "options": {"workers": count}, "works": {"single": work}}
+        for count in (1, 2)
+    )
     published = make_published(one, [two])
     assert list(published["workers"]) == ["1", "2"]
     assert published["works"]["single"] == publish_work(work)
-    assert publish_work(work) == {"budget": 1.3, "ratio": 2.0, "verdict": "OVER", "gateway": 0.6, "floor": 0.3}
+    assert publish_work(work) == {
+        "budget": 1.3,
+        "ratio": 2.0,
+        "verdict": "OVER",
+        "gateway": 0.6,
+        "floor": 0.3,
+    }

@@ -1,4 +1,5 @@
-"""docs/sharing.md: its recipes are accepted, their settings have an effect, and its numbers are those of the code."""
+"""docs/sharing.md: its recipes are accepted, their settings have an effect, and its numbers
+are those of the code."""
 
 from __future__ import annotations
 
@@ -14,15 +15,19 @@ from tests.unit.test_documents import Block, blocks, codes, prose, read, table_w
 
 PAGE = "docs/sharing.md"
 
-#: Warnings of `config check` that are no fault of an example: it shows its tokens, and its servers do not exist.
+#: Warnings of `config check` that are no fault of an example: it shows its tokens, and its
+#: servers do not exist.
 EXPECTED = ("plain token(s) in the file", UPGRADE)
 
 
-def warnings(text: str, directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+def warnings(
+    text: str, directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
     """What `config check` warns of; it has to accept the configuration."""
     path = directory / "config.yaml"
     path.touch(mode=0o600)
-    path.write_text(text.replace("10.0.0.", "127.0.0."), encoding="utf-8")  # refuses connections at once
+    # Refuses connections at once.
+    path.write_text(text.replace("10.0.0.", "127.0.0."), encoding="utf-8")
     monkeypatch.setenv("OLLAMA_PROXY_CONFIG", str(path))
     monkeypatch.setenv("STATE_DIRECTORY", str(directory / "state"))
     for name in ("DEEPSEEK_API_KEY", "DEEPSEEK_KEY_B"):
@@ -35,7 +40,10 @@ def warnings(text: str, directory: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 @pytest.mark.parametrize("example", blocks(PAGE, "yaml"))
 def test_recipe_is_accepted_and_every_setting_has_an_effect(
-    example: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    example: Block,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert warnings(example.text, tmp_path, monkeypatch, capsys) == ""
 
@@ -51,14 +59,23 @@ def test_defaults_of_the_queue_are_those_of_the_settings() -> None:
     rows = {codes(row[0])[0]: row[1] for row in table_with(PAGE, "`queue.max_waiting`")}
     queue = Settings().queue
     names = ("max_waiting", "max_wait_s", "swap_patience_s")
-    assert {name: float(rows[f"queue.{name}"]) for name in names} == {name: getattr(queue, name) for name in names}
+    assert {name: float(rows[f"queue.{name}"]) for name in names} == {
+        name: getattr(queue, name) for name in names
+    }
 
 
 @pytest.mark.parametrize(
     ("page", "text"),
     [
-        (PAGE, f"If there is no coordinator for {client.PATIENCE_S:g} s ({client.START_PATIENCE_S:g} s while"),
-        ("docs/operations.md", f"reached for {client.PATIENCE_S:g} s ({client.START_PATIENCE_S:g} s while"),
+        (
+            PAGE,
+            f"If there is no coordinator for {client.PATIENCE_S:g} s "
+            f"({client.START_PATIENCE_S:g} s while",
+        ),
+        (
+            "docs/operations.md",
+            f"reached for {client.PATIENCE_S:g} s ({client.START_PATIENCE_S:g} s while",
+        ),
         ("docs/operations.md", f"it ends {service.IDLE_S:g} s after the last of them has gone"),
     ],
 )

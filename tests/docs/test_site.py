@@ -1,4 +1,5 @@
-"""`make docs` builds the site from the documents, without a warning and without anything from the network."""
+"""`make docs` builds the site from the documents, without a warning and without
+anything from the network."""
 
 from __future__ import annotations
 
@@ -12,17 +13,25 @@ import pytest
 from tests.rig.programs import require_program
 from tests.unit.test_documents import DOCUMENTS, ROOT
 
-_REMOTE = re.compile(r"""<(?:script|img|iframe)\b[^>]*\bsrc=["']https?:|<link\b[^>]*\bhref=["']https?:""")
+_REMOTE = re.compile(
+    r"""<(?:script|img|iframe)\b[^>]*\bsrc=["']https?:|<link\b[^>]*\bhref=["']https?:"""
+)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of the site that `make docs` has built."""
     built = tmp_path_factory.mktemp("site")
-    places = [f"DOCS_SOURCE={built / 'source'}", f"SITE={built / 'html'}", f"BIN={Path(sys.executable).parent}"]
+    places = [
+        f"DOCS_SOURCE={built / 'source'}",
+        f"SITE={built / 'html'}",
+        f"BIN={Path(sys.executable).parent}",
+    ]
     # The tools are there: these tests run with them.
     command = [require_program("make"), "-o", ".venv/.dev", "docs", *places]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return built / "html"
 

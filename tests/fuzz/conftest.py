@@ -1,7 +1,8 @@
-"""How the property tests run: the same examples each time as long as the code is the same, so nothing fails by chance.
+"""How the property tests run: the same examples each time as long as the code is the same, so
+nothing fails by chance.
 
-FUZZ_EXAMPLES=5000 looks for new ones, so many for each property; FUZZ_PROFILE=raw shows a failure as it was found,
-where making it small takes too long.
+FUZZ_EXAMPLES=5000 looks for new ones, so many for each property; FUZZ_PROFILE=raw shows a failure
+as it was found, where making it small takes too long.
 """
 
 from __future__ import annotations
@@ -32,5 +33,7 @@ settings.register_profile(
     # What is slow is the machine.
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("raw", settings.get_profile("fuzz"), phases=[Phase.explicit, Phase.generate])
+settings.register_profile(
+    "raw", settings.get_profile("fuzz"), phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile(os.environ.get("FUZZ_PROFILE") or "fuzz")

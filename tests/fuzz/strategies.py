@@ -1,4 +1,5 @@
-"""What the property tests draw: answers as events, JSON of every kind, and places to cut bytes at."""
+"""What the property tests draw: answers as events, JSON of every kind, and
+places to cut bytes at."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from ollama_proxy.hub import Choice, Content, Done, Event, Thinking, ToolCall
 
-#: Any text that JSON in UTF-8 can hold, with more of what breaks lines, frames and parsers than chance would bring.
+#: Any text that JSON in UTF-8 can hold, with more of what breaks lines, frames and parsers
+#: than chance would bring.
 AWKWARD = (
     "\u2028",
     "\u2029",
@@ -27,7 +29,8 @@ AWKWARD = (
     "\\",
 )
 TEXTS = st.lists(
-    st.one_of(st.sampled_from(AWKWARD), st.text(st.characters(codec="utf-8"), max_size=12)), max_size=4
+    st.one_of(st.sampled_from(AWKWARD), st.text(st.characters(codec="utf-8"), max_size=12)),
+    max_size=4,
 ).map("".join)
 SOME_TEXT = TEXTS.filter(bool)
 
@@ -44,8 +47,12 @@ JSON = st.recursive(
 )
 
 NAMES = st.from_regex(r"[a-zA-Z0-9_-]{1,12}", fullmatch=True)
-CALLS = st.builds(lambda name, arguments: (name, arguments), NAMES, st.dictionaries(TEXTS, JSON, max_size=3))
-DONES = st.builds(Done, st.sampled_from(["stop", "length"]), st.integers(0, 10**9), st.integers(0, 10**9))
+CALLS = st.builds(
+    lambda name, arguments: (name, arguments), NAMES, st.dictionaries(TEXTS, JSON, max_size=3)
+)
+DONES = st.builds(
+    Done, st.sampled_from(["stop", "length"]), st.integers(0, 10**9), st.integers(0, 10**9)
+)
 
 
 @st.composite
@@ -62,7 +69,9 @@ def answers(draw: st.DrawFn, *, calls: bool = True, thinking: bool = True) -> li
 
 
 @st.composite
-def several_answers(draw: st.DrawFn, *, calls: bool = True, thinking: bool = True) -> list[list[Event]]:
+def several_answers(
+    draw: st.DrawFn, *, calls: bool = True, thinking: bool = True
+) -> list[list[Event]]:
     """Those of a request for two or three answers, in the order of their indexes."""
     return draw(st.lists(answers(calls=calls, thinking=thinking), min_size=2, max_size=3))
 
@@ -89,7 +98,11 @@ def batches(draw: st.DrawFn, events: Sequence[Event]) -> list[Sequence[Event]]:
 @st.composite
 def pieces_of(draw: st.DrawFn, size: int) -> list[tuple[int, int]]:
     """Begin and end of the pieces that something of this size is cut into."""
-    inner = draw(st.lists(st.integers(1, max(1, size - 1)), max_size=12, unique=True)) if size > 1 else []
+    inner = (
+        draw(st.lists(st.integers(1, max(1, size - 1)), max_size=12, unique=True))
+        if size > 1
+        else []
+    )
     edges = [0, *sorted(inner), size]
     return list(zip(edges, edges[1:], strict=False))
 
@@ -110,10 +123,19 @@ def cut(draw: st.DrawFn, data: bytes) -> Pieces:
     return Pieces(data[begin:end] for begin, end in draw(pieces_of(len(data))))
 
 
-def documents(words: Sequence[str], values: Sequence[Any], *, leaves: int) -> st.SearchStrategy[dict[str, Any]]:
-    """Objects that speak a protocol's language and say anything with it: keys are its words, and values mostly too."""
+def documents(
+    words: Sequence[str], values: Sequence[Any], *, leaves: int
+) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects that speak a protocol's language and say anything with it: keys are its words,
+    and values mostly too."""
     keys = st.one_of(st.sampled_from(sorted(words)), TEXTS)
-    leaf = st.one_of(st.sampled_from(list(values)), st.sampled_from(list(values)), SCALARS, st.just({}), st.just([]))
+    leaf = st.one_of(
+        st.sampled_from(list(values)),
+        st.sampled_from(list(values)),
+        SCALARS,
+        st.just({}),
+        st.just([]),
+    )
 
     def grown(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         return st.one_of(st.dictionaries(keys, inner, max_size=5), st.lists(inner, max_size=3))

@@ -1,4 +1,5 @@
-"""Whatever a server sends: events, or one of the gateway's own errors, in little time and with little memory."""
+"""Whatever a server sends: events, or one of the gateway's own errors, in little time
+and with little memory."""
 
 from __future__ import annotations
 
@@ -43,22 +44,52 @@ from tests.fuzz.strategies import documents
 READERS: dict[str, Callable[[], Reader]] = {
     "ollama chat": lambda: OllamaReader(ChatDecoder()),
     "ollama generate": lambda: OllamaReader(decode_generate),
-    "openai": lambda: OpenAIReader(ChunkDecoder(inline_thinking=True, on_tool_calls=lambda *_: None)),
+    "openai": lambda: OpenAIReader(
+        ChunkDecoder(inline_thinking=True, on_tool_calls=lambda *_: None)
+    ),
     "anthropic": lambda: MessageReader("m", Thoughts()),
 }
 EVERY_READER = pytest.mark.parametrize("kind", READERS)
 
 #: The words of answers, of all three APIs.
 WORDS = (
-    "arguments bytes choices code completion_tokens content content_block data delta done done_reason embedding error "
-    "eval_count finish_reason function function_call id index input logprob logprobs message model name object "
-    "partial_json prompt_eval_count prompt_tokens reasoning reasoning_content reasoning_details refusal response role "
-    "signature stop_reason text thinking token token_logprobs tokens tool_calls top_logprobs type usage x_groq"
+    "arguments bytes choices code completion_tokens content content_block data delta done "
+    "done_reason embedding error eval_count finish_reason function function_call id index input "
+    "logprob logprobs message model name object partial_json prompt_eval_count prompt_tokens "
+    "reasoning reasoning_content reasoning_details refusal response role signature stop_reason "
+    "text thinking token token_logprobs tokens tool_calls top_logprobs type usage x_groq"
 ).split()
 VALUES = (
-    *("content_block_start", "content_block_delta", "content_block_stop", "message_start", "message_delta"),
-    *("message_stop", "text_delta", "thinking_delta", "input_json_delta", "signature_delta", "tool_use", "text"),
-    *("thinking", "error", "stop", "length", "abort", "null", "end_turn", "{}", '{"a":', "[]", "f", "call_1"),
+    *(
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_start",
+        "message_delta",
+    ),
+    *(
+        "message_stop",
+        "text_delta",
+        "thinking_delta",
+        "input_json_delta",
+        "signature_delta",
+        "tool_use",
+        "text",
+    ),
+    *(
+        "thinking",
+        "error",
+        "stop",
+        "length",
+        "abort",
+        "null",
+        "end_turn",
+        "{}",
+        '{"a":',
+        "[]",
+        "f",
+        "call_1",
+    ),
     *(0, 1, -1, 2**63, 1e300, True, False, None, "", [], {}),
 )
 ANSWERS = documents(WORDS, VALUES, leaves=10)
@@ -70,8 +101,8 @@ def framed(document: Any, kind: str) -> bytes:
 
 
 def read_all(reader: Reader, pieces: Sequence[bytes]) -> list[Event]:
-    """The events of an answer up to what ends it. Anything but a failure that is handed out, or raised by `whole`, is
-    a fault."""
+    """The events of an answer up to what ends it. Anything but a failure that is handed out, or
+    raised by `whole`, is a fault."""
     events: list[Event] = []
     for piece in pieces:
         new, failure = reader.feed(piece)
@@ -132,21 +163,69 @@ def test_any_documents_are_read_or_refused(kind: str, answer: list[dict[str, Any
 #: Documents that are nearly right: the shape of each API with one place filled by anything.
 def shaped(kind: str, value: Any) -> list[dict[str, Any]]:
     """Every place of an answer, each with this value in it."""
-    done = {"done": True, "done_reason": value, "prompt_eval_count": value, "eval_count": value, "logprobs": value}
-    call = {"id": value, "index": value, "type": value, "function": {"name": value, "arguments": value}}
+    done = {
+        "done": True,
+        "done_reason": value,
+        "prompt_eval_count": value,
+        "eval_count": value,
+        "logprobs": value,
+    }
+    call = {
+        "id": value,
+        "index": value,
+        "type": value,
+        "function": {"name": value, "arguments": value},
+    }
     shapes: dict[str, list[dict[str, Any]]] = {
-        "ollama chat": [{"message": {name: value}} for name in ("content", "thinking", "tool_calls")]
+        "ollama chat": [
+            {"message": {name: value}} for name in ("content", "thinking", "tool_calls")
+        ]
         + [{"message": {"tool_calls": [call]}}, {"message": value, **done}, {"error": value}],
-        "ollama generate": [{"response": value}, {"thinking": value, "response": "a", "logprobs": value}, done],
+        "ollama generate": [
+            {"response": value},
+            {"thinking": value, "response": "a", "logprobs": value},
+            done,
+        ],
         "openai": [
             {"choices": [{"delta": {name: value}, "logprobs": value}]}
-            for name in ("content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call")
+            for name in (
+                "content",
+                "reasoning",
+                "reasoning_content",
+                "refusal",
+                "tool_calls",
+                "function_call",
+            )
         ]
         + [{"choices": [{"delta": {"tool_calls": [call], "reasoning_details": value}}]}]
         + [{"choices": [{"delta": {"function_call": call["function"]}, "finish_reason": "stop"}]}]
-        + [{"choices": [{"delta": {}, "finish_reason": value, "usage": value}], "x_groq": value, "usage": value}]
-        + [{"choices": value}, {"choices": [value]}, {"error": value}, {"choices": [{"error": value}]}]
-        + [{"choices": [{"text": "a", "logprobs": {"tokens": value, "token_logprobs": value, "top_logprobs": value}}]}],
+        + [
+            {
+                "choices": [{"delta": {}, "finish_reason": value, "usage": value}],
+                "x_groq": value,
+                "usage": value,
+            }
+        ]
+        + [
+            {"choices": value},
+            {"choices": [value]},
+            {"error": value},
+            {"choices": [{"error": value}]},
+        ]
+        + [
+            {
+                "choices": [
+                    {
+                        "text": "a",
+                        "logprobs": {
+                            "tokens": value,
+                            "token_logprobs": value,
+                            "top_logprobs": value,
+                        },
+                    }
+                ]
+            }
+        ],
         "anthropic": [
             {
                 "type": "content_block_start",
@@ -156,11 +235,21 @@ def shaped(kind: str, value: Any) -> list[dict[str, Any]]:
         ]
         + [
             {"type": "content_block_delta", "delta": {"type": f"{name}_delta", key: value}}
-            for name, key in [("text", "text"), ("thinking", "thinking"), ("signature", "signature")]
+            for name, key in [
+                ("text", "text"),
+                ("thinking", "thinking"),
+                ("signature", "signature"),
+            ]
             + [("input_json", "partial_json")]
         ]
         + [{"type": "content_block_stop"}, {"type": "message_start", "message": {"usage": value}}]
-        + [{"type": "message_delta", "delta": {"stop_reason": value}, "usage": {"output_tokens": value}}]
+        + [
+            {
+                "type": "message_delta",
+                "delta": {"stop_reason": value},
+                "usage": {"output_tokens": value},
+            }
+        ]
         + [{"type": "error", "error": value}, {"type": "message_stop"}],
     }
     return shapes[kind]
@@ -171,9 +260,14 @@ def shaped(kind: str, value: Any) -> list[dict[str, Any]]:
 def test_any_value_in_any_place_is_read_or_refused(kind: str, value: Any) -> None:
     for document in shaped(kind, value):
         check_events(read_all(READERS[kind](), [framed(document, kind)]))
-    check_events(read_all(READERS[kind](), [framed(document, kind) for document in shaped(kind, value)]))
     check_events(
-        whole(READERS[kind](), orjson.dumps({"content": [{"type": "text", "text": value}], "stop_reason": "a"}))
+        read_all(READERS[kind](), [framed(document, kind) for document in shaped(kind, value)])
+    )
+    check_events(
+        whole(
+            READERS[kind](),
+            orjson.dumps({"content": [{"type": "text", "text": value}], "stop_reason": "a"}),
+        )
     )
 
 
@@ -197,10 +291,18 @@ def test_any_list_is_read_or_refused(document: dict[str, Any]) -> None:
 
 
 @given(
-    st.lists(st.one_of(st.binary(max_size=60), ANSWERS.map(lambda document: framed(document, "openai"))), max_size=6)
+    st.lists(
+        st.one_of(st.binary(max_size=60), ANSWERS.map(lambda document: framed(document, "openai"))),
+        max_size=6,
+    )
 )
 def test_any_bytes_pass_or_end_the_passage(pieces: list[bytes]) -> None:
-    cutter, tail, edits, lines = EventCutter(), EventTail(), AnswerEdits(name="n", without_usage=True), StreamTail()
+    cutter, tail, edits, lines = (
+        EventCutter(),
+        EventTail(),
+        AnswerEdits(name="n", without_usage=True),
+        StreamTail(),
+    )
     for piece in pieces:
         edits.events(tail.feed(cutter.feed(piece)))
         lines.feed(piece)
@@ -271,7 +373,10 @@ def in_pieces(data: bytes, size: int) -> list[bytes]:
 
 #: What takes long, or much, where it is not seen in time; each with what it is cut into.
 HEAVY: dict[str, tuple[bytes, int]] = {
-    "one line without an end, in small pieces": (b'{"message":{"content":"' + b"x" * 2 * MEGABYTE, 1000),
+    "one line without an end, in small pieces": (
+        b'{"message":{"content":"' + b"x" * 2 * MEGABYTE,
+        1000,
+    ),
     "one event without an end, in small pieces": (
         b'data: {"choices":[{"delta":{"content":"' + b"x" * 4 * MEGABYTE,
         1000,
@@ -285,21 +390,33 @@ HEAVY: dict[str, tuple[bytes, int]] = {
     "data lines of one event": (b"data:x\n" * (MEGABYTE // 8), 65536),
     "deep": (b'data: {"a":' + deep(200_000) + b"}\n\n", 65536),
     "deep lines": (b'{"message":' + deep(200_000) + b"}\n", 65536),
-    "deep arguments": (b'{"message":{"tool_calls":[{"function":{"arguments":{"a":' + deep(900) + b"}}}]}}\n", 65536),
+    "deep arguments": (
+        b'{"message":{"tool_calls":[{"function":{"arguments":{"a":' + deep(900) + b"}}}]}}\n",
+        65536,
+    ),
     "a long number": (b'{"eval_count":' + b"9" * MEGABYTE + b',"done":true}\n', 65536),
     "many calls": (
-        b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"x"}}]}}]}\n\n' * 10_000,
+        b"data: "
+        b'{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"x"}}]}}]}\n\n'
+        * 10_000,
         65536,
     ),
     "many pieces of one call": (
-        b'data: {"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":"x"}}\n\n' * 10_000,
+        b'data: {"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":"x"}}\n\n'
+        * 10_000,
         65536,
     ),
-    "thinking that never ends": (b'data: {"choices":[{"delta":{"content":"<think>"}}]}\n\n' * 10_000, 65536),
-    "blanks before thinking": (b'data: {"choices":[{"delta":{"content":" "}}]}\n\n' * 20_000, 65536),
+    "thinking that never ends": (
+        b'data: {"choices":[{"delta":{"content":"<think>"}}]}\n\n' * 10_000,
+        65536,
+    ),
+    "blanks before thinking": (
+        b'data: {"choices":[{"delta":{"content":" "}}]}\n\n' * 20_000,
+        65536,
+    ),
 }
-#: Seconds of the processor for any of them; bytes held for each byte that came (orjson alone sets aside 12),
-#: and beside them.
+#: Seconds of the processor for any of them; bytes held for each byte that came (orjson alone sets
+#: aside 12), and beside them.
 MOST_S, TIMES, BESIDE = 4.0, 16, 4 * MEGABYTE
 
 
@@ -329,7 +446,12 @@ def test_heavy_answers_pass_in_little_time_and_memory(heavy: str) -> None:
     data, size = HEAVY[heavy]
 
     def pass_on() -> None:
-        cutter, tail, edits, lines = EventCutter(), EventTail(), AnswerEdits(name="n", without_usage=True), StreamTail()
+        cutter, tail, edits, lines = (
+            EventCutter(),
+            EventTail(),
+            AnswerEdits(name="n", without_usage=True),
+            StreamTail(),
+        )
         for piece in in_pieces(data, size):
             edits.events(tail.feed(cutter.feed(piece)))
             lines.feed(piece)

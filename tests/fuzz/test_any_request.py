@@ -1,4 +1,5 @@
-"""Whatever a client sends: a request, or an error that says what is wrong with it, in little time."""
+"""Whatever a client sends: a request, or an error that says what is wrong
+with it, in little time."""
 
 from __future__ import annotations
 
@@ -56,17 +57,38 @@ LOADS: dict[str, Load] = {
 EVERY_LOAD = pytest.mark.parametrize("path", LOADS)
 
 WORDS = (
-    "allowed_tools arguments audio budget_tokens call_id content data description detail developer dimensions effort "
-    "encoding_format file_id format function function_call functions id image image_url images include input "
-    "input_audio input_text instructions is_error json_schema keep_alive max_output_tokens max_tokens media_type "
-    "messages metadata mode model n name num_ctx num_predict options output output_config output_text parameters "
-    "parallel_tool_calls previous_response_id prompt reasoning response_format role schema source stop stop_sequences "
-    "store stream stream_options strict suffix summary system temperature text think thinking timeout_ms tool_call_id "
-    "tool_calls tool_choice tool_name tool_result tool_use tool_use_id tools top_logprobs top_p truncate type url user"
+    "allowed_tools arguments audio budget_tokens call_id content data description detail developer "
+    "dimensions effort encoding_format file_id format function function_call functions id image "
+    "image_url images include input input_audio input_text instructions is_error json_schema "
+    "keep_alive max_output_tokens max_tokens media_type messages metadata mode model n name "
+    "num_ctx num_predict options output output_config output_text parameters parallel_tool_calls "
+    "previous_response_id prompt reasoning response_format role schema source stop stop_sequences "
+    "store stream stream_options strict suffix summary system temperature text think thinking "
+    "timeout_ms tool_call_id tool_calls tool_choice tool_name tool_result tool_use tool_use_id "
+    "tools top_logprobs top_p truncate type url user"
 ).split()
 VALUES = (
-    *("system", "user", "assistant", "tool", "developer", "function", "text", "image", "image_url", "input_text"),
-    *("tool_use", "tool_result", "thinking", "message", "function_call", "function_call_output", "json_schema"),
+    *(
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "developer",
+        "function",
+        "text",
+        "image",
+        "image_url",
+        "input_text",
+    ),
+    *(
+        "tool_use",
+        "tool_result",
+        "thinking",
+        "message",
+        "function_call",
+        "function_call_output",
+        "json_schema",
+    ),
     *(
         "auto",
         "any",
@@ -101,8 +123,8 @@ GOOD: Mapping[str, dict[str, Any]] = {
 
 
 def check(load: Load, data: dict[str, Any]) -> None:
-    """Loads it and writes what an upstream would get of it: both may only fail with an error of the gateway, whose text
-    can be sent."""
+    """Loads it and writes what an upstream would get of it: both may only fail with an error of the
+    gateway, whose text can be sent."""
     try:
         asked = load(data)
         match asked:
@@ -131,17 +153,38 @@ def test_any_fields_are_taken_or_refused(path: str, data: dict[str, Any]) -> Non
 
 def in_messages(value: Any) -> list[dict[str, Any]]:
     """Every place of a conversation with this value in it."""
-    turns: list[Any] = [value, [value], {"role": "user", "content": value}, {"role": value, "content": "a"}]
-    turns += [{"role": "user", "content": [value]}, {"role": "user", "content": "a", "images": value}]
+    turns: list[Any] = [
+        value,
+        [value],
+        {"role": "user", "content": value},
+        {"role": value, "content": "a"},
+    ]
+    turns += [
+        {"role": "user", "content": [value]},
+        {"role": "user", "content": "a", "images": value},
+    ]
     turns += [
         {"role": "user", "content": [{"type": kind, kind: value, "source": value}]}
         for kind in ("text", "image_url", "image")
     ]
     call = {"id": value, "type": "function", "function": {"name": "f", "arguments": value}}
-    turns += [{"role": "assistant", "tool_calls": value}, {"role": "assistant", "tool_calls": [call, value]}]
+    turns += [
+        {"role": "assistant", "tool_calls": value},
+        {"role": "assistant", "tool_calls": [call, value]},
+    ]
     turns += [{"role": "tool", "tool_call_id": value, "content": value}]
-    turns += [{"role": "assistant", "content": [{"type": "tool_use", "id": value, "name": "f", "input": value}]}]
-    turns += [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": value, "content": value}]}]
+    turns += [
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": value, "name": "f", "input": value}],
+        }
+    ]
+    turns += [
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": value, "content": value}],
+        }
+    ]
     turns += [{"type": "function_call", "call_id": value, "name": "f", "arguments": value}]
     turns += [
         {"type": "function_call_output", "call_id": value, "output": value},
@@ -153,13 +196,23 @@ def in_messages(value: Any) -> list[dict[str, Any]]:
 def in_fields(value: Any) -> list[dict[str, Any]]:
     """Every field with this value in it, and every place of tools and formats."""
     function = {"name": value, "description": value, "parameters": value}
-    tools = [{"type": "function", "function": function}, {"type": "function", **function}, function, value]
-    formats = [{"type": "json_schema", "json_schema": {"schema": value}}, {"type": value}, value]
-    shapes: list[dict[str, Any]] = [{name: value} for name in WORDS] + [{"tools": [tool]} for tool in tools]
-    shapes += [
-        {"response_format": form, "text": {"format": form}, "output_config": {"format": form}} for form in formats
+    tools = [
+        {"type": "function", "function": function},
+        {"type": "function", **function},
+        function,
+        value,
     ]
-    shapes += [{"tools": tools[:1], "tool_choice": {"type": "function", "function": {"name": value}}}]
+    formats = [{"type": "json_schema", "json_schema": {"schema": value}}, {"type": value}, value]
+    shapes: list[dict[str, Any]] = [{name: value} for name in WORDS] + [
+        {"tools": [tool]} for tool in tools
+    ]
+    shapes += [
+        {"response_format": form, "text": {"format": form}, "output_config": {"format": form}}
+        for form in formats
+    ]
+    shapes += [
+        {"tools": tools[:1], "tool_choice": {"type": "function", "function": {"name": value}}}
+    ]
     return shapes
 
 
@@ -186,7 +239,10 @@ def test_any_body_is_an_object_or_refused(body: bytes, lenient: bool) -> None:
 
 
 TWICE = st.lists(
-    st.tuples(st.sampled_from([*DECISIVE, "Model", "m\\u006fdel", "\\u006dodel", "x"]), st.sampled_from("12"))
+    st.tuples(
+        st.sampled_from([*DECISIVE, "Model", "m\\u006fdel", "\\u006dodel", "x"]),
+        st.sampled_from("12"),
+    )
 )
 
 

@@ -1,4 +1,5 @@
-"""However a network cuts an answer, the same is read of it: by those who translate it and by those who pass it on."""
+"""However a network cuts an answer, the same is read of it: by those who translate it and by
+those who pass it on."""
 
 from __future__ import annotations
 
@@ -33,9 +34,18 @@ MODEL = "m"
 
 #: By the name of what writes an answer: how it is written, and who reads it.
 WRITERS: dict[str, tuple[Callable[[], Any], Callable[[], Reader]]] = {
-    "ollama chat": (lambda: NativeChat(MODEL, 0.0, lambda: 1.0), lambda: OllamaReader(ChatDecoder())),
-    "ollama generate": (lambda: GenerateRenderer(MODEL, 0.0, lambda: 1.0), lambda: OllamaReader(decode_generate)),
-    "openai": (lambda: ChatRenderer(MODEL, include_usage=True), lambda: OpenAIReader(ChunkDecoder())),
+    "ollama chat": (
+        lambda: NativeChat(MODEL, 0.0, lambda: 1.0),
+        lambda: OllamaReader(ChatDecoder()),
+    ),
+    "ollama generate": (
+        lambda: GenerateRenderer(MODEL, 0.0, lambda: 1.0),
+        lambda: OllamaReader(decode_generate),
+    ),
+    "openai": (
+        lambda: ChatRenderer(MODEL, include_usage=True),
+        lambda: OpenAIReader(ChunkDecoder()),
+    ),
     "anthropic": (lambda: MessageRenderer(MODEL), lambda: MessageReader(MODEL, Thoughts())),
 }
 EVERY_WRITER = pytest.mark.parametrize("kind", WRITERS)
@@ -56,7 +66,8 @@ def read_in(reader: Reader, pieces: Sequence[bytes]) -> tuple[list[Event], str]:
 
 
 def joined(events: Sequence[Event]) -> list[Event]:
-    """The events with texts that follow each other put together, and calls without the ids that a reader made up."""
+    """The events with texts that follow each other put together, and calls without the ids
+    that a reader made up."""
     told: list[Event] = []
     for event in events:
         last = told[-1] if told else None
@@ -71,7 +82,9 @@ def with_calls_last(events: Sequence[Event]) -> list[Event]:
     """As OpenAI's chunks are read: calls are complete only when the answer has finished."""
     calls = [event for event in events if isinstance(event, ToolCall)]
     done = [event for event in events if isinstance(event, Done)]
-    return joined([event for event in events if not isinstance(event, ToolCall | Done)]) + joined([*calls, *done])
+    return joined([event for event in events if not isinstance(event, ToolCall | Done)]) + joined(
+        [*calls, *done]
+    )
 
 
 def with_cache_counts(events: Sequence[Event]) -> list[Event]:
@@ -84,18 +97,22 @@ def with_cache_counts(events: Sequence[Event]) -> list[Event]:
     ]
 
 
-#: What is the same of an answer when it is written and when it is read; `joined` where nothing else is named.
+#: What is the same of an answer when it is written and when it is read; `joined` where
+#: nothing else is named.
 SAME = {"openai": with_calls_last, "anthropic": with_cache_counts}
 
 
 @st.composite
 def written(draw: st.DrawFn, kind: str, events: Sequence[Event]) -> bytes:
-    """An answer as a server may write it: with other line ends and signs of life where its format allows them."""
+    """An answer as a server may write it: with other line ends and signs of life where
+    its format allows them."""
     renderer = WRITERS[kind][0]()
     body = b"".join(renderer.render_stream(part) for part in draw(batches(events)))
     if kind.startswith("ollama"):
         return body.removesuffix(b"\n") if draw(st.booleans()) else body
-    body = draw(st.sampled_from([b"", b": hello\n\n", b"\n", b"\xef\xbb\xbf", b"retry: 10\n"])) + body
+    body = (
+        draw(st.sampled_from([b"", b": hello\n\n", b"\n", b"\xef\xbb\xbf", b"retry: 10\n"])) + body
+    )
     body = re.sub(rb"(?m)^data: ", draw(st.sampled_from([b"data: ", b"data:"])), body)
     return body.replace(b"\n", draw(st.sampled_from([b"\n", b"\r\n", b"\r"])))
 
@@ -115,14 +132,22 @@ def test_an_answer_is_read_as_it_was_written(kind: str, data: st.DataObject) -> 
 def damaged(draw: st.DrawFn, body: bytes) -> bytes:
     """The bytes with pieces taken out, doubled, or replaced by others."""
     for begin, end in draw(pieces_of(len(body)))[:3]:
-        new = draw(st.one_of(st.just(b""), st.binary(max_size=4), st.sampled_from([text.encode() for text in AWKWARD])))
+        new = draw(
+            st.one_of(
+                st.just(b""),
+                st.binary(max_size=4),
+                st.sampled_from([text.encode() for text in AWKWARD]),
+            )
+        )
         body = draw(st.sampled_from([body[:begin] + new + body[end:], body[:end] + body[begin:]]))
     return body
 
 
 @EVERY_WRITER
 @given(data=st.data())
-def test_a_damaged_answer_is_read_the_same_however_it_is_cut(kind: str, data: st.DataObject) -> None:
+def test_a_damaged_answer_is_read_the_same_however_it_is_cut(
+    kind: str, data: st.DataObject
+) -> None:
     events = data.draw(answers(calls=kind != "ollama generate"))
     body = data.draw(written(kind, events).flatmap(damaged))
     whole, failure = read_in(WRITERS[kind][1](), [body])
@@ -132,7 +157,9 @@ def test_a_damaged_answer_is_read_the_same_however_it_is_cut(kind: str, data: st
 
 @pytest.mark.parametrize("splitter", [LineSplitter, SseSplitter])
 @given(data=st.data())
-def test_lines_and_frames_are_the_same_however_they_are_cut(splitter: Any, data: st.DataObject) -> None:
+def test_lines_and_frames_are_the_same_however_they_are_cut(
+    splitter: Any, data: st.DataObject
+) -> None:
     alphabet = st.sampled_from(
         [b"\n", b"\r", b"\r\n", b"\n\n", b"data:", b"data: ", b":", b"\xef\xbb\xbf", b"a", b"\xff"]
     )
@@ -159,7 +186,9 @@ def test_thinking_between_tags_is_found_however_it_is_cut(drawn: tuple[str, list
 # What passes through.
 
 CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "own"}
-DELTAS = st.fixed_dictionaries({}, optional={"content": TEXTS, "reasoning": TEXTS, "refusal": st.none()})
+DELTAS = st.fixed_dictionaries(
+    {}, optional={"content": TEXTS, "reasoning": TEXTS, "refusal": st.none()}
+)
 REASONS = st.sampled_from([None, None, "stop", "length", "tool_calls"])
 CHOICES = st.builds(
     lambda index, delta, reason: {"index": index, "delta": delta, "finish_reason": reason},
@@ -167,8 +196,14 @@ CHOICES = st.builds(
     DELTAS,
     REASONS,
 )
-USAGES = st.sampled_from([{}, {"usage": None}, {"usage": {"prompt_tokens": 3, "completion_tokens": 5}}, {"usage": {}}])
-CHUNKS = st.builds(lambda choices, usage: CHUNK | {"choices": choices} | usage, st.lists(CHOICES, max_size=2), USAGES)
+USAGES = st.sampled_from(
+    [{}, {"usage": None}, {"usage": {"prompt_tokens": 3, "completion_tokens": 5}}, {"usage": {}}]
+)
+CHUNKS = st.builds(
+    lambda choices, usage: CHUNK | {"choices": choices} | usage,
+    st.lists(CHOICES, max_size=2),
+    USAGES,
+)
 FAILURES = st.sampled_from([{"error": {"message": "no"}}, {"object": "error", "message": "no"}])
 DOCUMENTS = st.lists(st.one_of(CHUNKS, CHUNKS, CHUNKS, FAILURES), max_size=8)
 
@@ -176,10 +211,16 @@ DOCUMENTS = st.lists(st.one_of(CHUNKS, CHUNKS, CHUNKS, FAILURES), max_size=8)
 @st.composite
 def provided(draw: st.DrawFn, documents: Sequence[dict[str, Any]]) -> bytes:
     """The events of a provider, in its way of writing them."""
-    space, end = draw(st.sampled_from([b"data: ", b"data:"])), draw(st.sampled_from([b"\n\n", b"\r\n\r\n", b"\n\r\n"]))
+    space, end = (
+        draw(st.sampled_from([b"data: ", b"data:"])),
+        draw(st.sampled_from([b"\n\n", b"\r\n\r\n", b"\n\r\n"])),
+    )
     written_ = [space + orjson.dumps(document) for document in documents]
     written_ += [b"data: [DONE]"] if draw(st.booleans()) else []
-    lively = [draw(st.sampled_from([b"", b"", b": ping" + end, b"id: 7\n"])) + event + end for event in written_]
+    lively = [
+        draw(st.sampled_from([b"", b"", b": ping" + end, b"id: 7\n"])) + event + end
+        for event in written_
+    ]
     body = b"".join(lively)
     return body if draw(st.booleans()) else body.removesuffix(end)
 
@@ -198,7 +239,11 @@ def test_events_pass_whole_however_they_are_cut(drawn: tuple[bytes, list[bytes]]
     assert passed(pieces) == passed([body])
 
 
-@given(DOCUMENTS.flatmap(lambda documents: st.tuples(st.just(documents), provided(documents).flatmap(cut))))
+@given(
+    DOCUMENTS.flatmap(
+        lambda documents: st.tuples(st.just(documents), provided(documents).flatmap(cut))
+    )
+)
 def test_all_that_was_said_passes(drawn: tuple[list[dict[str, Any]], list[bytes]]) -> None:
     documents, pieces = drawn
     assert [read(data) for data in passed(pieces) if data != b"[DONE]"] == documents
@@ -227,12 +272,17 @@ def edited(pieces: Sequence[bytes], *, without_usage: bool) -> list[dict[str, An
     edits, cutter = AnswerEdits(name="mine", without_usage=without_usage), EventCutter()
     parts = [edits.events(part) for part in [*map(cutter.feed, pieces), cutter.rest()]]
     return [
-        read(data) for part in parts for event in split_events(part) if (data := data_of(event)) and data != b"[DONE]"
+        read(data)
+        for part in parts
+        for event in split_events(part)
+        if (data := data_of(event)) and data != b"[DONE]"
     ]
 
 
 @given(
-    st.lists(CHUNKS, max_size=6).flatmap(lambda chunks: st.tuples(st.just(chunks), provided(chunks).flatmap(cut))),
+    st.lists(CHUNKS, max_size=6).flatmap(
+        lambda chunks: st.tuples(st.just(chunks), provided(chunks).flatmap(cut))
+    ),
     st.booleans(),
 )
 def test_edits_change_the_name_and_the_usage_and_nothing_else(
@@ -242,7 +292,9 @@ def test_edits_change_the_name_and_the_usage_and_nothing_else(
     expected = [chunk | {"model": "mine"} for chunk in chunks]
     if without_usage:
         expected = [chunk for chunk in expected if chunk["choices"] or not chunk.get("usage")]
-        expected = [{k: v for k, v in chunk.items() if (k, v) != ("usage", None)} for chunk in expected]
+        expected = [
+            {k: v for k, v in chunk.items() if (k, v) != ("usage", None)} for chunk in expected
+        ]
     assert edited(pieces, without_usage=without_usage) == expected
 
 
@@ -261,7 +313,9 @@ PASSED_LINES = st.lists(LINES, max_size=5).map(b"\n".join)
 
 
 @given(
-    PASSED_LINES.flatmap(lambda body: st.tuples(st.just(body), st.booleans())).map(lambda t: t[0] + b"\n" * t[1]),
+    PASSED_LINES.flatmap(lambda body: st.tuples(st.just(body), st.booleans())).map(
+        lambda t: t[0] + b"\n" * t[1]
+    ),
     st.data(),
 )
 def test_the_end_of_lines_is_known_however_they_are_cut(body: bytes, data: st.DataObject) -> None:

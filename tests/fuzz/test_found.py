@@ -47,11 +47,16 @@ def test_nothing_follows_the_end_of_anthropics_answer() -> None:
     assert MessageReader("m", Thoughts()).feed(end + delta + end) == ([Done("stop")], None)
 
 
-@pytest.mark.parametrize("comment", [b": hi\r\r", b": hi\r\n\r\n", b"\xef\xbb\xbf:\n\n:\n\n", b"\r: a: b\r"])
+@pytest.mark.parametrize(
+    "comment", [b": hi\r\r", b": hi\r\n\r\n", b"\xef\xbb\xbf:\n\n:\n\n", b"\r: a: b\r"]
+)
 def test_comments_come_before_a_stream_whatever_ends_their_lines(comment: bytes) -> None:
     reader = OpenAIReader(ChunkDecoder())
     assert reader.feed(comment) == ([], None)
-    assert reader.feed(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n') == ([Content("a")], None)
+    assert reader.feed(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n') == (
+        [Content("a")],
+        None,
+    )
 
 
 @pytest.mark.parametrize("token", [7, {"a": 1}, ["a"], True])

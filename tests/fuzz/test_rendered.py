@@ -1,4 +1,5 @@
-"""Whatever an upstream says: each dialect draws it so that the official client of that dialect reads the same.
+"""Whatever an upstream says: each dialect draws it so that the official client of
+that dialect reads the same.
 
 The clients are whole, but for the network: what they would receive is handed to them.
 """
@@ -80,13 +81,16 @@ class Clients:
             httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(**self._answer())))
         )
         http2 = opened.enter_context(
-            httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(**self._answer())))
+            httpx2.Client(
+                transport=httpx2.MockTransport(lambda _: httpx2.Response(**self._answer()))
+            )
         )
         settings: Any = {"base_url": "http://gateway/v1", "api_key": "k", "max_retries": 0}
         self._openai = openai.OpenAI(**settings, http_client=http)
         self._anthropic = anthropic.Anthropic(**settings, http_client=http2)
         self._ollama = ollama.Client(
-            "http://gateway", transport=httpx.MockTransport(lambda _: httpx.Response(**self._answer()))
+            "http://gateway",
+            transport=httpx.MockTransport(lambda _: httpx.Response(**self._answer())),
         )
 
     def _answer(self) -> Any:
@@ -115,7 +119,9 @@ def clients() -> Iterator[Clients]:
 
 
 ONE = answers().flatmap(lambda events: st.tuples(st.just(events), batches(events)))
-WITHOUT_CALLS = answers(calls=False).flatmap(lambda events: st.tuples(st.just(events), batches(events)))
+WITHOUT_CALLS = answers(calls=False).flatmap(
+    lambda events: st.tuples(st.just(events), batches(events))
+)
 Drawn = tuple[list[Event], list[Sequence[Event]]]
 
 
@@ -128,7 +134,10 @@ def of_ollama(parts: Sequence[Any]) -> Told:
     for part in parts:
         answer.text += part.message.content or ""
         answer.thinking += part.message.thinking or ""
-        answer.calls += [(call.function.name, dict(call.function.arguments)) for call in part.message.tool_calls or ()]
+        answer.calls += [
+            (call.function.name, dict(call.function.arguments))
+            for call in part.message.tool_calls or ()
+        ]
         answer.counts = (part.prompt_eval_count or 0, part.eval_count or 0)
         answer.reason = part.done_reason or answer.reason
     assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
@@ -139,7 +148,9 @@ def of_ollama(parts: Sequence[Any]) -> Told:
 def test_ollamas_client_reads_the_stream_of_a_chat(clients: Clients, drawn_: Drawn) -> None:
     events, parts = drawn_
     body = drawn(NativeChat(MODEL, 0.0), parts)
-    said = of_ollama(list(clients.ollama(body, "application/x-ndjson").chat(MODEL, HI, stream=True)))
+    said = of_ollama(
+        list(clients.ollama(body, "application/x-ndjson").chat(MODEL, HI, stream=True))
+    )
     assert said == without_ids(told(events))
 
 
@@ -205,7 +216,9 @@ def counted(completion: Any) -> tuple[int, int]:
 
 
 def of_completion(completion: Any) -> list[Told]:
-    return [of_choice(choice) for choice in sorted(completion.choices, key=lambda choice: choice.index)]
+    return [
+        of_choice(choice) for choice in sorted(completion.choices, key=lambda choice: choice.index)
+    ]
 
 
 def without_counts(events: Sequence[Event]) -> Told:
@@ -244,7 +257,8 @@ class Reassembled:
             self.thinking[choice.index] += getattr(choice.delta, "reasoning", None) or ""
 
     def told(self) -> list[Told]:
-        """The helper itself puts what it has no name for together as well; that sum is the one that counts."""
+        """The helper itself puts what it has no name for together as well; that sum
+        is the one that counts."""
         answers_ = of_completion(self.completion)
         assert [answer.thinking for answer in answers_] == self.thinking
         return answers_
@@ -259,7 +273,9 @@ def test_openais_client_puts_the_stream_of_a_chat_together(clients: Clients, dra
 
 
 SEVERAL = several_answers().flatmap(
-    lambda several: st.tuples(st.just(several), mixed(several).flatmap(lambda stream: batches(stream)))
+    lambda several: st.tuples(
+        st.just(several), mixed(several).flatmap(lambda stream: batches(stream))
+    )
 )
 
 
@@ -268,13 +284,17 @@ def test_openais_client_puts_several_choices_together(
     clients: Clients, drawn_: tuple[list[list[Event]], list[Sequence[Event]]]
 ) -> None:
     several, parts = drawn_
-    read = Reassembled(clients, drawn(ChatRenderer(MODEL, include_usage=True, n=len(several)), parts), len(several))
+    read = Reassembled(
+        clients, drawn(ChatRenderer(MODEL, include_usage=True, n=len(several)), parts), len(several)
+    )
     assert read.told() == [without_counts(events) for events in several]
     assert counted(read.completion) == summed(several)
 
 
 @given(st.one_of(several_answers(), answers().map(lambda events: [events])))
-def test_openais_client_reads_a_chat_in_one_piece(clients: Clients, several: list[list[Event]]) -> None:
+def test_openais_client_reads_a_chat_in_one_piece(
+    clients: Clients, several: list[list[Event]]
+) -> None:
     renderer = ChatRenderer(MODEL, include_usage=False, n=len(several))
     body = renderer.render_single([answer for events in several for answer in collect(events)])
     completion = clients.openai(body, JSON_TYPE).chat.completions.create(model=MODEL, messages=USER)
@@ -282,7 +302,11 @@ def test_openais_client_reads_a_chat_in_one_piece(clients: Clients, several: lis
     assert counted(completion) == summed(several)
 
 
-@given(several_answers(calls=False, thinking=False).flatmap(lambda s: st.tuples(st.just(s), mixed(s).flatmap(batches))))
+@given(
+    several_answers(calls=False, thinking=False).flatmap(
+        lambda s: st.tuples(st.just(s), mixed(s).flatmap(batches))
+    )
+)
 def test_openais_client_reads_completions(
     clients: Clients, drawn_: tuple[list[list[Event]], list[Sequence[Event]]]
 ) -> None:
@@ -290,11 +314,15 @@ def test_openais_client_reads_completions(
     shape = CompletionShape(prompts=("p",), n=len(several))
     body = drawn(CompletionRenderer(MODEL, include_usage=True, shape=shape), parts)
     texts, reasons = [""] * len(several), [""] * len(several)
-    for chunk in clients.openai(body, "text/event-stream").completions.create(model=MODEL, prompt="p", stream=True):
+    for chunk in clients.openai(body, "text/event-stream").completions.create(
+        model=MODEL, prompt="p", stream=True
+    ):
         for choice in chunk.choices:
             texts[choice.index] += choice.text
             reasons[choice.index] = choice.finish_reason or reasons[choice.index]
-    assert list(zip(texts, reasons, strict=True)) == [(told(events).text, told(events).reason) for events in several]
+    assert list(zip(texts, reasons, strict=True)) == [
+        (told(events).text, told(events).reason) for events in several
+    ]
     assert counted(chunk) == summed(several)
 
 
@@ -318,17 +346,23 @@ def of_response(response: Any) -> Told:
 
 
 @given(ONE)
-def test_openais_client_puts_the_stream_of_a_response_together(clients: Clients, drawn_: Drawn) -> None:
+def test_openais_client_puts_the_stream_of_a_response_together(
+    clients: Clients, drawn_: Drawn
+) -> None:
     events, parts = drawn_
     body = drawn(ResponseRenderer(MODEL, ECHO), parts)
-    with clients.openai(body, "text/event-stream").responses.stream(model=MODEL, input="hi") as stream:
+    with clients.openai(body, "text/event-stream").responses.stream(
+        model=MODEL, input="hi"
+    ) as stream:
         response = [event for event in stream][-1].response
     assert of_response(response) == told(events)
     assert response.output_text == told(events).text
 
 
 @given(answers())
-def test_openais_client_reads_a_response_in_one_piece(clients: Clients, events: list[Event]) -> None:
+def test_openais_client_reads_a_response_in_one_piece(
+    clients: Clients, events: list[Event]
+) -> None:
     body = ResponseRenderer(MODEL, ECHO).render_single(collect(events))
     response = clients.openai(body, JSON_TYPE).responses.create(model=MODEL, input="hi")
     assert of_response(response) == told(events)
@@ -365,7 +399,9 @@ def as_anthropic(answer: Told) -> Told:
 
 
 @given(ONE)
-def test_anthropics_client_puts_the_stream_of_a_message_together(clients: Clients, drawn_: Drawn) -> None:
+def test_anthropics_client_puts_the_stream_of_a_message_together(
+    clients: Clients, drawn_: Drawn
+) -> None:
     events, parts = drawn_
     body = drawn(MessageRenderer(MODEL), parts)
     asked: Callable[..., Any] = clients.anthropic(body, "text/event-stream").messages.stream
@@ -374,7 +410,11 @@ def test_anthropics_client_puts_the_stream_of_a_message_together(clients: Client
 
 
 @given(answers())
-def test_anthropics_client_reads_a_message_in_one_piece(clients: Clients, events: list[Event]) -> None:
+def test_anthropics_client_reads_a_message_in_one_piece(
+    clients: Clients, events: list[Event]
+) -> None:
     body = MessageRenderer(MODEL).render_single(collect(events))
-    message = clients.anthropic(body, JSON_TYPE).messages.create(model=MODEL, max_tokens=9, messages=USER)
+    message = clients.anthropic(body, JSON_TYPE).messages.create(
+        model=MODEL, max_tokens=9, messages=USER
+    )
     assert of_message(message) == as_anthropic(told(events))

@@ -1,4 +1,5 @@
-"""Every field of Anthropic's messages, what has to become of it, and how one sees that it counted."""
+"""Every field of Anthropic's messages, what has to become of it, and how one
+sees that it counted."""
 
 from __future__ import annotations
 
@@ -12,9 +13,15 @@ from tests.golden.fates import Asked, Document, Fate, asking, option, sent
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
 USER: list[Document] = [{"role": "user", "content": "Hi"}]
 SMALLEST: Document = {"model": "m", "max_tokens": 9, "messages": USER}
-SCHEMA: Document = {"type": "object", "properties": {"z": {"type": "string"}, "a": {"$ref": "#/$defs/A"}}}
+SCHEMA: Document = {
+    "type": "object",
+    "properties": {"z": {"type": "string"}, "a": {"$ref": "#/$defs/A"}},
+}
 TOOL: Document = {"name": "f", "description": "d", "input_schema": SCHEMA}
-SENT_TOOL: Document = {"type": "function", "function": {"name": "f", "description": "d", "parameters": SCHEMA}}
+SENT_TOOL: Document = {
+    "type": "function",
+    "function": {"name": "f", "description": "d", "parameters": SCHEMA},
+}
 FORMAT: Document = {"type": "json_schema", "schema": SCHEMA}
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 
@@ -48,7 +55,9 @@ def base64_image(data: Any = PNG) -> Document:
 
 
 def streams(asked: Asked) -> bool:
-    return asked.sent["stream"] is True and asked.answer.body.endswith(b'data: {"type":"message_stop"}\n\n')
+    return asked.sent["stream"] is True and asked.answer.body.endswith(
+        b'data: {"type":"message_stop"}\n\n'
+    )
 
 
 def is_told(role: str, content: str) -> Callable[[Asked], bool]:
@@ -66,7 +75,9 @@ FATES: dict[str, Fate] = {
     "top_k": Fate(MAPPED, 40, option("top_k", 40)),
     "stop_sequences": Fate(MAPPED, ["a", "b"], option("stop", ["a", "b"])),
     "tools": Fate(MAPPED, [TOOL], sent("tools", [SENT_TOOL])),
-    "tool_choice": Fate(MAPPED, {"type": "none"}, lambda asked: "tools" not in asked.sent, {"tools": [TOOL]}),
+    "tool_choice": Fate(
+        MAPPED, {"type": "none"}, lambda asked: "tools" not in asked.sent, {"tools": [TOOL]}
+    ),
     "thinking": Fate(MAPPED, {"type": "enabled", "budget_tokens": 2000}, sent("think", True)),
     "output_config": Fate(MAPPED, {"format": FORMAT}, sent("format", SCHEMA)),
     "output_format": Fate(MAPPED, FORMAT, sent("format", SCHEMA)),
@@ -89,5 +100,6 @@ FATES: dict[str, Fate] = {
     "workspace_id": Fate(CARRIED, "workspace"),
 }
 
-#: Fields that are no longer parameters of the official client, and that older ones and other clients send.
+#: Fields that are no longer parameters of the official client, and that older ones
+#: and other clients send.
 OLDER = {"temperature", "top_p", "top_k", "output_format"}

@@ -8,7 +8,8 @@ from typing import Any
 
 
 class Blocking:
-    """Every call runs to its end in one event loop; what can only be iterated over asynchronously becomes a list."""
+    """Every call runs to its end in one event loop; what can only be iterated over
+    asynchronously becomes a list."""
 
     def __init__(self, client: Any, runner: asyncio.Runner | None = None) -> None:
         self._client = client

@@ -1,11 +1,13 @@
-"""Golden cases: a client's request, what the upstream must get, what it says, and what the client must get.
+"""Golden cases: a client's request, what the upstream must get, what it says, and
+what the client must get.
 
 A case is a directory with these files:
 
-- `case.json`: `path` asked by the client and `upstream_path`, `why` the case is there, `single_status` if not 200;
+- `case.json`: `path` asked by the client and `upstream_path`, `why` the case is there,
+  `single_status` if not 200;
 - `request.json`, `upstream.request.json`: both without `stream`, which a test adds;
-- `upstream.ndjson`: the lines of the streamed answer, cut by the test; the single answer is made from them as Ollama
-  does it (the last line, with everything before it added up);
+- `upstream.ndjson`: the lines of the streamed answer, cut by the test; the single answer is made
+  from them as Ollama does it (the last line, with everything before it added up);
 - `expected.sse`, `expected.json`: the answer, its ids and times replaced as by `face.normalised`.
 """
 
@@ -77,7 +79,10 @@ class Case:
 def cases(dialect: str) -> list[Case]:
     """All cases of a dialect, by name."""
     directories = sorted(path.parent for path in (GOLDEN / dialect).glob("*/case.json"))
-    return [Case(directory, **json.loads((directory / "case.json").read_bytes())) for directory in directories]
+    return [
+        Case(directory, **json.loads((directory / "case.json").read_bytes()))
+        for directory in directories
+    ]
 
 
 def added_up(documents: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""One gateway for a whole test module: warm before the first test, and asked after the last what it has kept."""
+"""One gateway for a whole test module: warm before the first test, and asked after the
+last what it has kept."""
 
 from __future__ import annotations
 
@@ -25,12 +26,15 @@ _CREATED = re.compile(rb'"created":\d+')
 
 
 class KeptConnection:
-    """Many exchanges over one connection, so with one worker; most of a test's time is then the test's own."""
+    """Many exchanges over one connection, so with one worker; most of a test's time
+    is then the test's own."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
 
-    def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """One exchange. A connection that was idle for too long is opened again."""
         sent = dict(headers or bearer(TOKEN))
         try:
@@ -49,9 +53,11 @@ class KeptConnection:
 
 
 @contextmanager
-def shared_gateway(upstream: ScriptedServer | None = None, *, idle: int = 4, **config: Any) -> Iterator[Gateway]:
-    """A gateway in front of `upstream` (or of what `config` names); fails at its end when something has leaked.
-    `idle` is how many pooled upstream connections may stay."""
+def shared_gateway(
+    upstream: ScriptedServer | None = None, *, idle: int = 4, **config: Any
+) -> Iterator[Gateway]:
+    """A gateway in front of `upstream` (or of what `config` names); fails at its end when something
+    has leaked. `idle` is how many pooled upstream connections may stay."""
     settings: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}} | config
     if upstream is not None:
         settings["service"] = {"base_url": upstream.url}
@@ -72,7 +78,9 @@ def warm(gateway: Gateway, token: str = TOKEN) -> None:
             connection.ask("GET", "/api/version", headers=bearer(token))
             connection.ask("GET", "/api/version", headers=bearer("wrong"))
         opened = ["\n".join(open_descriptors(pid).values()) for pid in gateway.worker_pids()]
-        return len(opened) == gateway.workers and all(name in files for files in opened for name in LOGS)
+        return len(opened) == gateway.workers and all(
+            name in files for files in opened for name in LOGS
+        )
 
     wait_until(is_warm, 20, "not every worker has opened its logs")
 
@@ -82,7 +90,9 @@ def without_tag(names: Iterable[str]) -> set[str]:
     return {name.removesuffix(":latest") for name in names}
 
 
-def wait_until_listed(gateway: Gateway, names: Set[str], path: str = "/api/tags", seconds: float = 10) -> None:
+def wait_until_listed(
+    gateway: Gateway, names: Set[str], path: str = "/api/tags", seconds: float = 10
+) -> None:
     """Until every worker lists these models and no others: what it shows may be two seconds old."""
 
     def who_does() -> list[int]:
@@ -95,8 +105,11 @@ def wait_until_listed(gateway: Gateway, names: Set[str], path: str = "/api/tags"
 
 
 def forwarded(upstream: ScriptedServer) -> list[SeenRequest]:
-    """What reached the upstream for the sake of a test: without the workers' own look whether it is there."""
-    return [seen for seen in upstream.requests if (seen.method, seen.path) != ("GET", "/api/version")]
+    """What reached the upstream for the sake of a test: without the workers' own
+    look whether it is there."""
+    return [
+        seen for seen in upstream.requests if (seen.method, seen.path) != ("GET", "/api/version")
+    ]
 
 
 def post(gateway: Gateway, path: str, body: Any, **headers: str) -> Answer:
@@ -116,13 +129,17 @@ def normalised(body: bytes) -> bytes:
 
 def frames(body: bytes) -> list[Any]:
     """The data of every server-sent event; `[DONE]` stays text, comments are left out."""
-    texts = [event.removeprefix(b"data: ") for event in body.split(b"\n\n") if event.startswith(b"data: ")]
+    texts = [
+        event.removeprefix(b"data: ")
+        for event in body.split(b"\n\n")
+        if event.startswith(b"data: ")
+    ]
     return ["[DONE]" if text == b"[DONE]" else json.loads(text) for text in texts]
 
 
 def named_frames(body: bytes) -> list[Any]:
-    """The data of every event of a stream in which each has its `event:` line with the type that its data has; comments
-    are left out."""
+    """The data of every event of a stream in which each has its `event:` line with the type that
+    its data has; comments are left out."""
     *events, end = re.sub(rb"(?m)^:[^\n]*\n\n", b"", body).split(b"\n\n")
     assert end == b""
     documents = []

@@ -27,7 +27,10 @@ SMALLEST: dict[str, Document] = {
     COMPLETION: {"model": "m", "prompt": "Hi"},
     EMBEDDING: {"model": "m", "input": "Hi"},
 }
-TOOL: Document = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+TOOL: Document = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
+}
 
 #: The fields of OpenAI's three requests, as of August 2026.
 FIELDS = {
@@ -63,15 +66,19 @@ Ask = Callable[..., Asked]
 
 
 def asking(smallest: Mapping[str, Document]) -> Any:
-    """A fixture: ``ask(path, temperature=0)`` sends the smallest request of a path with this field over it. The first
-    path need not be named, and other addresses take its request."""
+    """A fixture: ``ask(path, temperature=0)`` sends the smallest request of a path with this field
+    over it. The first path need not be named, and other addresses take its request."""
     usual = next(iter(smallest))
 
     @pytest.fixture
     def ask(gateway: Gateway, upstream: FaultUpstream) -> Ask:
         def run(path: str = usual, **fields: Any) -> Asked:
             answer = post(gateway, path, smallest.get(path, smallest[usual]) | fields)
-            seen = [one.json() for one in forwarded(upstream) if one.path == UPSTREAM.get(path, "/api/chat")]
+            seen = [
+                one.json()
+                for one in forwarded(upstream)
+                if one.path == UPSTREAM.get(path, "/api/chat")
+            ]
             return Asked(answer, seen[-1] if seen else {})
 
         return run
@@ -128,7 +135,9 @@ FATES: dict[str, dict[str, Fate]] = {
     CHAT: SAMPLING
     | {
         "messages": Fate(
-            MAPPED, [{"role": "user", "content": "Yo"}], lambda a: a.sent["messages"][0]["content"] == "Yo"
+            MAPPED,
+            [{"role": "user", "content": "Yo"}],
+            lambda a: a.sent["messages"][0]["content"] == "Yo",
         ),
         "max_completion_tokens": Fate(MAPPED, 5, option("num_predict", 5)),
         "logprobs": Fate(MAPPED, True, sent("logprobs", True)),
@@ -136,14 +145,19 @@ FATES: dict[str, dict[str, Fate]] = {
         "reasoning_effort": Fate(MAPPED, "low", sent("think", "low")),
         "response_format": Fate(MAPPED, {"type": "json_object"}, sent("format", "json")),
         "tools": Fate(MAPPED, [TOOL], sent("tools", [TOOL])),
-        "tool_choice": Fate(MAPPED, "none", lambda asked: "tools" not in asked.sent, {"tools": [TOOL]}),
+        "tool_choice": Fate(
+            MAPPED, "none", lambda asked: "tools" not in asked.sent, {"tools": [TOOL]}
+        ),
         # That only the first call comes is told by a test of its own.
         "parallel_tool_calls": Fate(MAPPED, False, lambda asked: asked.ignored == [""]),
         "audio": Fate(REFUSED, {"voice": "alloy", "format": "wav"}),
         "modalities": Fate(REFUSED, ["text", "audio"]),
         "functions": Fate(MAPPED, [TOOL["function"]], sent("tools", [TOOL])),
         "function_call": Fate(
-            MAPPED, "none", lambda asked: "tools" not in asked.sent, {"functions": [TOOL["function"]]}
+            MAPPED,
+            "none",
+            lambda asked: "tools" not in asked.sent,
+            {"functions": [TOOL["function"]]},
         ),
         "web_search_options": Fate(CARRIED, {"search_context_size": "low"}),
         "metadata": Fate(CARRIED, {"team": "a"}),
@@ -163,14 +177,18 @@ FATES: dict[str, dict[str, Fate]] = {
         "suffix": Fate(MAPPED, "end", sent("suffix", "end")),
         "logprobs": Fate(MAPPED, 2, sent("top_logprobs", 2)),
         "best_of": Fate(MAPPED, 2, sent("logprobs", True)),
-        "echo": Fate(MAPPED, True, lambda asked: asked.answer.json()["choices"][0]["text"].startswith("Hi")),
+        "echo": Fate(
+            MAPPED, True, lambda asked: asked.answer.json()["choices"][0]["text"].startswith("Hi")
+        ),
     },
     EMBEDDING: {
         "model": SAMPLING["model"],
         "input": Fate(MAPPED, ["a", "b"], sent("input", ["a", "b"])),
         "dimensions": Fate(MAPPED, 16, sent("dimensions", 16)),
         "encoding_format": Fate(
-            MAPPED, "base64", lambda asked: isinstance(asked.answer.json()["data"][0]["embedding"], str)
+            MAPPED,
+            "base64",
+            lambda asked: isinstance(asked.answer.json()["data"][0]["embedding"], str),
         ),
         "user": SAMPLING["user"],
     },

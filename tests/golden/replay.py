@@ -17,9 +17,14 @@ from tests.rig.http_client import Answer
 EDGES = (1, 2, 3, 7, 50, None)
 
 
-def stream(case: Case, edges: int | None, upstream: FaultUpstream, gateway: Gateway, **headers: str) -> Answer:
+def stream(
+    case: Case, edges: int | None, upstream: FaultUpstream, gateway: Gateway, **headers: str
+) -> Answer:
     """The answer to a case's request with `stream: true`."""
-    script: list[Action] = [Head(200, NDJSON), *(Chunk(piece) for piece in pieces(case.lines, edges))]
+    script: list[Action] = [
+        Head(200, NDJSON),
+        *(Chunk(piece) for piece in pieces(case.lines, edges)),
+    ]
     upstream.script(case.upstream_path, script)
     return post(gateway, case.path, case.request | {"stream": True}, **headers)
 
@@ -32,8 +37,8 @@ def single(case: Case, upstream: FaultUpstream, gateway: Gateway, **headers: str
 
 
 def told(case: Case, body: bytes) -> bytes:
-    """The answer with its own ids replaced, and ids of calls that the upstream did not give replaced by their
-    number."""
+    """The answer with its own ids replaced, and ids of calls that the upstream did not give
+    replaced by their number."""
     made: dict[bytes, bytes] = {}
 
     def number(match: re.Match[bytes]) -> bytes:
@@ -45,6 +50,8 @@ def told(case: Case, body: bytes) -> bytes:
 
 
 def sorted_top(document: dict[str, Any]) -> str:
-    """A request as text: the order of keys inside schemas and arguments is part of what was asked, at the top it is
-    not."""
-    return json.dumps({name: document[name] for name in sorted(document)}, ensure_ascii=False, indent=1)
+    """A request as text: the order of keys inside schemas and arguments is part of what was asked,
+    at the top it is not."""
+    return json.dumps(
+        {name: document[name] for name in sorted(document)}, ensure_ascii=False, indent=1
+    )

@@ -1,4 +1,5 @@
-"""Fixtures of the integration tests: one upstream and one gateway for a module, and what a test asks of them."""
+"""Fixtures of the integration tests: one upstream and one gateway for a module, and
+what a test asks of them."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ def shared_upstream() -> Iterator[FaultUpstream]:
 
 @pytest.fixture(autouse=True)
 def healed(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test does to the module's upstream ends with the test: the next one, or a gateway that starts for it, may
-    not ask for `upstream`."""
+    """What a test does to the module's upstream ends with the test: the next one, or a gateway that
+    starts for it, may not ask for `upstream`."""
     if "shared_upstream" not in request.fixturenames:
         yield
         return
@@ -43,7 +44,8 @@ def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
 
 @pytest.fixture(scope="module")
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    """One gateway for the module, with `face.TOKEN`; a module that needs another configuration has its own."""
+    """One gateway for the module, with `face.TOKEN`; a module that needs another
+    configuration has its own."""
     with face.shared_gateway(shared_upstream) as running:
         yield running
 

@@ -1,4 +1,5 @@
-"""A provider of OpenAI's API behind a gateway, and what the tests of bytes that pass say and ask there."""
+"""A provider of OpenAI's API behind a gateway, and what the tests of bytes that
+pass say and ask there."""
 
 from __future__ import annotations
 
@@ -21,7 +22,12 @@ from tests.rig.provider import CHAT, COMPLETIONS, EMBEDDINGS, KEY, Provider, row
 OWN, ALIAS = "org/model-1", "gpt-lab"
 HEARTBEAT_S = 0.5
 ASKED: Any = [{"role": "user", "content": "hi"}]
-USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 2}}
+USAGE = {
+    "prompt_tokens": 7,
+    "completion_tokens": 3,
+    "total_tokens": 10,
+    "prompt_tokens_details": {"cached_tokens": 2},
+}
 DONE = b"data: [DONE]\n\n"
 MODELS = {
     ALIAS: {"target": f"lab:{OWN}"},
@@ -38,12 +44,21 @@ def provider_gateway(provider: Provider) -> Iterator[Gateway]:
         "kind": "openai",
         "base_url": provider.base_url,
         "api_key_env": "LAB_SECRET",
-        "profile": {"completions_path": "/completions", "insert_path": "/insert", "embedding_batch": 3},
+        "profile": {
+            "completions_path": "/completions",
+            "insert_path": "/insert",
+            "embedding_batch": 3,
+        },
     }
     limits = {"first_byte_s": 4, "idle_s": 2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAB_SECRET", KEY)
-        settings: dict[str, Any] = {"upstreams": [lab], "models": MODELS, "default_model": ALIAS, "timeouts": limits}
+        settings: dict[str, Any] = {
+            "upstreams": [lab],
+            "models": MODELS,
+            "default_model": ALIAS,
+            "timeouts": limits,
+        }
         with face.shared_gateway(stream={"heartbeat_s": HEARTBEAT_S}, **settings) as running:
             yield running
 
@@ -76,17 +91,27 @@ def asked(provider: Provider, path: str = CHAT) -> list[SeenRequest]:
 def chunk(text: str = "", reason: str | None = None, **fields: Any) -> dict[str, Any]:
     """A chunk of a chat, as providers write them."""
     choice = {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": reason}
-    return {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": OWN, "choices": [choice]} | fields
+    return {
+        "id": "c-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": OWN,
+        "choices": [choice],
+    } | fields
 
 
 def events(*documents: Any) -> bytes:
     """A stream, spaced as Python's own writer does it."""
-    return b"".join(b"data: " + json.dumps(each, ensure_ascii=False).encode() + b"\n\n" for each in documents)
+    return b"".join(
+        b"data: " + json.dumps(each, ensure_ascii=False).encode() + b"\n\n" for each in documents
+    )
 
 
 STREAM = (
     b": PROCESSING\n\n"
-    + events(chunk("你好 🌍 \u2028"), chunk(" model", x_extra={"a": [1e2, 1.50]}), chunk("", "stop"))
+    + events(
+        chunk("你好 🌍 \u2028"), chunk(" model", x_extra={"a": [1e2, 1.50]}), chunk("", "stop")
+    )
     + events({"choices": [], "model": OWN, "usage": USAGE})
     + DONE
 )
@@ -94,7 +119,9 @@ ANSWER: dict[str, Any] = {
     "id": "c-1",
     "object": "chat.completion",
     "model": OWN,
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "length"}],
+    "choices": [
+        {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "length"}
+    ],
     "usage": USAGE,
     "x_extra": 1.50,
 }
@@ -108,9 +135,14 @@ WISHES: dict[str, dict[str, Any]] = {
 def streamed(body: bytes, edges: int | None = None) -> Script:
     """A script that sends these bytes of a stream in pieces of `edges` bytes."""
     size = edges or len(body)
-    return [Head(200, SSE), *(Chunk(body[start : start + size]) for start in range(0, len(body), size))]
+    return [
+        Head(200, SSE),
+        *(Chunk(body[start : start + size]) for start in range(0, len(body), size)),
+    ]
 
 
-def ask(gateway: Gateway, model: str = OWN, path: str = CHAT, *, stream: bool = True, **fields: Any) -> Answer:
+def ask(
+    gateway: Gateway, model: str = OWN, path: str = CHAT, *, stream: bool = True, **fields: Any
+) -> Answer:
     """What a client gets."""
     return post(gateway, path, {"model": model, **WISHES[path], "stream": stream} | fields)

@@ -30,7 +30,11 @@ MODELS: Document = {
     "ghost": {"target": "tiny-test", "hidden": True},
     "secret:latest": {"hidden": True},
     "plainly": {"timeouts": {"total_s": 50}},
-    "ruled": {"options": {"num_ctx": 8192, "temperature": 0.1}, "think": "high", "keep_alive": "30m"},
+    "ruled": {
+        "options": {"num_ctx": 8192, "temperature": 0.1},
+        "think": "high",
+        "keep_alive": "30m",
+    },
     "limited": {"clamp": {"num_ctx": 32768, "num_predict": 4096, "keep_alive": "1h"}},
     "silent": {"target": "thinker", "exclude_reasoning": True},
     "quick": {"request_timeout": 300},
@@ -58,7 +62,9 @@ each_one = pytest.mark.parametrize("name", EVERY)
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """A gateway with these models."""
     auth = {"generate_tokens": TOKENS}
-    with shared_gateway(shared_upstream, auth=auth, models=MODELS, default_model="coder") as running:
+    with shared_gateway(
+        shared_upstream, auth=auth, models=MODELS, default_model="coder"
+    ) as running:
         yield running
 
 
@@ -66,21 +72,39 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
 def stocked(upstream: FaultUpstream) -> None:
     """The model server is healthy, and has its models."""
     upstream.script("/api/embeddings", [Json({"embedding": [0.5, 0.25]})])
-    rows = [{"name": name, "model": name, "digest": "5b" * 32, "modified_at": "2026-01-01T00:00:00Z"} for name in HAS]
+    rows = [
+        {"name": name, "model": name, "digest": "5b" * 32, "modified_at": "2026-01-01T00:00:00Z"}
+        for name in HAS
+    ]
     upstream.script("/api/tags", [Json({"models": rows})])
     upstream.script("/api/ps", [Json({"models": [row | {"context_length": 512} for row in rows]})])
 
 
-def ask(gateway: Gateway, name: str, model: str, token: str = TOKEN, *, stream: bool = False, **fields: Any) -> Answer:
+def ask(
+    gateway: Gateway,
+    name: str,
+    model: str,
+    token: str = TOKEN,
+    *,
+    stream: bool = False,
+    **fields: Any,
+) -> Answer:
     """A call by one of the ways, with these fields over its own."""
     face = EVERY[name]
-    body = {**face.body, "model": model, **({} if name in VECTORS else {"stream": stream}), **fields}
+    body = {
+        **face.body,
+        "model": model,
+        **({} if name in VECTORS else {"stream": stream}),
+        **fields,
+    }
     return request(gateway.url, "POST", face.path, body, bearer(token))
 
 
 def sent(upstream: FaultUpstream, name: str) -> Document:
     """What the model was asked in the end."""
-    document: Document = [seen for seen in upstream.requests if seen.path == EVERY[name].upstream_path][-1].json()
+    document: Document = [
+        seen for seen in upstream.requests if seen.path == EVERY[name].upstream_path
+    ][-1].json()
     return document
 
 

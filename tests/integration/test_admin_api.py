@@ -1,4 +1,5 @@
-"""The admin API of a running gateway with two workers: every route, and what its changes do to requests."""
+"""The admin API of a running gateway with two workers: every route, and what its
+changes do to requests."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ class Api:
         until_all_answer(gateway, self._find_records, 30)
         self.document = Document(self._ask("GET", "openapi.json")[1])
 
-    def ask(self, method: str, path: str, body: Any = None, *, status: int = 200, token: str = OPERATOR) -> Any:
+    def ask(
+        self, method: str, path: str, body: Any = None, *, status: int = 200, token: str = OPERATOR
+    ) -> Any:
         """The document of an answer with this status; None: it has none."""
         found, document = self._ask(method, path, body, token)
         assert found == status, document
@@ -52,8 +55,12 @@ class Api:
                 return []
             return [worker.ask("GET", "/readyz", headers=bearer(OPERATOR)).json()["details"]["pid"]]
 
-    def _ask(self, method: str, path: str, body: Any = None, token: str = OPERATOR) -> tuple[int, Any]:
-        answer = request(self.gateway.url, method, f"/admin/api/{path}", body, bearer(token), timeout=20)
+    def _ask(
+        self, method: str, path: str, body: Any = None, token: str = OPERATOR
+    ) -> tuple[int, Any]:
+        answer = request(
+            self.gateway.url, method, f"/admin/api/{path}", body, bearer(token), timeout=20
+        )
         return answer.status, answer.json() if answer.body else None
 
 
@@ -65,7 +72,12 @@ def box() -> Iterator[Box]:
 
 def make_config(box: Box, **more: Any) -> dict[str, Any]:
     tokens = [
-        {"name": "member", "token": MEMBER, "scopes": ["read", "generate"], "limits": {"tokens_per_month": 1000}},
+        {
+            "name": "member",
+            "token": MEMBER,
+            "scopes": ["read", "generate"],
+            "limits": {"tokens_per_month": 1000},
+        },
         {"name": "other", "token": OTHER, "scopes": ["read", "generate"]},
     ]
     auth = {"generate_tokens": tokens, "admin_tokens": [{"name": "operator", "token": OPERATOR}]}
@@ -91,7 +103,9 @@ def workers(api: Api) -> Iterator[list[KeptConnection]]:
 
         def find() -> bool:
             connection = opened.enter_context(closing(KeptConnection(api.gateway)))
-            found[connection.ask("GET", "/readyz", headers=bearer(OPERATOR)).json()["details"]["pid"]] = connection
+            found[
+                connection.ask("GET", "/readyz", headers=bearer(OPERATOR)).json()["details"]["pid"]
+            ] = connection
             return len(found) == api.gateway.workers
 
         wait_until(find, 20, "a worker was not reached")
@@ -119,10 +133,18 @@ def test_every_route_answers_as_the_document_promises(records_url: str, box: Box
         assert api.ask("GET", "tokens/web")["prefix"] == made["token"][:7]
         assert api.ask("PATCH", "tokens/web", {"note": "for the page"})["note"] == "for the page"
         assert api.ask("POST", "tokens/web/rotate")["token"] != made["token"]
-        assert [each["name"] for each in api.ask("GET", "tokens")["tokens"]] == ["member", "other", "operator", "web"]
+        assert [each["name"] for each in api.ask("GET", "tokens")["tokens"]] == [
+            "member",
+            "other",
+            "operator",
+            "web",
+        ]
         api.ask("PUT", "models/fast", {"target": "m", "think": True})
         assert [each["name"] for each in api.ask("GET", "models")["models"]] == ["alias", "fast"]
-        assert [each["name"] for each in api.ask("GET", "boxes/models")["models"]] == ["m:latest", "other:latest"]
+        assert [each["name"] for each in api.ask("GET", "boxes/models")["models"]] == [
+            "m:latest",
+            "other:latest",
+        ]
         box.script("/api/pull", [Lines([{"status": "success"}])])
         work = {"kind": "pull", "model": "m", "boxes": ["box1"]}
         [job] = api.ask("POST", "jobs", work, status=202)["jobs"]
@@ -131,18 +153,45 @@ def test_every_route_answers_as_the_document_promises(records_url: str, box: Box
         assert [each["id"] for each in api.ask("GET", "jobs")["jobs"]] == [job["id"]]
         api.ask("DELETE", "jobs", status=204)
         api.ask("GET", f"jobs/{job['id']}", status=404)
-        assert api.ask("POST", "upstreams/test", {"name": "box2", "base_url": box.url})["problem"] is None
-        api.ask("POST", "upstreams", {"name": "box2", "base_url": f"http://127.0.0.1:{port}"}, status=201)
+        assert (
+            api.ask("POST", "upstreams/test", {"name": "box2", "base_url": box.url})["problem"]
+            is None
+        )
+        api.ask(
+            "POST",
+            "upstreams",
+            {"name": "box2", "base_url": f"http://127.0.0.1:{port}"},
+            status=201,
+        )
         api.ask("PATCH", "upstreams/box2", {"drain": True})
-        assert [each["name"] for each in api.ask("GET", "upstreams")["upstreams"]] == ["box1", "box2"]
-        wait_until(lambda: len(api.ask("GET", "status")["boxes"]) == 2, DEADLINE_S, "the upstream is not in use")
+        assert [each["name"] for each in api.ask("GET", "upstreams")["upstreams"]] == [
+            "box1",
+            "box2",
+        ]
+        wait_until(
+            lambda: len(api.ask("GET", "status")["boxes"]) == 2,
+            DEADLINE_S,
+            "the upstream is not in use",
+        )
         assert api.ask("POST", "upstreams/box1/test")["models"] == ["m:latest", "other:latest"]
-        wait_until(lambda: api.ask("GET", "usage?by=token,model,day")["rows"], DEADLINE_S, "no usage")
+        wait_until(
+            lambda: api.ask("GET", "usage?by=token,model,day")["rows"], DEADLINE_S, "no usage"
+        )
         [row] = api.ask("GET", "requests?token=member")["rows"]
-        assert (row["token"], row["model"], row["state"], row["prompt_tokens"]) == ("member", "m", "ok", 7)
+        assert (row["token"], row["model"], row["state"], row["prompt_tokens"]) == (
+            "member",
+            "m",
+            "ok",
+            7,
+        )
         me = api.ask("GET", "me", token=MEMBER)
-        assert (me["usage"]["day"]["requests"], me["limits"]["tokens_per_month"]["remaining"]) == (1, 990)
-        assert [each["id"] for each in api.ask("GET", "me/requests", token=MEMBER)["rows"]] == [row["id"]]
+        assert (me["usage"]["day"]["requests"], me["limits"]["tokens_per_month"]["remaining"]) == (
+            1,
+            990,
+        )
+        assert [each["id"] for each in api.ask("GET", "me/requests", token=MEMBER)["rows"]] == [
+            row["id"]
+        ]
         assert api.ask("GET", "me/usage", token=MEMBER)["rows"][0]["model"] == "m"
         sources = {row["name"]: row["source"] for row in api.ask("GET", "settings")["settings"]}
         assert (sources["auth.admin_tokens"], sources["models.alias"], sources["models.fast"]) == (
@@ -154,7 +203,9 @@ def test_every_route_answers_as_the_document_promises(records_url: str, box: Box
         for path in ("tokens/web", "models/fast", "upstreams/box2"):
             api.ask("DELETE", path, status=204)
         changes = [(row["action"], row["subject"]) for row in api.ask("GET", "audit")["rows"]]
-        assert changes[:3] == [(("delete"), name) for name in ("upstreams.box2", "models.fast", "tokens.web")]
+        assert changes[:3] == [
+            (("delete"), name) for name in ("upstreams.box2", "models.fast", "tokens.web")
+        ]
         assert api.document.checked == api.document.operations()
         for secret in (OPERATOR, MEMBER, made["token"]):
             assert secret not in gateway.output()
@@ -164,14 +215,19 @@ def test_a_new_key_works_in_every_worker_and_a_deleted_one_ends_with_its_streams
     api: Api, workers: list[KeptConnection], box: Box
 ) -> None:
     token = api.ask("POST", "tokens", {"name": "short-lived"}, status=201)["token"]
-    assert seconds_until(lambda: statuses(workers, token) == {200}, "the key does not work") < PROMISE_S
+    assert (
+        seconds_until(lambda: statuses(workers, token) == {200}, "the key does not work")
+        < PROMISE_S
+    )
     line = {"model": "m", "message": {"role": "assistant", "content": "a"}, "done": False}
     box.script("/api/chat", [Lines([line]), WaitForPeerClose(30)])
     streams = []
     with ExitStack() as opened:
         for _ in range(4):
             stream = opened.enter_context(
-                open_stream(api.gateway.url, "POST", "/api/chat", {**CHAT, "stream": True}, bearer(token))
+                open_stream(
+                    api.gateway.url, "POST", "/api/chat", {**CHAT, "stream": True}, bearer(token)
+                )
             )
             assert stream.read_some()
             streams.append(stream)
@@ -180,29 +236,47 @@ def test_a_new_key_works_in_every_worker_and_a_deleted_one_ends_with_its_streams
         for stream in streams:
             assert "withdrawn" in stream.read_all(DEADLINE_S).decode()
         assert time.monotonic() - began < PROMISE_S
-    assert seconds_until(lambda: statuses(workers, token) == {401}, "the key still works") < PROMISE_S
+    assert (
+        seconds_until(lambda: statuses(workers, token) == {401}, "the key still works") < PROMISE_S
+    )
 
 
-@pytest.mark.parametrize("change", [{"disabled": True}, {"expires": "2001-01-31"}], ids=["disabled", "expired"])
-def test_a_key_is_taken_out_of_use_and_back(api: Api, workers: list[KeptConnection], change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "change", [{"disabled": True}, {"expires": "2001-01-31"}], ids=["disabled", "expired"]
+)
+def test_a_key_is_taken_out_of_use_and_back(
+    api: Api, workers: list[KeptConnection], change: dict[str, Any]
+) -> None:
     name = f"seasonal-{next(iter(change))}"
     token = api.ask("POST", "tokens", {"name": name}, status=201)["token"]
     seconds_until(lambda: statuses(workers, token) == {200}, "the key does not work")
     api.ask("PATCH", f"tokens/{name}", change)
-    assert seconds_until(lambda: statuses(workers, token) == {401}, "the key still works") < PROMISE_S
+    assert (
+        seconds_until(lambda: statuses(workers, token) == {401}, "the key still works") < PROMISE_S
+    )
     api.ask("PATCH", f"tokens/{name}", {field: None for field in change})
-    assert seconds_until(lambda: statuses(workers, token) == {200}, "the key does not work again") < PROMISE_S
+    assert (
+        seconds_until(lambda: statuses(workers, token) == {200}, "the key does not work again")
+        < PROMISE_S
+    )
     fresh = api.ask("POST", f"tokens/{name}/rotate")["token"]
-    assert seconds_until(lambda: statuses(workers, token) == {401}, "the old token still works") < PROMISE_S
+    assert (
+        seconds_until(lambda: statuses(workers, token) == {401}, "the old token still works")
+        < PROMISE_S
+    )
     assert statuses(workers, fresh) == {200}
 
 
-def test_a_model_is_in_use_with_the_next_requests(api: Api, workers: list[KeptConnection], box: Box) -> None:
+def test_a_model_is_in_use_with_the_next_requests(
+    api: Api, workers: list[KeptConnection], box: Box
+) -> None:
     api.ask("PUT", "models/thinker", {"target": "m", "think": True})
 
     def has_model() -> bool:
         body = b'{"model": "thinker", "messages": [{"role": "user", "content": "hi"}], "stream": false}'
-        return {worker.ask("POST", "/api/chat", body, bearer(MEMBER)).status for worker in workers} == {200}
+        return {
+            worker.ask("POST", "/api/chat", body, bearer(MEMBER)).status for worker in workers
+        } == {200}
 
     assert seconds_until(has_model, "the model is not known") < PROMISE_S
     assert [seen.json().get("think") for seen in box.prompts[-2:]] == [True, True]
@@ -229,7 +303,11 @@ def test_a_job_is_seen_and_cancelled_through_another_worker_and_shown_on_a_page(
         return dict(answer.json())
 
     wait_until(lambda: read(second)["completed"] == 3 * GB, DEADLINE_S, lambda: str(read(second)))
-    assert (read(second)["state"], read(second)["total"], read(second)["by"]) == ("running", 6 * GB, "operator")
+    assert (read(second)["state"], read(second)["total"], read(second)["by"]) == (
+        "running",
+        6 * GB,
+        "operator",
+    )
     page = PageClient(api.gateway.url)
     page.get("/admin")
     assert page.sign_in(OPERATOR).status == 303
@@ -273,14 +351,31 @@ def test_a_job_of_a_page_is_one_of_the_api(api: Api, box: Box) -> None:
     ],
 )
 def test_every_form_of_a_token_is_accepted(api: Api, prefix: str, headers: dict[str, str]) -> None:
-    assert request(api.gateway.url, "GET", f"{prefix}/admin/api/status", None, headers).status == 200
+    assert (
+        request(api.gateway.url, "GET", f"{prefix}/admin/api/status", None, headers).status == 200
+    )
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        *("usage?token=other", "usage?by=token", "usage?token=member", "requests?token=other", "requests"),
-        *("tokens", "tokens/other", "audit", "settings", "status", "openapi.json", "me?token=other", "me/other"),
+        *(
+            "usage?token=other",
+            "usage?by=token",
+            "usage?token=member",
+            "requests?token=other",
+            "requests",
+        ),
+        *(
+            "tokens",
+            "tokens/other",
+            "audit",
+            "settings",
+            "status",
+            "openapi.json",
+            "me?token=other",
+            "me/other",
+        ),
         *("jobs", "boxes/models", "me/usage?token=other", "me/requests?token=other"),
     ],
 )
@@ -296,8 +391,21 @@ def test_s7_a_team_sees_nothing_of_another_one(api: Api, path: str) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        *("from=-5", "days=-1", "days=1000000000", "from=2026-11-05&to=2026-11-01", "from=0001-01-01&to=9999-12-31"),
-        *("sort=colour", "sort=token;drop table usage", "by=colour", "by=", "limit=1e9", "token=%00"),
+        *(
+            "from=-5",
+            "days=-1",
+            "days=1000000000",
+            "from=2026-11-05&to=2026-11-01",
+            "from=0001-01-01&to=9999-12-31",
+        ),
+        *(
+            "sort=colour",
+            "sort=token;drop table usage",
+            "by=colour",
+            "by=",
+            "limit=1e9",
+            "token=%00",
+        ),
     ],
 )
 def test_b23_what_makes_no_sense_is_refused(api: Api, query: str) -> None:
@@ -307,17 +415,25 @@ def test_b23_what_makes_no_sense_is_refused(api: Api, query: str) -> None:
 def test_what_runs_and_waits_is_that_of_all_workers(box: Box) -> None:
     line = {"model": "m", "message": {"role": "assistant", "content": "a"}, "done": False}
     bounded = box.declared | {"concurrency": 2}
-    with Gateway(make_config(box) | {"upstreams": [bounded]}, records=True) as gateway, ThreadPoolExecutor(4) as pool:
+    with (
+        Gateway(make_config(box) | {"upstreams": [bounded]}, records=True) as gateway,
+        ThreadPoolExecutor(4) as pool,
+    ):
         api = Api(gateway)
         box.script("/api/chat", [Lines([line]), WaitForPeerClose(30)])
         streams = [
-            open_stream(gateway.url, "POST", "/api/chat", {**CHAT, "stream": True}, bearer(MEMBER)) for _ in range(2)
+            open_stream(gateway.url, "POST", "/api/chat", {**CHAT, "stream": True}, bearer(MEMBER))
+            for _ in range(2)
         ]
         for stream in streams:
             assert stream.read_some()
-        waiting = [pool.submit(gateway.ask, "/api/chat", CHAT, token=OTHER, timeout=60) for _ in range(2)]
+        waiting = [
+            pool.submit(gateway.ask, "/api/chat", CHAT, token=OTHER, timeout=60) for _ in range(2)
+        ]
         try:
-            wait_until(lambda: len(api.ask("GET", "status")["waiting"]) == 2, DEADLINE_S, "none waits")
+            wait_until(
+                lambda: len(api.ask("GET", "status")["waiting"]) == 2, DEADLINE_S, "none waits"
+            )
             status = api.ask("GET", "status")
         finally:
             box.script("/api/chat", [Json(line | {"done": True})])
@@ -325,16 +441,22 @@ def test_what_runs_and_waits_is_that_of_all_workers(box: Box) -> None:
                 stream.close()
         assert {answer.result().status for answer in waiting} == {200}
     [shown] = status["boxes"]
-    assert (shown["name"], shown["up"], shown["concurrency"], shown["running"], shown["waiting"]) == (
+    assert (
+        shown["name"],
+        shown["up"],
+        shown["concurrency"],
+        shown["running"],
+        shown["waiting"],
+    ) == (
         "box1",
         True,
         2,
         2,
         2,
     )
-    assert {(row["token"], row["model"], row["upstream"], row["stream"]) for row in status["running"]} == {
-        ("member", "m", "box1", True)
-    }
+    assert {
+        (row["token"], row["model"], row["upstream"], row["stream"]) for row in status["running"]
+    } == {("member", "m", "box1", True)}
     assert [(row["token"], row["box"], row["position"]) for row in status["waiting"]] == [
         ("other", "box1", 1),
         ("other", "box1", 2),
@@ -344,9 +466,15 @@ def test_what_runs_and_waits_is_that_of_all_workers(box: Box) -> None:
 
 def test_its_requests_are_logged_and_not_counted(api: Api) -> None:
     api.ask("GET", "tokens/operator")
-    lines = [line for line in api.gateway.log_lines("access", at_least=1) if line["dialect"] == "admin"]
+    lines = [
+        line for line in api.gateway.log_lines("access", at_least=1) if line["dialect"] == "admin"
+    ]
     wait_until(
-        lambda: [line for line in api.gateway.log_lines("access") if line["path"] == "/admin/api/tokens/operator"],
+        lambda: [
+            line
+            for line in api.gateway.log_lines("access")
+            if line["path"] == "/admin/api/tokens/operator"
+        ],
         5,
         "the request is not in the log",
     )
@@ -359,14 +487,27 @@ def test_without_a_database_requests_go_on_and_the_api_says_what_is_missing(box:
     with Gateway(make_config(box, records={"url": url}), records=True) as gateway:
 
         def ask(path: str, body: Any = None) -> tuple[int, Any]:
-            answer = request(gateway.url, "POST" if body else "GET", f"/admin/api/{path}", body, bearer(OPERATOR))
+            answer = request(
+                gateway.url, "POST" if body else "GET", f"/admin/api/{path}", body, bearer(OPERATOR)
+            )
             return answer.status, answer.json()
 
-        assert request(gateway.url, "POST", "/v1/chat/completions", CHAT, bearer(MEMBER)).status == 200
-        for path, body in (("tokens", None), ("tokens", {"name": "a"}), ("usage", None), ("audit", None)):
+        assert (
+            request(gateway.url, "POST", "/v1/chat/completions", CHAT, bearer(MEMBER)).status == 200
+        )
+        for path, body in (
+            ("tokens", None),
+            ("tokens", {"name": "a"}),
+            ("usage", None),
+            ("audit", None),
+        ):
             status, document = ask(path, body)
             assert (status, document["error"]["code"]) == (503, "records_unavailable")
         for path in ("status", "models", "upstreams", "settings", "me"):
             assert ask(path)[0] == 200
-        wait_until(lambda: "records.url" in str(ask("status")[1]["problems"]), 20, "the status does not say it")
+        wait_until(
+            lambda: "records.url" in str(ask("status")[1]["problems"]),
+            20,
+            "the status does not say it",
+        )
         assert ask("me")[1]["usage"] == {"day": None, "month": None}

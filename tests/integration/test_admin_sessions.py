@@ -1,4 +1,5 @@
-"""Sessions of the admin pages in real workers: they end with what they stand for, and no page has a secret."""
+"""Sessions of the admin pages in real workers: they end with what they stand for, and
+no page has a secret."""
 
 from __future__ import annotations
 
@@ -35,7 +36,12 @@ def config(box: Box, password_hash: str) -> dict[str, object]:
     }
     admin = {"password_hash": password_hash, "user_header": "X-Forwarded-User"}
     # 127.0.0.2 is the proxy that signs people in.
-    return {"auth": auth, "admin": admin, "upstreams": [box.declared], "server": {"trusted_proxies": ["127.0.0.1"]}}
+    return {
+        "auth": auth,
+        "admin": admin,
+        "upstreams": [box.declared],
+        "server": {"trusted_proxies": ["127.0.0.1"]},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +78,19 @@ def is_out(client: PageClient) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("action", ["revoke", "rotate", "disable"])
-def test_sessions_and_streams_end_with_their_key(gateway: Gateway, box: Box, operator: PageClient, action: str) -> None:
+def test_sessions_and_streams_end_with_their_key(
+    gateway: Gateway, box: Box, operator: PageClient, action: str
+) -> None:
     name = f"key-{action}"
     token = create_key(operator, name)
     member = PageClient(gateway.url)
     wait_until(lambda: member.sign_in(token).status == 303, FOLLOWED_S)
     box.script(
-        FACE.upstream_path, [Head(200, {"Content-Type": "application/x-ndjson"}), Lines([FACE.line] * 200, delay_s=0.2)]
+        FACE.upstream_path,
+        [
+            Head(200, {"Content-Type": "application/x-ndjson"}),
+            Lines([FACE.line] * 200, delay_s=0.2),
+        ],
     )
     body = {**FACE.body, "stream": True}
     try:
@@ -116,7 +128,8 @@ def test_a_proxy_names_who_has_signed_in(gateway: Gateway, operator: PageClient)
     assert anna.get("/admin").status == 403
     entries = operator.get("/admin/api/audit").json()["rows"]
     assert [(row["by"], row["action"]) for row in entries[:1]] == [("nobody-here", "refuse")]
-    anna.headers = {"X_Forwarded_User": "operator"}  # which a program behind the proxy would take for the header
+    # Which a program behind the proxy would take for the header.
+    anna.headers = {"X_Forwarded_User": "operator"}
     anna.cookie = ""
     assert "Sign out" not in anna.get("/admin").text
 
@@ -134,7 +147,9 @@ NO_NAMES = (
 )
 
 
-def test_names_with_markup_are_refused_and_texts_are_shown_as_text(gateway: Gateway, operator: PageClient) -> None:
+def test_names_with_markup_are_refused_and_texts_are_shown_as_text(
+    gateway: Gateway, operator: PageClient
+) -> None:
     def names() -> list[str]:
         return [token["name"] for token in operator.get("/admin/api/tokens").json()["tokens"]]
 
@@ -144,9 +159,17 @@ def test_names_with_markup_are_refused_and_texts_are_shown_as_text(gateway: Gate
         assert answer.status == 400, name
         assert "<script>alert" not in answer.text
     assert names() == before
-    texts = {"note": "<script>alert(1)</script>", "models": "<img src=x onerror=alert(1)>", "user_header": "X-User"}
+    texts = {
+        "note": "<script>alert(1)</script>",
+        "models": "<img src=x onerror=alert(1)>",
+        "user_header": "X-User",
+    }
     create_key(operator, "markup", **texts)
-    for path in ("/admin/keys", "/admin/keys/edit?name=markup", "/admin/keys/edit?name=<script>alert(1)</script>"):
+    for path in (
+        "/admin/keys",
+        "/admin/keys/edit?name=markup",
+        "/admin/keys/edit?name=<script>alert(1)</script>",
+    ):
         text = operator.get(path.replace("<", "%3C").replace(">", "%3E")).text
         assert "<script>alert" not in text and "<img" not in text
 
@@ -155,15 +178,44 @@ def test_no_page_has_a_secret(gateway: Gateway, operator: PageClient) -> None:
     """Neither of tokens, nor of passwords and their hashes, nor of other sessions."""
     token = create_key(operator, "secret")
     other = PageClient(gateway.url)
-    wait_until(lambda: other.sign_in_with_password(PASSWORD).status == 303, 7)  # the file may have changed just now
+    # The file may have changed just now.
+    wait_until(lambda: other.sign_in_with_password(PASSWORD).status == 303, 7)
     stored = [path.name for path in (gateway.state_directory / "sessions").iterdir()]
-    secrets = [OPERATOR, MEMBER, PASSWORD, token, "$argon2id$", other.cookie.partition("=")[2], *stored]
-    pages = [route.path for route in page_routes() if route.method == "GET" and "/static/" not in route.path]
-    pages += ["/admin/keys/edit?name=secret", "/admin/api/tokens", "/admin/api/settings", "/admin/api/audit"]
+    secrets = [
+        OPERATOR,
+        MEMBER,
+        PASSWORD,
+        token,
+        "$argon2id$",
+        other.cookie.partition("=")[2],
+        *stored,
+    ]
+    pages = [
+        route.path
+        for route in page_routes()
+        if route.method == "GET" and "/static/" not in route.path
+    ]
+    pages += [
+        "/admin/keys/edit?name=secret",
+        "/admin/api/tokens",
+        "/admin/api/settings",
+        "/admin/api/audit",
+    ]
     for path in pages:
         answer = operator.get(path)
         shown = f"{answer.headers} {answer.text}"
         assert not [secret for secret in secrets if secret in shown], path
-    files = [path for path in gateway.directory.rglob("*") if path.is_file() and path != gateway.config_path]
-    texts = {path: path.read_bytes().decode("latin-1") for path in files if "last-good" not in path.name}
-    assert not [path for path, text in texts.items() for secret in (token, OPERATOR, PASSWORD) if secret in text]
+    files = [
+        path
+        for path in gateway.directory.rglob("*")
+        if path.is_file() and path != gateway.config_path
+    ]
+    texts = {
+        path: path.read_bytes().decode("latin-1") for path in files if "last-good" not in path.name
+    }
+    assert not [
+        path
+        for path, text in texts.items()
+        for secret in (token, OPERATOR, PASSWORD)
+        if secret in text
+    ]

@@ -1,4 +1,5 @@
-"""Blocks of Anthropic's messages, tools and their results: what the upstream gets for them, and what is refused."""
+"""Blocks of Anthropic's messages, tools and their results: what the upstream gets for
+them, and what is refused."""
 
 from __future__ import annotations
 
@@ -28,9 +29,18 @@ ask = anthropic_fates.ask
 
 
 PLAIN = {"type": "text", "media_type": "text/plain", "data": "words"}
-ENCODED = {"type": "base64", "media_type": "text/plain", "data": base64.b64encode("wörds".encode()).decode()}
+ENCODED = {
+    "type": "base64",
+    "media_type": "text/plain",
+    "data": base64.b64encode("wörds".encode()).decode(),
+}
 PARTS = {"type": "content", "content": [text("a"), base64_image(), text("b")]}
-FOUND = {"type": "search_result", "title": "T", "source": "https://example.org", "content": [text("x"), text("y")]}
+FOUND = {
+    "type": "search_result",
+    "title": "T",
+    "source": "https://example.org",
+    "content": [text("x"), text("y")],
+}
 
 
 def one_message(ask: Callable[..., Asked], role: str, content: Any) -> Document:
@@ -47,7 +57,10 @@ def one_message(ask: Callable[..., Asked], role: str, content: Any) -> Document:
         (None, {"content": ""}),
         ([], {"content": ""}),
         ([text("a"), text("b")], {"content": "a\nb"}),
-        ([{**text("a"), "cache_control": {"type": "ephemeral"}, "citations": None}], {"content": "a"}),
+        (
+            [{**text("a"), "cache_control": {"type": "ephemeral"}, "citations": None}],
+            {"content": "a"},
+        ),
         ([text("a"), base64_image(), text("b")], {"content": "a\nb", "images": [PNG]}),
         ([base64_image("AAAA\nAAAA\n")], {"content": "", "images": ["AAAA\nAAAA\n"]}),
         ([document(PLAIN)], {"content": "words"}),
@@ -59,7 +72,9 @@ def one_message(ask: Callable[..., Asked], role: str, content: Any) -> Document:
         ([FOUND], {"content": "Search result: T (https://example.org)\nx\ny"}),
     ],
 )
-def test_blocks_stay_one_message(content: Any, expected: Document, ask: Callable[..., Asked]) -> None:
+def test_blocks_stay_one_message(
+    content: Any, expected: Document, ask: Callable[..., Asked]
+) -> None:
     assert one_message(ask, "user", content) == {"role": "user"} | expected
 
 
@@ -68,17 +83,26 @@ def test_blocks_stay_one_message(content: Any, expected: Document, ask: Callable
     [
         ("a", {"content": "a"}),
         ([text("a"), text("b")], {"content": "a\nb"}),
-        ([{"type": "thinking", "thinking": "t", "signature": "x"}, text("a")], {"content": "a", "thinking": "t"}),
+        (
+            [{"type": "thinking", "thinking": "t", "signature": "x"}, text("a")],
+            {"content": "a", "thinking": "t"},
+        ),
         ([{"type": "thinking", "thinking": "t"}, text("a")], {"content": "a", "thinking": "t"}),
         ([{"type": "thinking", "thinking": "", "signature": "gw1.x"}, text("a")], {"content": "a"}),
         ([{"type": "redacted_thinking", "data": "x"}, text("a")], {"content": "a"}),
         (
-            [{"type": "thinking", "thinking": "t"}, text("a"), {"type": "thinking", "thinking": "u"}],
+            [
+                {"type": "thinking", "thinking": "t"},
+                text("a"),
+                {"type": "thinking", "thinking": "u"},
+            ],
             {"content": "a", "thinking": "t\nu"},
         ),
     ],
 )
-def test_blocks_of_the_assistant(content: Any, expected: Document, ask: Callable[..., Asked]) -> None:
+def test_blocks_of_the_assistant(
+    content: Any, expected: Document, ask: Callable[..., Asked]
+) -> None:
     assert one_message(ask, "assistant", content) == {"role": "assistant"} | expected
 
 
@@ -111,32 +135,60 @@ def test_system_may_be_blocks_and_may_come_later_too(ask: Callable[..., Asked]) 
         ("user", base64_image("not base64!"), ".source.data"),
         ("user", base64_image("AA*AA"), ".source.data"),
         ("user", base64_image("AAA"), ".source.data"),
-        ("user", document({"type": "base64", "media_type": "application/pdf", "data": 5}), ".source.data"),
+        (
+            "user",
+            document({"type": "base64", "media_type": "application/pdf", "data": 5}),
+            ".source.data",
+        ),
         ("user", document({"type": "base64", "media_type": "image/png", "data": PNG}), ".source"),
         ("user", document({"type": "url", "url": "https://example.org/a.pdf"}), ".source"),
         ("user", document({"type": "file", "file_id": "f"}), ".source"),
-        ("user", document({"type": "base64", "media_type": "text/plain", "data": PNG}), ".source.data"),
-        ("user", document({"type": "content", "content": [{"type": "video"}]}), ".source.content[0].type"),
+        (
+            "user",
+            document({"type": "base64", "media_type": "text/plain", "data": PNG}),
+            ".source.data",
+        ),
+        (
+            "user",
+            document({"type": "content", "content": [{"type": "video"}]}),
+            ".source.content[0].type",
+        ),
         ("user", document(PLAIN, title=5), ".title"),
-        ("user", {"type": "search_result", "title": "T", "source": "s", "content": [base64_image()]}, ".content[0]"),
+        (
+            "user",
+            {"type": "search_result", "title": "T", "source": "s", "content": [base64_image()]},
+            ".content[0]",
+        ),
         ("user", {"type": "tool_result", "content": "r"}, ".tool_use_id"),
-        ("user", {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "video"}]}, ".content[0].type"),
+        (
+            "user",
+            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "video"}]},
+            ".content[0].type",
+        ),
         ("assistant", {"type": "tool_use", "name": "f", "input": {}}, ".id"),
         ("assistant", {"type": "tool_use", "id": "t", "input": {}}, ".name"),
         ("assistant", {"type": "tool_use", "id": "t", "name": "f", "input": [1]}, ".input"),
         ("assistant", {"type": "thinking", "thinking": 5}, ".thinking"),
-        ("assistant", {"type": "code_execution_tool_result", "tool_use_id": "t", "content": []}, ".type"),
+        (
+            "assistant",
+            {"type": "code_execution_tool_result", "tool_use_id": "t", "content": []},
+            ".type",
+        ),
         ("assistant", {"type": "mcp_tool_use", "id": "t", "name": "f", "input": {}}, ".type"),
         ("system", base64_image(), ".type"),
     ],
 )
-def test_block_that_cannot_be_used_is_named(role: str, part: Any, where: str, ask: Callable[..., Asked]) -> None:
+def test_block_that_cannot_be_used_is_named(
+    role: str, part: Any, where: str, ask: Callable[..., Asked]
+) -> None:
     asked = ask(messages=[{"role": role, "content": [text("a"), part]}])
     assert_refused(asked, f"messages[0].content[1]{where}")
 
 
 @pytest.mark.parametrize("part", ["text", {"type": "image"}, {"type": "text", "text": 5}])
-def test_part_of_the_system_prompt_that_is_no_text_is_named(part: Any, ask: Callable[..., Asked]) -> None:
+def test_part_of_the_system_prompt_that_is_no_text_is_named(
+    part: Any, ask: Callable[..., Asked]
+) -> None:
     assert_refused(ask(system=[text("a"), part]), "system[1]")
 
 
@@ -154,10 +206,15 @@ def test_message_that_is_no_object_is_refused(ask: Callable[..., Asked]) -> None
     assert_refused(ask(messages=[*USER, "x"]), "messages[1]")
 
 
-def test_image_of_a_private_address_is_refused_by_name(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_image_of_a_private_address_is_refused_by_name(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     """B20: fetched by policy, and this is none of the addresses that may be."""
     address = {"type": "url", "url": f"{upstream.url}/cat.png"}
-    assert_refused(ask(messages=[{"role": "user", "content": [image(address)]}]), "messages[0].content[0].source.url")
+    assert_refused(
+        ask(messages=[{"role": "user", "content": [image(address)]}]),
+        "messages[0].content[0].source.url",
+    )
     assert not [seen for seen in forwarded(upstream) if seen.path == "/cat.png"]
 
 
@@ -168,7 +225,11 @@ CALL = {"type": "tool_use", "id": "t1", "name": "f", "input": {"b": 1, "a": 2}}
 
 def after_call(ask: Callable[..., Asked], *blocks: Document) -> list[Document]:
     """What is sent behind the message with the call."""
-    history = [*USER, {"role": "assistant", "content": [CALL]}, {"role": "user", "content": list(blocks)}]
+    history = [
+        *USER,
+        {"role": "assistant", "content": [CALL]},
+        {"role": "user", "content": list(blocks)},
+    ]
     asked = ask(messages=history)
     assert asked.answer.status == 200, asked.answer.text
     return list(asked.sent["messages"][2:])
@@ -206,7 +267,10 @@ def test_result_of_a_tool_is_a_message_with_the_name_of_the_tool(
 
 def test_results_come_before_what_the_user_says_with_them(ask: Callable[..., Asked]) -> None:
     sent_messages = after_call(ask, text("a"), result("r"), base64_image())
-    assert sent_messages == [TOOL_MESSAGE | {"content": "r"}, {"role": "user", "content": "a", "images": [PNG]}]
+    assert sent_messages == [
+        TOOL_MESSAGE | {"content": "r"},
+        {"role": "user", "content": "a", "images": [PNG]},
+    ]
 
 
 def test_result_of_an_unknown_call_keeps_its_id(ask: Callable[..., Asked]) -> None:
@@ -216,27 +280,45 @@ def test_result_of_an_unknown_call_keeps_its_id(ask: Callable[..., Asked]) -> No
 
 def test_arguments_keep_their_order(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
     after_call(ask, result("r"))
-    assert b'"arguments":{"b":1,"a":2}' in [one for one in forwarded(upstream) if one.path == "/api/chat"][-1].body
+    assert (
+        b'"arguments":{"b":1,"a":2}'
+        in [one for one in forwarded(upstream) if one.path == "/api/chat"][-1].body
+    )
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
 @pytest.mark.parametrize("stream", [True, False])
-def test_arguments_that_are_nested_too_deep_are_refused(path: str, stream: bool, ask: Callable[..., Asked]) -> None:
+def test_arguments_that_are_nested_too_deep_are_refused(
+    path: str, stream: bool, ask: Callable[..., Asked]
+) -> None:
     deep: Document = {}
     for _ in range(300):
         deep = {"a": deep}
-    asked = ask(path, stream=stream, messages=[{"role": "assistant", "content": [CALL | {"input": deep}]}])
+    asked = ask(
+        path, stream=stream, messages=[{"role": "assistant", "content": [CALL | {"input": deep}]}]
+    )
     assert "nested too deep" in assert_refused(asked, "")
 
 
 def test_search_of_another_server_is_a_call_and_its_result(ask: Callable[..., Asked]) -> None:
-    hits = [{"type": "web_search_result", "title": "T", "url": "https://example.org", "encrypted_content": "x"}]
+    hits = [
+        {
+            "type": "web_search_result",
+            "title": "T",
+            "url": "https://example.org",
+            "encrypted_content": "x",
+        }
+    ]
     content = [
         text("a"),
         {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "q"}},
         {"type": "web_search_tool_result", "tool_use_id": "s1", "content": hits},
         {"type": "server_tool_use", "id": "s2", "name": "web_search", "input": {"query": "r"}},
-        {"type": "web_search_tool_result", "tool_use_id": "s2", "content": {"error_code": "unavailable"}},
+        {
+            "type": "web_search_tool_result",
+            "tool_use_id": "s2",
+            "content": {"error_code": "unavailable"},
+        },
     ]
     said, first, second = ask(messages=[{"role": "assistant", "content": content}]).sent["messages"]
     assert said["content"] == "a" and [call["id"] for call in said["tool_calls"]] == ["s1", "s2"]
@@ -249,14 +331,19 @@ def test_search_of_another_server_is_a_call_and_its_result(ask: Callable[..., As
     ("tool", "sent_tool"),
     [
         (TOOL, SENT_TOOL),
-        ({**TOOL, "type": "custom", "cache_control": {"type": "ephemeral"}, "strict": True}, SENT_TOOL),
+        (
+            {**TOOL, "type": "custom", "cache_control": {"type": "ephemeral"}, "strict": True},
+            SENT_TOOL,
+        ),
         ({**TOOL, "type": None}, SENT_TOOL),
         (SENT_TOOL, SENT_TOOL),
         ({"name": "f"}, {"type": "function", "function": {"name": "f"}}),
     ],
     ids=["plain", "custom", "null", "openai", "bare"],
 )
-def test_tools_in_either_form(tool: Document, sent_tool: Document, ask: Callable[..., Asked]) -> None:
+def test_tools_in_either_form(
+    tool: Document, sent_tool: Document, ask: Callable[..., Asked]
+) -> None:
     """S2-45"""
     assert ask(tools=[tool]).sent["tools"] == [sent_tool]
 
@@ -277,11 +364,19 @@ def test_tool_that_the_client_runs_is_offered_with_a_schema(
     [tool] = ask(tools=[{"type": kind, "name": name}]).sent["tools"]
     function = tool["function"]
     assert function["name"] == name and function["description"]
-    assert function["parameters"]["type"] == "object" and needed in function["parameters"]["properties"]
+    assert (
+        function["parameters"]["type"] == "object"
+        and needed in function["parameters"]["properties"]
+    )
 
 
 def test_model_is_told_how_large_the_screen_is(ask: Callable[..., Asked]) -> None:
-    screen = {"type": "computer_20250124", "name": "computer", "display_width_px": 1024, "display_height_px": 768}
+    screen = {
+        "type": "computer_20250124",
+        "name": "computer",
+        "display_width_px": 1024,
+        "display_height_px": 768,
+    }
     assert "1024 x 768" in ask(tools=[screen]).sent["tools"][0]["function"]["description"]
 
 
@@ -298,7 +393,9 @@ def test_model_is_told_how_large_the_screen_is(ask: Callable[..., Asked]) -> Non
         ("f", ""),
     ],
 )
-def test_tool_that_cannot_be_used_is_named(tool: Any, where: str, ask: Callable[..., Asked]) -> None:
+def test_tool_that_cannot_be_used_is_named(
+    tool: Any, where: str, ask: Callable[..., Asked]
+) -> None:
     assert_refused(ask(tools=[TOOL, tool]), f"tools[1]{where}")
 
 
@@ -321,7 +418,9 @@ G = {**TOOL, "name": "g"}
 
 
 @pytest.mark.parametrize("choice", [{"type": "none"}, "none"])
-def test_G19_no_tool_is_shown_when_none_may_be_called(choice: Any, ask: Callable[..., Asked]) -> None:
+def test_G19_no_tool_is_shown_when_none_may_be_called(
+    choice: Any, ask: Callable[..., Asked]
+) -> None:
     assert "tools" not in ask(tools=[TOOL, G], tool_choice=choice).sent
 
 
@@ -334,7 +433,9 @@ def test_G19_no_tool_is_shown_when_none_may_be_called(choice: Any, ask: Callable
     ],
     ids=["any", "required", "tool"],
 )
-def test_G19_call_that_is_demanded_is_asked_for(choice: Any, names: list[str], ask: Callable[..., Asked]) -> None:
+def test_G19_call_that_is_demanded_is_asked_for(
+    choice: Any, names: list[str], ask: Callable[..., Asked]
+) -> None:
     asked = ask(tools=[TOOL, G], tool_choice=choice)
     assert [tool["function"]["name"] for tool in asked.sent["tools"]] == names
     [message] = asked.sent["messages"]
@@ -359,7 +460,9 @@ def test_G19_model_decides_by_itself(choice: Any, ask: Callable[..., Asked]) -> 
         ({}, "tool_choice.type"),
     ],
 )
-def test_choice_that_cannot_be_kept_is_named(choice: Any, where: str, ask: Callable[..., Asked]) -> None:
+def test_choice_that_cannot_be_kept_is_named(
+    choice: Any, where: str, ask: Callable[..., Asked]
+) -> None:
     assert_refused(ask(tools=[TOOL], tool_choice=choice), where)
 
 
@@ -375,7 +478,11 @@ def test_parallel_calls_may_be_disabled(
 ) -> None:
     made = [{"id": f"c{n}", "function": {"name": "f", "arguments": {"n": n}}} for n in range(2)]
     message = {"role": "assistant", "content": "", "tool_calls": made}
-    upstream.script("/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})])
-    answer = ask(tools=[TOOL], tool_choice={"type": kind, "disable_parallel_tool_use": disable}).answer.json()
+    upstream.script(
+        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
+    )
+    answer = ask(
+        tools=[TOOL], tool_choice={"type": kind, "disable_parallel_tool_use": disable}
+    ).answer.json()
     assert [block["id"] for block in answer["content"]] == ["c0", "c1"][:calls]
     assert answer["stop_reason"] == "tool_use"

@@ -1,4 +1,5 @@
-"""What Anthropic's clients are told when something fails: before the first byte by a status, later by an event."""
+"""What Anthropic's clients are told when something fails: before the first byte by a
+status, later by an event."""
 
 from __future__ import annotations
 
@@ -35,8 +36,17 @@ LIMIT = 64 * 1024
 HEARTBEAT_S = 0.4
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 LINE = {"model": "m", "message": {"role": "assistant", "content": "Hel"}, "done": False}
-THOUGHT = {"model": "m", "message": {"role": "assistant", "content": "", "thinking": "hm"}, "done": False}
-DONE = {"model": "m", "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+THOUGHT = {
+    "model": "m",
+    "message": {"role": "assistant", "content": "", "thinking": "hm"},
+    "done": False,
+}
+DONE = {
+    "model": "m",
+    "message": {"role": "assistant", "content": ""},
+    "done": True,
+    "done_reason": "stop",
+}
 
 each_way = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "single"])
 
@@ -67,7 +77,11 @@ def assert_error(answer: Answer, status: int, kind: str) -> str:
     assert answer.headers.get("X-Accel-Buffering") is None
     document = answer.json()
     assert document.keys() == {"type", "error", "request_id"} and document["type"] == "error"
-    assert document["request_id"] == answer.headers.get("request-id") == answer.headers.get("X-Request-Id")
+    assert (
+        document["request_id"]
+        == answer.headers.get("request-id")
+        == answer.headers.get("X-Request-Id")
+    )
     assert document["error"].keys() == {"type", "message"} and document["error"]["type"] == kind
     assert answer.headers.get("anthropic-version")
     return str(document["error"]["message"])
@@ -87,7 +101,9 @@ def assert_error(answer: Answer, status: int, kind: str) -> str:
     ],
 )
 @pytest.mark.parametrize("path", PATHS)
-def test_400_for_a_body_that_can_not_be_read(path: str, body: bytes, text: str, gateway: Gateway) -> None:
+def test_400_for_a_body_that_can_not_be_read(
+    path: str, body: bytes, text: str, gateway: Gateway
+) -> None:
     assert text in assert_error(post(gateway, path, body), 400, "invalid_request_error")
 
 
@@ -111,11 +127,19 @@ def test_403_names_the_scope_that_is_missing(path: str, gateway: Gateway) -> Non
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_404_for_a_model_that_the_token_may_not_use(path: str, gateway: Gateway, upstream: FaultUpstream) -> None:
-    text = assert_error(request(gateway.url, "POST", path, BODY, bearer(NARROW)), 404, "not_found_error")
+def test_404_for_a_model_that_the_token_may_not_use(
+    path: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    text = assert_error(
+        request(gateway.url, "POST", path, BODY, bearer(NARROW)), 404, "not_found_error"
+    )
     assert text == "model 'm' not found"
-    assert request(gateway.url, "POST", path, BODY | {"model": "small"}, bearer(NARROW)).status == 200
-    assert "m" not in [seen.json().get("model") for seen in forwarded(upstream) if seen.path == "/api/chat"]
+    assert (
+        request(gateway.url, "POST", path, BODY | {"model": "small"}, bearer(NARROW)).status == 200
+    )
+    assert "m" not in [
+        seen.json().get("model") for seen in forwarded(upstream) if seen.path == "/api/chat"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +173,9 @@ def test_413_for_a_body_over_the_limit(gateway: Gateway) -> None:
 
 
 def test_415_for_what_can_not_be_json(gateway: Gateway) -> None:
-    answer = post(gateway, MESSAGES, b"--x\r\n", **{"Content-Type": "multipart/form-data; boundary=x"})
+    answer = post(
+        gateway, MESSAGES, b"--x\r\n", **{"Content-Type": "multipart/form-data; boundary=x"}
+    )
     assert_error(answer, 415, "invalid_request_error")
 
 
@@ -179,7 +205,12 @@ def test_G05_error_before_the_first_byte_keeps_its_status(
     ],
 )
 def test_type_follows_the_status(
-    status: int, told_status: int, kind: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+    status: int,
+    told_status: int,
+    kind: str,
+    stream: bool,
+    gateway: Gateway,
+    upstream: FaultUpstream,
 ) -> None:
     upstream.script("/api/chat", [Json({"error": "it broke"}, status)])
     assert_error(ask(gateway, stream), told_status, kind)
@@ -195,15 +226,23 @@ def test_G30_busy_upstream_is_overloaded_and_says_when_to_come_back(
     assert int(answer.headers.get("Retry-After") or "0") >= 1
 
 
-def test_G30_origin_and_keys_of_the_client_stay_here(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_G30_origin_and_keys_of_the_client_stay_here(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     post(gateway, MESSAGES, BODY, Origin="https://evil.example", Host="gw.example", Cookie="a=b")
     [seen] = [one for one in forwarded(upstream) if one.path == "/api/chat"]
-    assert (seen.header("Origin"), seen.header("Authorization"), seen.header("Cookie")) == (None, None, None)
+    assert (seen.header("Origin"), seen.header("Authorization"), seen.header("Cookie")) == (
+        None,
+        None,
+        None,
+    )
     assert seen.header("Host") == f"127.0.0.1:{upstream.port}"
 
 
 @each_way
-def test_503_when_the_upstream_is_down(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_503_when_the_upstream_is_down(
+    stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.refuse()
     try:
         text = assert_error(ask(gateway, stream), 503, "overloaded_error")
@@ -221,7 +260,9 @@ def test_504_when_the_upstream_says_nothing(gateway: Gateway, upstream: FaultUps
 def test_prompt_that_is_too_long_begins_with_the_words_that_clients_look_for(
     stream: bool, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
-    upstream.script("/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)])
+    upstream.script(
+        "/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)]
+    )
     text = assert_error(ask(gateway, stream), 400, "invalid_request_error")
     assert text.startswith("prompt is too long: the input length exceeds the context length")
 
@@ -242,17 +283,25 @@ def test_text_of_an_error_is_a_sentence(
 
 
 @each_way
-def test_page_of_a_proxy_is_a_bad_gateway(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
-    upstream.script("/api/chat", [Whole(b"<html>Bad gateway</html>", 502, {"Content-Type": "text/html"})])
+def test_page_of_a_proxy_is_a_bad_gateway(
+    stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    upstream.script(
+        "/api/chat", [Whole(b"<html>Bad gateway</html>", 502, {"Content-Type": "text/html"})]
+    )
     assert "html" not in assert_error(ask(gateway, stream), 502, "api_error")
 
 
-def test_G04_single_answer_without_done_is_a_bad_gateway(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_G04_single_answer_without_done_is_a_bad_gateway(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [Json({**LINE, "done": False})])
     assert_error(ask(gateway), 502, "api_error")
 
 
-def test_G03_single_answer_that_is_an_error_is_one(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_G03_single_answer_that_is_an_error_is_one(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [Json({"error": "boom"})])
     assert assert_error(ask(gateway), 500, "api_error") == "boom"
 
@@ -285,24 +334,37 @@ def test_G03_G04_failure_in_the_middle_is_an_error_event_and_no_proper_end(
     answer = ask(gateway, True, request_id)
     assert (answer.status, answer.complete) == (200, True)
     *events, last = without_heartbeats(named_frames(answer.body))
-    assert [event["type"] for event in events] == [*BEGIN, "content_block_start", "content_block_delta"]
+    assert [event["type"] for event in events] == [
+        *BEGIN,
+        "content_block_start",
+        "content_block_delta",
+    ]
     assert last.keys() == {"type", "error"} and last["error"].keys() == {"type", "message"}
     assert last["error"]["type"] == kind
     line = access_line(gateway, request_id)
     assert (line["error"], line["status"]) == (slug, 200)
 
 
-def test_G03_failure_inside_a_thought_does_not_sign_it(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_G03_failure_inside_a_thought_does_not_sign_it(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [Lines([THOUGHT, {"error": "boom"}])])
     answer = ask(gateway, True)
     assert b"signature_delta" not in answer.body and b"message_stop" not in answer.body
-    assert named_frames(answer.body)[-1] == {"type": "error", "error": {"type": "api_error", "message": "boom"}}
+    assert named_frames(answer.body)[-1] == {
+        "type": "error",
+        "error": {"type": "api_error", "message": "boom"},
+    }
 
 
-def test_failure_after_heartbeats_alone_is_an_event_too(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_failure_after_heartbeats_alone_is_an_event_too(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     go_on = Event()
     upstream.script("/api/chat", [WaitFor(go_on), Json({"error": "no such model"}, 404)])
-    with open_stream(gateway.url, "POST", MESSAGES, BODY | {"stream": True}, bearer(TOKEN)) as stream:
+    with open_stream(
+        gateway.url, "POST", MESSAGES, BODY | {"stream": True}, bearer(TOKEN)
+    ) as stream:
         waiting = read_until(stream, "ping", 1)
         go_on.set()
         events = without_heartbeats(named_frames(waiting + stream.read_all()))
@@ -328,7 +390,9 @@ def test_ping_before_the_first_token_comes_behind_the_start_of_the_message(
 ) -> None:
     go_on = Event()
     upstream.script("/api/chat", [WaitFor(go_on), Lines([LINE, DONE])])
-    with open_stream(gateway.url, "POST", MESSAGES, BODY | {"stream": True}, bearer(TOKEN)) as stream:
+    with open_stream(
+        gateway.url, "POST", MESSAGES, BODY | {"stream": True}, bearer(TOKEN)
+    ) as stream:
         # One belongs to the start.
         waiting = read_until(stream, "ping", 3)
         go_on.set()
@@ -340,7 +404,9 @@ def test_ping_before_the_first_token_comes_behind_the_start_of_the_message(
 def test_ping_between_tokens(gateway: Gateway, upstream: FaultUpstream) -> None:
     go_on = Event()
     upstream.script("/api/chat", [Lines([LINE]), WaitFor(go_on), Lines([LINE, DONE])])
-    with open_stream(gateway.url, "POST", MESSAGES, BODY | {"stream": True}, bearer(TOKEN)) as stream:
+    with open_stream(
+        gateway.url, "POST", MESSAGES, BODY | {"stream": True}, bearer(TOKEN)
+    ) as stream:
         waiting = read_until(stream, "ping", 3)
         go_on.set()
         types = [event["type"] for event in named_frames(waiting + stream.read_all())]
@@ -349,9 +415,13 @@ def test_ping_between_tokens(gateway: Gateway, upstream: FaultUpstream) -> None:
     assert types[-1] == "message_stop"
 
 
-def test_first_event_does_not_wait_for_the_second(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_first_event_does_not_wait_for_the_second(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [Lines([LINE]), WaitForPeerClose(5)])
-    with open_stream(gateway.url, "POST", MESSAGES, BODY | {"stream": True}, bearer(TOKEN)) as stream:
+    with open_stream(
+        gateway.url, "POST", MESSAGES, BODY | {"stream": True}, bearer(TOKEN)
+    ) as stream:
         assert stream.status == 200
         assert stream.headers.get("X-Accel-Buffering") == "no"
         assert b"Hel" in stream.read_some()

@@ -28,7 +28,8 @@ Blocks = list[dict[str, Any]]
 
 
 def put_together(events: list[dict[str, Any]]) -> Blocks:
-    """The blocks that a stream amounts to; fails for an order that the official clients' helpers don't take."""
+    """The blocks that a stream amounts to; fails for an order that the official
+    clients' helpers don't take."""
     blocks: Blocks = []
     texts: list[str] = []
     for event in events:
@@ -62,9 +63,16 @@ def _add(block: dict[str, Any], delta: dict[str, Any], texts: list[str]) -> None
 
 
 def said(blocks: Blocks) -> dict[str, Any]:
-    """What an answer amounts to, however many blocks it came in; keys of arguments in their order."""
-    calls = [(block["name"], json.dumps(block["input"])) for block in blocks if block["type"] == "tool_use"]
-    texts = {name: "".join(block.get(name, "") for block in blocks) for name in ("thinking", "text")}
+    """What an answer amounts to, however many blocks it came in; keys of
+    arguments in their order."""
+    calls = [
+        (block["name"], json.dumps(block["input"]))
+        for block in blocks
+        if block["type"] == "tool_use"
+    ]
+    texts = {
+        name: "".join(block.get(name, "") for block in blocks) for name in ("thinking", "text")
+    }
     return {
         **texts,
         "calls": calls,
@@ -73,26 +81,38 @@ def said(blocks: Blocks) -> dict[str, Any]:
 
 
 @each_complete
-def test_streamed_and_single_say_the_same(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_streamed_and_single_say_the_same(
+    case: Case, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     *events, delta, stop = named_frames(stream(case, 7, upstream, gateway).body)
     whole = single(case, upstream, gateway).json()
     assert said(put_together(events)) == said(whole["content"])
-    assert delta["delta"] == {"stop_reason": whole["stop_reason"], "stop_sequence": whole["stop_sequence"]}
+    assert delta["delta"] == {
+        "stop_reason": whole["stop_reason"],
+        "stop_sequence": whole["stop_sequence"],
+    }
     # The tier stands in the first event of a stream.
-    assert delta["usage"] | {"service_tier": "standard"} == whole["usage"] | {"service_tier": "standard"}
+    assert delta["usage"] | {"service_tier": "standard"} == whole["usage"] | {
+        "service_tier": "standard"
+    }
     assert stop == {"type": "message_stop"}
 
 
 @each_complete
-def test_answer_says_what_the_upstream_said(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
-    """Independent of the expected files: the text, the thoughts, the calls and their order come from the lines."""
+def test_answer_says_what_the_upstream_said(
+    case: Case, upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    """Independent of the expected files: the text, the thoughts, the calls and their
+    order come from the lines."""
     messages = [json.loads(line)["message"] for line in case.lines.split(b"\n") if line]
     got = said(put_together(named_frames(stream(case, 3, upstream, gateway).body)))
     assert got["text"] == "".join(message.get("content") or "" for message in messages)
     if case.request.get("thinking", {}).get("display") != "omitted":
         assert got["thinking"] == "".join(message.get("thinking") or "" for message in messages)
     called = [call["function"] for message in messages for call in message.get("tool_calls") or ()]
-    assert got["calls"] == [(function["name"], json.dumps(function.get("arguments") or {})) for function in called]
+    assert got["calls"] == [
+        (function["name"], json.dumps(function.get("arguments") or {})) for function in called
+    ]
 
 
 @each_complete
@@ -102,7 +122,11 @@ def test_G26_stream_has_the_shape_that_official_helpers_need(
     first, *events = named_frames(stream(case, None, upstream, gateway).body)
     message = first["message"]
     assert first["type"] == "message_start"
-    assert (message["content"], message["stop_reason"], message["stop_sequence"]) == ([], None, None)
+    assert (message["content"], message["stop_reason"], message["stop_sequence"]) == (
+        [],
+        None,
+        None,
+    )
     assert message["usage"]["input_tokens"] >= 1 and message["usage"]["output_tokens"] == 0
     blocks = [event["content_block"] for event in events if event["type"] == "content_block_start"]
     empty: dict[str, dict[str, Any]] = {
@@ -135,11 +159,19 @@ def test_G26_official_stream_helper_reads_the_same_message(
     case: Case, upstream: FaultUpstream, gateway: Gateway
 ) -> None:
     upstream.script(case.upstream_path, [Head(200, NDJSON), Chunk(case.lines)])
-    # Some of the fields are no parameters of the helper any more, and it wants to be told nothing else.
-    asked: Any = {"model": "tiny-test", "max_tokens": 100, "messages": [], "extra_body": case.request}
+    # Some of the fields are no parameters of the helper any more, and it wants
+    # to be told nothing else.
+    asked: Any = {
+        "model": "tiny-test",
+        "max_tokens": 100,
+        "messages": [],
+        "extra_body": case.request,
+    }
     with anthropic.Anthropic(base_url=gateway.url, api_key=TOKEN, max_retries=0) as client:
         with client.messages.stream(**asked) as streamed:
             message = streamed.get_final_message()
-    assert said([block.to_dict() for block in message.content]) == said(case.expected_single["content"])
+    assert said([block.to_dict() for block in message.content]) == said(
+        case.expected_single["content"]
+    )
     assert message.stop_reason == case.expected_single["stop_reason"]
     assert message.usage.to_dict() == case.expected_single["usage"]

@@ -1,4 +1,5 @@
-"""A provider of the Messages API behind the gateway: what its users see of it, in every face and by its own client."""
+"""A provider of the Messages API behind the gateway: what its users see of it, in every face
+and by its own client."""
 
 from __future__ import annotations
 
@@ -25,15 +26,28 @@ from tests.rig.messages_provider import HELLO, MESSAGES, MODEL, MessagesProvider
 KEY_VARIABLE = "CLAUDE_KEY"
 THOUGHT = {"type": "thinking", "thinking": "Two calls.", "signature": "c2lnbmVkIGJ5IHRoZW0="}
 USES = [
-    {"type": "tool_use", "id": f"toolu_0123456789abcdef{city}", "name": "get_weather", "input": {"city": city}}
+    {
+        "type": "tool_use",
+        "id": f"toolu_0123456789abcdef{city}",
+        "name": "get_weather",
+        "input": {"city": city},
+    }
     for city in ("Oslo", "Rome")
 ]
 WEATHER: Any = {
     "name": "get_weather",
     "description": "The weather in a city.",
-    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "input_schema": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+    },
 }
-FUNCTION = {"name": WEATHER["name"], "description": WEATHER["description"], "parameters": WEATHER["input_schema"]}
+FUNCTION = {
+    "name": WEATHER["name"],
+    "description": WEATHER["description"],
+    "parameters": WEATHER["input_schema"],
+}
 JSON = bearer(TOKEN) | {"Content-Type": "application/json"}
 ASKED: Any = [{"role": "user", "content": "Hi"}]
 #: The dialects that a model can be talked to in.
@@ -55,7 +69,9 @@ def shared_gateway(shared_provider: MessagesProvider) -> Iterator[Gateway]:
     config = {
         "auth": {"generate_tokens": [TOKEN]},
         "upstreams": [declared | {"api_key_env": KEY_VARIABLE}],
-        "models": {"helper": {"target": f"claude:{MODEL}", "think": True, "clamp": {"num_predict": 4000}}},
+        "models": {
+            "helper": {"target": f"claude:{MODEL}", "think": True, "clamp": {"num_predict": 4000}}
+        },
         "stream": {"heartbeat_s": 1},
     }
     with Gateway(config, env={KEY_VARIABLE: rig.KEY}) as running:
@@ -63,7 +79,9 @@ def shared_gateway(shared_provider: MessagesProvider) -> Iterator[Gateway]:
         check = LeakCheck(running, shared_provider, token=TOKEN)
         yield running
         check.verify()
-        assert rig.KEY not in running.output() + json.dumps([running.log_lines(name) for name in ("access", "events")])
+        assert rig.KEY not in running.output() + json.dumps(
+            [running.log_lines(name) for name in ("access", "events")]
+        )
 
 
 @pytest.fixture
@@ -100,10 +118,14 @@ def test_every_face_gets_its_answer(
     provider.script(MESSAGES, rig.said(blocks, "max_tokens", stream=stream))
     body = dialect.ask(Wanted("Hi")) | {"model": MODEL, "stream": stream}
     said = told(dialect, post(gateway, dialect.path, body), stream)
-    assert said == dialect.shown(Told("Grüße \u2028 你好 🎉", "Two calls.", reason="length", usage=(12, 6)))
+    assert said == dialect.shown(
+        Told("Grüße \u2028 你好 🎉", "Two calls.", reason="length", usage=(12, 6))
+    )
     [seen] = provider.asked
     assert seen.header("x-api-key") == rig.KEY and TOKEN not in str(seen.headers)
-    assert seen.json()["messages"] == [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+    assert seen.json()["messages"] == [
+        {"role": "user", "content": [{"type": "text", "text": "Hi"}]}
+    ]
 
 
 CACHE = {"cache_read_input_tokens": 30, "cache_creation_input_tokens": 8}
@@ -113,13 +135,30 @@ CACHE = {"cache_read_input_tokens": 30, "cache_creation_input_tokens": 8}
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("chat", {"prompt_tokens": 50, "prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 8}}),
-        ("responses", {"input_tokens": 50, "input_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 8}}),
+        (
+            "chat",
+            {
+                "prompt_tokens": 50,
+                "prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 8},
+            },
+        ),
+        (
+            "responses",
+            {
+                "input_tokens": 50,
+                "input_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 8},
+            },
+        ),
         ("messages", {"input_tokens": 12, **CACHE}),
     ],
 )
 def test_cache_counts_reach_the_client_and_the_access_log(
-    gateway: Gateway, provider: MessagesProvider, request_id: str, name: str, shown: dict[str, Any], stream: bool
+    gateway: Gateway,
+    provider: MessagesProvider,
+    request_id: str,
+    name: str,
+    shown: dict[str, Any],
+    stream: bool,
 ) -> None:
     provider.script(MESSAGES, rig.said(rig.HELLO, usage=rig.USAGE | CACHE, stream=stream))
     dialect = DIALECTS[name]
@@ -130,7 +169,9 @@ def test_cache_counts_reach_the_client_and_the_access_log(
     assert answer.status == 200, answer.text
     read_frames = frames if name == "chat" else named_frames
     documents = read_frames(answer.body) if stream else [answer.json()]
-    usages = [each.get("response", each).get("usage") for each in documents if isinstance(each, dict)]
+    usages = [
+        each.get("response", each).get("usage") for each in documents if isinstance(each, dict)
+    ]
     assert shown.items() <= [usage for usage in usages if usage][-1].items()
     line = access_line(gateway, request_id)
     counts = ("prompt_eval_count", "cached_tokens", "cache_write_tokens", "eval_count")
@@ -154,8 +195,14 @@ def test_parallel_calls_reach_every_face_that_has_tools(
 def test_thinking_comes_back_signed_though_the_face_has_no_place_for_it(
     gateway: Gateway, provider: MessagesProvider, stream: bool
 ) -> None:
-    provider.script(MESSAGES, rig.said([THOUGHT, *USES], "tool_use", stream=False), rig.said(stream=stream))
-    asked = {"model": MODEL, "reasoning_effort": "high", "tools": [{"type": "function", "function": FUNCTION}]}
+    provider.script(
+        MESSAGES, rig.said([THOUGHT, *USES], "tool_use", stream=False), rig.said(stream=stream)
+    )
+    asked = {
+        "model": MODEL,
+        "reasoning_effort": "high",
+        "tools": [{"type": "function", "function": FUNCTION}],
+    }
     with closing(KeptConnection(gateway)) as connection:
 
         def ask(messages: list[Any], **fields: Any) -> Answer:
@@ -164,7 +211,8 @@ def test_thinking_comes_back_signed_though_the_face_has_no_place_for_it(
 
         [choice] = ask(ASKED).json()["choices"]
         results = [
-            {"role": "tool", "tool_call_id": call["id"], "content": "21 C"} for call in choice["message"]["tool_calls"]
+            {"role": "tool", "tool_call_id": call["id"], "content": "21 C"}
+            for call in choice["message"]["tool_calls"]
         ]
         assert ask([*ASKED, choice["message"], *results], stream=stream).status == 200
     body = asked_of(provider)
@@ -173,7 +221,11 @@ def test_thinking_comes_back_signed_though_the_face_has_no_place_for_it(
         {
             "role": "user",
             "content": [
-                {"type": "tool_result", "tool_use_id": use["id"], "content": [{"type": "text", "text": "21 C"}]}
+                {
+                    "type": "tool_result",
+                    "tool_use_id": use["id"],
+                    "content": [{"type": "text", "text": "21 C"}],
+                }
                 for use in USES
             ],
         },
@@ -181,14 +233,21 @@ def test_thinking_comes_back_signed_though_the_face_has_no_place_for_it(
     assert (body["thinking"]["type"], body["output_config"]) == ("adaptive", {"effort": "high"})
 
 
-@pytest.mark.parametrize("name", ["native chat", "native generate", "chat", "responses", "messages"])
-def test_pictures_are_passed_on_with_their_kind(gateway: Gateway, provider: MessagesProvider, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["native chat", "native generate", "chat", "responses", "messages"]
+)
+def test_pictures_are_passed_on_with_their_kind(
+    gateway: Gateway, provider: MessagesProvider, name: str
+) -> None:
     dialect = DIALECTS[name]
     body = dialect.ask(Wanted("Look", image=True)) | {"model": MODEL, "stream": False}
     assert post(gateway, dialect.path, body).status == 200
     source = {"type": "base64", "media_type": "image/png", "data": IMAGE}
     [turn] = asked_of(provider)["messages"]
-    assert turn["content"] == [{"type": "image", "source": source}, {"type": "text", "text": "Look"}]
+    assert turn["content"] == [
+        {"type": "image", "source": source},
+        {"type": "text", "text": "Look"},
+    ]
 
 
 # What goes wrong.
@@ -199,8 +258,13 @@ def body_of(face: Face, stream: bool = True) -> dict[str, Any]:
 
 
 @each_face
-def test_error_in_the_middle_ends_the_stream_as_one(gateway: Gateway, provider: MessagesProvider, face: Face) -> None:
-    provider.script(MESSAGES, rig.streamed([*list(rig.events(HELLO))[:5], rig.error("overloaded_error", "Overloaded")]))
+def test_error_in_the_middle_ends_the_stream_as_one(
+    gateway: Gateway, provider: MessagesProvider, face: Face
+) -> None:
+    provider.script(
+        MESSAGES,
+        rig.streamed([*list(rig.events(HELLO))[:5], rig.error("overloaded_error", "Overloaded")]),
+    )
     answer = post(gateway, face.path, body_of(face))
     assert answer.status == 200 and b"Hel" in answer.body
     assert last_error(answer.body, face) == "Overloaded"
@@ -222,8 +286,20 @@ def test_answer_that_is_cut_never_looks_whole(
     ("status", "kind", "said", "given", "text"),
     [
         (404, "not_found_error", f"model: {MODEL}", 404, f"model '{MODEL}' not found"),
-        (400, "invalid_request_error", "prompt is too long: 9 > 8", 400, "prompt is too long: 9 > 8"),
-        (413, "request_too_large", "Request exceeds the maximum size", 413, "Request exceeds the maximum size"),
+        (
+            400,
+            "invalid_request_error",
+            "prompt is too long: 9 > 8",
+            400,
+            "prompt is too long: 9 > 8",
+        ),
+        (
+            413,
+            "request_too_large",
+            "Request exceeds the maximum size",
+            413,
+            "Request exceeds the maximum size",
+        ),
         (500, "api_error", "Internal server error", 500, "Internal server error"),
         (401, "authentication_error", f"invalid x-api-key {rig.KEY}", 502, "own credentials"),
         (400, "invalid_request_error", "Your credit balance is too low", 502, "own credentials"),
@@ -249,7 +325,9 @@ def test_busy_provider_is_asked_again_after_the_pause_that_it_wants(
     gateway: Gateway, provider: MessagesProvider
 ) -> None:
     provider.script(
-        MESSAGES, rig.refused(529, "overloaded_error", "Overloaded", {"Retry-After": "1"}), rig.said(stream=False)
+        MESSAGES,
+        rig.refused(529, "overloaded_error", "Overloaded", {"Retry-After": "1"}),
+        rig.said(stream=False),
     )
     began = time.monotonic()
     answer = post(gateway, "/v1/messages", body_of(FACES["anthropic messages"], stream=False))
@@ -257,9 +335,13 @@ def test_busy_provider_is_asked_again_after_the_pause_that_it_wants(
     assert answer.headers.get("X-Ollama-Proxy-Attempts") == "claude: 529, claude: ok"
 
 
-def test_limit_on_what_is_spent_is_told_at_once(gateway: Gateway, provider: MessagesProvider) -> None:
+def test_limit_on_what_is_spent_is_told_at_once(
+    gateway: Gateway, provider: MessagesProvider
+) -> None:
     spent = {"details": {"error_code": "enforced_spend_limit_reached"}}
-    provider.script(MESSAGES, rig.refused(429, "rate_limit_error", "Spent", {"Retry-After": "1"}, **spent))
+    provider.script(
+        MESSAGES, rig.refused(429, "rate_limit_error", "Spent", {"Retry-After": "1"}, **spent)
+    )
     answer = post(gateway, "/v1/messages", body_of(FACES["anthropic messages"]))
     assert assert_error(answer, ANTHROPIC, 429) == "Spent" and len(provider.asked) == 1
 
@@ -272,7 +354,9 @@ def test_client_that_leaves_ends_the_answer_at_the_provider(
     begun = rig.streamed(list(rig.events(HELLO))[:5]) if stream else []
     provider.script(MESSAGES, [*begun, WaitForPeerClose()])
     headers = {**bearer(TOKEN), "X-Request-Id": request_id}
-    client = open_stream(gateway.url, "POST", face.path, body_of(face, stream), headers, wait_for_head=stream)
+    client = open_stream(
+        gateway.url, "POST", face.path, body_of(face, stream), headers, wait_for_head=stream
+    )
     connection = provider.wait_for_request(path=MESSAGES).connection
     left_at = time.monotonic()
     client.close()
@@ -280,13 +364,19 @@ def test_client_that_leaves_ends_the_answer_at_the_provider(
     assert access_line(gateway, request_id)["state"] == "client_gone"
 
 
-def test_client_hears_of_a_provider_that_only_pings(gateway: Gateway, provider: MessagesProvider) -> None:
+def test_client_hears_of_a_provider_that_only_pings(
+    gateway: Gateway, provider: MessagesProvider
+) -> None:
     ping = rig.streamed([{"type": "ping"}])[1:]
-    provider.script(MESSAGES, [*rig.streamed([]), *([Wait(0.5), *ping] * 6), *rig.said(stream=True)[1:]])
+    provider.script(
+        MESSAGES, [*rig.streamed([]), *([Wait(0.5), *ping] * 6), *rig.said(stream=True)[1:]]
+    )
     face = FACES["anthropic messages"]
     answer = post(gateway, face.path, body_of(face))
     assert (
-        answer.body.count(PING) >= 2 and b"Hel" in answer.body and answer.body.endswith(b'{"type":"message_stop"}\n\n')
+        answer.body.count(PING) >= 2
+        and b"Hel" in answer.body
+        and answer.body.endswith(b'{"type":"message_stop"}\n\n')
     )
 
 
@@ -302,15 +392,23 @@ def test_model_is_known_by_its_name_with_and_without_its_provider(
     assert asked_of(provider)["model"] == MODEL
 
 
-def test_rules_of_the_operator_count_there_too(gateway: Gateway, provider: MessagesProvider) -> None:
+def test_rules_of_the_operator_count_there_too(
+    gateway: Gateway, provider: MessagesProvider
+) -> None:
     body = {"model": "helper", "messages": ASKED, "options": {"num_predict": 9000}, "stream": False}
     answer = post(gateway, "/api/chat", body)
     assert (answer.status, answer.json()["model"]) == (200, "helper")
     seen = asked_of(provider)
-    assert (seen["model"], seen["max_tokens"], seen["thinking"]["type"]) == (MODEL, 4000, "adaptive")
+    assert (seen["model"], seen["max_tokens"], seen["thinking"]["type"]) == (
+        MODEL,
+        4000,
+        "adaptive",
+    )
 
 
-def test_refusal_names_the_model_as_the_client_does(gateway: Gateway, provider: MessagesProvider) -> None:
+def test_refusal_names_the_model_as_the_client_does(
+    gateway: Gateway, provider: MessagesProvider
+) -> None:
     provider.script(MESSAGES, rig.refused(404, "not_found_error", f"model: {MODEL}"))
     answer = post(gateway, "/api/chat", {"model": "helper", "messages": ASKED})
     assert "helper" in assert_error(answer, "native", 404) and MODEL not in answer.text
@@ -327,23 +425,38 @@ def test_what_a_model_can_do_is_shown(gateway: Gateway) -> None:
 
 
 def test_what_has_no_switch_is_not_hidden(gateway: Gateway, provider: MessagesProvider) -> None:
-    body = {"model": MODEL, "messages": ASKED, "temperature": 0.2, "response_format": {"type": "json_object"}}
+    body = {
+        "model": MODEL,
+        "messages": ASKED,
+        "temperature": 0.2,
+        "response_format": {"type": "json_object"},
+    }
     answer = post(gateway, "/v1/chat/completions", body)
     # The last one, because this answer is not JSON.
-    assert answer.headers.get("X-Ollama-Proxy-Approximated") == "temperature, format, response_format"
+    assert (
+        answer.headers.get("X-Ollama-Proxy-Approximated") == "temperature, format, response_format"
+    )
     assert "temperature" not in asked_of(provider) and "JSON" in asked_of(provider)["system"]
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/api/embed"])
-def test_embeddings_are_refused_in_ollamas_words(gateway: Gateway, provider: MessagesProvider, path: str) -> None:
+def test_embeddings_are_refused_in_ollamas_words(
+    gateway: Gateway, provider: MessagesProvider, path: str
+) -> None:
     answer = post(gateway, path, {"model": MODEL, "input": "x"})
-    assert answer.status == 400 and f"{MODEL} does not support embeddings" in answer.text and not provider.asked
+    assert (
+        answer.status == 400
+        and f"{MODEL} does not support embeddings" in answer.text
+        and not provider.asked
+    )
 
 
 # Anthropic's own client.
 
 
-def test_own_client_reaches_the_provider_unharmed(client: anthropic.Anthropic, provider: MessagesProvider) -> None:
+def test_own_client_reaches_the_provider_unharmed(
+    client: anthropic.Anthropic, provider: MessagesProvider
+) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     schema["additionalProperties"] = False
     sent: dict[str, Any] = {
@@ -361,13 +474,26 @@ def test_own_client_reaches_the_provider_unharmed(client: anthropic.Anthropic, p
         "cache_control": {"type": "ephemeral"},
     }
     answer = client.messages.create(**sent)
-    assert (answer.content[0].type, answer.stop_reason, answer.usage.input_tokens) == ("text", "end_turn", 12)
+    assert (answer.content[0].type, answer.stop_reason, answer.usage.input_tokens) == (
+        "text",
+        "end_turn",
+        12,
+    )
     assert asked_of(provider) == sent | {"stream": False}
 
 
-def test_own_client_runs_a_loop_of_tools_with_thinking(client: anthropic.Anthropic, provider: MessagesProvider) -> None:
-    provider.script(MESSAGES, rig.said([THOUGHT, *USES], "tool_use", stream=True), rig.said(stream=True))
-    options: dict[str, Any] = {"model": MODEL, "max_tokens": 3000, "tools": [WEATHER], "thinking": {"type": "adaptive"}}
+def test_own_client_runs_a_loop_of_tools_with_thinking(
+    client: anthropic.Anthropic, provider: MessagesProvider
+) -> None:
+    provider.script(
+        MESSAGES, rig.said([THOUGHT, *USES], "tool_use", stream=True), rig.said(stream=True)
+    )
+    options: dict[str, Any] = {
+        "model": MODEL,
+        "max_tokens": 3000,
+        "tools": [WEATHER],
+        "thinking": {"type": "adaptive"},
+    }
     with client.messages.stream(messages=ASKED, **options) as stream:
         first = stream.get_final_message()
     assert [block.type for block in first.content] == ["thinking", "tool_use", "tool_use"]
@@ -405,8 +531,12 @@ def test_own_client_gets_the_errors_that_it_knows(
     assert (found.value.status_code, found.value.type) == (status, kind)
 
 
-def test_own_client_raises_when_a_stream_breaks(client: anthropic.Anthropic, provider: MessagesProvider) -> None:
-    provider.script(MESSAGES, rig.streamed([*list(rig.events(HELLO))[:5], rig.error("api_error", "Oops")]))
+def test_own_client_raises_when_a_stream_breaks(
+    client: anthropic.Anthropic, provider: MessagesProvider
+) -> None:
+    provider.script(
+        MESSAGES, rig.streamed([*list(rig.events(HELLO))[:5], rig.error("api_error", "Oops")])
+    )
     with (
         pytest.raises(anthropic.APIStatusError, match="Oops"),
         client.messages.stream(model=MODEL, max_tokens=10, messages=ASKED) as stream,
@@ -422,7 +552,9 @@ def test_own_client_sees_no_difference_between_gateway_and_provider(
     seen = []
     with anthropic.Anthropic(base_url=provider.url, api_key="any", max_retries=0) as direct:
         for each in (client, direct):
-            with each.messages.stream(model=MODEL, max_tokens=100, messages=ASKED, tools=[WEATHER]) as stream:
+            with each.messages.stream(
+                model=MODEL, max_tokens=100, messages=ASKED, tools=[WEATHER]
+            ) as stream:
                 seen.append(stream.get_final_message())
     through, past = ([block.to_dict() for block in message.content] for message in seen)
     assert through == past and seen[0].stop_reason == seen[1].stop_reason == "tool_use"

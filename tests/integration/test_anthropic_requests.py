@@ -1,4 +1,5 @@
-"""What Anthropic's requests become: every field is mapped, carried or refused, and it shows; so is every block."""
+"""What Anthropic's requests become: every field is mapped, carried or refused, and it
+shows; so is every block."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ ask = anthropic_fates.ask
 
 def test_every_field_of_the_official_client_has_a_fate() -> None:
     # `betas` becomes a header.
-    assert FATES.keys() == (Params.__annotations__.keys() | BetaParams.__annotations__.keys() | OLDER) - {"betas"}
+    assert FATES.keys() == (
+        Params.__annotations__.keys() | BetaParams.__annotations__.keys() | OLDER
+    ) - {"betas"}
 
 
 @pytest.mark.parametrize("name", FATES)
@@ -77,7 +80,15 @@ def test_values_that_ask_for_nothing_special_are_taken_in_silence(
 ) -> None:
     asked = ask(**{name: value})
     assert (asked.answer.status, asked.answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, None)
-    assert asked.sent.keys() == {"model", "messages", "stream", "options", "think", "truncate", "shift"}
+    assert asked.sent.keys() == {
+        "model",
+        "messages",
+        "stream",
+        "options",
+        "think",
+        "truncate",
+        "shift",
+    }
     assert asked.sent["messages"] == USER and asked.options == {"num_predict": 9}
 
 
@@ -126,7 +137,9 @@ def test_what_is_missing_is_told_one_by_one_and_no_order_to_load_a_model(
         ("request_timeout", -1),
     ],
 )
-def test_value_of_another_type_is_refused_by_name(name: str, value: Any, ask: Callable[..., Asked]) -> None:
+def test_value_of_another_type_is_refused_by_name(
+    name: str, value: Any, ask: Callable[..., Asked]
+) -> None:
     assert_refused(ask(**{name: value}), name)
 
 
@@ -136,10 +149,16 @@ def test_every_field_at_fault_is_named_at_once(ask: Callable[..., Asked]) -> Non
 
 
 def test_zero_is_not_absent_and_null_is(ask: Callable[..., Asked]) -> None:
-    assert ask(temperature=0, top_p=None, top_k=0).options == {"temperature": 0, "top_k": 0, "num_predict": 9}
+    assert ask(temperature=0, top_p=None, top_k=0).options == {
+        "temperature": 0,
+        "top_k": 0,
+        "num_predict": 9,
+    }
 
 
-def test_extensions_of_ollama_are_taken_and_anthropics_own_fields_win(ask: Callable[..., Asked]) -> None:
+def test_extensions_of_ollama_are_taken_and_anthropics_own_fields_win(
+    ask: Callable[..., Asked],
+) -> None:
     asked = ask(options={"num_predict": 1, "mirostat": 2}, num_ctx=4096, min_p=0.1, keep_alive="5m")
     assert asked.options == {"num_predict": 9, "mirostat": 2, "num_ctx": 4096, "min_p": 0.1}
     assert asked.sent["keep_alive"] == "5m"
@@ -147,7 +166,9 @@ def test_extensions_of_ollama_are_taken_and_anthropics_own_fields_win(ask: Calla
 
 def test_thinking_may_be_left_out(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
     message = {"role": "assistant", "content": "a", "thinking": "t"}
-    upstream.script("/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})])
+    upstream.script(
+        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
+    )
     answer = ask(exclude_reasoning=True, thinking={"type": "adaptive"}).answer.json()
     assert answer["content"] == [{"type": "text", "text": "a"}]
 
@@ -155,7 +176,11 @@ def test_thinking_may_be_left_out(ask: Callable[..., Asked], upstream: FaultUpst
 def test_user_is_in_the_access_log(gateway: Gateway, ask: Callable[..., Asked]) -> None:
     ask(metadata={"user_id": "somebody of messages"})
     user = "somebody of messages"
-    wait_until(lambda: user in [row.get("user") for row in gateway.log_lines("access")], 5, f"{user} is in no line")
+    wait_until(
+        lambda: user in [row.get("user") for row in gateway.log_lines("access")],
+        5,
+        f"{user} is in no line",
+    )
 
 
 @pytest.mark.parametrize("metadata", [{"user_id": 5}, {"user_id": ["x"]}])
@@ -168,7 +193,9 @@ def test_user_is_a_text(metadata: Document, ask: Callable[..., Asked]) -> None:
 
 @pytest.mark.parametrize("path", [MESSAGES, "/anthropic/v1/messages"])
 @pytest.mark.parametrize("query", ["", "?beta=true", "?a=b&c"])
-def test_both_addresses_take_messages_and_no_query_matters(path: str, query: str, ask: Callable[..., Asked]) -> None:
+def test_both_addresses_take_messages_and_no_query_matters(
+    path: str, query: str, ask: Callable[..., Asked]
+) -> None:
     """S2-36"""
     answer = ask(path + query).answer
     assert (answer.status, answer.json()["type"]) == (200, "message")
@@ -179,7 +206,9 @@ def test_G29_token_may_come_as_either_kind_of_client_sends_it(
     name: str, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     """S2-39; and it stays here."""
-    answer = request(gateway.url, "POST", MESSAGES, SMALLEST, {name: TOKEN, "anthropic-beta": "a,b"})
+    answer = request(
+        gateway.url, "POST", MESSAGES, SMALLEST, {name: TOKEN, "anthropic-beta": "a,b"}
+    )
     assert answer.status == 200
     [seen] = [one for one in forwarded(upstream) if one.path == "/api/chat"]
     assert TOKEN not in str(seen.headers) and "anthropic" not in str(seen.headers).lower()
@@ -203,7 +232,9 @@ def test_G29_token_in_the_path_is_taken_too(gateway: Gateway, upstream: FaultUps
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-def test_version_is_echoed(sent_version: str | None, echoed: str, stream: bool, gateway: Gateway) -> None:
+def test_version_is_echoed(
+    sent_version: str | None, echoed: str, stream: bool, gateway: Gateway
+) -> None:
     """S2-40"""
     headers = {} if sent_version is None else {"anthropic-version": sent_version}
     answer = post(gateway, MESSAGES, SMALLEST | {"stream": stream}, **headers)
@@ -211,15 +242,23 @@ def test_version_is_echoed(sent_version: str | None, echoed: str, stream: bool, 
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_request_id_is_told_by_the_name_that_clients_read(stream: bool, gateway: Gateway, request_id: str) -> None:
+def test_request_id_is_told_by_the_name_that_clients_read(
+    stream: bool, gateway: Gateway, request_id: str
+) -> None:
     answer = post(gateway, MESSAGES, SMALLEST | {"stream": stream}, **{"X-Request-Id": request_id})
-    assert answer.headers.get_all("request-id") == [request_id] == answer.headers.get_all("X-Request-Id")
+    assert (
+        answer.headers.get_all("request-id")
+        == [request_id]
+        == answer.headers.get_all("X-Request-Id")
+    )
 
 
 def test_other_faces_have_none_of_these_headers(gateway: Gateway) -> None:
     answer = post(gateway, "/v1/chat/completions", {"model": "m", "messages": USER})
     assert answer.status == 200
-    assert answer.headers.get("request-id") is None and answer.headers.get("anthropic-version") is None
+    assert (
+        answer.headers.get("request-id") is None and answer.headers.get("anthropic-version") is None
+    )
 
 
 # Thinking and formats.
@@ -233,7 +272,13 @@ def test_other_faces_have_none_of_these_headers(gateway: Gateway) -> None:
         ({"thinking": {"type": "disabled"}}, False),
         ({"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}}, False),
         ({"thinking": {"type": "enabled", "budget_tokens": 5}}, True),
-        ({"thinking": {"type": "enabled", "budget_tokens": 5}, "output_config": {"effort": "low"}}, True),
+        (
+            {
+                "thinking": {"type": "enabled", "budget_tokens": 5},
+                "output_config": {"effort": "low"},
+            },
+            True,
+        ),
         ({"thinking": {"type": "adaptive"}}, True),
         ({"thinking": {"type": "between_tools"}}, True),
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, "low"),
@@ -257,9 +302,13 @@ def test_G21_thinking(fields: Document, think: Any, ask: Callable[..., Asked]) -
 def test_G21_thinking_that_a_model_can_not_do_is_silently_off(
     stream: bool, ask: Callable[..., Asked], upstream: FaultUpstream, request_id: str
 ) -> None:
-    upstream.script("/api/show", [Json({"capabilities": ["completion"], "details": {}, "model_info": {}})])
+    upstream.script(
+        "/api/show", [Json({"capabilities": ["completion"], "details": {}, "model_info": {}})]
+    )
     # What models can do is remembered, so this one must be new.
-    asked = ask(model=request_id, thinking={"type": "enabled", "budget_tokens": 1024}, stream=stream)
+    asked = ask(
+        model=request_id, thinking={"type": "enabled", "budget_tokens": 1024}, stream=stream
+    )
     assert (asked.answer.status, asked.sent.get("think")) == (200, None)
 
 
@@ -277,7 +326,9 @@ def test_effort_of_another_type_is_refused(ask: Callable[..., Asked]) -> None:
         ({"output_format": {"type": "json_schema", "schema": []}}, "output_format.schema"),
     ],
 )
-def test_format_that_cannot_be_kept_is_named(fields: Document, where: str, ask: Callable[..., Asked]) -> None:
+def test_format_that_cannot_be_kept_is_named(
+    fields: Document, where: str, ask: Callable[..., Asked]
+) -> None:
     assert_refused(ask(**fields), where)
 
 
@@ -288,8 +339,12 @@ def count(gateway: Gateway, path: str = COUNT, **fields: Any) -> Answer:
     return post(gateway, path, {"model": "m", "messages": USER} | fields)
 
 
-@pytest.mark.parametrize("path", [COUNT, "/anthropic/v1/messages/count_tokens", COUNT + "?beta=true"])
-def test_G29_tokens_are_counted_without_a_model(path: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+@pytest.mark.parametrize(
+    "path", [COUNT, "/anthropic/v1/messages/count_tokens", COUNT + "?beta=true"]
+)
+def test_G29_tokens_are_counted_without_a_model(
+    path: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = count(gateway, path)
     assert (answer.status, answer.json()) == (200, {"input_tokens": 1})
     assert not [seen for seen in forwarded(upstream) if seen.path == "/api/chat"]
@@ -303,21 +358,26 @@ def test_count_takes_what_messages_take_and_grows_with_it(gateway: Gateway) -> N
         "thinking": {"type": "adaptive"},
         "tool_choice": {"type": "auto"},
     }
-    large = count(gateway, messages=[{"role": "user", "content": "x" * 400}], **more).json()["input_tokens"]
+    large = count(gateway, messages=[{"role": "user", "content": "x" * 400}], **more).json()[
+        "input_tokens"
+    ]
     assert small == 100 and large > 200
 
 
 def test_count_of_an_image_does_not_depend_on_its_bytes(gateway: Gateway) -> None:
     data = base64.b64encode(bytes(300_000)).decode()
     small, large = (
-        count(gateway, messages=[{"role": "user", "content": [base64_image(one)]}]).json()["input_tokens"]
+        count(gateway, messages=[{"role": "user", "content": [base64_image(one)]}]).json()[
+            "input_tokens"
+        ]
         for one in (PNG, data)
     )
     assert small == large == 1500
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"), [({"model": ""}, "model is required"), ({"messages": []}, "messages is required")]
+    ("fields", "message"),
+    [({"model": ""}, "model is required"), ({"messages": []}, "messages is required")],
 )
 def test_count_needs_a_model_and_messages(fields: Document, message: str, gateway: Gateway) -> None:
     answer = count(gateway, **fields)
@@ -325,5 +385,7 @@ def test_count_needs_a_model_and_messages(fields: Document, message: str, gatewa
 
 
 def test_G29_count_needs_a_token(gateway: Gateway) -> None:
-    answer = request(gateway.url, "POST", COUNT, {"model": "m", "messages": USER}, {"x-api-key": "wrong"})
+    answer = request(
+        gateway.url, "POST", COUNT, {"model": "m", "messages": USER}, {"x-api-key": "wrong"}
+    )
     assert (answer.status, answer.json()["error"]["type"]) == (401, "authentication_error")

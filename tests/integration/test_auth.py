@@ -57,7 +57,8 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
 
 
 def seen_by(upstream: FaultUpstream) -> list[str]:
-    """Method and path of every request that reached the upstream, but for the gateway's own look at its health."""
+    """Method and path of every request that reached the upstream, but for the gateway's
+    own look at its health."""
     return [
         f"{seen.method} {seen.raw_path}"
         for seen in upstream.requests
@@ -65,7 +66,9 @@ def seen_by(upstream: FaultUpstream) -> list[str]:
     ]
 
 
-def ask(gateway: Gateway, form: str, token: str, method: str, path: str, body: Any = None) -> Answer:
+def ask(
+    gateway: Gateway, form: str, token: str, method: str, path: str, body: Any = None
+) -> Answer:
     prefix, headers = as_form(form, token)
     return request(gateway.url, method, prefix + path, body, [("User-Agent", "client/1"), *headers])
 
@@ -78,9 +81,17 @@ def ask(gateway: Gateway, form: str, token: str, method: str, path: str, body: A
 def test_every_form_is_accepted_in_every_dialect(gateway: Gateway, form: str, token: str) -> None:
     assert ask(gateway, form, token, "GET", "/api/tags").status == 200
     assert ask(gateway, form, token, "GET", "/v1/models").status == 200
-    assert ask(gateway, form, token, "POST", "/api/chat", CHAT).json()["message"]["content"] == "Hello from upstream"
-    assert ask(gateway, form, token, "POST", "/v1/chat/completions", CHAT).json()["object"] == "chat.completion"
-    assert ask(gateway, form, token, "POST", "/v1/responses", RESPONSE).json()["object"] == "response"
+    assert (
+        ask(gateway, form, token, "POST", "/api/chat", CHAT).json()["message"]["content"]
+        == "Hello from upstream"
+    )
+    assert (
+        ask(gateway, form, token, "POST", "/v1/chat/completions", CHAT).json()["object"]
+        == "chat.completion"
+    )
+    assert (
+        ask(gateway, form, token, "POST", "/v1/responses", RESPONSE).json()["object"] == "response"
+    )
     assert ask(gateway, form, token, "POST", "/v1/messages", MESSAGE).json()["type"] == "message"
 
 
@@ -113,7 +124,9 @@ def test_rights_do_not_depend_on_the_form(
 
 @pytest.mark.parametrize("path", [f"/k/{TOKEN}/", f"/k/{TOKEN}", "/"])
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-def test_clients_that_only_know_a_base_url_find_an_ollama_there(gateway: Gateway, method: str, path: str) -> None:
+def test_clients_that_only_know_a_base_url_find_an_ollama_there(
+    gateway: Gateway, method: str, path: str
+) -> None:
     answer = request(gateway.url, method, path)
     assert (answer.status, answer.body) == (200, b"" if method == "HEAD" else b"Ollama is running")
 
@@ -122,15 +135,24 @@ def test_clients_that_only_know_a_base_url_find_an_ollama_there(gateway: Gateway
 def test_the_same_token_in_two_forms_is_one_token(gateway: Gateway, form: str) -> None:
     prefix, headers = as_form(form, TOKEN)
     second = [("x-api-key", TOKEN)] if form in ("bearer", "basic") else [("Authorization", TOKEN)]
-    assert request(gateway.url, "GET", f"{prefix}/api/tags", headers=[*headers, *second]).status == 200
+    assert (
+        request(gateway.url, "GET", f"{prefix}/api/tags", headers=[*headers, *second]).status == 200
+    )
 
 
-PAIRS = [("bearer", "x-api-key"), ("bearer", "api-key"), ("x-api-key", "api-key"), ("basic", "x-api-key")]
+PAIRS = [
+    ("bearer", "x-api-key"),
+    ("bearer", "api-key"),
+    ("x-api-key", "api-key"),
+    ("basic", "x-api-key"),
+]
 PAIRS += [("path", other) for other in FORMS if other != "path"]
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-@pytest.mark.parametrize("tokens", [(TOKEN, OTHER), (READER, TOKEN), (TOKEN, "unknown"), ("unknown", TOKEN)])
+@pytest.mark.parametrize(
+    "tokens", [(TOKEN, OTHER), (READER, TOKEN), (TOKEN, "unknown"), ("unknown", TOKEN)]
+)
 def test_two_different_tokens_never_mix(
     gateway: Gateway, upstream: FaultUpstream, first: str, second: str, tokens: tuple[str, str]
 ) -> None:
@@ -146,7 +168,9 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("path", ["/nope", "/api/nope", "/v1/nope", "/api", "/admin/api/nope", "/favicon.ico", "/k/"])
+@pytest.mark.parametrize(
+    "path", ["/nope", "/api/nope", "/v1/nope", "/api", "/admin/api/nope", "/favicon.ico", "/k/"]
+)
 def test_unknown_addresses_need_a_token_too(gateway: Gateway, method: str, path: str) -> None:
     assert request(gateway.url, method, path).status == 401
     assert request(gateway.url, method, path, headers=bearer(TOKEN)).status == 404
@@ -155,14 +179,21 @@ def test_unknown_addresses_need_a_token_too(gateway: Gateway, method: str, path:
 # What is no token; rows B14 and B15 have the rest.
 
 
-@pytest.mark.parametrize("query", [f"token={TOKEN}", f"api_key={TOKEN}", f"key={TOKEN}", f"access_token={TOKEN}"])
+@pytest.mark.parametrize(
+    "query", [f"token={TOKEN}", f"api_key={TOKEN}", f"key={TOKEN}", f"access_token={TOKEN}"]
+)
 def test_a_token_in_the_query_does_not_count(gateway: Gateway, query: str) -> None:
     assert request(gateway.url, "GET", f"/api/tags?{query}").status == 401
 
 
 # What goes on to the upstream.
 
-ASKED = [("/api/chat", CHAT), ("/v1/chat/completions", CHAT), ("/v1/responses", RESPONSE), ("/v1/messages", MESSAGE)]
+ASKED = [
+    ("/api/chat", CHAT),
+    ("/v1/chat/completions", CHAT),
+    ("/v1/responses", RESPONSE),
+    ("/v1/messages", MESSAGE),
+]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -182,31 +213,52 @@ def test_nothing_of_who_asks_reaches_the_upstream(
         ("OpenAI-Organization", "org-secret"),
         ("Anthropic-Beta", "secret-beta"),
     ]
-    assert request(gateway.url, "POST", f"{prefix}{path}?key={TOKEN}", body, [*headers, *personal]).status == 200
+    assert (
+        request(
+            gateway.url, "POST", f"{prefix}{path}?key={TOKEN}", body, [*headers, *personal]
+        ).status
+        == 200
+    )
     seen = upstream.wait_for_request(1, "/api/chat")
     assert seen.header("host") == f"127.0.0.1:{upstream.port}"
     assert seen.raw_path == "/api/chat"
     sent = " ".join(f"{name.lower()}: {value}" for name, value in seen.headers) + seen.body.decode()
     encoded = base64.b64encode(f"anybody:{TOKEN}".encode()).decode()
-    for secret in (TOKEN, encoded, "secret", "evil", "6.6.6.6", "authorization", "api-key", "cookie", "forwarded"):
+    for secret in (
+        TOKEN,
+        encoded,
+        "secret",
+        "evil",
+        "6.6.6.6",
+        "authorization",
+        "api-key",
+        "cookie",
+        "forwarded",
+    ):
         assert secret not in sent
 
 
 def test_what_the_upstream_wants_to_store_at_one_client_reaches_nobody(
     gateway: Gateway, upstream: FaultUpstream
 ) -> None:
-    upstream.script("/api/chat", [do.Json({"message": {}, "done": True}, 200, {"Set-Cookie": "sid=userA"})])
+    upstream.script(
+        "/api/chat", [do.Json({"message": {}, "done": True}, 200, {"Set-Cookie": "sid=userA"})]
+    )
     for token in (TOKEN, OTHER):
         answer = request(gateway.url, "POST", "/api/chat", CHAT, bearer(token))
         assert answer.headers.get("set-cookie") is None
-        assert [seen.header("cookie") for seen in upstream.requests if seen.path == "/api/chat"][-1] is None
+        assert [seen.header("cookie") for seen in upstream.requests if seen.path == "/api/chat"][
+            -1
+        ] is None
 
 
 # No authentication at all.
 
 
 def test_without_authentication_any_token_or_none_will_do(upstream: FaultUpstream) -> None:
-    with Gateway({"auth": {"enabled": False}, "service": {"base_url": upstream.url}}, workers=1) as running:
+    with Gateway(
+        {"auth": {"enabled": False}, "service": {"base_url": upstream.url}}, workers=1
+    ) as running:
         for headers in ({}, bearer("not-needed"), {"x-api-key": "a", "api-key": "b"}):
             assert request(running.url, "POST", "/v1/chat/completions", CHAT, headers).status == 200
         assert request(running.url, "GET", "/k/anything/api/tags").status == 200
@@ -221,8 +273,14 @@ def test_without_authentication_only_loopback_is_served(host: str) -> None:
 
 
 def test_an_open_network_has_to_be_said_twice(upstream: FaultUpstream) -> None:
-    config = {"auth": {"enabled": False, "allow_open_network": True}, "service": {"base_url": upstream.url}}
+    config = {
+        "auth": {"enabled": False, "allow_open_network": True},
+        "service": {"base_url": upstream.url},
+    }
     with Gateway(config, env={"HOST": "0.0.0.0"}, workers=1) as running:
         assert request(running.url, "GET", "/api/tags").status == 200
         assert request(running.url, "GET", "/admin/api/tokens").status == 403
-        assert any(event["event"] == "configuration_warning" for event in running.log_lines("events", at_least=2))
+        assert any(
+            event["event"] == "configuration_warning"
+            for event in running.log_lines("events", at_least=2)
+        )

@@ -1,4 +1,5 @@
-"""Requests that are malformed, hostile or ambiguous, as raw bytes: refused or read in exactly one way, never a 500."""
+"""Requests that are malformed, hostile or ambiguous, as raw bytes: refused or read in exactly
+one way, never a 500."""
 
 from __future__ import annotations
 
@@ -17,7 +18,12 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, encode_request, raw, request
 from tests.rig.smuggling import INNER, MARKER, chunks
 
-CHAT = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+CHAT = {
+    "model": MODEL,
+    "max_tokens": 9,
+    "messages": [{"role": "user", "content": "hi"}],
+    "stream": False,
+}
 NATIVE_CHAT, OPENAI_CHAT, ANTHROPIC_CHAT = "/api/chat", "/v1/chat/completions", "/v1/messages"
 CHATS = (NATIVE_CHAT, OPENAI_CHAT, ANTHROPIC_CHAT)
 
@@ -30,7 +36,8 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
 
 @pytest.fixture
 def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
-    """The gateway's upstream, healthy again; it shows every model whatever the bytes of the request."""
+    """The gateway's upstream, healthy again; it shows every model whatever the
+    bytes of the request."""
     shared_upstream.clear()
     shared_upstream.script("/api/show", [do.Json({"model_info": {}})])
     return shared_upstream
@@ -79,7 +86,11 @@ def test_a_body_that_nobody_wanted_is_never_the_next_request(
 
 
 def with_host(gateway: Gateway, host: str, token: str) -> bytes:
-    head = b"GET /api/tags HTTP/1.1\r\nHost: " + host.encode() + b"\r\nConnection: close\r\nAuthorization: Bearer "
+    head = (
+        b"GET /api/tags HTTP/1.1\r\nHost: "
+        + host.encode()
+        + b"\r\nConnection: close\r\nAuthorization: Bearer "
+    )
     return raw(gateway.port, head + token.encode() + b"\r\n\r\n").split(b" ", 2)[1]
 
 
@@ -90,11 +101,23 @@ def test_only_listed_hosts_are_served_and_strangers_not_believed(upstream: Fault
         "server": {"allowed_hosts": ["gw.example", "127.0.0.1"], "trusted_proxies": ["192.0.2.1"]},
     }
     with Gateway(config, workers=1) as running:
-        hosts = ("gw.example", "GW.EXAMPLE:99", "evil.example", "gw.example.evil", "127.0.0.1", "localhost")
+        hosts = (
+            "gw.example",
+            "GW.EXAMPLE:99",
+            "evil.example",
+            "gw.example.evil",
+            "127.0.0.1",
+            "localhost",
+        )
         expected = [b"200", b"200", b"400", b"400", b"200", b"400"]
         assert [with_host(running, host, TOKEN) for host in hosts] == expected
         forged = {**bearer(TOKEN), "X-Forwarded-For": "6.6.6.6", "X-Request-Id": "forged"}
-        assert request(running.url, "GET", "/api/tags", headers={**forged, "Host": "gw.example"}).status == 200
+        assert (
+            request(
+                running.url, "GET", "/api/tags", headers={**forged, "Host": "gw.example"}
+            ).status
+            == 200
+        )
         lines = running.log_lines("access", at_least=len(hosts) + 2)
         assert [line["client"] for line in lines if line["id"] == "forged"] == ["127.0.0.1"]
 
@@ -104,14 +127,18 @@ def test_only_listed_hosts_are_served_and_strangers_not_believed(upstream: Fault
 
 @pytest.mark.parametrize("path", CHATS)
 @pytest.mark.parametrize("depth", [990, 1000, 1010, 1020, 1023])
-def test_deep_json_with_escapes_is_no_failure_of_the_gateway(gateway: Gateway, path: str, depth: int) -> None:
+def test_deep_json_with_escapes_is_no_failure_of_the_gateway(
+    gateway: Gateway, path: str, depth: int
+) -> None:
     deep = b"[" * depth + b"]" * depth
     answer = gateway.ask(path, json.dumps(CHAT).encode()[:-1] + b',"\\u0078":' + deep + b"}")
     assert answer.status in (200, 400)
 
 
 @pytest.mark.parametrize("path", CHATS)
-def test_a_key_that_means_something_to_the_gateway_alone_is_just_a_key(gateway: Gateway, path: str) -> None:
+def test_a_key_that_means_something_to_the_gateway_alone_is_just_a_key(
+    gateway: Gateway, path: str
+) -> None:
     assert gateway.ask(path, json.dumps({**CHAT, "\0twice": 5}).encode()).status == 200
 
 
@@ -130,7 +157,9 @@ TAILS = [b"garbage", b"{}", b"}", b"]", b"\0", b'{"model":"other"}', b"\n# comme
 def test_bytes_behind_the_object_are_ignored_natively_as_ollama_does(
     gateway: Gateway, upstream: FaultUpstream, tail: bytes
 ) -> None:
-    upstream.script(NATIVE_CHAT, [do.Json({"message": {"role": "assistant", "content": "hi"}, "done": True})])
+    upstream.script(
+        NATIVE_CHAT, [do.Json({"message": {"role": "assistant", "content": "hi"}, "done": True})]
+    )
     body = json.dumps(CHAT).encode() + tail
     assert gateway.ask(NATIVE_CHAT, body).status == 200
     assert posts_seen(upstream) == [body]
@@ -146,7 +175,10 @@ def test_bytes_behind_the_object_are_ignored_natively_as_ollama_does(
     ("framing", "sent"),
     [
         (b"Content-Length: 1000", json.dumps(CHAT).encode()),
-        (b"Transfer-Encoding: chunked", b"%x\r\n%b\r\n" % (len(json.dumps(CHAT)), json.dumps(CHAT).encode())),
+        (
+            b"Transfer-Encoding: chunked",
+            b"%x\r\n%b\r\n" % (len(json.dumps(CHAT)), json.dumps(CHAT).encode()),
+        ),
         (b"Transfer-Encoding: chunked", b"fff\r\n" + json.dumps(CHAT).encode()),
         (b"Transfer-Encoding: chunked", b"zz\r\n" + json.dumps(CHAT).encode()),
     ],
@@ -155,7 +187,10 @@ def test_bytes_behind_the_object_are_ignored_natively_as_ollama_does(
 def test_a_body_that_stops_in_its_middle_is_never_sent_on(
     gateway: Gateway, upstream: FaultUpstream, path: str, framing: bytes, sent: bytes
 ) -> None:
-    head = b"POST %b HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer %b\r\n" % (path.encode(), TOKEN.encode())
+    head = b"POST %b HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer %b\r\n" % (
+        path.encode(),
+        TOKEN.encode(),
+    )
     answer = raw(gateway.port, head + framing + b"\r\n\r\n" + sent, half_close=True)
     assert answer.split()[1] == b"400"
     assert posts_seen(upstream) == []

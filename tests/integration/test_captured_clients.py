@@ -1,5 +1,6 @@
-"""Requests that real programs sent, as far as they were captured, and a tool loop in the shapes of each: the model
-calls the first tool that it is offered, the program sends the result back, and the model answers.
+"""Requests that real programs sent, as far as they were captured, and a tool loop in the
+shapes of each: the model calls the first tool that it is offered, the program sends the result
+back, and the model answers.
 
 The captured requests are looked for beside this repository.
 """
@@ -50,8 +51,14 @@ def restore(shortened: re.Match[str]) -> str:
 def read(file: Path) -> Captured:
     document = json.loads(SHORTENED.sub(restore, file.read_text(encoding="utf-8")))
     body = document.get("body", document)
-    path = document.get("request", "POST /v1/responses HTTP/1.1").split()[1].replace("/k/<token>", "")
-    sent = {name: value for name, value in document.get("headers", {}).items() if name.startswith(SENT_HEADERS)}
+    path = (
+        document.get("request", "POST /v1/responses HTTP/1.1").split()[1].replace("/k/<token>", "")
+    )
+    sent = {
+        name: value
+        for name, value in document.get("headers", {}).items()
+        if name.startswith(SENT_HEADERS)
+    }
     return Captured(file.stem, path, body, sent)
 
 
@@ -60,13 +67,17 @@ def captured() -> list[Captured]:
     return [each for each in found if isinstance(each.body, dict)]  # the other one is a handshake
 
 
-pytestmark = pytest.mark.skipif(not captured(), reason="the captured requests are not beside this repository")
+pytestmark = pytest.mark.skipif(
+    not captured(), reason="the captured requests are not beside this repository"
+)
 
-#: Those that the model answers. The others count tokens, ask for a summary, or demand a search that nobody can run.
+#: Those that the model answers. The others count tokens, ask for a summary, or demand a
+#: search that nobody can run.
 REQUESTS = [
     each
     for each in captured()
-    if "count_tokens" not in each.path and each.name not in ("codex-11-compaction_trigger", "claude-code-4-websearch")
+    if "count_tokens" not in each.path
+    and each.name not in ("codex-11-compaction_trigger", "claude-code-4-websearch")
 ]
 
 
@@ -74,12 +85,17 @@ def has_tools(each: Captured) -> bool:
     """Whether the program has tools of its own, which the model may call."""
     tools = each.body.get("tools") or ()
     own = any(tool.get("type", "function") in ("function", "namespace", "custom") for tool in tools)
-    return own or any(item.get("type") == "additional_tools" for item in each.body.get("input") or ())
+    return own or any(
+        item.get("type") == "additional_tools" for item in each.body.get("input") or ()
+    )
 
 
 def script(upstream: FaultUpstream, **message: Any) -> None:
     line = {"model": "m", "message": {"role": "assistant", "content": ""} | message, "done": True}
-    upstream.script("/api/chat", [Lines([line | {"done_reason": "stop", "prompt_eval_count": 3, "eval_count": 2}])])
+    upstream.script(
+        "/api/chat",
+        [Lines([line | {"done_reason": "stop", "prompt_eval_count": 3, "eval_count": 2}])],
+    )
 
 
 def send(gateway: Gateway, each: Captured, body: Document) -> Answer:
@@ -92,7 +108,8 @@ def data_of(answer: Answer) -> list[Document]:
     return [json.loads(frame) for frame in frames]
 
 
-# How a program continues: the fields of its next request, from its first one and the answer to that.
+# How a program continues: the fields of its next request, from its first one
+# and the answer to that.
 
 
 def continue_chat(body: Document, answer: Answer) -> Document:
@@ -107,16 +124,28 @@ def continue_chat(body: Document, answer: Answer) -> Document:
 def continue_messages(body: Document, answer: Answer) -> Document:
     documents = data_of(answer)
     [block] = [each["content_block"] for each in documents if each["type"] == "content_block_start"]
-    text = "".join(each["delta"]["partial_json"] for each in documents if each["type"] == "content_block_delta")
-    [reason] = [each["delta"]["stop_reason"] for each in documents if each["type"] == "message_delta"]
+    text = "".join(
+        each["delta"]["partial_json"] for each in documents if each["type"] == "content_block_delta"
+    )
+    [reason] = [
+        each["delta"]["stop_reason"] for each in documents if each["type"] == "message_delta"
+    ]
     assert (block["type"], reason) == ("tool_use", "tool_use")
     message = {"role": "assistant", "content": [block | {"input": json.loads(text or "{}")}]}
-    result = {"type": "tool_result", "tool_use_id": block["id"], "content": [{"type": "text", "text": RESULT}]}
+    result = {
+        "type": "tool_result",
+        "tool_use_id": block["id"],
+        "content": [{"type": "text", "text": RESULT}],
+    }
     return {"messages": [*body["messages"], message, {"role": "user", "content": [result]}]}
 
 
 def continue_response(body: Document, answer: Answer) -> Document:
-    [call] = [item for item in events(answer.body)[-1]["response"]["output"] if item["type"].endswith("_call")]
+    [call] = [
+        item
+        for item in events(answer.body)[-1]["response"]["output"]
+        if item["type"].endswith("_call")
+    ]
     result = {"type": f"{call['type']}_output", "call_id": call["call_id"], "output": RESULT}
     return {"input": [*body["input"], call, result]}
 
@@ -144,7 +173,9 @@ def test_plain_question(each: Captured, gateway: Gateway, upstream: FaultUpstrea
     assert CONCLUSION in answer.text
 
 
-@pytest.mark.parametrize("each", [each for each in REQUESTS if has_tools(each)], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "each", [each for each in REQUESTS if has_tools(each)], ids=lambda each: each.name
+)
 def test_tool_loop(each: Captured, gateway: Gateway, upstream: FaultUpstream) -> None:
     body = each.body
     script(upstream, content="")
@@ -178,7 +209,9 @@ def test_codex_gets_its_summary(gateway: Gateway, upstream: FaultUpstream) -> No
     assert (item["type"], item["encrypted_content"]) == ("compaction", seal(CONCLUSION))
 
 
-def test_search_that_claude_code_demands_is_refused(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_search_that_claude_code_demands_is_refused(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     each = read(CLIENTS / "claude-code-4-websearch.json")
     answer = send(gateway, each, each.body)
     assert (answer.status, answer.json()["error"]["type"]) == (400, "invalid_request_error")

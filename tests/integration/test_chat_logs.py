@@ -1,4 +1,5 @@
-"""Prompts and answers in files of their own, where the operator wants them: whole, private, and in nobody's way."""
+"""Prompts and answers in files of their own, where the operator wants them: whole,
+private, and in nobody's way."""
 
 from __future__ import annotations
 
@@ -26,17 +27,34 @@ PROMPT, SPOKEN = "canary-prompt-4d5e6f", "canary-answer-7g8h9i"
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(300)).decode()
 SHOWN = "<image image/png 309 bytes>"
 SAID = [
-    {"model": MODEL, "message": {"role": "assistant", "content": "", "thinking": "hm"}, "done": False},
+    {
+        "model": MODEL,
+        "message": {"role": "assistant", "content": "", "thinking": "hm"},
+        "done": False,
+    },
     {"model": MODEL, "message": {"role": "assistant", "content": SPOKEN}, "done": False},
 ]
 CALL = {"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
-CALLED = {"model": MODEL, "message": {"role": "assistant", "content": "", "tool_calls": [CALL]}, "done": False}
+CALLED = {
+    "model": MODEL,
+    "message": {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    "done": False,
+}
 DONE = {
-    **{"model": MODEL, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"},
+    **{
+        "model": MODEL,
+        "message": {"role": "assistant", "content": ""},
+        "done": True,
+        "done_reason": "stop",
+    },
     **{"prompt_eval_count": 7, "eval_count": 3},
 }
 CHATS = ("/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses")
-ENDS = {"/v1/messages": "tool_use", "/v1/responses": "completed", "/v1/chat/completions": "tool_calls"}
+ENDS = {
+    "/v1/messages": "tool_use",
+    "/v1/responses": "completed",
+    "/v1/chat/completions": "tool_calls",
+}
 
 
 def config(upstream: FaultUpstream, **logging: Any) -> dict[str, Any]:
@@ -60,7 +78,9 @@ def warm(gateway: Gateway, upstream: FaultUpstream, token: str) -> None:
 
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(shared_upstream, TOKEN, warm=warm, **config(shared_upstream, chat_logs=True)) as running:
+    with checked_gateway(
+        shared_upstream, TOKEN, warm=warm, **config(shared_upstream, chat_logs=True)
+    ) as running:
         yield running
 
 
@@ -73,7 +93,9 @@ def asked(path: str, content: Any, **fields: Any) -> dict[str, Any]:
 
 
 def ask(gateway: Gateway, identity: str, path: str, body: Any, token: str = TOKEN) -> Answer:
-    return request(gateway.url, "POST", path, body, {"X-Request-Id": identity, **bearer(token)}, timeout=30)
+    return request(
+        gateway.url, "POST", path, body, {"X-Request-Id": identity, **bearer(token)}, timeout=30
+    )
 
 
 def directory(gateway: Gateway) -> Path:
@@ -82,7 +104,9 @@ def directory(gateway: Gateway) -> Path:
 
 def records(gateway: Gateway) -> list[dict[str, Any]]:
     """All lines of all days that are whole."""
-    texts = [path.read_text(encoding="utf-8") for path in sorted(directory(gateway).glob("*.jsonl"))]
+    texts = [
+        path.read_text(encoding="utf-8") for path in sorted(directory(gateway).glob("*.jsonl"))
+    ]
     lines = [line for text in texts for line in text.splitlines(keepends=True)]
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
@@ -102,19 +126,40 @@ def record_of(gateway: Gateway, identity: str) -> dict[str, Any]:
 def test_a_line_has_the_request_the_answer_and_how_it_went(
     gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str, stream: bool
 ) -> None:
-    whole = DONE | {"message": {"role": "assistant", "content": SPOKEN, "thinking": "hm", "tool_calls": [CALL]}}
+    whole = DONE | {
+        "message": {"role": "assistant", "content": SPOKEN, "thinking": "hm", "tool_calls": [CALL]}
+    }
     upstream.script("/api/chat", [do.Lines([*SAID, CALLED, DONE])] if stream else [do.Json(whole)])
     body = asked(path, PROMPT, stream=stream)
     assert ask(gateway, request_id, path, body).status == 200
     record = record_of(gateway, request_id)
     expected = {
-        **{"token": "web-team", "path": path, "model": MODEL, "upstream": "ollama", "status": 200, "state": "ok"},
-        **{"stream": stream, "prompt_eval_count": 7, "eval_count": 3, "request": body, "vectors": None, "cut": []},
+        **{
+            "token": "web-team",
+            "path": path,
+            "model": MODEL,
+            "upstream": "ollama",
+            "status": 200,
+            "state": "ok",
+        },
+        **{
+            "stream": stream,
+            "prompt_eval_count": 7,
+            "eval_count": 3,
+            "request": body,
+            "vectors": None,
+            "cut": [],
+        },
         **{"failure": None, "client": "127.0.0.1", "error": None},
     }
     assert {name: record[name] for name in expected} == expected
     call = {"name": "get_weather", "arguments": {"city": "Paris"}}
-    answer = {"text": SPOKEN, "thinking": "hm", "tool_calls": [call], "finish": ENDS.get(path, "stop")}
+    answer = {
+        "text": SPOKEN,
+        "thinking": "hm",
+        "tool_calls": [call],
+        "finish": ENDS.get(path, "stop"),
+    }
     assert record["answers"] == [answer]
     assert 0 < record["first_byte_ms"] <= record["total_ms"] < 5000
 
@@ -143,10 +188,17 @@ def test_completions_are_written_too(
     ],
 )
 def test_of_vectors_only_their_number_is_written(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str, body: dict[str, Any], count: int
+    gateway: Gateway,
+    upstream: FaultUpstream,
+    request_id: str,
+    path: str,
+    body: dict[str, Any],
+    count: int,
 ) -> None:
     vectors = [[0.125] * 50] * count
-    upstream.script("/api/embed", [do.Json({"model": MODEL, "embeddings": vectors, "prompt_eval_count": 3})])
+    upstream.script(
+        "/api/embed", [do.Json({"model": MODEL, "embeddings": vectors, "prompt_eval_count": 3})]
+    )
     upstream.script("/api/embeddings", [do.Json({"embedding": vectors[0]})])
     assert ask(gateway, request_id, path, {"model": MODEL, **body}).status == 200
     record = record_of(gateway, request_id)
@@ -156,8 +208,12 @@ def test_of_vectors_only_their_number_is_written(
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/embeddings"])
-def test_a_refused_request_says_why(gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str) -> None:
-    answer = ask(gateway, request_id, path, {"model": MODEL, "messages": PROMPT, "input": {"x": PROMPT}})
+def test_a_refused_request_says_why(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str
+) -> None:
+    answer = ask(
+        gateway, request_id, path, {"model": MODEL, "messages": PROMPT, "input": {"x": PROMPT}}
+    )
     record = record_of(gateway, request_id)
     assert (record["status"], record["state"], record["answers"]) == (400, "refused", [])
     assert record["failure"] and record["failure"] in answer.text
@@ -201,8 +257,11 @@ def test_a_stream_that_was_left_is_written_as_far_as_it_came(
 
 
 @pytest.mark.parametrize("path", CHATS)
-def test_a_stream_is_not_held_up(gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str) -> None:
-    """Each line is out before the upstream says the next: it is told to go on by the client who has read it."""
+def test_a_stream_is_not_held_up(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str
+) -> None:
+    """Each line is out before the upstream says the next: it is told to go on by the
+    client who has read it."""
     upstream.script("/api/chat", [do.Lines(SAID), do.WaitForPeerClose(5)])
     body = asked(path, PROMPT, stream=True)
     with open_stream(gateway.url, "POST", path, body, bearer(TOKEN)) as stream:
@@ -213,12 +272,18 @@ def test_a_stream_is_not_held_up(gateway: Gateway, upstream: FaultUpstream, requ
 
 IMAGES: dict[str, tuple[str, Any]] = {
     "native": ("/api/chat", PNG),
-    "openai": ("/v1/chat/completions", {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}),
+    "openai": (
+        "/v1/chat/completions",
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}},
+    ),
     "anthropic": (
         "/v1/messages",
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
     ),
-    "responses": ("/v1/responses", {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"}),
+    "responses": (
+        "/v1/responses",
+        {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"},
+    ),
 }
 
 
@@ -241,16 +306,23 @@ def test_images_are_written_as_their_kind_and_size(
 def test_secrets_are_in_no_file(
     gateway: Gateway, upstream: FaultUpstream, request_id: str, path: str, secret: str
 ) -> None:
-    answer = [{"model": MODEL, "message": {"content": f"You said {part}. "}, "done": False} for part in (secret, "")]
+    answer = [
+        {"model": MODEL, "message": {"content": f"You said {part}. "}, "done": False}
+        for part in (secret, "")
+    ]
     upstream.script("/api/chat", [do.Lines([*answer, DONE])])
-    body = asked(path, f"My key is {secret}.", stream=True, user=secret, metadata={"user_id": secret})
+    body = asked(
+        path, f"My key is {secret}.", stream=True, user=secret, metadata={"user_id": secret}
+    )
     ask(gateway, request_id, path, body)
     assert "<redacted>" in json.dumps(record_of(gateway, request_id))
     written = "".join(path.read_text(encoding="utf-8") for path in directory(gateway).iterdir())
     assert secret not in written
 
 
-def test_the_other_logs_hold_nothing_of_it(gateway: Gateway, upstream: FaultUpstream, request_id: str) -> None:
+def test_the_other_logs_hold_nothing_of_it(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str
+) -> None:
     upstream.script("/api/chat", [do.Lines([*SAID, DONE])])
     ask(gateway, request_id, "/api/chat", asked("/api/chat", PROMPT))
     record_of(gateway, request_id)
@@ -272,21 +344,33 @@ def test_a_very_long_request_is_cut_and_its_answer_whole(
     assert content.endswith("more characters left out>") and len(content) < 1_100_000
 
 
-def test_a_very_long_answer_is_cut(gateway: Gateway, upstream: FaultUpstream, request_id: str) -> None:
+def test_a_very_long_answer_is_cut(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str
+) -> None:
     line = {"model": MODEL, "message": {"content": "word " * 2000}, "done": False}
     upstream.script("/api/chat", [do.Lines([*[line] * 200, DONE])])
-    answer = ask(gateway, request_id, "/v1/chat/completions", asked("/v1/chat/completions", PROMPT, stream=True))
+    answer = ask(
+        gateway,
+        request_id,
+        "/v1/chat/completions",
+        asked("/v1/chat/completions", PROMPT, stream=True),
+    )
     assert answer.body.endswith(b"data: [DONE]\n\n")
     record = record_of(gateway, request_id)
     assert record["cut"] == ["answers"]
     assert 1_000_000 < len(record["answers"][0]["text"]) < 1_100_000
 
 
-def test_only_the_owner_may_read(gateway: Gateway, upstream: FaultUpstream, request_id: str) -> None:
+def test_only_the_owner_may_read(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str
+) -> None:
     ask(gateway, request_id, "/api/chat", asked("/api/chat", PROMPT))
     record = record_of(gateway, request_id)
     file = directory(gateway) / f"{record['time'][:10]}.jsonl"
-    assert (directory(gateway).stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
+    assert (directory(gateway).stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (
+        0o700,
+        0o600,
+    )
 
 
 def test_every_request_has_exactly_one_line(gateway: Gateway, upstream: FaultUpstream) -> None:
@@ -294,7 +378,9 @@ def test_every_request_has_exactly_one_line(gateway: Gateway, upstream: FaultUps
 
     def one(number: int) -> int:
         path = CHATS[number % len(CHATS)]
-        return ask(gateway, identities[number], path, asked(path, PROMPT, stream=number % 3 == 0)).status
+        return ask(
+            gateway, identities[number], path, asked(path, PROMPT, stream=number % 3 == 0)
+        ).status
 
     with ThreadPoolExecutor(3) as pool:
         assert set(pool.map(one, range(len(identities)))) == {200}
@@ -330,7 +416,9 @@ def test_nothing_is_written_unless_it_is_wanted(upstream: FaultUpstream) -> None
         assert not directory(running).exists()
 
 
-def test_the_environment_switches_it_on_and_the_last_lines_are_written_at_the_end(upstream: FaultUpstream) -> None:
+def test_the_environment_switches_it_on_and_the_last_lines_are_written_at_the_end(
+    upstream: FaultUpstream,
+) -> None:
     with Gateway(config(upstream), env={"CHAT_LOGS": "true"}) as running:
         ask(running, "by-variable", "/api/chat", asked("/api/chat", PROMPT))
         running.stop()
@@ -368,13 +456,19 @@ def test_a_full_disk_stops_no_request_and_is_said_once(upstream: FaultUpstream) 
             file.unlink()
         ask(running, "kept", "/api/chat", asked("/api/chat", PROMPT))
         record_of(running, "kept")
-        assert [event["problem"] for event in events(running, "chat_log_failed")] == ["No space left on device"]
+        assert [event["problem"] for event in events(running, "chat_log_failed")] == [
+            "No space left on device"
+        ]
 
 
 def test_a_disk_that_hangs_fills_the_memory_only_so_far(upstream: FaultUpstream) -> None:
-    """A pipe that nobody reads: opening it waits for ever. Small values take much more memory than bytes."""
+    """A pipe that nobody reads: opening it waits for ever. Small values take much
+    more memory than bytes."""
     body = asked("/api/chat", PROMPT, stream=False) | {"padding": [{}] * 90_000}
-    with ThreadPoolExecutor(1) as pool, Gateway(config(upstream, chat_logs=True), workers=1) as running:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        Gateway(config(upstream, chat_logs=True), workers=1) as running,
+    ):
         directory(running).mkdir(mode=0o700)
         pipe = directory(running) / f"{datetime.now(UTC).date()}.jsonl"
         os.mkfifo(pipe)

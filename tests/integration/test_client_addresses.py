@@ -1,4 +1,5 @@
-"""Whose address a request has, in the access log and for wrong tokens: the connection's, or a trusted proxy's word."""
+"""Whose address a request has, in the access log and for wrong tokens: the connection's, or a
+trusted proxy's word."""
 
 from __future__ import annotations
 
@@ -63,7 +64,9 @@ def from_address(source: str, port: int, headers: HeaderItems = (), *, token: st
     """The status of a request that comes from an address of this machine."""
     with closing(socket.create_connection(("127.0.0.1", port), 5, (source, 0))) as sock:
         items = [*dict(headers).items()] if isinstance(headers, dict) else list(headers)
-        sock.sendall(encode_request("gw", "GET", "/api/tags", None, [*bearer(token).items(), *items]))
+        sock.sendall(
+            encode_request("gw", "GET", "/api/tags", None, [*bearer(token).items(), *items])
+        )
         return Stream(sock).status
 
 
@@ -76,9 +79,13 @@ def logged_client(gateway: Gateway, ask: Callable[[tuple[str, str]], object]) ->
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
-def test_nobody_is_believed_without_a_setting(gateway: Gateway, claim: list[tuple[str, str]]) -> None:
+def test_nobody_is_believed_without_a_setting(
+    gateway: Gateway, claim: list[tuple[str, str]]
+) -> None:
     for source in ("127.0.0.1", "127.0.0.3"):
-        seen = logged_client(gateway, lambda id, source=source: from_address(source, gateway.port, [*claim, id]))  # type: ignore[misc]
+        seen = logged_client(
+            gateway, lambda id, source=source: from_address(source, gateway.port, [*claim, id])
+        )  # type: ignore[misc]
         assert seen == source
     assert "canary" not in (gateway.logs_directory / "access.log").read_text()
 
@@ -92,7 +99,9 @@ def fresh(upstream: FaultUpstream) -> Iterator[Gateway]:
 
 def test_claimed_addresses_do_not_get_round_the_limit_for_wrong_tokens(fresh: Gateway) -> None:
     guesses = [
-        from_address("127.0.0.1", fresh.port, {"X-Forwarded-For": f"198.51.100.{n}"}, token=f"guess-{n}")
+        from_address(
+            "127.0.0.1", fresh.port, {"X-Forwarded-For": f"198.51.100.{n}"}, token=f"guess-{n}"
+        )
         for n in range(LIMIT + 3)
     ]
     assert guesses == [401] * LIMIT + [429] * 3
@@ -108,7 +117,9 @@ def test_claimed_addresses_do_not_lock_others_out(fresh: Gateway) -> None:
 def test_process_on_another_address_than_the_proxy_is_not_believed(trusting: Gateway) -> None:
     headers = [("X-Forwarded-For", "203.0.113.9")]
     seen = [
-        logged_client(trusting, lambda id, source=source: from_address(source, trusting.port, [*headers, id]))  # type: ignore[misc]
+        logged_client(
+            trusting, lambda id, source=source: from_address(source, trusting.port, [*headers, id])
+        )  # type: ignore[misc]
         for source in ("127.0.0.1", "127.0.0.8")
     ]
     assert seen == ["203.0.113.9", "127.0.0.8"]
@@ -125,7 +136,9 @@ def test_process_on_another_address_than_the_proxy_is_not_believed(trusting: Gat
         ("203.0.113.9, fe80::1%canary", "127.0.0.1"),
     ],
 )
-def test_word_of_a_proxy_is_an_address_or_nothing(trusting: Gateway, said: str, client: str) -> None:
+def test_word_of_a_proxy_is_an_address_or_nothing(
+    trusting: Gateway, said: str, client: str
+) -> None:
     def ask(id: tuple[str, str]) -> None:
         from_address("127.0.0.1", trusting.port, [("X-Forwarded-For", said), id], token="sk-wrong")
 
@@ -135,7 +148,13 @@ def test_word_of_a_proxy_is_an_address_or_nothing(trusting: Gateway, said: str, 
 
 
 def test_zones_do_not_make_new_addresses_for_wrong_tokens(trusting: Gateway) -> None:
-    spellings = ["2001:db8:7::1", "2001:DB8:7:0::1", "2001:db8:7::ffff", "2001:db8:7:0:0:0:0:2", "2001:db8:7::3"]
+    spellings = [
+        "2001:db8:7::1",
+        "2001:DB8:7:0::1",
+        "2001:db8:7::ffff",
+        "2001:db8:7:0:0:0:0:2",
+        "2001:db8:7::3",
+    ]
     guesses = [
         from_address("127.0.0.1", trusting.port, {"X-Forwarded-For": spelling}, token=f"zone-{n}")
         for n, spelling in enumerate([*spellings, "2001:db8:7::4"])
@@ -147,11 +166,15 @@ def test_client_behind_nginx_has_its_own_address(trusting: Gateway, tmp_path: Pa
     """Whatever it claims itself."""
     with Nginx(tmp_path, f"127.0.0.1:{trusting.port}") as nginx:
         claim = [("X-Forwarded-For", "203.0.113.9")]
-        seen = logged_client(trusting, lambda id: from_address("127.0.0.9", nginx.port, [*claim, id]))
+        seen = logged_client(
+            trusting, lambda id: from_address("127.0.0.9", nginx.port, [*claim, id])
+        )
     assert seen == "127.0.0.9"
 
 
-@pytest.mark.parametrize(("trusted", "client"), [([], ""), (["127.0.0.1"], ""), (["unix:"], "127.0.0.9")])
+@pytest.mark.parametrize(
+    ("trusted", "client"), [([], ""), (["127.0.0.1"], ""), (["unix:"], "127.0.0.9")]
+)
 def test_nginx_on_a_unix_socket(
     shared_upstream: FaultUpstream, tmp_path: Path, trusted: list[str], client: str
 ) -> None:
@@ -159,11 +182,15 @@ def test_nginx_on_a_unix_socket(
     path = running.directory / "gateway.sock"
     running._env["GUNICORN_CMD_ARGS"] = f"--bind 127.0.0.1:{running.port} --bind unix:{path}"
     with running, Nginx(tmp_path, f"unix:{path}") as nginx:
-        assert logged_client(running, lambda id: from_address("127.0.0.9", nginx.port, [id])) == client
+        assert (
+            logged_client(running, lambda id: from_address("127.0.0.9", nginx.port, [id])) == client
+        )
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1"])
-def test_gateway_on_both_protocols_knows_one_spelling(shared_upstream: FaultUpstream, peer: str) -> None:
+def test_gateway_on_both_protocols_knows_one_spelling(
+    shared_upstream: FaultUpstream, peer: str
+) -> None:
     running = Gateway(config(shared_upstream), workers=1)
     running._env["GUNICORN_CMD_ARGS"] = f"--bind [::]:{running.port}"
     host = f"[{peer}]" if ":" in peer else peer
@@ -171,11 +198,15 @@ def test_gateway_on_both_protocols_knows_one_spelling(shared_upstream: FaultUpst
         url = f"http://{host}:{running.port}"
 
         def ask(id: tuple[str, str]) -> None:
-            assert request(url, path="/api/tags", headers=[*bearer(TOKEN).items(), id]).status == 200
+            assert (
+                request(url, path="/api/tags", headers=[*bearer(TOKEN).items(), id]).status == 200
+            )
 
         assert logged_client(running, ask) == peer
         with socket.create_connection((peer, running.port), 5) as sock:
             sock.sendall(b"nonsense\r\n\r\n")
             assert sock.recv(12) == b"HTTP/1.1 400"
-        (event,) = wait_until(lambda: [e for e in running.log_lines("events") if e["event"] == "bad_http"])
+        (event,) = wait_until(
+            lambda: [e for e in running.log_lines("events") if e["event"] == "bad_http"]
+        )
         assert event["client"] == peer

@@ -1,4 +1,5 @@
-"""Both turns of a tool loop in the shapes of coding assistants: Codex (Responses) and Copilot CLI (both APIs)."""
+"""Both turns of a tool loop in the shapes of coding assistants: Codex (Responses) and
+Copilot CLI (both APIs)."""
 
 from __future__ import annotations
 
@@ -16,8 +17,20 @@ from tests.rig.http_client import Answer
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-SHELL = {"type": "function", "name": "exec_command", "description": "Run.", "strict": False, "parameters": TEXT}
-ECHO = {"type": "function", "name": "lab_echo", "description": "Echo.", "strict": False, "parameters": TEXT}
+SHELL = {
+    "type": "function",
+    "name": "exec_command",
+    "description": "Run.",
+    "strict": False,
+    "parameters": TEXT,
+}
+ECHO = {
+    "type": "function",
+    "name": "lab_echo",
+    "description": "Echo.",
+    "strict": False,
+    "parameters": TEXT,
+}
 LAB = {"type": "namespace", "name": "mcp__lab", "description": "Tools of the lab.", "tools": [ECHO]}
 LARK = {"type": "grammar", "syntax": "lark", "definition": "start: begin end"}
 PATCH = {"type": "custom", "name": "apply_patch", "description": "Edit files.", "format": LARK}
@@ -26,7 +39,11 @@ SEARCH = {
     "type": "tool_search",
     "execution": "client",
     "description": "Find tools.",
-    "parameters": {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]},
+    "parameters": {
+        "type": "object",
+        "properties": {"query": {"type": "string"}},
+        "required": ["query"],
+    },
 }
 WEB = {"type": "web_search", "external_web_access": True}
 CODEX: Document = {
@@ -40,7 +57,11 @@ CODEX: Document = {
     "prompt_cache_key": "k",
     "client_metadata": {"session_id": "s"},
 }
-USER: Document = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Go."}]}
+USER: Document = {
+    "type": "message",
+    "role": "user",
+    "content": [{"type": "input_text", "text": "Go."}],
+}
 ADDITIONAL: Document = {
     "type": "additional_tools",
     "id": "at_1",
@@ -53,12 +74,18 @@ def calling(upstream: FaultUpstream, name: str, **arguments: Any) -> None:
     """The model's next answer is this call."""
     call = {"id": "call_1", "function": {"index": 0, "name": name, "arguments": arguments}}
     message = {"role": "assistant", "content": "", "tool_calls": [call]}
-    upstream.script("/api/chat", [Lines([{"model": "m", "message": message, "done": True, "done_reason": "stop"}])])
+    upstream.script(
+        "/api/chat",
+        [Lines([{"model": "m", "message": message, "done": True, "done_reason": "stop"}])],
+    )
 
 
 def answering(upstream: FaultUpstream, content: str = "Done.") -> None:
     message = {"role": "assistant", "content": content}
-    upstream.script("/api/chat", [Lines([{"model": "m", "message": message, "done": True, "done_reason": "stop"}])])
+    upstream.script(
+        "/api/chat",
+        [Lines([{"model": "m", "message": message, "done": True, "done_reason": "stop"}])],
+    )
 
 
 def sent(upstream: FaultUpstream) -> Document:
@@ -71,7 +98,8 @@ def offered(upstream: FaultUpstream) -> list[str]:
 
 
 def items(answer: Answer) -> list[Document]:
-    """The output of a streamed response, as its events build it and as its last event repeats it."""
+    """The output of a streamed response, as its events build it and as its
+    last event repeats it."""
     assert answer.status == 200, answer.text
     documents = events(answer.body)
     output: list[Document] = documents[-1]["response"]["output"]
@@ -109,7 +137,10 @@ def test_codex_calls_a_tool_in_a_namespace(gateway: Gateway, upstream: FaultUpst
     answering(upstream)
     [message] = items(post(gateway, RESPONSES, request | {"input": [USER, call, result]}))
     assert message["content"][0]["text"] == "Done."
-    assert history(upstream) == [("mcp__lab__lab_echo", {"text": "x"}), ("mcp__lab__lab_echo", "1 s\nx")]
+    assert history(upstream) == [
+        ("mcp__lab__lab_echo", {"text": "x"}),
+        ("mcp__lab__lab_echo", "1 s\nx"),
+    ]
 
 
 def test_codex_calls_a_custom_tool(gateway: Gateway, upstream: FaultUpstream) -> None:
@@ -117,13 +148,20 @@ def test_codex_calls_a_custom_tool(gateway: Gateway, upstream: FaultUpstream) ->
     calling(upstream, "apply_patch", input="*** Begin\n*** End")
     answer = post(gateway, RESPONSES, request)
     [call] = items(answer)
-    assert (call["type"], call["name"], call["input"]) == ("custom_tool_call", "apply_patch", "*** Begin\n*** End")
+    assert (call["type"], call["name"], call["input"]) == (
+        "custom_tool_call",
+        "apply_patch",
+        "*** Begin\n*** End",
+    )
     assert answer.headers.get("X-Ollama-Proxy-Approximated") == "tools"
 
     result = {"type": "custom_tool_call_output", "call_id": call["call_id"], "output": "ok"}
     answering(upstream)
     items(post(gateway, RESPONSES, request | {"input": [USER, call, result]}))
-    assert history(upstream) == [("apply_patch", {"input": "*** Begin\n*** End"}), ("apply_patch", "ok")]
+    assert history(upstream) == [
+        ("apply_patch", {"input": "*** Begin\n*** End"}),
+        ("apply_patch", "ok"),
+    ]
 
 
 def test_codex_defines_tools_in_its_input(gateway: Gateway, upstream: FaultUpstream) -> None:
@@ -131,7 +169,11 @@ def test_codex_defines_tools_in_its_input(gateway: Gateway, upstream: FaultUpstr
     calling(upstream, "functions__exec", input="text(1)")
     [call] = items(post(gateway, RESPONSES, request))
     assert offered(upstream) == ["functions__exec", "mcp__lab__lab_echo"]
-    assert (call["type"], call["name"], call["namespace"]) == ("custom_tool_call", "exec", "functions")
+    assert (call["type"], call["name"], call["namespace"]) == (
+        "custom_tool_call",
+        "exec",
+        "functions",
+    )
     assert call["input"] == "text(1)"
 
     image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
@@ -139,7 +181,10 @@ def test_codex_defines_tools_in_its_input(gateway: Gateway, upstream: FaultUpstr
     result = {"type": "custom_tool_call_output", "call_id": call["call_id"], "output": output}
     answering(upstream)
     items(post(gateway, RESPONSES, request | {"input": [ADDITIONAL, USER, call, result]}))
-    assert history(upstream) == [("functions__exec", {"input": "text(1)"}), ("functions__exec", "1")]
+    assert history(upstream) == [
+        ("functions__exec", {"input": "text(1)"}),
+        ("functions__exec", "1"),
+    ]
     assert sent(upstream)["messages"][-1]["images"] == ["AAAA"]
 
 
@@ -147,9 +192,18 @@ def test_codex_searches_for_tools(gateway: Gateway, upstream: FaultUpstream) -> 
     request = CODEX | {"tools": [SHELL, SEARCH, WEB], "input": [USER]}
     calling(upstream, "tool_search", query="echo")
     [call] = items(post(gateway, RESPONSES, request))
-    assert (call["type"], call["execution"], call["arguments"]) == ("tool_search_call", "client", {"query": "echo"})
+    assert (call["type"], call["execution"], call["arguments"]) == (
+        "tool_search_call",
+        "client",
+        {"query": "echo"},
+    )
 
-    found = {"type": "tool_search_output", "call_id": call["call_id"], "execution": "client", "status": "completed"}
+    found = {
+        "type": "tool_search_output",
+        "call_id": call["call_id"],
+        "execution": "client",
+        "status": "completed",
+    }
     calling(upstream, "mcp__lab__lab_echo", text="x")
     again = request | {"input": [USER, call, found | {"tools": [LAB]}]}
     [second] = items(post(gateway, RESPONSES, again))
@@ -163,48 +217,81 @@ def test_codex_searches_for_tools(gateway: Gateway, upstream: FaultUpstream) -> 
 def test_single_answer_has_the_same_calls(gateway: Gateway, upstream: FaultUpstream) -> None:
     call = {"id": "call_1", "function": {"name": "functions__exec", "arguments": {"input": "x"}}}
     message = {"role": "assistant", "content": "", "tool_calls": [call]}
-    upstream.script("/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})])
+    upstream.script(
+        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
+    )
     answer = post(gateway, RESPONSES, CODEX | {"stream": False, "input": [ADDITIONAL, USER]})
     [item] = answer.json()["output"]
-    assert (item["type"], item["namespace"], item["input"]) == ("custom_tool_call", "functions", "x")
+    assert (item["type"], item["namespace"], item["input"]) == (
+        "custom_tool_call",
+        "functions",
+        "x",
+    )
 
 
-CUSTOM = {"type": "custom", "custom": {"name": "apply_patch", "format": {"type": "grammar", "grammar": LARK}}}
+CUSTOM = {
+    "type": "custom",
+    "custom": {"name": "apply_patch", "format": {"type": "grammar", "grammar": LARK}},
+}
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_copilot_calls_a_custom_tool_in_a_chat(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_copilot_calls_a_custom_tool_in_a_chat(
+    stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     function = {"type": "function", "function": {"name": "bash", "parameters": TEXT}}
     user = {"role": "user", "content": "Go."}
     request = {"model": "m", "messages": [user], "tools": [function, CUSTOM], "stream": stream}
-    call = {"id": "call_1", "function": {"index": 0, "name": "apply_patch", "arguments": {"input": "x"}}}
+    call = {
+        "id": "call_1",
+        "function": {"index": 0, "name": "apply_patch", "arguments": {"input": "x"}},
+    }
     message = {"role": "assistant", "content": "", "tool_calls": [call]}
     document = {"model": "m", "message": message, "done": True, "done_reason": "stop"}
     upstream.script("/api/chat", [Lines([document]) if stream else Json(document)])
     answer = post(gateway, CHAT, request)
     assert answer.headers.get("X-Ollama-Proxy-Approximated") == "tools"
     if stream:
-        chunks = [json.loads(each[6:]) for each in answer.body.split(b"\n\n") if each.startswith(b"data: {")]
+        chunks = [
+            json.loads(each[6:])
+            for each in answer.body.split(b"\n\n")
+            if each.startswith(b"data: {")
+        ]
         deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
         [[made]] = [delta["tool_calls"] for delta in deltas if "tool_calls" in delta]
         assert made.pop("index") == 0
         assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
     else:
         [made] = answer.json()["choices"][0]["message"]["tool_calls"]
-    assert made == {"id": "call_1", "type": "custom", "custom": {"name": "apply_patch", "input": "x"}}
+    assert made == {
+        "id": "call_1",
+        "type": "custom",
+        "custom": {"name": "apply_patch", "input": "x"},
+    }
 
     turn = [{"role": "assistant", "content": None, "tool_calls": [made]}]
     result = {"role": "tool", "tool_call_id": "call_1", "content": "ok"}
     answering(upstream)
-    assert post(gateway, CHAT, request | {"messages": [user, *turn, result], "stream": True}).status == 200
+    assert (
+        post(gateway, CHAT, request | {"messages": [user, *turn, result], "stream": True}).status
+        == 200
+    )
     assert history(upstream) == [("apply_patch", {"input": "x"}), ("apply_patch", "ok")]
 
 
 HOSTED: list[tuple[str, Document, str]] = [
     (RESPONSES, {"input": "Hi", "tools": [WEB, SHELL]}, "web_search"),
     (RESPONSES, {"input": "Hi", "tools": [{"type": "mcp", "server_label": "x"}]}, "mcp"),
-    (CHAT, {"messages": [{"role": "user", "content": "Hi"}], "tools": [{"type": "web_search"}]}, "web_search"),
-    (CHAT, {"messages": [{"role": "user", "content": "Hi"}], "web_search_options": {}}, "web_search_options"),
+    (
+        CHAT,
+        {"messages": [{"role": "user", "content": "Hi"}], "tools": [{"type": "web_search"}]},
+        "web_search",
+    ),
+    (
+        CHAT,
+        {"messages": [{"role": "user", "content": "Hi"}], "web_search_options": {}},
+        "web_search_options",
+    ),
     (
         "/v1/messages",
         {
@@ -217,7 +304,9 @@ HOSTED: list[tuple[str, Document, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "fields", "name"), HOSTED, ids=[f"{path}-{name}" for path, _, name in HOSTED])
+@pytest.mark.parametrize(
+    ("path", "fields", "name"), HOSTED, ids=[f"{path}-{name}" for path, _, name in HOSTED]
+)
 def test_tools_that_nobody_here_can_run_are_left_out_and_named(
     path: str, fields: Document, name: str, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
@@ -258,7 +347,10 @@ def test_codex_compacts_its_history(gateway: Gateway, upstream: FaultUpstream) -
 
     answering(upstream)
     items(post(gateway, RESPONSES, request | {"input": [item, USER]}))
-    assert sent(upstream)["messages"][0]["content"] == "Summary of the conversation so far:\nWe built it."
+    assert (
+        sent(upstream)["messages"][0]["content"]
+        == "Summary of the conversation so far:\nWe built it."
+    )
     assert offered(upstream) == ["exec_command"]
 
 
@@ -276,12 +368,17 @@ CLAUDE_CODE: Document = {
 
 @pytest.mark.parametrize(
     ("path", "body"),
-    [(RESPONSES, CODEX | {"tools": [SHELL, LAB, WEB], "input": [USER]}), ("/v1/messages", CLAUDE_CODE)],
+    [
+        (RESPONSES, CODEX | {"tools": [SHELL, LAB, WEB], "input": [USER]}),
+        ("/v1/messages", CLAUDE_CODE),
+    ],
 )
 def test_prompt_that_is_too_long_makes_clients_compact(
     path: str, body: Document, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
-    upstream.script("/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)])
+    upstream.script(
+        "/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)]
+    )
     answer = post(gateway, path, body)
     error = answer.json()["error"]
     assert (answer.status, error["type"]) == (400, "invalid_request_error")
@@ -291,7 +388,9 @@ def test_prompt_that_is_too_long_makes_clients_compact(
         assert error["message"].startswith("prompt is too long")
 
 
-def test_codex_is_told_at_once_that_there_is_no_websocket(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_codex_is_told_at_once_that_there_is_no_websocket(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     headers = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -300,5 +399,8 @@ def test_codex_is_told_at_once_that_there_is_no_websocket(gateway: Gateway, upst
     }
     answer = get(gateway, RESPONSES, **headers)
     assert (answer.status, answer.json()["error"]["code"]) == (426, "no_websocket")
-    assert (answer.headers.get("Upgrade"), answer.headers.get("Connection")) == ("HTTP/1.1", "keep-alive, Upgrade")
+    assert (answer.headers.get("Upgrade"), answer.headers.get("Connection")) == (
+        "HTTP/1.1",
+        "keep-alive, Upgrade",
+    )
     assert get(gateway, RESPONSES).status == 405

@@ -35,13 +35,22 @@ each_with_tools = pytest.mark.parametrize("name", TOOLS)
 @each_with_tools
 def test_choice_that_is_only_told_to_the_model_is_named(name: str, gateway: Gateway) -> None:
     tool, choice = TOOLS[name]
-    answer = post(gateway, FACES[name].path, FACES[name].body | {"tools": [tool], "tool_choice": choice})
-    assert (answer.status, answer.headers.get("X-Ollama-Proxy-Approximated")) == (200, "tool_choice")
+    answer = post(
+        gateway, FACES[name].path, FACES[name].body | {"tools": [tool], "tool_choice": choice}
+    )
+    assert (answer.status, answer.headers.get("X-Ollama-Proxy-Approximated")) == (
+        200,
+        "tool_choice",
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "choice"),
-    [("openai chat", "required"), ("openai responses", "required"), ("anthropic messages", {"type": "any"})],
+    [
+        ("openai chat", "required"),
+        ("openai responses", "required"),
+        ("anthropic messages", {"type": "any"}),
+    ],
 )
 def test_call_that_is_demanded_without_tools_is_refused(
     name: str, choice: Any, gateway: Gateway, upstream: FaultUpstream
@@ -56,14 +65,20 @@ def test_strictness_of_a_tool_is_accepted_and_means_nothing_to_ollama(
     name: str, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     tool, _ = TOOLS[name]
-    strict = tool | {"strict": True} | ({"function": tool["function"] | {"strict": True}} if "function" in tool else {})
+    strict = (
+        tool
+        | {"strict": True}
+        | ({"function": tool["function"] | {"strict": True}} if "function" in tool else {})
+    )
     answer = post(gateway, FACES[name].path, FACES[name].body | {"tools": [strict]})
     assert (answer.status, answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, None)
     assert b"strict" not in forwarded(upstream)[-1].body
 
 
 @pytest.mark.parametrize("role", ["system", "user"])
-def test_name_of_who_speaks_has_no_effect(role: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_name_of_who_speaks_has_no_effect(
+    role: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     message = {"role": role, "content": "Hi"}
     answer = post(gateway, CHAT, {"model": "m", "messages": [message | {"name": "somebody"}]})
     assert (answer.status, forwarded(upstream)[-1].json()["messages"]) == (200, [message])
@@ -88,27 +103,37 @@ def test_number_of_alternatives_to_a_token_has_its_limits(logprobs: int, gateway
     fine_tuning/jobs images/generations moderations realtime/sessions threads uploads vector_stores videos""".split(),
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_rest_of_openais_api_is_not_found(method: str, path: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_rest_of_openais_api_is_not_found(
+    method: str, path: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     body = {"model": "m"} if method == "POST" else None
     assert_error(request(gateway.url, method, f"/v1/{path}", body, bearer(TOKEN)), OPENAI, 404)
     assert not forwarded(upstream)
 
 
 def test_list_of_models_has_no_pages(gateway: Gateway, upstream: FaultUpstream) -> None:
-    rows: list[Any] = [{"name": name, "modified_at": "2026-01-01T00:00:00Z"} for name in ("a:1", "b:1")]
+    rows: list[Any] = [
+        {"name": name, "modified_at": "2026-01-01T00:00:00Z"} for name in ("a:1", "b:1")
+    ]
     upstream.script("/api/tags", [Json({"models": rows})])
-    listed = get(gateway, "/v1/models?limit=1&after_id=a:1", **{"anthropic-version": "2023-06-01"}).json()
+    listed = get(
+        gateway, "/v1/models?limit=1&after_id=a:1", **{"anthropic-version": "2023-06-01"}
+    ).json()
     assert ([row["id"] for row in listed["data"]], listed["has_more"]) == (["a:1", "b:1"], False)
 
 
-def test_thinking_may_be_sent_back_by_either_name(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_thinking_may_be_sent_back_by_either_name(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     for name in ("reasoning", "reasoning_content"):
         said = {"role": "assistant", "content": "Four.", name: "Two and two."}
         assert post(gateway, CHAT, {"model": "m", "messages": [*MESSAGES, said]}).status == 200
         assert forwarded(upstream)[-1].json()["messages"][1]["thinking"] == "Two and two."
 
 
-def test_unknown_fields_of_a_response_are_carried_and_named(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_unknown_fields_of_a_response_are_carried_and_named(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = post(gateway, RESPONSES, {"model": "m", "input": "Hi", "brand_new_field": {"a": 1}})
     assert (answer.status, answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, "brand_new_field")
     assert "brand_new_field" not in forwarded(upstream)[-1].json()
@@ -129,6 +154,8 @@ def test_native_images_are_not_fetched(gateway: Gateway, upstream: FaultUpstream
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_model_is_shown_by_either_method(method: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_a_model_is_shown_by_either_method(
+    method: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     assert request(gateway.url, method, "/api/show", {"model": "m"}, bearer(TOKEN)).status == 200
     assert [(seen.method, seen.path) for seen in forwarded(upstream)] == [("POST", "/api/show")]

@@ -1,4 +1,5 @@
-"""Compressed request bodies, through a real gateway: every API reads them, and upstreams get them decoded."""
+"""Compressed request bodies, through a real gateway: every API reads them, and
+upstreams get them decoded."""
 
 from __future__ import annotations
 
@@ -41,14 +42,18 @@ def written(document: dict[str, Any]) -> bytes:
 
 @each_coding
 @pytest.mark.parametrize("path", PATHS)
-def test_every_api_reads_compressed_bodies(gateway: Gateway, upstream: FaultUpstream, path: str, coding: str) -> None:
+def test_every_api_reads_compressed_bodies(
+    gateway: Gateway, upstream: FaultUpstream, path: str, coding: str
+) -> None:
     answer = post(gateway, path, COMPRESS[coding](written({"model": "m"} | PATHS[path])), coding)
     assert answer.status == 200, answer.text
     assert upstream.wait_for_request(1, "/api/chat").json()["messages"] == SAID
 
 
 @each_coding
-def test_an_ollama_server_gets_the_decoded_bytes(gateway: Gateway, upstream: FaultUpstream, coding: str) -> None:
+def test_an_ollama_server_gets_the_decoded_bytes(
+    gateway: Gateway, upstream: FaultUpstream, coding: str
+) -> None:
     body = written({"model": "m"} | PATHS["/api/chat"])
     assert post(gateway, "/api/chat", COMPRESS[coding](body), coding).status == 200
     seen = upstream.wait_for_request(1, "/api/chat")
@@ -85,7 +90,9 @@ def test_a_file_is_uploaded_as_it_is(gateway: Gateway, upstream: FaultUpstream) 
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_other_codings_are_refused_with_the_names_of_those_that_work(gateway: Gateway, path: str) -> None:
+def test_other_codings_are_refused_with_the_names_of_those_that_work(
+    gateway: Gateway, path: str
+) -> None:
     answer = post(gateway, path, b"\x8b\x02", "br")
     assert answer.status == 415
     assert "or as gzip or zstd" in answer.text

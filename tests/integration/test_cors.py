@@ -79,7 +79,9 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         yield running
 
 
-def preflight(gateway: Gateway, method: str, path: str, origin: str = PAGE, **headers: str) -> Answer:
+def preflight(
+    gateway: Gateway, method: str, path: str, origin: str = PAGE, **headers: str
+) -> Answer:
     asked = {
         "Origin": origin,
         "Access-Control-Request-Method": method,
@@ -91,7 +93,11 @@ def preflight(gateway: Gateway, method: str, path: str, origin: str = PAGE, **he
 
 def allowances(answer: Answer) -> dict[str, str]:
     """The headers that speak of other origins."""
-    return {name.lower(): value for name, value in answer.headers if name.lower().startswith("access-control-")}
+    return {
+        name.lower(): value
+        for name, value in answer.headers
+        if name.lower().startswith("access-control-")
+    }
 
 
 def words(text: str) -> set[str]:
@@ -108,13 +114,17 @@ def test_a_preflight_on_an_api_route_is_answered_without_a_token(
     assert (answer.status in (200, 204), answer.body) == (True, b"")
     assert allowed["access-control-allow-origin"] in ("*", PAGE)
     assert method.lower() in words(allowed["access-control-allow-methods"])
-    assert {"authorization", "content-type", "x-api-key"} <= words(allowed["access-control-allow-headers"])
+    assert {"authorization", "content-type", "x-api-key"} <= words(
+        allowed["access-control-allow-headers"]
+    )
     assert int(allowed["access-control-max-age"]) > 0
     assert [seen.path for seen in upstream.requests if seen.path != "/api/version"] == []
 
 
 @pytest.mark.parametrize(("method", "path"), API_ROUTES)
-def test_credentials_and_private_networks_are_never_allowed(gateway: Gateway, method: str, path: str) -> None:
+def test_credentials_and_private_networks_are_never_allowed(
+    gateway: Gateway, method: str, path: str
+) -> None:
     answer = preflight(gateway, method, path, **{"Access-Control-Request-Private-Network": "true"})
     allowed = allowances(answer)
     assert "access-control-allow-credentials" not in allowed
@@ -150,11 +160,25 @@ def test_without_an_origin_there_is_nothing_to_allow(gateway: Gateway) -> None:
 def test_what_an_upstream_allows_counts_for_nothing(
     gateway: Gateway, upstream: FaultUpstream, path: str, stream: bool
 ) -> None:
-    said = {"Access-Control-Allow-Origin": EVIL, "Access-Control-Allow-Credentials": "true", "Cache-Control": "public"}
-    done = {"model": MODEL, "message": {"role": "assistant", "content": "hi"}, "done": True, "done_reason": "stop"}
-    streamed: list[Any] = [do.Head(200, {**said, "Content-Type": "application/x-ndjson"}), do.Lines([done])]
+    said = {
+        "Access-Control-Allow-Origin": EVIL,
+        "Access-Control-Allow-Credentials": "true",
+        "Cache-Control": "public",
+    }
+    done = {
+        "model": MODEL,
+        "message": {"role": "assistant", "content": "hi"},
+        "done": True,
+        "done_reason": "stop",
+    }
+    streamed: list[Any] = [
+        do.Head(200, {**said, "Content-Type": "application/x-ndjson"}),
+        do.Lines([done]),
+    ]
     upstream.script("/api/chat", streamed if stream else [do.Json(done, 200, said)])
-    answer = request(gateway.url, "POST", path, {**MESSAGE, "stream": stream}, {"Origin": PAGE, **bearer(TOKEN)})
+    answer = request(
+        gateway.url, "POST", path, {**MESSAGE, "stream": stream}, {"Origin": PAGE, **bearer(TOKEN)}
+    )
     assert answer.status == 200
     assert allowances(answer)["access-control-allow-origin"] in ("*", PAGE)
     assert "access-control-allow-credentials" not in allowances(answer)
@@ -176,28 +200,45 @@ def test_every_answer_has_an_id_and_is_stored_by_nobody(
 
 
 @pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
-def test_the_clients_own_id_comes_back(gateway: Gateway, path: str, method: str, body: Any, with_token: bool) -> None:
+def test_the_clients_own_id_comes_back(
+    gateway: Gateway, path: str, method: str, body: Any, with_token: bool
+) -> None:
     headers = {"X-Request-Id": "job-7:a.b_C", **(bearer(TOKEN) if with_token else {})}
-    assert request(gateway.url, method, path, body, headers).headers.get_all("x-request-id") == ["job-7:a.b_C"]
+    assert request(gateway.url, method, path, body, headers).headers.get_all("x-request-id") == [
+        "job-7:a.b_C"
+    ]
 
 
-@pytest.mark.parametrize("sent", ["", "a b", "x" * 129, "<script>", 'a"b', "\xe4", "a,b", "id1\tid2"])
+@pytest.mark.parametrize(
+    "sent", ["", "a b", "x" * 129, "<script>", 'a"b', "\xe4", "a,b", "id1\tid2"]
+)
 def test_what_is_no_id_does_not_come_back(gateway: Gateway, sent: str) -> None:
-    answer = request(gateway.url, "GET", "/api/tags", headers={**bearer(TOKEN), "X-Request-Id": sent})
+    answer = request(
+        gateway.url, "GET", "/api/tags", headers={**bearer(TOKEN), "X-Request-Id": sent}
+    )
     assert answer.headers.get("x-request-id") != sent
 
 
-def test_the_upstreams_id_does_not_replace_the_clients(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_the_upstreams_id_does_not_replace_the_clients(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/tags", [do.Json({"models": []}, 200, {"X-Request-Id": "upstreams"})])
-    answer = request(gateway.url, "GET", "/api/tags", headers={**bearer(TOKEN), "X-Request-Id": "mine"})
+    answer = request(
+        gateway.url, "GET", "/api/tags", headers={**bearer(TOKEN), "X-Request-Id": "mine"}
+    )
     assert answer.headers.get_all("x-request-id") == ["mine"]
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
-def test_streams_are_held_back_by_no_proxy(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
+def test_streams_are_held_back_by_no_proxy(
+    gateway: Gateway, upstream: FaultUpstream, path: str
+) -> None:
     answer = request(gateway.url, "POST", path, {**MESSAGE, "stream": True}, bearer(TOKEN))
     assert (answer.status, answer.headers.get("x-accel-buffering")) == (200, "no")
-    assert request(gateway.url, "POST", path, MESSAGE, bearer(TOKEN)).headers.get("x-accel-buffering") is None
+    assert (
+        request(gateway.url, "POST", path, MESSAGE, bearer(TOKEN)).headers.get("x-accel-buffering")
+        is None
+    )
 
 
 @pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
@@ -207,6 +248,8 @@ def test_no_answer_says_what_it_was_made_with(
     answer = request(gateway.url, method, path, body, bearer(TOKEN) if with_token else {})
     heads = " ".join(f"{name}: {value}" for name, value in answer.headers).lower()
     assert not [
-        word for word in ("werkzeug", "python", "flask", "gevent", "x-powered-by", "set-cookie") if word in heads
+        word
+        for word in ("werkzeug", "python", "flask", "gevent", "x-powered-by", "set-cookie")
+        if word in heads
     ]
     assert not re.search(r"gunicorn/\d", heads)

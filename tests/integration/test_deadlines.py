@@ -27,12 +27,19 @@ from tests.rig.http_client import Answer, Stream, bearer, request
 CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 0.6, 0.5, 1.2
 #: how much later than its limit a call may end
 GRACE_S = 1.0
-LIMITS = {"connect_s": CONNECT_S, "first_byte_s": FIRST_BYTE_S, "idle_s": IDLE_S, "total_s": TOTAL_S}
+LIMITS = {
+    "connect_s": CONNECT_S,
+    "first_byte_s": FIRST_BYTE_S,
+    "idle_s": IDLE_S,
+    "total_s": TOTAL_S,
+}
 
 
 @pytest.fixture(scope="module")
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(shared_upstream, TOKEN, warm=warm_up, unsaid=("Traceback",), timeouts=LIMITS) as gateway:
+    with checked_gateway(
+        shared_upstream, TOKEN, warm=warm_up, unsaid=("Traceback",), timeouts=LIMITS
+    ) as gateway:
         yield gateway
 
 
@@ -49,14 +56,23 @@ def timed(ask_now: Callable[[], Answer]) -> tuple[Answer, float]:
     return answer, time.monotonic() - began
 
 
-def test_upstream_that_does_not_take_the_request_is_504(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_upstream_that_does_not_take_the_request_is_504(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [NoReadBody(), Wait(10)])
-    big = Face("/api/chat", {"model": "m", "messages": [{"role": "user", "content": "x" * 20_000_000}]}, "", {})
+    big = Face(
+        "/api/chat",
+        {"model": "m", "messages": [{"role": "user", "content": "x" * 20_000_000}]},
+        "",
+        {},
+    )
     answer, seconds = timed(lambda: whole(ask(gateway.url, big)))
     assert (answer.status, seconds < TOTAL_S + GRACE_S) == (504, True)
 
 
-def test_slow_but_steady_tokens_are_no_idle_stream(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_slow_but_steady_tokens_are_no_idle_stream(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     end = {**CHAT_LINE, "done": True, "done_reason": "stop"}
     upstream.script("/api/chat", [Wait(0.3), Lines([CHAT_LINE, CHAT_LINE, end], delay_s=0.3)])
     answer, seconds = timed(lambda: whole(ask(gateway.url, FACES["openai chat"])))
@@ -64,7 +80,7 @@ def test_slow_but_steady_tokens_are_no_idle_stream(gateway: Gateway, upstream: F
     assert answer.body.endswith(b"data: [DONE]\n\n")
 
 
-# --- Connecting ------------------------------------------------------------------------------------------------------
+# --- Connecting -----------------------------------------------------------------------------------
 
 
 def test_black_hole_is_503_after_the_connect_limit(gateway_for: Callable[..., Gateway]) -> None:
@@ -82,8 +98,15 @@ def test_black_hole_is_503_after_the_connect_limit(gateway_for: Callable[..., Ga
 def test_limits_of_an_upstream_count_before_the_general_ones(
     gateway_for: Callable[..., Gateway], fault_upstream: FaultUpstream
 ) -> None:
-    own = {"name": "box1", "kind": "ollama", "base_url": fault_upstream.url, "timeouts": {"first_byte_s": 0.5}}
-    gateway = gateway_for({"auth": {"generate_tokens": [TOKEN]}, "upstreams": [own], "timeouts": {"first_byte_s": 30}})
+    own = {
+        "name": "box1",
+        "kind": "ollama",
+        "base_url": fault_upstream.url,
+        "timeouts": {"first_byte_s": 0.5},
+    }
+    gateway = gateway_for(
+        {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [own], "timeouts": {"first_byte_s": 30}}
+    )
     fault_upstream.script("/api/chat", [WaitForPeerClose()])
     body = {"model": "m", "messages": MESSAGES}
     answer, seconds = timed(lambda: request(gateway.url, "POST", "/api/chat", body, bearer(TOKEN)))

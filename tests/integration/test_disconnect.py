@@ -1,4 +1,5 @@
-"""A client that leaves an upload is noticed upstream within a second, and one that stops reading holds no place.
+"""A client that leaves an upload is noticed upstream within a second, and one that
+stops reading holds no place.
 
 Calls to models that are left, in every phase and by crowds, are rows of tests/reliability.
 """
@@ -28,7 +29,9 @@ def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """One gateway for the module; nothing of what its tests did may be left at the end."""
     unsaid = ("Traceback", "internal_error")
     limits = {"send_idle_s": 1.5}
-    with checked_gateway(shared_upstream, TOKEN, warm=warm_up, unsaid=unsaid, timeouts=limits) as gateway:
+    with checked_gateway(
+        shared_upstream, TOKEN, warm=warm_up, unsaid=unsaid, timeouts=limits
+    ) as gateway:
         yield gateway
 
 
@@ -47,7 +50,9 @@ def expect_client_gone(gateway: Gateway, request_id: str) -> None:
 def upload(gateway: Gateway, request_id: str, framing: tuple[str, str], sent: bytes) -> Stream:
     """Send the head of a blob upload and this much of its body."""
     headers = [("X-Request-Id", request_id), *bearer(TOKEN).items(), framing]
-    stream = open_stream(gateway.url, "POST", f"/api/blobs/{DIGEST}", None, headers, wait_for_head=False)
+    stream = open_stream(
+        gateway.url, "POST", f"/api/blobs/{DIGEST}", None, headers, wait_for_head=False
+    )
     stream.sock.sendall(sent)
     return stream
 
@@ -62,14 +67,20 @@ def upload(gateway: Gateway, request_id: str, framing: tuple[str, str], sent: by
     ids=["sized", "between chunks", "inside a chunk"],
 )
 def test_client_leaves_in_the_middle_of_an_upload(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str, framing: tuple[str, str], sent: bytes
+    gateway: Gateway,
+    upstream: FaultUpstream,
+    request_id: str,
+    framing: tuple[str, str],
+    sent: bytes,
 ) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [ReadBody(), WaitForPeerClose()])
     leave(upload(gateway, request_id, framing, sent), upstream, f"/api/blobs/{DIGEST}")
     expect_client_gone(gateway, request_id)
 
 
-def test_client_leaves_after_an_upload(gateway: Gateway, upstream: FaultUpstream, request_id: str) -> None:
+def test_client_leaves_after_an_upload(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str
+) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [ReadBody(), WaitForPeerClose()])
     stream = upload(gateway, request_id, ("Content-Length", "10"), b"0123456789")
     leave(stream, upstream, f"/api/blobs/{DIGEST}")
@@ -81,7 +92,11 @@ def test_an_upload_that_was_left_is_never_completed_upstream(
 ) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [ReadBody(), WaitForPeerClose()])
     part = b"%x\r\n%s\r\n" % (500_000, b"x" * 500_000)
-    leave(upload(gateway, request_id, ("Transfer-Encoding", "chunked"), part), upstream, f"/api/blobs/{DIGEST}")
+    leave(
+        upload(gateway, request_id, ("Transfer-Encoding", "chunked"), part),
+        upstream,
+        f"/api/blobs/{DIGEST}",
+    )
     assert not upstream.wait_for_request(1, f"/api/blobs/{DIGEST}").complete
 
 
@@ -90,23 +105,35 @@ def test_client_of_nginx_leaves_an_upload(
 ) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [ReadBody(), WaitForPeerClose()])
     headers = {**bearer(TOKEN), "X-Request-Id": request_id}
-    stream = open_stream(nginx.url, "POST", f"/api/blobs/{DIGEST}", b"0" * 100_000, headers, wait_for_head=False)
+    stream = open_stream(
+        nginx.url, "POST", f"/api/blobs/{DIGEST}", b"0" * 100_000, headers, wait_for_head=False
+    )
     leave(stream, upstream, f"/api/blobs/{DIGEST}")
     expect_client_gone(gateway, request_id)
 
 
-# --- Clients that stop reading ---------------------------------------------------------------------------------------
+# --- Clients that stop reading --------------------------------------------------------------------
 
 
-LONG_LINE = json.dumps({**CHAT_LINE, "message": {"role": "assistant", "content": "x" * 4000}}).encode() + b"\n"
+LONG_LINE = (
+    json.dumps({**CHAT_LINE, "message": {"role": "assistant", "content": "x" * 4000}}).encode()
+    + b"\n"
+)
 
 
 def test_stalled_reader_of_a_large_single_answer_is_cut(
     gateway: Gateway, upstream: FaultUpstream, request_id: str
 ) -> None:
     vectors = [[0.123456789] * 4000] * 300
-    upstream.script("/api/embed", [Json({"model": "m", "embeddings": vectors, "prompt_eval_count": 1})])
-    face = Face("/v1/embeddings", {"model": "m", "input": ["hi"] * 300, "encoding_format": "float"}, "/api/embed", {})
+    upstream.script(
+        "/api/embed", [Json({"model": "m", "embeddings": vectors, "prompt_eval_count": 1})]
+    )
+    face = Face(
+        "/v1/embeddings",
+        {"model": "m", "input": ["hi"] * 300, "encoding_format": "float"},
+        "/api/embed",
+        {},
+    )
     with ask(gateway.url, face, request_id, stream=False, receive_buffer=8192):
         line = wait_until(
             lambda: [each for each in gateway.log_lines("access") if each["id"] == request_id],

@@ -1,5 +1,5 @@
-"""`ollama-proxy doctor` as an operator calls it: a process, against a real gateway, a real nginx and servers that are
-broken on purpose, one fault at a time."""
+"""`ollama-proxy doctor` as an operator calls it: a process, against a real gateway, a real nginx
+and servers that are broken on purpose, one fault at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ RECENT = {"version": {"version": "0.32.15"}}
 
 
 def examine(
-    gateway: Gateway | None, directory: Path, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = ""
+    gateway: Gateway | None,
+    directory: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Runs it with the configuration and the state of a gateway, or of an empty directory."""
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **(env or {})}
@@ -38,7 +42,9 @@ def examine(
             "LOGS_DIRECTORY": str(gateway.logs_directory),
         }
     command = [sys.executable, "-m", "ollama_proxy.cli", "doctor", *arguments]
-    return subprocess.run(command, cwd=directory, env=environ, input=stdin, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=directory, env=environ, input=stdin, capture_output=True, text=True, timeout=60
+    )
 
 
 def find(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
@@ -86,8 +92,14 @@ SITES: dict[str, tuple[dict[str, str], str]] = {
         },
         "arrive in one piece",
     ),
-    "read timeout": ({"proxy_read_timeout 4260s;": "proxy_read_timeout 5s;"}, "cut after 5 s of silence"),
-    "body limit": ({"client_max_body_size 64m;": "client_max_body_size 1m;"}, "bodies of 64 MiB are refused"),
+    "read timeout": (
+        {"proxy_read_timeout 4260s;": "proxy_read_timeout 5s;"},
+        "cut after 5 s of silence",
+    ),
+    "body limit": (
+        {"client_max_body_size 64m;": "client_max_body_size 1m;"},
+        "bodies of 64 MiB are refused",
+    ),
     "HTTP/1.0": ({"proxy_http_version 1.1;": "proxy_http_version 1.0;"}, "HTTP/1.0"),
     "nobody says who the client is": (
         {"proxy_set_header X-Forwarded-For $remote_addr;": 'proxy_set_header X-Forwarded-For "";'},
@@ -98,10 +110,15 @@ SITES: dict[str, tuple[dict[str, str], str]] = {
         "does not arrive as x-api-key",
     ),
     "a token for everybody": (
-        {"proxy_set_header Host": f'proxy_set_header Authorization "Bearer {TOKEN}";\n    proxy_set_header Host'},
+        {
+            "proxy_set_header Host": f'proxy_set_header Authorization "Bearer {TOKEN}";\n    proxy_set_header Host'
+        },
         "anyone can use the models",
     ),
-    "not the gateway": ({"proxy_pass http://ollama_proxy;": "return 404;"}, "something else answers"),
+    "not the gateway": (
+        {"proxy_pass http://ollama_proxy;": "return 404;"},
+        "something else answers",
+    ),
 }
 
 
@@ -122,7 +139,9 @@ def test_a_proxy_that_is_not_trusted_is_found(tmp_path: Path) -> None:
         gateway = stack.enter_context(Gateway(config))
         nginx = stack.enter_context(Nginx(tmp_path, f"127.0.0.1:{gateway.port}"))
         done = through(gateway, nginx, tmp_path)
-    assert any("does not trust the proxy 127.0.0.1" in each["what"] for each in find(done)), done.stdout
+    assert any("does not trust the proxy 127.0.0.1" in each["what"] for each in find(done)), (
+        done.stdout
+    )
 
 
 def test_an_address_that_clients_choose_is_found(tmp_path: Path) -> None:
@@ -132,7 +151,9 @@ def test_an_address_that_clients_choose_is_found(tmp_path: Path) -> None:
         config = config_of(port) | {"server": {"host": "0.0.0.0", "trusted_proxies": ["0.0.0.0/0"]}}
         with Gateway(config, env={"HOST": "0.0.0.0"}) as gateway:
             url = f"http://{own}:{gateway.port}"
-            done = examine(gateway, tmp_path, "--url", url, "--token", TOKEN, "--json", "--silence", "0.1")
+            done = examine(
+                gateway, tmp_path, "--url", url, "--token", TOKEN, "--json", "--silence", "0.1"
+            )
     assert any("claim any address" in each["what"] for each in find(done)), done.stdout
 
 
@@ -140,7 +161,10 @@ def test_an_address_that_clients_choose_is_found(tmp_path: Path) -> None:
     ("certificate", "expected", "status"),
     [
         (
-            {"names": "IP:127.0.0.1", "valid": {"not_after": datetime.now(UTC) + timedelta(days=3)}},
+            {
+                "names": "IP:127.0.0.1",
+                "valid": {"not_after": datetime.now(UTC) + timedelta(days=3)},
+            },
             "expires in 3",
             WARNED,
         ),
@@ -155,12 +179,15 @@ def test_a_certificate_is_checked(
     authority = Authority(tmp_path)
     authority.server(**certificate)
     tls = (
-        f"listen 80 ssl;\n    ssl_certificate {tmp_path}/server.crt;\n    ssl_certificate_key {tmp_path}/server.key;\n#"
+        f"listen 80 ssl;\n    ssl_certificate {tmp_path}/server.crt;\n    ssl_certificate_key "
+        f"{tmp_path}/server.key;\n#"
     )
     with Nginx(tmp_path, f"127.0.0.1:{gateway.port}", {"listen 80 default_server;": tls}) as nginx:
         url = nginx.url.replace("http:", "https:")
         arguments = ("--url", url, "--token", TOKEN, "--json", "--silence", "0.1")
-        done = examine(gateway, tmp_path, *arguments, env={"SSL_CERT_FILE": str(authority.certificate)})
+        done = examine(
+            gateway, tmp_path, *arguments, env={"SSL_CERT_FILE": str(authority.certificate)}
+        )
     assert [each["part"] for each in find(done) if expected in each["what"]] == ["TLS"], done.stdout
     assert done.returncode == status
 
@@ -182,7 +209,9 @@ def test_an_upstream_is_checked(tmp_path: Path, box: str) -> None:
     pages, more, expected = BOXES[box]
     with plain_ollama(**pages) as port, Gateway(config_of(port, **more)) as gateway:
         done = examine(gateway, tmp_path, "--json", "--token", TOKEN, "--silence", "0.1")
-    assert [each["part"] for each in find(done) if expected in each["what"]] == ["upstream box1"], done.stdout
+    assert [each["part"] for each in find(done) if expected in each["what"]] == ["upstream box1"], (
+        done.stdout
+    )
 
 
 def test_an_upstream_that_is_away_or_open_to_others_is_found(tmp_path: Path) -> None:
@@ -199,7 +228,9 @@ def test_an_upstream_that_is_away_or_open_to_others_is_found(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("parallel", "is_found"), [("4", False), ("2", True), (None, True)])
-def test_slots_that_ollama_does_not_have_are_found(tmp_path: Path, parallel: str | None, is_found: bool) -> None:
+def test_slots_that_ollama_does_not_have_are_found(
+    tmp_path: Path, parallel: str | None, is_found: bool
+) -> None:
     program = (
         "from tests.rig.plain_ollama import plain_ollama\n"
         "with plain_ollama(version={'version': '0.32.15'}) as port:\n"
@@ -210,14 +241,20 @@ def test_slots_that_ollama_does_not_have_are_found(tmp_path: Path, parallel: str
         {"OLLAMA_NUM_PARALLEL": parallel} if parallel else {}
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program],
+        env=env,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as server:
         assert server.stdout and server.stdin
         config = config_of(int(server.stdout.readline()), concurrency=4)
         with Gateway(config) as gateway:
             done = examine(gateway, tmp_path, "--json", "--token", TOKEN, "--silence", "0.1")
         server.stdin.close()
-    assert any("OLLAMA_NUM_PARALLEL" in each["what"] for each in find(done)) == is_found, done.stdout
+    assert any("OLLAMA_NUM_PARALLEL" in each["what"] for each in find(done)) == is_found, (
+        done.stdout
+    )
 
 
 def test_without_a_gateway_the_rest_is_checked(tmp_path: Path) -> None:
@@ -230,16 +267,33 @@ def test_without_a_gateway_the_rest_is_checked(tmp_path: Path) -> None:
     assert done.returncode == FAULTY
 
 
-def test_an_invalid_configuration_is_a_fault_and_the_rest_is_checked(gateway: Gateway, tmp_path: Path) -> None:
+def test_an_invalid_configuration_is_a_fault_and_the_rest_is_checked(
+    gateway: Gateway, tmp_path: Path
+) -> None:
     (tmp_path / "broken.yaml").write_text("server: {prot: 1}\n")
-    done = examine(None, tmp_path, "--config", "broken.yaml", "--url", gateway.url, "--json", "--silence", "0.1")
+    done = examine(
+        None,
+        tmp_path,
+        "--config",
+        "broken.yaml",
+        "--url",
+        gateway.url,
+        "--json",
+        "--silence",
+        "0.1",
+    )
     assert ("fault", "configuration") in [(each["level"], each["part"]) for each in find(done)]
     assert "token" in done.stdout
 
 
-def test_people_get_lines_and_wrong_usage_has_a_status_of_its_own(gateway: Gateway, tmp_path: Path) -> None:
+def test_people_get_lines_and_wrong_usage_has_a_status_of_its_own(
+    gateway: Gateway, tmp_path: Path
+) -> None:
     done = examine(gateway, tmp_path, "--token", TOKEN, "--silence", "0.1")
     assert "fix:" in done.stdout
     assert examine(None, tmp_path, "--url", "nonsense").returncode == WRONG_USAGE
     assert examine(None, tmp_path, "--silence", "1000").returncode == WRONG_USAGE
-    assert examine(gateway, tmp_path, "--token", "wrong-token", "--silence", "0.1").returncode == FAULTY
+    assert (
+        examine(gateway, tmp_path, "--token", "wrong-token", "--silence", "0.1").returncode
+        == FAULTY
+    )

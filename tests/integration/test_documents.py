@@ -1,4 +1,5 @@
-"""PDF documents, through a real gateway: the shapes that coding assistants send, over both turns of a tool loop."""
+"""PDF documents, through a real gateway: the shapes that coding assistants send, over both
+turns of a tool loop."""
 
 from __future__ import annotations
 
@@ -29,7 +30,11 @@ NAMED = READ.replace("PDF", 'PDF "doc.pdf"')
 READ_TOOL = {
     "name": "Read",
     "description": "Reads a file.",
-    "input_schema": {"type": "object", "properties": {"file_path": {"type": "string"}}, "required": ["file_path"]},
+    "input_schema": {
+        "type": "object",
+        "properties": {"file_path": {"type": "string"}},
+        "required": ["file_path"],
+    },
 }
 
 
@@ -56,26 +61,46 @@ def claude_code(messages: list[Any], **fields: Any) -> dict[str, Any]:
 
 
 ASKED: list[Any] = [
-    {"role": "user", "content": [{"type": "text", "text": "A reminder."}, {"type": "text", "text": "Read doc.pdf"}]},
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "A reminder."},
+            {"type": "text", "text": "Read doc.pdf"},
+        ],
+    },
     {"role": "system", "content": "The skills are these."},
 ]
 
 
 def called(call: dict[str, Any]) -> dict[str, Any]:
-    thinking = {"type": "thinking", "thinking": "Let me think.", "signature": "gw1.295aed2085ff3481"}
-    return {"role": "assistant", "content": [thinking, {"type": "text", "text": "I will read it."}, call]}
+    thinking = {
+        "type": "thinking",
+        "thinking": "Let me think.",
+        "signature": "gw1.295aed2085ff3481",
+    }
+    return {
+        "role": "assistant",
+        "content": [thinking, {"type": "text", "text": "I will read it."}, call],
+    }
 
 
 def beside(call_id: str, block: dict[str, Any]) -> dict[str, Any]:
     """The document behind the result, as Claude Code sends it."""
-    result = {"tool_use_id": call_id, "type": "tool_result", "content": "PDF file read: doc.pdf (544 bytes)"}
+    result = {
+        "tool_use_id": call_id,
+        "type": "tool_result",
+        "content": "PDF file read: doc.pdf (544 bytes)",
+    }
     return {"role": "user", "content": [result, block | {"cache_control": {"type": "ephemeral"}}]}
 
 
 def inside(call_id: str, block: dict[str, Any]) -> dict[str, Any]:
     """The document inside the result."""
     content = [{"type": "text", "text": "PDF file read"}, block]
-    return {"role": "user", "content": [{"tool_use_id": call_id, "type": "tool_result", "content": content}]}
+    return {
+        "role": "user",
+        "content": [{"tool_use_id": call_id, "type": "tool_result", "content": content}],
+    }
 
 
 def post(gateway: Gateway, path: str, body: dict[str, Any]) -> Answer:
@@ -93,11 +118,21 @@ CALLS = Lines(
             "message": {
                 "role": "assistant",
                 "content": "",
-                "tool_calls": [{"id": "call_1", "function": {"name": "Read", "arguments": {"file_path": "doc.pdf"}}}],
+                "tool_calls": [
+                    {
+                        "id": "call_1",
+                        "function": {"name": "Read", "arguments": {"file_path": "doc.pdf"}},
+                    }
+                ],
             },
             "done": False,
         },
-        {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop", "eval_count": 3},
+        {
+            "message": {"role": "assistant", "content": ""},
+            "done": True,
+            "done_reason": "stop",
+            "eval_count": 3,
+        },
     ]
 )
 
@@ -118,8 +153,15 @@ def test_claude_code_reads_a_pdf_in_both_turns_of_its_loop(
     upstream.script("/api/chat", [CALLS])
     first = post(gateway, "/v1/messages?beta=true", claude_code(ASKED))
     events = [event for event in named_frames(first.body) if event["type"] == "content_block_start"]
-    (call,) = (event["content_block"] for event in events if event["content_block"]["type"] == "tool_use")
-    use = {"type": "tool_use", "id": call["id"], "name": call["name"], "input": {"file_path": "doc.pdf"}}
+    (call,) = (
+        event["content_block"] for event in events if event["content_block"]["type"] == "tool_use"
+    )
+    use = {
+        "type": "tool_use",
+        "id": call["id"],
+        "name": call["name"],
+        "input": {"file_path": "doc.pdf"},
+    }
     upstream.clear()
     history = [*ASKED, called(use), answer_with(call["id"], anthropic_pdf())]
     second = post(gateway, "/v1/messages?beta=true", claude_code(history))
@@ -137,7 +179,12 @@ def as_chat(data: str, name: str) -> tuple[str, dict[str, Any]]:
         {"type": "text", "text": "describe"},
     ]
     history = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}]
-    return "/v1/chat/completions", {"model": "m", "max_tokens": 99, "messages": history, "stream": True}
+    return "/v1/chat/completions", {
+        "model": "m",
+        "max_tokens": 99,
+        "messages": history,
+        "stream": True,
+    }
 
 
 def as_responses(data: str, name: str) -> tuple[str, dict[str, Any]]:
@@ -149,7 +196,13 @@ def as_responses(data: str, name: str) -> tuple[str, dict[str, Any]]:
     ]
     history = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": content}]
     include = ["reasoning.encrypted_content"]
-    return "/v1/responses", {"model": "m", "input": history, "store": False, "include": include, "stream": True}
+    return "/v1/responses", {
+        "model": "m",
+        "input": history,
+        "store": False,
+        "include": include,
+        "stream": True,
+    }
 
 
 def as_messages(data: str, name: str) -> tuple[str, dict[str, Any]]:
@@ -175,7 +228,9 @@ Shape = Callable[[str, str], tuple[str, dict[str, Any]]]
 
 
 @each_shape
-def test_opencode_reads_a_pdf_in_its_place(gateway: Gateway, upstream: FaultUpstream, shape: Shape) -> None:
+def test_opencode_reads_a_pdf_in_its_place(
+    gateway: Gateway, upstream: FaultUpstream, shape: Shape
+) -> None:
     answer = post(gateway, *shape(URI, "doc.pdf"))
     assert (answer.status, answer.complete) == (200, True)
     (sent,) = prompts(upstream)
@@ -208,7 +263,10 @@ def test_a_pdf_that_cannot_be_read_does_not_end_the_session(
     answer = post(limited, *shape(f"data:application/pdf;base64,{data}", "doc.pdf"))
     assert (answer.status, answer.complete) == (200, True)
     note = f'[PDF "doc.pdf": its text can\'t be shown, because {reason}.]'
-    assert prompts(upstream)[0][-1]["content"] == f"Called the Read tool\nPDF read successfully\n{note}\ndescribe"
+    assert (
+        prompts(upstream)[0][-1]["content"]
+        == f"Called the Read tool\nPDF read successfully\n{note}\ndescribe"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +286,11 @@ def limited(limited_gateway: Gateway, upstream: FaultUpstream) -> Gateway:
     ("pages", "shown", "reason"),
     [
         (["a", "b", "c"], "[Page 1]\na\n[Page 2]\nb", "it has more than 2 pages"),
-        (["a" * 20, "b" * 20], f"[Page 1]\n{'a' * 20}\n[Page 2]\n{'b' * 10}", "it has more than 30 characters"),
+        (
+            ["a" * 20, "b" * 20],
+            f"[Page 1]\n{'a' * 20}\n[Page 2]\n{'b' * 10}",
+            "it has more than 30 characters",
+        ),
     ],
 )
 def test_a_long_document_is_cut_and_says_so(
@@ -236,12 +298,17 @@ def test_a_long_document_is_cut_and_says_so(
 ) -> None:
     assert (
         post(
-            limited, "/v1/messages", claude_code([{"role": "user", "content": [anthropic_pdf(in_base64(pdf(*pages)))]}])
+            limited,
+            "/v1/messages",
+            claude_code([{"role": "user", "content": [anthropic_pdf(in_base64(pdf(*pages)))]}]),
         ).status
         == 200
     )
     rest = f"[The rest of the document is left out, because {reason}.]"
-    assert prompts(upstream)[0][-1]["content"] == f"[PDF, {len(pages)} pages]\n{shown}\n{rest}\n[End of PDF]"
+    assert (
+        prompts(upstream)[0][-1]["content"]
+        == f"[PDF, {len(pages)} pages]\n{shown}\n{rest}\n[End of PDF]"
+    )
 
 
 def test_other_files_are_still_refused_by_name(gateway: Gateway, upstream: FaultUpstream) -> None:
@@ -250,7 +317,10 @@ def test_other_files_are_still_refused_by_name(gateway: Gateway, upstream: Fault
         ({"file_data": "data:application/zip;base64,UEs="}, "file_data"),
         ({}, "file_data"),
     ):
-        body = {"model": "m", "messages": [{"role": "user", "content": [{"type": "file", "file": file}]}]}
+        body = {
+            "model": "m",
+            "messages": [{"role": "user", "content": [{"type": "file", "file": file}]}],
+        }
         answer = post(gateway, "/v1/chat/completions", body)
         assert f"messages[0].content[0].file.{where}" in assert_error(answer, OPENAI, 400)
     assert prompts(upstream) == []
@@ -291,10 +361,16 @@ def lab() -> Iterator[Provider]:
 
 @pytest.fixture(scope="module")
 def providers(claude: MessagesProvider, lab: Provider) -> Iterator[Gateway]:
-    """One provider of Anthropic's API, and one of OpenAI's under two names: one that says it reads documents."""
+    """One provider of Anthropic's API, and one of OpenAI's under two names: one that
+    says it reads documents."""
     declared = {"kind": "openai", "base_url": lab.base_url}
     upstreams = [
-        {"name": "claude", "kind": "anthropic", "base_url": claude.url, "api_key_env": "CLAUDE_KEY"},
+        {
+            "name": "claude",
+            "kind": "anthropic",
+            "base_url": claude.url,
+            "api_key_env": "CLAUDE_KEY",
+        },
         {"name": "plain", **declared},
         {"name": "reader", **declared, "profile": {"documents": True}},
     ]
@@ -305,19 +381,29 @@ def providers(claude: MessagesProvider, lab: Provider) -> Iterator[Gateway]:
 
 
 @pytest.mark.parametrize("shape", [*SHAPES.values(), None], ids=[*SHAPES, "inside a result"])
-def test_anthropic_gets_the_document_itself(providers: Gateway, claude: MessagesProvider, shape: Shape | None) -> None:
+def test_anthropic_gets_the_document_itself(
+    providers: Gateway, claude: MessagesProvider, shape: Shape | None
+) -> None:
     claude.clear()
     use = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {"file_path": "doc.pdf"}}
     history = [*ASKED, called(use), inside("toolu_1", anthropic_pdf(title="doc.pdf"))]
     path, body = shape(URI, "doc.pdf") if shape else ("/v1/messages", claude_code(history))
     answer = post(providers, path, body | {"model": f"claude:{MODEL}"})
     assert answer.status == 200, answer.text
-    sent = [seen.json() for seen in claude.requests if seen.path == MESSAGES][-1]["messages"][-1]["content"]
-    block = next(each for each in (sent[0]["content"] if shape is None else sent) if each["type"] == "document")
+    sent = [seen.json() for seen in claude.requests if seen.path == MESSAGES][-1]["messages"][-1][
+        "content"
+    ]
+    block = next(
+        each
+        for each in (sent[0]["content"] if shape is None else sent)
+        if each["type"] == "document"
+    )
     assert block == anthropic_pdf(title="doc.pdf")
 
 
-def test_a_provider_of_openais_api_gets_the_bytes_of_its_own_api(providers: Gateway, lab: Provider) -> None:
+def test_a_provider_of_openais_api_gets_the_bytes_of_its_own_api(
+    providers: Gateway, lab: Provider
+) -> None:
     lab.clear()
     path, body = as_chat(URI, "doc.pdf")
     assert post(providers, path, body | {"model": f"plain:{OWN}"}).status == 200
@@ -333,7 +419,9 @@ def test_a_translated_document_is_a_file_only_for_those_who_read_it(
     lab.clear()
     path, body = shape(URI, "doc.pdf")
     assert post(providers, path, body | {"model": f"{name}:{OWN}"}).status == 200
-    content = [seen.json() for seen in lab.requests if seen.path == CHAT][-1]["messages"][-1]["content"]
+    content = [seen.json() for seen in lab.requests if seen.path == CHAT][-1]["messages"][-1][
+        "content"
+    ]
     if name == "plain":
         assert content == f"Called the Read tool\nPDF read successfully\n{NAMED}\ndescribe"
     else:

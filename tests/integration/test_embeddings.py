@@ -41,7 +41,11 @@ def test_one_text_gives_one_vector_with_usage(gateway: Gateway, upstream: FaultU
 def test_several_texts_keep_their_order(gateway: Gateway, upstream: FaultUpstream) -> None:
     answer_with(upstream, [1.0], [2.0], [3.0])
     data = embed(gateway, input=["a", "b", "c"]).json()["data"]
-    assert [(one["index"], one["embedding"]) for one in data] == [(0, [1.0]), (1, [2.0]), (2, [3.0])]
+    assert [(one["index"], one["embedding"]) for one in data] == [
+        (0, [1.0]),
+        (1, [2.0]),
+        (2, [3.0]),
+    ]
     assert forwarded(upstream)[-1].json()["input"] == ["a", "b", "c"]
 
 
@@ -51,7 +55,9 @@ def test_missing_count_is_no_usage(gateway: Gateway, upstream: FaultUpstream) ->
 
 
 @pytest.mark.parametrize("encoding", ["base64", "BASE64"])
-def test_G28_base64_is_little_endian_float32(encoding: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_G28_base64_is_little_endian_float32(
+    encoding: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer_with(upstream, VECTOR)
     [one] = embed(gateway, input="x", encoding_format=encoding).json()["data"]
     assert base64.b64decode(one["embedding"], validate=True) == struct.pack("<6f", *VECTOR)
@@ -62,7 +68,9 @@ def test_float_is_the_default_and_any_case_works(
     encoding: str | None, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     answer_with(upstream, VECTOR)
-    assert embed(gateway, input="x", encoding_format=encoding).json()["data"][0]["embedding"] == VECTOR
+    assert (
+        embed(gateway, input="x", encoding_format=encoding).json()["data"][0]["embedding"] == VECTOR
+    )
 
 
 def test_recorded_answer_in_both_encodings(gateway: Gateway, upstream: FaultUpstream) -> None:
@@ -70,14 +78,19 @@ def test_recorded_answer_in_both_encodings(gateway: Gateway, upstream: FaultUpst
     floats = embed(gateway, input="x").json()["data"][0]["embedding"]
     packed = embed(gateway, input="x", encoding_format="base64").json()["data"][0]["embedding"]
     assert floats == json.loads(recording("embed-one").response)["embeddings"][0]
-    assert list(struct.unpack(f"<{len(floats)}f", base64.b64decode(packed))) == pytest.approx(floats, rel=1e-6)
+    assert list(struct.unpack(f"<{len(floats)}f", base64.b64decode(packed))) == pytest.approx(
+        floats, rel=1e-6
+    )
 
 
 def test_unknown_encoding_is_refused_in_the_words_that_clients_know(gateway: Gateway) -> None:
     answer = embed(gateway, input="x", encoding_format="int8")
     error = answer.json()["error"]
     assert (answer.status, error["param"]) == (400, "encoding_format")
-    assert error["message"] == "Invalid value for 'encoding_format' = int8. Supported values: ['float', 'base64']."
+    assert (
+        error["message"]
+        == "Invalid value for 'encoding_format' = int8. Supported values: ['float', 'base64']."
+    )
 
 
 def test_G28_single_empty_text_is_embedded(gateway: Gateway, upstream: FaultUpstream) -> None:
@@ -88,14 +101,18 @@ def test_G28_single_empty_text_is_embedded(gateway: Gateway, upstream: FaultUpst
 
 
 @pytest.mark.parametrize("value", [[], None, {"a": 1}, 5, True])
-def test_G28_no_text_at_all_is_refused(value: Any, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_G28_no_text_at_all_is_refused(
+    value: Any, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = embed(gateway, input=value)
     assert (answer.status, answer.json()["error"]["param"]) == (400, "input")
     assert not forwarded(upstream)
 
 
 @pytest.mark.parametrize("value", [[1, 2], [[1, 2]], ["a", 1], ["a", None]])
-def test_G28_token_ids_are_refused_with_the_way_out(value: Any, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_G28_token_ids_are_refused_with_the_way_out(
+    value: Any, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     """LangChain sends them unless told otherwise."""
     answer = embed(gateway, input=value)
     assert answer.status == 400
@@ -117,17 +134,22 @@ def test_missing_model_is_refused(model: str | None, gateway: Gateway) -> None:
 def test_parameters_go_on(gateway: Gateway, upstream: FaultUpstream) -> None:
     fields = {"dimensions": 8, "keep_alive": "5m", "options": {"num_ctx": 512}}
     embed(gateway, input="x", **fields)
-    assert forwarded(upstream)[-1].json() == {"model": "m", "input": ["x"], "truncate": False} | fields
+    assert (
+        forwarded(upstream)[-1].json() == {"model": "m", "input": ["x"], "truncate": False} | fields
+    )
 
 
 def test_options_may_be_given_as_fields(gateway: Gateway, upstream: FaultUpstream) -> None:
     fields = {"num_ctx": 512, "num_gpu": 1, "use_mmap": True}
     answer = embed(gateway, input="x", **fields, repeat_penalty=1.1, stop="x")
     assert forwarded(upstream)[-1].json()["options"] == fields
-    assert answer.headers.get("X-Ollama-Proxy-Ignored") == "repeat_penalty, stop"  # there is no text for them
+    # There is no text for them.
+    assert answer.headers.get("X-Ollama-Proxy-Ignored") == "repeat_penalty, stop"
 
 
-def test_input_is_cut_by_default_and_the_answer_says_so(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_input_is_cut_by_default_and_the_answer_says_so(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     too_long = Json({"error": "the input length exceeds the context length"}, 400)
     upstream.script("/api/embed", [too_long], [Json({"embeddings": [[1.0], [2.0]]})])
     answer = embed(gateway, input=["short", "x"])
@@ -146,9 +168,18 @@ def test_thinking_has_no_effect_and_is_named(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("dimensions", 0), ("dimensions", -1), ("truncate", 1), ("num_ctx", "x"), ("top_k", "x"), ("timeout_ms", 0)],
+    [
+        ("dimensions", 0),
+        ("dimensions", -1),
+        ("truncate", 1),
+        ("num_ctx", "x"),
+        ("top_k", "x"),
+        ("timeout_ms", 0),
+    ],
 )
-def test_wrong_value_is_refused_by_name(name: str, value: Any, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_wrong_value_is_refused_by_name(
+    name: str, value: Any, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = embed(gateway, input="x", **{name: value})
     assert (answer.status, answer.json()["error"]["param"]) == (400, name)
     assert not forwarded(upstream)
@@ -161,7 +192,9 @@ def test_wrong_value_is_refused_by_name(name: str, value: Any, gateway: Gateway,
         (400, "the input length exceeds the context length", "context_length_exceeded"),
     ],
 )
-def test_refusals_of_the_upstream(status: int, text: str, code: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_refusals_of_the_upstream(
+    status: int, text: str, code: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/embed", [Json({"error": text}, status)])
     answer = embed(gateway, input="x", truncate=False)
     error = answer.json()["error"]
@@ -194,8 +227,12 @@ def test_G28_native_routes_keep_their_difference(gateway: Gateway, upstream: Fau
     """Only /api/embed normalises, and each has its own field."""
     upstream.script("/api/embed", [Json({"model": "m", "embeddings": [[0.6, 0.8, 0]]})])
     upstream.script("/api/embeddings", [Json({"embedding": [3, 4, 0]})])
-    assert post(gateway, "/api/embed", {"model": "m", "input": "x"}).json()["embeddings"] == [[0.6, 0.8, 0]]
-    assert post(gateway, "/api/embeddings", {"model": "m", "prompt": "x"}).json() == {"embedding": [3, 4, 0]}
+    assert post(gateway, "/api/embed", {"model": "m", "input": "x"}).json()["embeddings"] == [
+        [0.6, 0.8, 0]
+    ]
+    assert post(gateway, "/api/embeddings", {"model": "m", "prompt": "x"}).json() == {
+        "embedding": [3, 4, 0]
+    }
     assert [seen.body for seen in forwarded(upstream)] == [
         b'{"model": "m", "input": "x"}',
         b'{"model": "m", "prompt": "x"}',

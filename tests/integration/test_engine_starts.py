@@ -1,4 +1,5 @@
-"""No translated request makes an Ollama server start its engine again; answers beyond the context are recognised."""
+"""No translated request makes an Ollama server start its engine again; answers beyond the
+context are recognised."""
 
 from __future__ import annotations
 
@@ -31,7 +32,10 @@ each_way = pytest.mark.parametrize("stream", [False, True], ids=["single", "stre
 def boxes() -> Iterator[dict[str, EngineBox]]:
     """One for each version, each with a model of its own."""
     with ExitStack() as stack:
-        made = {version: EngineBox(f"box{n}", [f"m{n}"], version=version) for n, version in enumerate((*NEW, *OLD))}
+        made = {
+            version: EngineBox(f"box{n}", [f"m{n}"], version=version)
+            for n, version in enumerate((*NEW, *OLD))
+        }
         for box in made.values():
             stack.enter_context(box)
         yield made
@@ -68,9 +72,17 @@ def wait_for_versions(gateway: Gateway, boxes: dict[str, EngineBox]) -> None:
     wait_until(lambda: all(each == expected for each in known()), 15, lambda: str(known()))
 
 
-def ask(gateway: Gateway, box: EngineBox, face: Face, headers: dict[str, str] | None = None, **fields: Any) -> Answer:
+def ask(
+    gateway: Gateway,
+    box: EngineBox,
+    face: Face,
+    headers: dict[str, str] | None = None,
+    **fields: Any,
+) -> Answer:
     body = {**face.body, "model": box.models[0], "stream": False, **fields}
-    return request(gateway.url, "POST", face.path, body, bearer(TOKEN) | (headers or {}), timeout=20)
+    return request(
+        gateway.url, "POST", face.path, body, bearer(TOKEN) | (headers or {}), timeout=20
+    )
 
 
 def long(face: Face) -> dict[str, Any]:
@@ -85,7 +97,9 @@ def said(box: EngineBox) -> set[Any]:
 
 
 @pytest.mark.parametrize("version", NEW)
-def test_mixed_traffic_takes_one_start(version: str, gateway: Gateway, boxes: dict[str, EngineBox]) -> None:
+def test_mixed_traffic_takes_one_start(
+    version: str, gateway: Gateway, boxes: dict[str, EngineBox]
+) -> None:
     box = boxes[version]
     for _ in range(2):
         for face in ALL.values():
@@ -96,7 +110,9 @@ def test_mixed_traffic_takes_one_start(version: str, gateway: Gateway, boxes: di
 
 
 @pytest.mark.parametrize("version", OLD)
-def test_older_releases_always_get_the_same_shift(version: str, gateway: Gateway, boxes: dict[str, EngineBox]) -> None:
+def test_older_releases_always_get_the_same_shift(
+    version: str, gateway: Gateway, boxes: dict[str, EngineBox]
+) -> None:
     box = boxes[version]
     for face in TRANSLATED.values():
         assert ask(gateway, box, face).status == 200
@@ -106,7 +122,9 @@ def test_older_releases_always_get_the_same_shift(version: str, gateway: Gateway
     assert said(box) == {False}
 
 
-def test_server_that_was_upgraded_gets_no_shift_any_more(gateway: Gateway, boxes: dict[str, EngineBox]) -> None:
+def test_server_that_was_upgraded_gets_no_shift_any_more(
+    gateway: Gateway, boxes: dict[str, EngineBox]
+) -> None:
     box = boxes["0.12.3"]
     for version, shift in (("0.33.0", None), ("0.12.3", False)):
         box.refuse()
@@ -114,7 +132,11 @@ def test_server_that_was_upgraded_gets_no_shift_any_more(gateway: Gateway, boxes
         box.restart()
         wait_for_versions(gateway, boxes)
         box.clear()
-        wait_until(lambda: ask(gateway, box, FACES["openai chat"]).status == 200, 10, "it is not used again")
+        wait_until(
+            lambda: ask(gateway, box, FACES["openai chat"]).status == 200,
+            10,
+            "it is not used again",
+        )
         box.clear()
         for face in TRANSLATED.values():
             assert ask(gateway, box, face).status == 200
@@ -123,18 +145,25 @@ def test_server_that_was_upgraded_gets_no_shift_any_more(gateway: Gateway, boxes
 
 @each_way
 @pytest.mark.parametrize("name", [*TRANSLATED, "openai embeddings"])
-def test_prompt_that_may_be_cut_starts_nothing(name: str, stream: bool, gateway: Gateway, box: EngineBox) -> None:
+def test_prompt_that_may_be_cut_starts_nothing(
+    name: str, stream: bool, gateway: Gateway, box: EngineBox
+) -> None:
     ask(gateway, box, FACES["native chat"])
     answer = ask(gateway, box, ALL[name], stream=stream, truncate=True, **long(ALL[name]))
     assert (answer.status, answer.headers.get("X-Ollama-Proxy-Truncated")) == (200, "prompt")
     ask(gateway, box, FACES["native generate"])
     assert len(box.starts) == 1
-    assert [seen.json().get("truncate") for seen in box.prompts][1:3] in ([False, None], [False, True])
+    assert [seen.json().get("truncate") for seen in box.prompts][1:3] in (
+        [False, None],
+        [False, True],
+    )
 
 
 @each_way
 @pytest.mark.parametrize("name", [*TRANSLATED, "openai embeddings"])
-def test_prompt_that_is_too_long_is_still_refused(name: str, stream: bool, gateway: Gateway, box: EngineBox) -> None:
+def test_prompt_that_is_too_long_is_still_refused(
+    name: str, stream: bool, gateway: Gateway, box: EngineBox
+) -> None:
     # Texts to embed are cut unless the request says otherwise.
     fields = {"truncate": False} if name in EMBEDDINGS else {}
     answer = ask(gateway, box, ALL[name], stream=stream, **long(ALL[name]), **fields)
@@ -149,29 +178,47 @@ def test_prompt_that_is_too_long_is_still_refused(name: str, stream: bool, gatew
 def test_gateway_adds_no_launch_option(gateway: Gateway, box: EngineBox) -> None:
     for face in ALL.values():
         ask(gateway, box, face)
-    assert all(box.starts[0][name] is None for name in ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread"))
+    assert all(
+        box.starts[0][name] is None
+        for name in ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread")
+    )
     assert not any("num_ctx" in (seen.json().get("options") or {}) for seen in box.prompts)
 
 
-def test_launch_option_of_the_client_is_passed_on(gateway: Gateway, boxes: dict[str, EngineBox]) -> None:
+def test_launch_option_of_the_client_is_passed_on(
+    gateway: Gateway, boxes: dict[str, EngineBox]
+) -> None:
     box = boxes["1.0.0"]
-    for name in ("openai chat", "native chat", "anthropic messages", "native generate", "openai completions"):
+    for name in (
+        "openai chat",
+        "native chat",
+        "anthropic messages",
+        "native generate",
+        "openai completions",
+    ):
         assert ask(gateway, box, FACES[name], options={"num_ctx": 1024}).status == 200
     assert [launch["num_ctx"] for launch in box.starts] == [1024]
 
 
-# --- An answer that outgrew its context ------------------------------------------------------------------------------
+# --- An answer that outgrew its context -----------------------------------------------------------
 
 
-def ask_for(gateway: Gateway, box: EngineBox, name: str, tokens: int, id: str, **fields: Any) -> Answer:
+def ask_for(
+    gateway: Gateway, box: EngineBox, name: str, tokens: int, id: str, **fields: Any
+) -> Answer:
     """An answer of so many tokens."""
     limit = {"max_tokens": tokens} if name == "anthropic messages" else {}
     options = {"num_predict": tokens} | fields.pop("options", {})
     return ask(gateway, box, FACES[name], {"X-Request-Id": id}, options=options, **limit, **fields)
 
 
-#: Counts of an answer, the server, what the request says about its context, and whether that is too small.
-OUTGROWN = [(600, "0.32.15", {}, True), (500, "0.32.15", {}, False), (600, "1.0.0", {"num_ctx": 1024}, False)]
+#: Counts of an answer, the server, what the request says about its context, and
+#: whether that is too small.
+OUTGROWN = [
+    (600, "0.32.15", {}, True),
+    (500, "0.32.15", {}, False),
+    (600, "1.0.0", {"num_ctx": 1024}, False),
+]
 
 
 @pytest.mark.parametrize(("tokens", "version", "options", "is_cut"), OUTGROWN)
@@ -195,11 +242,15 @@ def test_answer_that_outgrew_its_context_is_marked(
     assert line["truncated"] == (["answer"] if is_cut else None)
     assert line["eval_count"] == tokens
     # The head of a stream goes out before anybody knows.
-    assert answer.headers.get("X-Ollama-Proxy-Truncated") == ("answer" if is_cut and not stream else None)
+    assert answer.headers.get("X-Ollama-Proxy-Truncated") == (
+        "answer" if is_cut and not stream else None
+    )
 
 
 @each_way
-def test_each_of_several_answers_is_looked_at_alone(stream: bool, gateway: Gateway, box: EngineBox) -> None:
+def test_each_of_several_answers_is_looked_at_alone(
+    stream: bool, gateway: Gateway, box: EngineBox
+) -> None:
     """Together they are longer than any context."""
     for tokens, cut in ((400, None), (600, ["answer"])):
         id = f"several-{tokens}-{stream}"
@@ -224,7 +275,9 @@ def test_inputs_of_an_embedding_are_no_long_answer(gateway: Gateway, box: Engine
         assert access_line(gateway, id)["truncated"] is None
 
 
-def test_older_release_ends_such_an_answer_and_says_so(gateway: Gateway, boxes: dict[str, EngineBox]) -> None:
+def test_older_release_ends_such_an_answer_and_says_so(
+    gateway: Gateway, boxes: dict[str, EngineBox]
+) -> None:
     answer = ask_for(gateway, boxes["0.24.0"], "openai chat", 600, "older")
     assert answer.json()["choices"][0]["finish_reason"] == "length"
     assert access_line(gateway, "older")["truncated"] == ["answer"]
@@ -233,6 +286,9 @@ def test_older_release_ends_such_an_answer_and_says_so(gateway: Gateway, boxes: 
 def test_ordinary_answers_cause_no_further_request(gateway: Gateway, box: EngineBox) -> None:
     for face in ALL.values():
         ask(gateway, box, face)
-    assert {seen.path for seen in box.requests} <= {*(face.upstream_path for face in ALL.values()), "/api/show"} | {
+    assert {seen.path for seen in box.requests} <= {
+        *(face.upstream_path for face in ALL.values()),
+        "/api/show",
+    } | {
         *("/api/version", "/api/tags", "/api/ps")  # the health checks
     }

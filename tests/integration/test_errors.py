@@ -1,4 +1,5 @@
-"""Every error in the shape of its dialect, whoever makes it: gunicorn, the gateway or an upstream."""
+"""Every error in the shape of its dialect, whoever makes it: gunicorn, the
+gateway or an upstream."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ BUSY = "server busy, please try again.  maximum pending requests exceeded"
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     config = {
-        "auth": {"generate_tokens": [TOKEN, {"name": "reader", "token": READER, "scopes": ["read"]}]},
+        "auth": {
+            "generate_tokens": [TOKEN, {"name": "reader", "token": READER, "scopes": ["read"]}]
+        },
         "server": {"max_body": LIMIT},
         "timeouts": {"first_byte_s": 1, "connect_s": 1},
     }
@@ -38,13 +41,17 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         yield running
 
 
-def chat(gateway: Gateway, dialect: str, *, stream: bool = False, body: Any = None, token: str = TOKEN) -> Answer:
+def chat(
+    gateway: Gateway, dialect: str, *, stream: bool = False, body: Any = None, token: str = TOKEN
+) -> Answer:
     sent = {**BODY, "stream": stream} if body is None else body
     return request(gateway.url, "POST", CHAT[dialect], sent, bearer(token))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_400_for_a_body_that_is_no_json(gateway: Gateway, upstream: FaultUpstream, dialect: str) -> None:
+def test_400_for_a_body_that_is_no_json(
+    gateway: Gateway, upstream: FaultUpstream, dialect: str
+) -> None:
     assert "not valid JSON" in assert_error(chat(gateway, dialect, body=b"{nope"), dialect, 400)
     assert not [seen for seen in upstream.requests if seen.path == "/api/chat"]
 
@@ -86,11 +93,23 @@ def test_403_names_the_scope_that_is_missing(gateway: Gateway, dialect: str) -> 
 
 @pytest.mark.parametrize(
     ("path", "dialect"),
-    [("/nope", NATIVE), ("/api/nope", NATIVE), ("/v1/nope", OPENAI), ("/v1", OPENAI), ("/v1/chat", OPENAI)]
-    + [("/v1/messages/nope", ANTHROPIC), ("/anthropic/v1/nope", ANTHROPIC), ("/anthropic", ANTHROPIC)]
+    [
+        ("/nope", NATIVE),
+        ("/api/nope", NATIVE),
+        ("/v1/nope", OPENAI),
+        ("/v1", OPENAI),
+        ("/v1/chat", OPENAI),
+    ]
+    + [
+        ("/v1/messages/nope", ANTHROPIC),
+        ("/anthropic/v1/nope", ANTHROPIC),
+        ("/anthropic", ANTHROPIC),
+    ]
     + [("/v1/responses/resp_1", OPENAI), ("/v1/conversations", OPENAI)],
 )
-def test_404_for_an_unknown_address_speaks_the_dialect_of_its_path(gateway: Gateway, path: str, dialect: str) -> None:
+def test_404_for_an_unknown_address_speaks_the_dialect_of_its_path(
+    gateway: Gateway, path: str, dialect: str
+) -> None:
     assert_error(request(gateway.url, "GET", path, headers=bearer(TOKEN)), dialect, 404)
     assert_error(request(gateway.url, "GET", f"/k/{TOKEN}{path}"), dialect, 404)
 
@@ -98,12 +117,19 @@ def test_404_for_an_unknown_address_speaks_the_dialect_of_its_path(gateway: Gate
 def test_404_for_an_unknown_model_has_the_code_that_clients_match_on(gateway: Gateway) -> None:
     answer = request(gateway.url, "GET", "/v1/models/nope", headers=bearer(TOKEN))
     assert_error(answer, OPENAI, 404)
-    assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == ("model_not_found", "model")
+    assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == (
+        "model_not_found",
+        "model",
+    )
 
 
-def test_404_for_an_unknown_model_has_anthropics_shape_for_who_says_its_version(gateway: Gateway) -> None:
+def test_404_for_an_unknown_model_has_anthropics_shape_for_who_says_its_version(
+    gateway: Gateway,
+) -> None:
     headers = {**bearer(TOKEN), "anthropic-version": "2023-06-01"}
-    assert "nope" in assert_error(request(gateway.url, "GET", "/v1/models/nope", headers=headers), ANTHROPIC, 404)
+    assert "nope" in assert_error(
+        request(gateway.url, "GET", "/v1/models/nope", headers=headers), ANTHROPIC, 404
+    )
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -124,7 +150,9 @@ def assert_error_from_upstream(answer: Answer, dialect: str, status: int) -> str
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "TRACE"])
-def test_405_says_what_the_address_takes(gateway: Gateway, upstream: FaultUpstream, dialect: str, method: str) -> None:
+def test_405_says_what_the_address_takes(
+    gateway: Gateway, upstream: FaultUpstream, dialect: str, method: str
+) -> None:
     answer = request(gateway.url, method, CHAT[dialect], headers=bearer(TOKEN))
     assert_error(answer, dialect, 405)
     assert set((answer.headers.get("allow") or "").split(", ")) == {"OPTIONS", "POST"}
@@ -139,14 +167,18 @@ def test_options_says_it_as_well(gateway: Gateway, dialect: str) -> None:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_413_for_a_declared_length_over_the_limit(gateway: Gateway, upstream: FaultUpstream, dialect: str) -> None:
+def test_413_for_a_declared_length_over_the_limit(
+    gateway: Gateway, upstream: FaultUpstream, dialect: str
+) -> None:
     answer = chat(gateway, dialect, body=b" " * (LIMIT + 1))
     assert str(LIMIT) in assert_error(answer, dialect, 413)
     assert not [seen for seen in upstream.requests if seen.path == "/api/chat"]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_413_for_a_chunked_body_over_the_limit(gateway: Gateway, upstream: FaultUpstream, dialect: str) -> None:
+def test_413_for_a_chunked_body_over_the_limit(
+    gateway: Gateway, upstream: FaultUpstream, dialect: str
+) -> None:
     padded = json.dumps(BODY).encode().ljust(LIMIT + 1)
     framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(padded), padded)
     headers = {**bearer(TOKEN), "Transfer-Encoding": "chunked"}
@@ -162,16 +194,24 @@ def test_a_body_of_exactly_the_limit_is_taken_whole(
     padded = json.dumps({**BODY, "stream": False}).encode().ljust(LIMIT)
     headers = bearer(TOKEN)
     if framing == "chunked":
-        padded = b"".join(b"%x\r\n%b\r\n" % (1024, padded[at : at + 1024]) for at in range(0, LIMIT, 1024))
+        padded = b"".join(
+            b"%x\r\n%b\r\n" % (1024, padded[at : at + 1024]) for at in range(0, LIMIT, 1024)
+        )
         padded, headers = padded + b"0\r\n\r\n", {**headers, "Transfer-Encoding": "chunked"}
     assert request(gateway.url, "POST", CHAT[dialect], padded, headers).status == 200
     assert upstream.wait_for_request(1, "/api/chat").json()["model"] == "m"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize("header", [("Content-Type", "multipart/form-data; boundary=x"), ("Content-Encoding", "br")])
-def test_415_for_what_cannot_be_json(gateway: Gateway, dialect: str, header: tuple[str, str]) -> None:
-    answer = request(gateway.url, "POST", CHAT[dialect], b"--x\r\n", {**bearer(TOKEN), header[0]: header[1]})
+@pytest.mark.parametrize(
+    "header", [("Content-Type", "multipart/form-data; boundary=x"), ("Content-Encoding", "br")]
+)
+def test_415_for_what_cannot_be_json(
+    gateway: Gateway, dialect: str, header: tuple[str, str]
+) -> None:
+    answer = request(
+        gateway.url, "POST", CHAT[dialect], b"--x\r\n", {**bearer(TOKEN), header[0]: header[1]}
+    )
     assert_error(answer, dialect, 415)
 
 
@@ -179,7 +219,9 @@ def test_415_for_what_cannot_be_json(gateway: Gateway, dialect: str, header: tup
 def test_415_for_ten_thousand_parts_comes_at_once(gateway: Gateway, dialect: str) -> None:
     headers = {**bearer(TOKEN), "Content-Type": "multipart/form-data; boundary=x"}
     began = time.monotonic()
-    assert_error(request(gateway.url, "POST", CHAT[dialect], b"--x\r\n\r\n" * 9000, headers), dialect, 415)
+    assert_error(
+        request(gateway.url, "POST", CHAT[dialect], b"--x\r\n\r\n" * 9000, headers), dialect, 415
+    )
     assert time.monotonic() - began < 3
 
 
@@ -261,7 +303,9 @@ def test_503_when_the_upstream_is_down_says_so_in_both_languages(
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_504_when_the_upstream_says_nothing(gateway: Gateway, upstream: FaultUpstream, dialect: str) -> None:
+def test_504_when_the_upstream_says_nothing(
+    gateway: Gateway, upstream: FaultUpstream, dialect: str
+) -> None:
     upstream.script("/api/chat", [do.WaitForPeerClose(5)])
     assert_error_from_upstream(chat(gateway, dialect), dialect, 504)
 
@@ -279,7 +323,14 @@ def test_504_when_the_upstream_says_nothing(gateway: Gateway, upstream: FaultUps
         (b"GET / HTTP/1.1\r\nHost: gw\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: gw\r\nX Y: z\r\n\r\n", 400),
     ],
-    ids=["no request", "unknown version", "long address", "long header", "many headers", "bad header name"],
+    ids=[
+        "no request",
+        "unknown version",
+        "long address",
+        "long header",
+        "many headers",
+        "bad header name",
+    ],
 )
 def test_errors_of_http_itself_are_json_too(gateway: Gateway, data: bytes, status: int) -> None:
     head, _, body = raw(gateway.port, data).partition(b"\r\n\r\n")
@@ -315,13 +366,17 @@ def late():
 
 
 @pytest.fixture(scope="module")
-def broken(shared_upstream: FaultUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def broken(
+    shared_upstream: FaultUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
     """A gateway whose application has routes that fail."""
     directory: Path = tmp_path_factory.mktemp("broken")
     (directory / "broken_app.py").write_text(BROKEN, encoding="utf-8")
     config = {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": shared_upstream.url}}
     settings = PROJECT / "config" / "gunicorn.conf.py"
-    with Gateway(config, app="broken_app:app", cwd=directory, gunicorn_config=settings, workers=1) as running:
+    with Gateway(
+        config, app="broken_app:app", cwd=directory, gunicorn_config=settings, workers=1
+    ) as running:
         yield running
 
 
@@ -331,16 +386,23 @@ def log_text(gateway: Gateway) -> str:
 
 
 @pytest.mark.parametrize(
-    ("path", "dialect"), [("/api/broken", NATIVE), ("/v1/broken", OPENAI), ("/anthropic/broken", ANTHROPIC)]
+    ("path", "dialect"),
+    [("/api/broken", NATIVE), ("/v1/broken", OPENAI), ("/anthropic/broken", ANTHROPIC)],
 )
-def test_500_tells_the_client_an_id_and_nothing_else(broken: Gateway, path: str, dialect: str) -> None:
-    answer = request(broken.url, "POST", path, BODY, {**bearer(TOKEN), "X-Request-Id": f"find-me-{dialect}"})
+def test_500_tells_the_client_an_id_and_nothing_else(
+    broken: Gateway, path: str, dialect: str
+) -> None:
+    answer = request(
+        broken.url, "POST", path, BODY, {**bearer(TOKEN), "X-Request-Id": f"find-me-{dialect}"}
+    )
     assert f"find-me-{dialect}" in assert_error(answer, dialect, 500)
     for secret in ("canary", TOKEN, "ValueError", "broken_app", ".py"):
         assert secret not in answer.text
 
     def logged() -> list[dict[str, Any]]:
-        return [event for event in broken.log_lines("events") if event.get("id") == f"find-me-{dialect}"]
+        return [
+            event for event in broken.log_lines("events") if event.get("id") == f"find-me-{dialect}"
+        ]
 
     event = wait_until(logged)[0]
     assert (event["event"], event["traceback"][-1]) == ("internal_error", "ValueError")
@@ -357,4 +419,7 @@ def test_a_failure_in_the_middle_of_an_answer_is_never_a_clean_end(broken: Gatew
 
 def test_the_gateway_goes_on_after_a_failure(broken: Gateway, upstream: FaultUpstream) -> None:
     request(broken.url, "POST", "/api/broken", BODY, bearer(TOKEN))
-    assert request(broken.url, "POST", "/api/chat", {**BODY, "stream": False}, bearer(TOKEN)).status == 200
+    assert (
+        request(broken.url, "POST", "/api/chat", {**BODY, "stream": False}, bearer(TOKEN)).status
+        == 200
+    )

@@ -1,4 +1,5 @@
-"""Several answers to one request through real gunicorn: what one that fails, is silent or is left means for all."""
+"""Several answers to one request through real gunicorn: what one that fails, is silent or
+is left means for all."""
 
 from __future__ import annotations
 
@@ -28,11 +29,17 @@ from tests.rig.fault_upstream import (
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, open_stream
 
-#: Seconds between the moment in which the others are of no use any more and the close of their connections.
+#: Seconds between the moment in which the others are of no use any more and the close
+#: of their connections.
 NOTICED_S = 1.0
 HEARTBEAT_S = 0.2
 
-CHAT = ("/v1/chat/completions", "/api/chat", {"model": "m", "messages": MESSAGES, "n": 3}, CHAT_LINE)
+CHAT = (
+    "/v1/chat/completions",
+    "/api/chat",
+    {"model": "m", "messages": MESSAGES, "n": 3},
+    CHAT_LINE,
+)
 PROMPTS = ("/v1/completions", "/api/generate", {"model": "m", "prompt": ["a", "b", "c"]}, TEXT_LINE)
 
 Way = tuple[str, str, dict[str, Any], dict[str, Any]]
@@ -44,7 +51,9 @@ each_kind = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "s
 @pytest.fixture(scope="module")
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """Quick heartbeats; keeps as many upstream connections as it has asked for answers at once."""
-    with face.shared_gateway(shared_upstream, idle=32, stream={"heartbeat_s": HEARTBEAT_S}) as running:
+    with face.shared_gateway(
+        shared_upstream, idle=32, stream={"heartbeat_s": HEARTBEAT_S}
+    ) as running:
         yield running
         assert "Traceback" not in running.output(), running.output()
 
@@ -64,7 +73,9 @@ def end(way: Way) -> Chunk:
     return Chunk(json.dumps(way[3] | {"done": True, "done_reason": "stop"}).encode() + b"\n")
 
 
-def ask(gateway: Gateway, way: Way, request_id: str = "unnamed", *, stream: bool = True, **options: Any) -> Stream:
+def ask(
+    gateway: Gateway, way: Way, request_id: str = "unnamed", *, stream: bool = True, **options: Any
+) -> Stream:
     headers = {**bearer(TOKEN), "X-Request-Id": request_id}
     return open_stream(gateway.url, "POST", way[0], way[2] | {"stream": stream}, headers, **options)
 
@@ -91,16 +102,29 @@ def expect_closed(upstream: FaultUpstream, connections: list[int], since: float)
         assert upstream.wait_peer_closed(connection) - since < NOTICED_S
 
 
-# --- One of three fails ----------------------------------------------------------------------------------------------
+# --- One of three fails ---------------------------------------------------------------------------
 
 
 @each_kind
 @each_way
-@pytest.mark.parametrize(("status", "text"), [(503, "server busy"), (404, "model 'm' not found"), (400, "no")])
+@pytest.mark.parametrize(
+    ("status", "text"), [(503, "server busy"), (404, "model 'm' not found"), (400, "no")]
+)
 def test_refusal_of_one_is_the_answer_and_the_others_are_closed(
-    gateway: Gateway, upstream: FaultUpstream, go: threading.Event, way: Way, status: int, text: str, stream: bool
+    gateway: Gateway,
+    upstream: FaultUpstream,
+    go: threading.Event,
+    way: Way,
+    status: int,
+    text: str,
+    stream: bool,
 ) -> None:
-    upstream.script(way[1], [WaitFor(go), Json({"error": text}, status)], [WaitForPeerClose()], [WaitForPeerClose()])
+    upstream.script(
+        way[1],
+        [WaitFor(go), Json({"error": text}, status)],
+        [WaitForPeerClose()],
+        [WaitForPeerClose()],
+    )
     with ask(gateway, way, stream=stream, wait_for_head=False) as client:
         _, *others = three_asked(upstream, way)
         refused_at = time.monotonic()
@@ -134,7 +158,12 @@ FAILURES: dict[str, list[Action]] = {
 @each_way
 @pytest.mark.parametrize("how", FAILURES)
 def test_failure_of_one_in_the_middle_ends_all_with_an_error(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str, go: threading.Event, way: Way, how: str
+    gateway: Gateway,
+    upstream: FaultUpstream,
+    request_id: str,
+    go: threading.Event,
+    way: Way,
+    how: str,
 ) -> None:
     begun: Script = [STREAM_HEAD, token(way), WaitForPeerClose()]
     upstream.script(way[1], [STREAM_HEAD, token(way), WaitFor(go), *FAILURES[how]], begun, begun)
@@ -167,7 +196,7 @@ def test_one_that_has_ended_does_not_save_the_answer_from_the_failure_of_another
     assert "error" in frames(body)[-1]
 
 
-# --- Clients that leave ----------------------------------------------------------------------------------------------
+# --- Clients that leave ---------------------------------------------------------------------------
 
 PHASES: dict[str, tuple[bool, list[Action]]] = {
     "before the heads": (True, []),
@@ -209,7 +238,12 @@ def test_client_that_leaves_between_tokens_closes_all(
 def test_client_that_leaves_when_some_have_ended_closes_the_rest(
     gateway: Gateway, upstream: FaultUpstream, request_id: str
 ) -> None:
-    upstream.script("/api/chat", [STREAM_HEAD, end(CHAT)], [STREAM_HEAD, end(CHAT)], [STREAM_HEAD, WaitForPeerClose()])
+    upstream.script(
+        "/api/chat",
+        [STREAM_HEAD, end(CHAT)],
+        [STREAM_HEAD, end(CHAT)],
+        [STREAM_HEAD, WaitForPeerClose()],
+    )
     client = ask(gateway, CHAT, request_id)
     *_, slow = three_asked(upstream, CHAT)
     read_times(client, b'"stop"', 2)
@@ -219,11 +253,13 @@ def test_client_that_leaves_when_some_have_ended_closes_the_rest(
     assert access_line(gateway, request_id)["state"] == "client_gone"
 
 
-# --- Silence ---------------------------------------------------------------------------------------------------------
+# --- Silence --------------------------------------------------------------------------------------
 
 
 @each_way
-@pytest.mark.parametrize("before", [[], [STREAM_HEAD]], ids=["before the heads", "before the tokens"])
+@pytest.mark.parametrize(
+    "before", [[], [STREAM_HEAD]], ids=["before the heads", "before the tokens"]
+)
 def test_heartbeats_come_while_all_are_silent(
     gateway: Gateway, upstream: FaultUpstream, go: threading.Event, way: Way, before: list[Action]
 ) -> None:
@@ -243,7 +279,10 @@ def test_quick_answers_do_not_wait_for_one_that_is_still_in_the_queue(
     gateway: Gateway, upstream: FaultUpstream, go: threading.Event
 ) -> None:
     upstream.script(
-        "/api/chat", [STREAM_HEAD, end(CHAT)], [STREAM_HEAD, end(CHAT)], [WaitFor(go), STREAM_HEAD, end(CHAT)]
+        "/api/chat",
+        [STREAM_HEAD, end(CHAT)],
+        [STREAM_HEAD, end(CHAT)],
+        [WaitFor(go), STREAM_HEAD, end(CHAT)],
     )
     with ask(gateway, CHAT) as client:
         assert b"[DONE]" not in read_times(client, b'"stop"', 2)
@@ -251,7 +290,9 @@ def test_quick_answers_do_not_wait_for_one_that_is_still_in_the_queue(
         assert client.read_all(5).endswith(b"data: [DONE]\n\n")
 
 
-def test_ten_requests_for_sixteen_answers_leave_nothing_behind(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_ten_requests_for_sixteen_answers_leave_nothing_behind(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     """The module's gateway is compared with its beginning when the last test is over."""
     body = {"model": "m", "messages": MESSAGES, "n": 16, "stream": True}
     for _ in range(10):

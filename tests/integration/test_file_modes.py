@@ -19,7 +19,11 @@ def warnings(upstream: FaultUpstream, *, config: int, state: int, auth: object =
         gateway.state_directory.chmod(state)
         gateway.start()
         gateway.stop()
-        told = [event for event in gateway.log_lines("events") if event["event"] == "configuration_warning"]
+        told = [
+            event
+            for event in gateway.log_lines("events")
+            if event["event"] == "configuration_warning"
+        ]
         assert {event["level"] for event in told} <= {"WARNING"}
         return [event["warning"].replace(str(gateway.directory), "DIR") for event in told]
     finally:
@@ -28,17 +32,28 @@ def warnings(upstream: FaultUpstream, *, config: int, state: int, auth: object =
 
 def test_readable_token_list_and_state_are_said_at_the_start(upstream: FaultUpstream) -> None:
     _, file, directory = warnings(upstream, config=0o644, state=0o755)
-    assert file == "DIR/config.yaml: others may read its plain tokens (mode 0644); chmod o= DIR/config.yaml"
-    assert directory == "DIR/state contains secrets and is open to others (mode 0755); chmod go= DIR/state"
+    assert (
+        file
+        == "DIR/config.yaml: others may read its plain tokens (mode 0644); chmod o= DIR/config.yaml"
+    )
+    assert (
+        directory
+        == "DIR/state contains secrets and is open to others (mode 0755); chmod go= DIR/state"
+    )
 
 
 def test_files_for_the_gateway_alone_are_not_talked_about(upstream: FaultUpstream) -> None:
     assert warnings(upstream, config=0o600, state=0o700) == [
-        "DIR/config.yaml: 1 plain token(s) in the file; `ollama-proxy token hash` makes the sha256 form"
+        (
+            "DIR/config.yaml: 1 plain token(s) in the file; `ollama-proxy token hash` "
+            "makes the sha256 form"
+        )
     ]
 
 
 @pytest.mark.parametrize(("mode", "said"), [(0o644, 0), (0o666, 1)])
-def test_list_of_digests_may_be_read_but_not_changed(upstream: FaultUpstream, mode: int, said: int) -> None:
+def test_list_of_digests_may_be_read_but_not_changed(
+    upstream: FaultUpstream, mode: int, said: int
+) -> None:
     auth = {"generate_tokens": [{"name": "team", "sha256": "ab" * 32}]}
     assert len(warnings(upstream, config=mode, state=0o700, auth=auth)) == said

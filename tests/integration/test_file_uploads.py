@@ -1,5 +1,5 @@
-"""Files for models with two Ollama servers, the demo and a provider behind one address: who gets them, and who makes a
-model of them."""
+"""Files for models with two Ollama servers, the demo and a provider behind one address: who gets
+them, and who makes a model of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ LACKING: Script = [Whole(b"", 404, ())]
 READER = "reader-token"
 #: For which a server may take nothing of an upload, in seconds.
 STALL_S = 1
-PROVIDER = {"name": "lab", "kind": "openai", "base_url": "http://127.0.0.1:9", "models": {"gpt-lab": "gpt-lab"}}
+PROVIDER = {
+    "name": "lab",
+    "kind": "openai",
+    "base_url": "http://127.0.0.1:9",
+    "models": {"gpt-lab": "gpt-lab"},
+}
 
 
 class Team(NamedTuple):
@@ -52,7 +57,12 @@ def started() -> Iterator[Team]:
     with FileBox("box1") as one, FileBox("box2") as two:
         slow_to_take = two.declared | {"timeouts": {"idle_s": STALL_S}}
         upstreams = [one.declared, {"name": "demo", "kind": "demo"}, slow_to_take, PROVIDER]
-        auth = {"generate_tokens": [TOKEN, {"name": "reader", "token": READER, "scopes": ["read", "generate"]}]}
+        auth = {
+            "generate_tokens": [
+                TOKEN,
+                {"name": "reader", "token": READER, "scopes": ["read", "generate"]},
+            ]
+        }
         with shared_gateway(upstreams=upstreams, auth=auth, idle=8) as gateway:
             yield Team(gateway, (one, two))
 
@@ -77,14 +87,20 @@ def test_a_model_is_made_of_a_file_on_every_server(team: Team) -> None:
     assert (team.ask(BLOB, CONTENT).status, team.having()) == (201, ["box1", "box2"])
     assert team.ask(BLOB, method="HEAD").status == 200
     told = lines(team.ask("/api/create", {"model": "mine", "files": {"a.gguf": DIGEST}}))
-    assert told[-1] == {"status": "success", "boxes": {"box1": {"status": 200}, "box2": {"status": 200}}}
+    assert told[-1] == {
+        "status": "success",
+        "boxes": {"box1": {"status": 200}, "box2": {"status": 200}},
+    }
     assert team.models() == [["mine"], ["mine"]]
 
 
 @pytest.mark.parametrize(
-    ("base", "having"), [("", ["box1", "box2"]), ("/k/{token}", ["box1", "box2"]), ("/k/{token}/box/box2", ["box2"])]
+    ("base", "having"),
+    [("", ["box1", "box2"]), ("/k/{token}", ["box1", "box2"]), ("/k/{token}/box/box2", ["box2"])],
 )
-def test_ollamas_own_client_uploads_and_creates(team: Team, tmp_path: Path, base: str, having: list[str]) -> None:
+def test_ollamas_own_client_uploads_and_creates(
+    team: Team, tmp_path: Path, base: str, having: list[str]
+) -> None:
     (tmp_path / "model.gguf").write_bytes(CONTENT)
     headers = {} if base else bearer(TOKEN)
     with ollama.Client(team.gateway.url + base.format(token=TOKEN), headers=headers) as client:
@@ -105,7 +121,10 @@ def test_only_servers_that_lack_a_file_get_it(team: Team) -> None:
 def test_a_model_is_made_where_its_files_are(team: Team, field: str) -> None:
     asked = {"model": "mine", field: {"a.gguf": DIGEST}}
     error = team.ask("/api/create", asked)
-    assert (error.status, error.json()["error"]) == (400, f"box1, box2: open {DIGEST}: no such file or directory")
+    assert (error.status, error.json()["error"]) == (
+        400,
+        f"box1, box2: open {DIGEST}: no such file or directory",
+    )
     assert team.ask(f"/box/box2{BLOB}", CONTENT).status == 201
     assert lines(team.ask("/api/create", asked))[-1] == {"status": "success"}
     assert team.models() == [[], ["mine"]]
@@ -120,9 +139,17 @@ def test_a_file_with_another_digest_is_refused_by_all(team: Team) -> None:
 @pytest.mark.parametrize(
     ("failing", "status", "text"),
     [
-        ([NoReadBody(), Json({"error": "no space left on device"}, 507)], 507, "no space left on device"),
+        (
+            [NoReadBody(), Json({"error": "no space left on device"}, 507)],
+            507,
+            "no space left on device",
+        ),
         ([NoReadBody(), Cut()], 502, "The model server"),
-        ([NoReadBody(), WaitForPeerClose(20)], 504, "The model server did not accept the request in time."),
+        (
+            [NoReadBody(), WaitForPeerClose(20)],
+            504,
+            "The model server did not accept the request in time.",
+        ),
         (None, 503, "Failed to connect"),
     ],
     ids=["refuses", "cuts", "hangs", "is down"],
@@ -156,7 +183,9 @@ def test_a_client_that_leaves_ends_the_upload_everywhere(team: Team) -> None:
         for box in team.boxes:
             wait_until(lambda box=box: box.uploads(DIGEST) == 1, 3, "no upload has begun")  # type: ignore[misc]
     wait_until(
-        lambda: all(any(e.kind == "peer_closed" for e in box.events) for box in team.boxes), 3, "still uploading"
+        lambda: all(any(e.kind == "peer_closed" for e in box.events) for box in team.boxes),
+        3,
+        "still uploading",
     )
 
 
@@ -181,7 +210,9 @@ def test_a_large_file_goes_to_all_with_flat_memory(team: Team, sized: bool) -> N
 
 
 @pytest.mark.parametrize("path", ["/k/{token}/box/box2", "/box/box2"])
-def test_an_address_with_a_server_counts_and_is_logged_like_the_header(team: Team, path: str) -> None:
+def test_an_address_with_a_server_counts_and_is_logged_like_the_header(
+    team: Team, path: str
+) -> None:
     token = None if "{token}" in path else TOKEN
     asked = {"model": "box-in-the-path", "from": "n"}
     answer = team.gateway.ask(f"{path.format(token=TOKEN)}/api/create", asked, token=token)
@@ -189,11 +220,23 @@ def test_an_address_with_a_server_counts_and_is_logged_like_the_header(team: Tea
     line = access_line(team.gateway, dict(answer.headers)["X-Request-Id"])
     assert (line["path"], line["upstream"], line["status"]) == ("/api/create", "box2", 200)
     assert TOKEN not in json.dumps(line)
-    assert team.gateway.ask(f"{path.format(token='wrong')}/api/create", asked, token=token and "wrong").status == 401
-    refused = team.gateway.ask(f"{path.format(token=READER)}/api/create", asked, token=token and READER)
-    assert (refused.status, refused.json()["error"]) == (403, "This token lacks the scope 'manage'.")
+    assert (
+        team.gateway.ask(
+            f"{path.format(token='wrong')}/api/create", asked, token=token and "wrong"
+        ).status
+        == 401
+    )
+    refused = team.gateway.ask(
+        f"{path.format(token=READER)}/api/create", asked, token=token and READER
+    )
+    assert (refused.status, refused.json()["error"]) == (
+        403,
+        "This token lacks the scope 'manage'.",
+    )
     unknown = team.gateway.ask(f"{path.format(token=TOKEN)}9/api/create", asked, token=token)
-    assert unknown.json()["error"] == "There is no Ollama server 'box29'; available: box1, demo, box2."
+    assert (
+        unknown.json()["error"] == "There is no Ollama server 'box29'; available: box1, demo, box2."
+    )
 
 
 def test_the_demo_and_providers_take_part_only_if_they_are_named(team: Team) -> None:
@@ -201,13 +244,22 @@ def test_the_demo_and_providers_take_part_only_if_they_are_named(team: Team) -> 
     for box in team.boxes:
         box.script("/api/pull", [Whole("\n".join(map(json.dumps, pulled)).encode(), 200)])
     told = lines(team.ask("/api/pull", {"model": "new"}))
-    assert told[-1] == {"status": "success", "boxes": {"box1": {"status": 200}, "box2": {"status": 200}}}
+    assert told[-1] == {
+        "status": "success",
+        "boxes": {"box1": {"status": 200}, "box2": {"status": 200}},
+    }
     assert lines(team.ask("/api/pull", {"model": "demo"}))[-1] == {"status": "success"}
     assert [sum(seen.path == "/api/pull" for seen in box.requests) for box in team.boxes] == [1, 1]
-    assert lines(team.ask("/api/pull?box=demo", {"model": "new"}))[-1]["error"].endswith("file does not exist")
+    assert lines(team.ask("/api/pull?box=demo", {"model": "new"}))[-1]["error"].endswith(
+        "file does not exist"
+    )
     refused = team.ask("/api/delete", {"model": "demo"}, method="DELETE")
     assert (refused.status, refused.json()["error"]) == (
-        *(403, "The model 'demo' belongs to the built-in demo and can't be changed through this gateway."),
+        *(
+            403,
+            "The model 'demo' belongs to the built-in demo and can't be changed "
+            "through this gateway.",
+        ),
     )
     refused = team.ask("/api/delete?box=demo", {"model": "demo"}, method="DELETE")
     assert (refused.status, "can't be deleted" in refused.json()["error"]) == (403, True)

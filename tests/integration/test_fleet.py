@@ -1,4 +1,5 @@
-"""Several Ollama servers and a provider behind one address: names, lists, rights, and who gets the next request."""
+"""Several Ollama servers and a provider behind one address: names, lists, rights, and who
+gets the next request."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ class Fleet(NamedTuple):
     ollama_nodes: Sequence[Box]
     provider: provider.Provider
 
-    def ask(self, name: str, face: Face = FACES["native chat"], token: str = TOKEN, **fields: Any) -> Answer:
+    def ask(
+        self, name: str, face: Face = FACES["native chat"], token: str = TOKEN, **fields: Any
+    ) -> Answer:
         """One single answer to a prompt for a model."""
         body = {**face.body, "model": name, "stream": False, **fields}
         return self.gateway.ask(face.path, body, token=token)
@@ -74,7 +77,12 @@ def started() -> Iterator[Fleet]:
         Box("box3", ["third"]),
     )
     with running(*boxes), provider.Provider() as cloud, ExitStack() as stack:
-        declared = {"name": "cloud", "kind": "openai", "base_url": f"{cloud.url}/v1", "models": ["gpt-x", "m"]}
+        declared = {
+            "name": "cloud",
+            "kind": "openai",
+            "base_url": f"{cloud.url}/v1",
+            "models": ["gpt-x", "m"],
+        }
         upstreams = [*(box.declared for box in boxes), declared]
         sections = {"auth": {"generate_tokens": TOKENS}, "upstreams": upstreams, "models": MODELS}
         gateway = stack.enter_context(shared_gateway(idle=12, **sections))
@@ -84,7 +92,8 @@ def started() -> Iterator[Fleet]:
 
 @pytest.fixture
 def fleet(started: Fleet) -> Iterator[Fleet]:
-    """The gateway; all that is behind it is healthy. What a test changes of the boxes is undone behind it."""
+    """The gateway; all that is behind it is healthy. What a test changes of the
+    boxes is undone behind it."""
     for server in (*started.ollama_nodes, started.provider):
         server.clear()
     yield started
@@ -93,7 +102,7 @@ def fleet(started: Fleet) -> Iterator[Fleet]:
         wait_until_listed(started.gateway, set(), "/api/ps")
 
 
-# --- Names -----------------------------------------------------------------------------------------------------------
+# --- Names ----------------------------------------------------------------------------------------
 
 LEADS_TO = {
     "m": {"box1", "box2"},
@@ -110,7 +119,9 @@ LEADS_TO = {
 
 @each_way
 @pytest.mark.parametrize("name", LEADS_TO)
-def test_every_spelling_leads_to_who_has_the_model_and_is_echoed(fleet: Fleet, name: str, face: Face) -> None:
+def test_every_spelling_leads_to_who_has_the_model_and_is_echoed(
+    fleet: Fleet, name: str, face: Face
+) -> None:
     answer = fleet.ask(name, face)
     assert answer.status == 200, answer.text
     assert answer.json()["model"] == name
@@ -118,12 +129,20 @@ def test_every_spelling_leads_to_who_has_the_model_and_is_echoed(fleet: Fleet, n
     assert who in LEADS_TO[name]
     [seen] = [seen for box in fleet.ollama_nodes for seen in box.prompts]
     bare = name.partition("/")[2] if name.startswith("box") and "/" in name else name
-    assert seen.json()["model"] == {"coder": "m", "BOX2:M": "M", "box3:third:latest": "third:latest"}.get(name, bare)
+    assert seen.json()["model"] == {
+        "coder": "m",
+        "BOX2:M": "M",
+        "box3:third:latest": "third:latest",
+    }.get(name, bare)
 
 
 @pytest.mark.parametrize("name", ["cloud/gpt-x", "cloud:gpt-x", "gpt-x", "cloud/m"])
-@pytest.mark.parametrize("face", [FACES["openai chat"], FACES["native chat"], FACES["anthropic messages"]])
-def test_a_providers_model_is_reached_by_every_spelling(fleet: Fleet, name: str, face: Face) -> None:
+@pytest.mark.parametrize(
+    "face", [FACES["openai chat"], FACES["native chat"], FACES["anthropic messages"]]
+)
+def test_a_providers_model_is_reached_by_every_spelling(
+    fleet: Fleet, name: str, face: Face
+) -> None:
     fleet.provider.script(provider.CHAT, [Json(provider.completion())])
     answer = fleet.ask(name, face)
     assert (answer.status, answer.json()["model"]) == (200, name)
@@ -133,10 +152,14 @@ def test_a_providers_model_is_reached_by_every_spelling(fleet: Fleet, name: str,
 
 @each_way
 @pytest.mark.parametrize("name", ["gone", "box1/gone", "box9/m", "cloud/gone", "invalid:model"])
-def test_S4_17_an_unknown_model_is_404_and_asked_of_nobody(fleet: Fleet, name: str, face: Face) -> None:
+def test_S4_17_an_unknown_model_is_404_and_asked_of_nobody(
+    fleet: Fleet, name: str, face: Face
+) -> None:
     answer = fleet.ask(name, face)
     assert answer.status == 404
-    assert error_text(answer, face).removeprefix("M").removeprefix("m") == f"odel '{name}' not found"
+    assert (
+        error_text(answer, face).removeprefix("M").removeprefix("m") == f"odel '{name}' not found"
+    )
     assert fleet.got() == []
 
 
@@ -158,7 +181,7 @@ def test_a_model_that_was_just_pulled_is_found(fleet: Fleet) -> None:
     wait_until(lambda: fleet.ask("pulled").status == 200, 5)
 
 
-# --- Lists -----------------------------------------------------------------------------------------------------------
+# --- Lists ----------------------------------------------------------------------------------------
 
 SHOWN = {"m:latest", "coder", "qwen3:8b", "own/second:1b", "third", "gpt-x", "cloud/m"}
 
@@ -196,18 +219,24 @@ def test_what_is_loaded_anywhere_is_shown_once_for_each_box(fleet: Fleet) -> Non
     fleet.ollama_nodes[1].loaded[:] = ["m:latest", "own/second:1b"]
 
     def told() -> list[tuple[str, str]]:
-        return sorted((each["name"], each.get("box", "")) for each in fleet.get("/api/ps")["models"])
+        return sorted(
+            (each["name"], each.get("box", "")) for each in fleet.get("/api/ps")["models"]
+        )
 
     expected = [("m:latest", "box1"), ("m:latest", "box2"), ("own/second:1b", "box2")]
     # The alias of box2's model is a name of it as well.
-    wait_until(lambda: [each for each in told() if each[0] != "coder:latest"] == expected, 5, lambda: str(told()))
+    wait_until(
+        lambda: [each for each in told() if each[0] != "coder:latest"] == expected,
+        5,
+        lambda: str(told()),
+    )
 
 
 def test_the_version_is_that_of_the_oldest_box(fleet: Fleet) -> None:
     wait_until(lambda: fleet.get("/api/version")["version"] == "0.22.1", 5)
 
 
-# --- Rights and rules ------------------------------------------------------------------------------------------------
+# --- Rights and rules -----------------------------------------------------------------------------
 
 RIGHTS: dict[str, dict[str, set[str]]] = {
     "only-m-token": {
@@ -232,15 +261,30 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "third": set(),
         "gpt-x": set(),
     },
-    "only-coder-token": {"coder": {"box2"}, "Coder:latest": {"box2"}, "m": set(), "box2/m": set(), "box2:m": set()},
-    "only-cloud-token": {"gpt-x": {"cloud"}, "cloud/m": {"cloud"}, "CLOUD:gpt-x": {"cloud"}, "m": set()},
+    "only-coder-token": {
+        "coder": {"box2"},
+        "Coder:latest": {"box2"},
+        "m": set(),
+        "box2/m": set(),
+        "box2:m": set(),
+    },
+    "only-cloud-token": {
+        "gpt-x": {"cloud"},
+        "cloud/m": {"cloud"},
+        "CLOUD:gpt-x": {"cloud"},
+        "m": set(),
+    },
 }
 RIGHT_CASES = [(token, name) for token, names in RIGHTS.items() for name in names]
 
 
-@pytest.mark.parametrize("face", [FACES["native chat"], FACES["openai chat"]], ids=["native", "openai"])
+@pytest.mark.parametrize(
+    "face", [FACES["native chat"], FACES["openai chat"]], ids=["native", "openai"]
+)
 @pytest.mark.parametrize(("token", "name"), RIGHT_CASES)
-def test_B10_a_right_is_one_to_a_model_however_it_is_spelled(fleet: Fleet, token: str, name: str, face: Face) -> None:
+def test_B10_a_right_is_one_to_a_model_however_it_is_spelled(
+    fleet: Fleet, token: str, name: str, face: Face
+) -> None:
     fleet.provider.script(provider.CHAT, [Json(provider.completion())])
     answers = [fleet.ask(name, face, token) for _ in range(3)]
     allowed = RIGHTS[token][name]
@@ -264,9 +308,12 @@ def test_lists_show_what_the_token_may_use(fleet: Fleet, token: str, expected: s
     assert without_tag(each["id"] for each in fleet.get("/v1/models", token)["data"]) == expected
 
 
-@pytest.mark.parametrize("face", [FACES["native chat"], FACES["openai chat"]], ids=["native", "openai"])
 @pytest.mark.parametrize(
-    "name", ["m", "M:latest", "library/m", "box1/m", "box1:m", "BOX1:M", "box2/library/M", "m:LATEST"]
+    "face", [FACES["native chat"], FACES["openai chat"]], ids=["native", "openai"]
+)
+@pytest.mark.parametrize(
+    "name",
+    ["m", "M:latest", "library/m", "box1/m", "box1:m", "BOX1:M", "box2/library/M", "m:LATEST"],
 )
 def test_a_clamp_holds_whatever_way_leads_to_the_model(fleet: Fleet, name: str, face: Face) -> None:
     answer = fleet.ask(name, face, options={"num_ctx": 131072})
@@ -282,11 +329,12 @@ def test_the_clamp_of_a_pattern_holds_for_all_others(fleet: Fleet, name: str) ->
     assert seen.json()["options"]["num_ctx"] == 4096
 
 
-# --- Who is next: one worker, so that what it knows is all that there is ---------------------------------------------
+# --- Who is next: one worker, so that what it knows is all that there is --------------------------
 
 
 def failing_model(face: Face) -> str:
-    """A model of its own for each face: a box that fails with one again and again is no longer asked for it."""
+    """A model of its own for each face: a box that fails with one again and again is
+    no longer asked for it."""
     return "p-" + face.path.replace("/", "-").strip("-")
 
 
@@ -304,14 +352,17 @@ def started_pair() -> Iterator[tuple[Gateway, Box, Box]]:
 
 @pytest.fixture
 def pair(started_pair: tuple[Gateway, Box, Box]) -> Iterator[tuple[Gateway, Box, Box]]:
-    """The gateway and its boxes, which have nothing to do; behind a test no model is loaded and no call is left."""
+    """The gateway and its boxes, which have nothing to do; behind a test no model is
+    loaded and no call is left."""
     gateway, *boxes = started_pair
     for box in boxes:
         box.clear()
     yield started_pair
     if any([box.restore() for box in boxes]):
         wait_until(lambda: loaded(gateway) == set())
-    wait_until(lambda: not any(each["in_flight"] for each in worker_details(gateway, TOKEN).values()))
+    wait_until(
+        lambda: not any(each["in_flight"] for each in worker_details(gateway, TOKEN).values())
+    )
 
 
 def ask_for(gateway: Gateway, model: str, token: str = TOKEN, **options: Any) -> Stream:
@@ -330,7 +381,9 @@ def loaded(gateway: Gateway) -> set[str]:
     return {each["name"] for each in rows}
 
 
-def test_a_conversation_stays_on_the_box_that_has_loaded_its_model(pair: tuple[Gateway, Box, Box]) -> None:
+def test_a_conversation_stays_on_the_box_that_has_loaded_its_model(
+    pair: tuple[Gateway, Box, Box],
+) -> None:
     gateway, one, two = pair
     for _ in range(6):
         finished(ask_for(gateway, "m"))
@@ -357,23 +410,31 @@ def test_a_loaded_model_attracts_the_next_request(pair: tuple[Gateway, Box, Box]
     assert (len(one.prompts), len(two.prompts)) == (0, 3)
 
 
-def test_the_first_request_waits_for_lists_and_not_for_luck(gateway_for: Callable[..., Gateway]) -> None:
+def test_the_first_request_waits_for_lists_and_not_for_luck(
+    gateway_for: Callable[..., Gateway],
+) -> None:
     boxes = [Box(f"box{number}", [f"m{number}"]) for number in range(1, 5)]
     with running(*boxes):
         for box in boxes:
-            box.script("/api/tags", [Wait(0.3), Json({"models": [row(name) for name in box.models]})])
+            box.script(
+                "/api/tags", [Wait(0.3), Json({"models": [row(name) for name in box.models]})]
+            )
         gateway = gateway_for(fleet_config(TOKEN, boxes))
         for number in (4, 3, 2, 1):
             assert (
                 request(
-                    gateway.url, "POST", "/api/chat", {"model": f"m{number}", "messages": MESSAGES}, bearer(TOKEN)
+                    gateway.url,
+                    "POST",
+                    "/api/chat",
+                    {"model": f"m{number}", "messages": MESSAGES},
+                    bearer(TOKEN),
                 ).status
                 == 200
             )
         assert [len(box.prompts) for box in boxes] == [1, 1, 1, 1]
 
 
-# --- Attempts, as clients and operators see them ---------------------------------------------------------------------
+# --- Attempts, as clients and operators see them --------------------------------------------------
 
 
 @pytest.mark.parametrize("face", FACES.values(), ids=FACES)
@@ -386,7 +447,9 @@ def test_S4_18_attempts_stand_in_a_header_and_in_the_log(
     wait_until(lambda: loaded(gateway) == {f"{model}:latest"})
     one.script(face.upstream_path, [Json({"error": "boom"}, 500)])
     headers = {**bearer(TOKEN), "X-Request-Id": request_id}
-    answer = request(gateway.url, "POST", face.path, {**face.body, "model": model, "stream": False}, headers)
+    answer = request(
+        gateway.url, "POST", face.path, {**face.body, "model": model, "stream": False}, headers
+    )
     assert answer.status == 200
     assert answer.headers.get("X-Ollama-Proxy-Attempts") == "box1: 500, box2: ok"
     line = access_line(gateway, request_id)
@@ -394,20 +457,34 @@ def test_S4_18_attempts_stand_in_a_header_and_in_the_log(
     finished(ask_for(gateway, "m"))  # box1 is no worse for other models
 
 
-@pytest.mark.parametrize("face", [FACES["native chat"], FACES["openai chat"]], ids=["native", "openai"])
+@pytest.mark.parametrize(
+    "face", [FACES["native chat"], FACES["openai chat"]], ids=["native", "openai"]
+)
 def test_S4_20_a_providers_retry_after_is_obeyed(fleet: Fleet, face: Face, request_id: str) -> None:
-    busy = [Json({"error": {"message": "slow down", "type": "rate_limit_error"}}, 429, {"Retry-After": "1"})]
+    busy = [
+        Json(
+            {"error": {"message": "slow down", "type": "rate_limit_error"}},
+            429,
+            {"Retry-After": "1"},
+        )
+    ]
     fleet.provider.script(provider.CHAT, busy, [Json(provider.completion())])
     body = {**face.body, "model": "gpt-x", "stream": False}
     began = time.monotonic()
-    answer = request(fleet.gateway.url, "POST", face.path, body, {**bearer(TOKEN), "X-Request-Id": request_id})
+    answer = request(
+        fleet.gateway.url, "POST", face.path, body, {**bearer(TOKEN), "X-Request-Id": request_id}
+    )
     assert (answer.status, 1 <= time.monotonic() - began < 3) == (200, True), answer.text
     assert answer.headers.get("X-Ollama-Proxy-Attempts") == "cloud: 429, cloud: ok"
     assert access_line(fleet.gateway, request_id)["attempts"] == ["cloud: 429", "cloud: ok"]
 
 
-def test_S4_20_a_client_that_leaves_meanwhile_is_waited_for_no_longer(fleet: Fleet, request_id: str) -> None:
-    busy = Json({"error": {"message": "slow down", "type": "rate_limit_error"}}, 429, {"Retry-After": "15"})
+def test_S4_20_a_client_that_leaves_meanwhile_is_waited_for_no_longer(
+    fleet: Fleet, request_id: str
+) -> None:
+    busy = Json(
+        {"error": {"message": "slow down", "type": "rate_limit_error"}}, 429, {"Retry-After": "15"}
+    )
     fleet.provider.script(provider.CHAT, [busy])
     body = {"model": "gpt-x", "messages": MESSAGES}
     headers = {**bearer(TOKEN), "X-Request-Id": request_id}
@@ -418,15 +495,19 @@ def test_S4_20_a_client_that_leaves_meanwhile_is_waited_for_no_longer(fleet: Fle
     assert fleet.got() == ["cloud"]
 
 
-def test_one_attempt_is_nothing_to_talk_about(pair: tuple[Gateway, Box, Box], request_id: str) -> None:
+def test_one_attempt_is_nothing_to_talk_about(
+    pair: tuple[Gateway, Box, Box], request_id: str
+) -> None:
     gateway, one, two = pair
     body = {"model": "m", "messages": MESSAGES, "stream": False}
-    answer = request(gateway.url, "POST", "/api/chat", body, {**bearer(TOKEN), "X-Request-Id": request_id})
+    answer = request(
+        gateway.url, "POST", "/api/chat", body, {**bearer(TOKEN), "X-Request-Id": request_id}
+    )
     assert answer.headers.get("X-Ollama-Proxy-Attempts") is None
     assert access_line(gateway, request_id)["attempts"] is None
 
 
-# --- Edits while it runs ---------------------------------------------------------------------------------------------
+# --- Edits while it runs --------------------------------------------------------------------------
 
 
 class RunningStreams:
@@ -438,7 +519,12 @@ class RunningStreams:
         for box in boxes:
             box.script(
                 "/api/chat",
-                [Head(200, NDJSON), Chunk(line % b"false"), WaitFor(self._go_on, 60), Chunk(line % b"true")],
+                [
+                    Head(200, NDJSON),
+                    Chunk(line % b"false"),
+                    WaitFor(self._go_on, 60),
+                    Chunk(line % b"true"),
+                ],
             )
         self._streams = [ask_for(gateway, "m") for _ in range(count)]
         for stream in self._streams:
@@ -485,7 +571,10 @@ def test_a_box_is_drained_by_the_configuration(gateway_for: Callable[..., Gatewa
         streams = RunningStreams(gateway, [one, two], 10)
         alone = {"model": "alone", "messages": MESSAGES, "stream": False}
 
-        edit(gateway, fleet_config(TOKEN, [], upstreams=[one.declared | {"drain": True}, two.declared]))
+        edit(
+            gateway,
+            fleet_config(TOKEN, [], upstreams=[one.declared | {"drain": True}, two.declared]),
+        )
         one.clear()
         for _ in range(8):
             finished(ask_for(gateway, "m"))
@@ -497,5 +586,7 @@ def test_a_box_is_drained_by_the_configuration(gateway_for: Callable[..., Gatewa
         streams.finish()
 
         edit(gateway, fleet_config(TOKEN, [one, two]))
-        answers = [request(gateway.url, "POST", "/api/chat", alone, bearer(TOKEN)) for _ in range(8)]
+        answers = [
+            request(gateway.url, "POST", "/api/chat", alone, bearer(TOKEN)) for _ in range(8)
+        ]
         assert {answer.status for answer in answers} == {200}

@@ -1,5 +1,5 @@
-"""Calls that a request demands, and answers that have to be JSON: whatever the model makes of the schema that it gets,
-the client can rely on the answer, or reads that it can't."""
+"""Calls that a request demands, and answers that have to be JSON: whatever the model makes of the
+schema that it gets, the client can rely on the answer, or reads that it can't."""
 
 from __future__ import annotations
 
@@ -52,7 +52,13 @@ def read(name: str, answer: Answer) -> Told:
 
 def written(content: str, stream: bool, reason: str = "stop", **message: Any) -> Script:
     """What Ollama sends for these words, in pieces if it streams."""
-    done = {"model": "m", "done": True, "done_reason": reason, "prompt_eval_count": 20, "eval_count": 5}
+    done = {
+        "model": "m",
+        "done": True,
+        "done_reason": reason,
+        "prompt_eval_count": 20,
+        "eval_count": 5,
+    }
     message = {"role": "assistant", "content": content} | message
     if not stream:
         return [Json(done | {"message": message})]
@@ -84,12 +90,20 @@ def test_answer_by_the_schema_of_one_function_is_its_call(
 def test_answer_by_the_choice_of_several_is_the_call_of_one(
     name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
-    upstream.script("/api/chat", written(json.dumps({"name": NAME, "arguments": ARGUMENTS}), stream))
+    upstream.script(
+        "/api/chat", written(json.dumps({"name": NAME, "arguments": ARGUMENTS}), stream)
+    )
     answer = post(gateway, DIALECTS[name].path, demand(name, one=False, stream=stream))
     assert read(name, answer) == CALLED
     sent = forwarded(upstream)[-1].json()
-    assert [each["properties"]["name"]["const"] for each in sent["format"]["anyOf"]] == ["get_time", NAME]
-    assert (list(sent["format"]["$defs"].values()), len(sent["tools"])) == ([PARAMETERS, PARAMETERS], 2)
+    assert [each["properties"]["name"]["const"] for each in sent["format"]["anyOf"]] == [
+        "get_time",
+        NAME,
+    ]
+    assert (list(sent["format"]["$defs"].values()), len(sent["tools"])) == (
+        [PARAMETERS, PARAMETERS],
+        2,
+    )
 
 
 PROSE = recording("chat-format-schema-single")
@@ -98,7 +112,10 @@ PROSE = recording("chat-format-schema-single")
 @pytest.mark.parametrize(
     ("ignoring", "approximated"),
     [
-        (lambda stream: written(json.loads(PROSE.response)["message"]["content"], stream), "tool_choice"),
+        (
+            lambda stream: written(json.loads(PROSE.response)["message"]["content"], stream),
+            "tool_choice",
+        ),
         (lambda stream: written("[1]", stream), "tool_choice"),
         (lambda stream: written('{"unit": "C"', stream), "tool_choice"),
         (lambda stream: written("", stream), "tool_choice"),
@@ -110,7 +127,12 @@ PROSE = recording("chat-format-schema-single")
 @each_way
 @each_dialect
 def test_model_that_ignores_the_schema_is_asked_in_words(
-    name: str, stream: bool, ignoring: Any, approximated: str | None, gateway: Gateway, upstream: FaultUpstream
+    name: str,
+    stream: bool,
+    ignoring: Any,
+    approximated: str | None,
+    gateway: Gateway,
+    upstream: FaultUpstream,
 ) -> None:
     upstream.script("/api/chat", ignoring(stream), own_call(stream))
     answer = post(gateway, DIALECTS[name].path, demand(name, one=True, stream=stream))
@@ -145,15 +167,24 @@ def test_refusal_of_the_request_itself_is_no_reason_to_ask_again(
 def test_every_choice_is_a_call(gateway: Gateway, upstream: FaultUpstream) -> None:
     upstream.script("/api/chat", written(json.dumps(ARGUMENTS), True))
     answer = post(gateway, DIALECTS["chat"].path, demand("chat", one=True, stream=True, n=3))
-    ends = [choice for frame in frames(answer.body)[:-1] for choice in frame["choices"] if choice["finish_reason"]]
-    assert sorted((end["index"], end["finish_reason"]) for end in ends) == [(i, "tool_calls") for i in range(3)]
+    ends = [
+        choice
+        for frame in frames(answer.body)[:-1]
+        for choice in frame["choices"]
+        if choice["finish_reason"]
+    ]
+    assert sorted((end["index"], end["finish_reason"]) for end in ends) == [
+        (i, "tool_calls") for i in range(3)
+    ]
 
 
 @pytest.mark.parametrize("called", [False, True], ids=["question", "after a result"])
 @pytest.mark.parametrize("one", [True, False], ids=["named", "any"])
 @each_way
 @each_dialect
-def test_demo_always_calls(name: str, stream: bool, one: bool, called: bool, demo_gateway: Gateway) -> None:
+def test_demo_always_calls(
+    name: str, stream: bool, one: bool, called: bool, demo_gateway: Gateway
+) -> None:
     body = demand(name, one=one, called=called, stream=stream, model="demo")
     answer = post(demo_gateway, DIALECTS[name].path, body)
     told = read(name, answer)
@@ -163,7 +194,11 @@ def test_demo_always_calls(name: str, stream: bool, one: bool, called: bool, dem
 
 @pytest.mark.parametrize(
     ("text", "is_followed"),
-    [('{"z": 1,\n "a": ""}', True), (json.loads(PROSE.response)["message"]["content"], False), ('{"z": 1', False)],
+    [
+        ('{"z": 1,\n "a": ""}', True),
+        (json.loads(PROSE.response)["message"]["content"], False),
+        ('{"z": 1', False),
+    ],
     ids=["JSON", "recorded prose", "cut JSON"],
 )
 @each_way
@@ -172,7 +207,9 @@ def test_answer_that_does_not_follow_the_schema_is_reported(
     name: str, stream: bool, text: str, is_followed: bool, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", written(text, stream))
-    answer = post(gateway, DIALECTS[name].path, DIALECTS[name].ask(Wanted(schema=True)) | {"stream": stream})
+    answer = post(
+        gateway, DIALECTS[name].path, DIALECTS[name].ask(Wanted(schema=True)) | {"stream": stream}
+    )
     assert read(name, answer).text == text
     in_head = answer.headers.get("X-Ollama-Proxy-Approximated") == "response_format"
     in_comment = b": the answer does not follow response_format strictly\n\n" in answer.body
@@ -181,7 +218,9 @@ def test_answer_that_does_not_follow_the_schema_is_reported(
     assert stream or not in_comment
 
 
-@pytest.mark.parametrize(("fields", "think"), [({}, False), ({"think": True}, True), ({"think": "low"}, "low")])
+@pytest.mark.parametrize(
+    ("fields", "think"), [({}, False), ({"think": True}, True), ({"think": "low"}, "low")]
+)
 @each_dialect
 def test_model_does_not_think_before_json_unless_told_to(
     name: str, fields: Document, think: Any, gateway: Gateway, upstream: FaultUpstream

@@ -1,4 +1,5 @@
-"""Golden cases of every translated dialect through real gunicorn, with every way of cutting the upstream's bytes."""
+"""Golden cases of every translated dialect through real gunicorn, with every way of cutting
+the upstream's bytes."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def current_gateway(current_ollama: FaultUpstream) -> Iterator[Gateway]:
         yield running
 
 
-each = pytest.mark.parametrize(("dialect", "case"), CASES, ids=[f"{dialect}-{case.name}" for dialect, case in CASES])
+each = pytest.mark.parametrize(
+    ("dialect", "case"), CASES, ids=[f"{dialect}-{case.name}" for dialect, case in CASES]
+)
 
 
 @pytest.mark.parametrize("edges", EDGES, ids=lambda edges: f"edges-{edges or 'whole'}")
@@ -54,7 +57,9 @@ def test_stream_is_the_expected_one(
 
 
 @each
-def test_single_answer_is_the_expected_one(dialect: str, case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_single_answer_is_the_expected_one(
+    dialect: str, case: Case, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     # Anthropic's errors repeat the id of the request.
     answer = single(case, upstream, gateway, **{"X-Request-Id": "golden"})
     assert answer.status == case.single_status
@@ -81,7 +86,11 @@ def test_upstream_gets_the_translated_request(
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "single"])
 @each
 def test_current_release_gets_the_same_request_without_shift(
-    dialect: str, case: Case, streamed: bool, current_ollama: FaultUpstream, current_gateway: Gateway
+    dialect: str,
+    case: Case,
+    streamed: bool,
+    current_ollama: FaultUpstream,
+    current_gateway: Gateway,
 ) -> None:
     current_ollama.clear()
     if streamed:

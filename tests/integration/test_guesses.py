@@ -1,4 +1,5 @@
-"""Guessing at tokens over real connections: what a guesser gets, and what those get who share its address."""
+"""Guessing at tokens over real connections: what a guesser gets, and what those get
+who share its address."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def address() -> str:
     return f"198.51.100.{next(NUMBERS)}"
 
 
-def ask(gateway: Gateway, token: str, address: str, path: str = "/api/tags", body: Any = None) -> Answer:
+def ask(
+    gateway: Gateway, token: str, address: str, path: str = "/api/tags", body: Any = None
+) -> Answer:
     headers = bearer(token) | {"X-Forwarded-For": address}
     return request(gateway.url, "POST" if body else "GET", path, body, headers)
 
@@ -61,7 +64,9 @@ def test_guesser_is_refused_in_the_form_of_each_api(
     upstream.clear()
     for token in ("guess-more", TOKEN):
         answer = ask(gateway, token, address, face.path, face.body)
-        assert assert_error(answer, face.dialect, 429).startswith("非授权访问次数过多: too many wrong tokens")
+        assert assert_error(answer, face.dialect, 429).startswith(
+            "非授权访问次数过多: too many wrong tokens"
+        )
         assert 1 <= int(answer.headers.get("retry-after") or 0) <= 60
         assert answer.headers.get("www-authenticate") is None
     assert [seen.path for seen in upstream.requests if seen.path != "/api/version"] == []
@@ -74,10 +79,14 @@ def test_right_and_wrong_tokens_look_alike_to_a_guesser(gateway: Gateway, addres
     assert {name for name, _ in wrong.headers} == {name for name, _ in right.headers}
 
 
-def test_who_was_let_in_from_there_goes_on_working(gateway: Gateway, upstream: FaultUpstream, address: str) -> None:
+def test_who_was_let_in_from_there_goes_on_working(
+    gateway: Gateway, upstream: FaultUpstream, address: str
+) -> None:
     assert ask(gateway, TOKEN, address).status == 200
     assert guess(gateway, address, LIMIT + 3) == [401] * LIMIT + [429] * 3
-    upstream.script("/api/chat", [do.Json({"message": {"role": "assistant", "content": "hi"}, "done": True})])
+    upstream.script(
+        "/api/chat", [do.Json({"message": {"role": "assistant", "content": "hi"}, "done": True})]
+    )
     chat = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
     assert ask(gateway, TOKEN, address, "/api/chat", chat).status == 200
     assert ask(gateway, OTHER, address).status == 429
@@ -99,12 +108,17 @@ def test_public_pages_answer_a_guesser_and_tell_nothing(gateway: Gateway, addres
     assert "upstreams" in ask(gateway, OTHER, address, "/health").json()
     guess(gateway, address)
     for token, is_told in (("guess-more", False), (TOKEN, False), (OTHER, True)):
-        health, ready = ask(gateway, token, address, "/health"), ask(gateway, token, address, "/readyz")
+        health, ready = (
+            ask(gateway, token, address, "/health"),
+            ask(gateway, token, address, "/readyz"),
+        )
         assert (health.status, "upstreams" in health.json()) == (200, is_told)
         assert (ready.status, "details" in ready.json()) == (200, is_told)
 
 
-def test_old_token_that_is_sent_again_and_again_locks_nobody_out(gateway: Gateway, address: str) -> None:
+def test_old_token_that_is_sent_again_and_again_locks_nobody_out(
+    gateway: Gateway, address: str
+) -> None:
     assert {ask(gateway, "withdrawn", address).status for _ in range(3 * LIMIT)} == {401}
     assert ask(gateway, TOKEN, address).status == 200
 
@@ -127,7 +141,8 @@ def test_event_says_it_once_and_without_a_token(gateway: Gateway, address: str) 
         ]
 
     once = [{"level": "WARNING", "client": address, "failures": LIMIT}]
-    assert wait_until(lambda: told("tokens_guessed"), 5) == once  # the former name, which is written last
+    # The former name, which is written last.
+    assert wait_until(lambda: told("tokens_guessed"), 5) == once
     assert told("auth_rate_limited") == once
     refused = [event for event in gateway.log_lines("events") if event.get("client") == address]
     assert len(refused) == LIMIT + 2
@@ -137,9 +152,13 @@ def test_event_says_it_once_and_without_a_token(gateway: Gateway, address: str) 
 def test_access_log_has_what_was_refused(gateway: Gateway, address: str, request_id: str) -> None:
     guess(gateway, address)
     request(
-        gateway.url, path="/api/tags", headers=bearer("more") | {"X-Forwarded-For": address, "X-Request-Id": request_id}
+        gateway.url,
+        path="/api/tags",
+        headers=bearer("more") | {"X-Forwarded-For": address, "X-Request-Id": request_id},
     )
-    lines = wait_until(lambda: [line for line in gateway.log_lines("access") if line["id"] == request_id], 5)
+    lines = wait_until(
+        lambda: [line for line in gateway.log_lines("access") if line["id"] == request_id], 5
+    )
     assert [(line["status"], line["state"], line["error"], line["token"]) for line in lines] == [
         (429, "refused", "rate_limited", None)
     ]
@@ -159,4 +178,8 @@ def test_edit_of_the_configuration_forgives_nobody(upstream: FaultUpstream, addr
 
 
 def reloads(gateway: Gateway) -> list[str]:
-    return [line["event"] for line in gateway.log_lines("events") if line["event"] == "configuration_reloaded"]
+    return [
+        line["event"]
+        for line in gateway.log_lines("events")
+        if line["event"] == "configuration_reloaded"
+    ]

@@ -22,7 +22,10 @@ def test_many_questions_are_one_check_at_a_time(
     gateway = gateway_for(config(fault_upstream.url), workers=1)
     wait_until(lambda: readiness(gateway) == 200, 10)
     fault_upstream.script("/api/version", [Wait(1.0), Json({"version": "0.24.0"})])
-    threads = [threading.Thread(target=request, args=(gateway.url,), kwargs={"path": "/health"}) for _ in range(40)]
+    threads = [
+        threading.Thread(target=request, args=(gateway.url,), kwargs={"path": "/health"})
+        for _ in range(40)
+    ]
     most = 0
     for thread in threads:
         thread.start()
@@ -34,7 +37,9 @@ def test_many_questions_are_one_check_at_a_time(
 def test_an_answer_that_is_no_http_ends_no_checks(
     gateway_for: Callable[..., Gateway], fault_upstream: FaultUpstream
 ) -> None:
-    switched = Send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+    switched = Send(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    )
     fault_upstream.script("/api/version", [switched])
     gateway = gateway_for(config(fault_upstream.url), workers=1)
     wait_until(lambda: readiness(gateway) == 503, 10)

@@ -1,7 +1,8 @@
-"""The same bytes to gunicorn's own gevent worker and to the gateway's: what they understand differently, and why.
+"""The same bytes to gunicorn's own gevent worker and to the gateway's: what they
+understand differently, and why.
 
-The differences are facts about both, so each is in a table with what both make of the bytes. Where gunicorn changes,
-the table is to be read again.
+The differences are facts about both, so each is in a table with what both make of the bytes. Where
+gunicorn changes, the table is to be read again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from tests.rig.smuggling import MARKER, ODD_BUT_PLAIN, SMUGGLING
 PROJECT = Path(__file__).resolve().parents[2]
 
 #: The limits of config/gunicorn.conf.py.
-LIMITS = ("--limit-request-line=8190", "--limit-request-field_size=8190", "--limit-request-fields=100")
+LIMITS = (
+    "--limit-request-line=8190",
+    "--limit-request-field_size=8190",
+    "--limit-request-fields=100",
+)
 HEADERS = ("--header-map=drop", "--forwarder-headers=")
 
 LAST = get(b"/last", b"Connection: close")
@@ -33,7 +38,9 @@ CASES: dict[str, bytes] = {
     **{name: data + LAST for name, (data, _) in VALID.items()},
     **{name: data + LAST for name, (data, _) in REFUSED.items()},
     **{f"body: {name}": data + LAST for name, data in INVALID_BODIES.items()},
-    **{f"smuggling: {name}": data + MARKER for name, data in {**SMUGGLING, **ODD_BUT_PLAIN}.items()},
+    **{
+        f"smuggling: {name}": data + MARKER for name, data in {**SMUGGLING, **ODD_BUT_PLAIN}.items()
+    },
 }
 
 
@@ -41,7 +48,14 @@ CASES: dict[str, bytes] = {
 def serving(worker: str) -> Iterator[int]:
     """The port of a gunicorn with a worker of this class."""
     port = free_port()
-    options = ("--workers=1", f"--bind=127.0.0.1:{port}", "--keep-alive=5", "--no-control-socket", *LIMITS, *HEADERS)
+    options = (
+        "--workers=1",
+        f"--bind=127.0.0.1:{port}",
+        "--keep-alive=5",
+        "--no-control-socket",
+        *LIMITS,
+        *HEADERS,
+    )
     command = [sys.executable, "-c", START, "-k", worker, *options, "tests.rig.echo_app:app"]
     with subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.DEVNULL) as process:
         try:
@@ -67,7 +81,8 @@ def understood(port: int, data: bytes) -> list[str]:
 
 
 def responses(received: bytes) -> Iterator[str]:
-    """The responses in these bytes: version and status, whether it is the last one, and what the application saw."""
+    """The responses in these bytes: version and status, whether it is the last one, and
+    what the application saw."""
     while received:
         head, _, rest = received.partition(b"\r\n\r\n")
         length = re.search(rb"(?i)content-length: (\d+)", head)
@@ -80,35 +95,71 @@ def responses(received: bytes) -> Iterator[str]:
 
 def in_short(understood: list[str]) -> str:
     """The responses without what the application saw, unless that is nothing."""
-    shown = [text.partition(" {")[0] + " unreadable" * ("invalid body" in text) for text in understood]
+    shown = [
+        text.partition(" {")[0] + " unreadable" * ("invalid body" in text) for text in understood
+    ]
     return "; ".join(shown)
 
 
 def difference(stock: list[str], ours: list[str]) -> str:
-    """What two servers understood, in short; if that is the same, the keys of the environment that differ."""
+    """What two servers understood, in short; if that is the same, the keys of the
+    environment that differ."""
     if in_short(stock) != in_short(ours):
         return f"{in_short(stock)} -> {in_short(ours)}"
-    seen = [[dict(re.findall(r'"(\w+)": "([^"]*)"', text)) for text in understood] for understood in (stock, ours)]
-    return " ".join(sorted(key for one, other in zip(*seen, strict=True) for key in one if one[key] != other.get(key)))
+    seen = [
+        [dict(re.findall(r'"(\w+)": "([^"]*)"', text)) for text in understood]
+        for understood in (stock, ours)
+    ]
+    return " ".join(
+        sorted(
+            key
+            for one, other in zip(*seen, strict=True)
+            for key in one
+            if one[key] != other.get(key)
+        )
+    )
 
 
 READ_AND_LAST = "200; 200, last"
 
 #: Cases of the smuggling corpus whose chunks are invalid.
 SMUGGLED_CHUNKS = (
-    *("chunk size with plus", "negative chunk", "chunk size with prefix", "chunk size with underscore"),
+    *(
+        "chunk size with plus",
+        "negative chunk",
+        "chunk size with prefix",
+        "chunk size with underscore",
+    ),
     *("chunk size with a blank in front", "empty chunk size", "chunk size ended by CR alone"),
-    *("chunk size ended by LF alone", "huge chunk", "chunk that wraps around", "chunk without its end"),
-    *("chunk ended by LF alone", "extension with bare LF", "extension with bare CR", "trailer with bare LF"),
+    *(
+        "chunk size ended by LF alone",
+        "huge chunk",
+        "chunk that wraps around",
+        "chunk without its end",
+    ),
+    *(
+        "chunk ended by LF alone",
+        "extension with bare LF",
+        "extension with bare CR",
+        "trailer with bare LF",
+    ),
     *("trailer with a blank before its colon", "length in a trailer"),
 )
 
-#: Each reason with the cases that it explains: what gunicorn's worker understands, and the gateway's.
+#: Each reason with the cases that it explains: what gunicorn's worker
+#: understands, and the gateway's.
 DIFFERENCES: dict[str, dict[str, str]] = {
-    "a response to a body that can't be read says that it is the last one; gunicorn closes without saying so": {
+    (
+        "a response to a body that can't be read says that it is the last one; gunicorn "
+        "closes without saying so"
+    ): {
         **{f"body: {name}": "200 unreadable -> 200, last unreadable" for name in INVALID_BODIES},
-        **{f"smuggling: {name}": "200 unreadable -> 200, last unreadable" for name in SMUGGLED_CHUNKS},
-        "body: extension with blanks": f"{READ_AND_LAST} -> 200, last unreadable",  # httptools is stricter here
+        **{
+            f"smuggling: {name}": "200 unreadable -> 200, last unreadable"
+            for name in SMUGGLED_CHUNKS
+        },
+        # Httptools is stricter here.
+        "body: extension with blanks": f"{READ_AND_LAST} -> 200, last unreadable",
     },
     "trailers are ignored, whatever their names; gunicorn refuses some": {
         "trailer that is no trailer": f"200 unreadable -> {READ_AND_LAST}",
@@ -120,7 +171,10 @@ DIFFERENCES: dict[str, dict[str, str]] = {
     "close is an option among others (RFC 9110, section 7.6.1); gunicorn takes it only alone": {
         "close among options": f"200; {READ_AND_LAST} -> 200, last",
     },
-    "the host of an absolute target replaces the header, and the path is what follows it (RFC 9112, section 3.2.2)": {
+    (
+        "the host of an absolute target replaces the header, and the path is what follows it (RFC "
+        "9112, section 3.2.2)"
+    ): {
         "absolute form": "HTTP_HOST RAW_URI",
         "absolute form without a path": "HTTP_HOST PATH_INFO RAW_URI",
         "absolute form with a query only": "HTTP_HOST PATH_INFO RAW_URI",
@@ -144,7 +198,10 @@ DIFFERENCES: dict[str, dict[str, str]] = {
         "absolute form with a user": f"{READ_AND_LAST} -> 400",
         "absolute form without a host": f"{READ_AND_LAST} -> 400",
     },
-    "httptools knows the registered methods, 1.0 and 1.1; no route has another method, and no client another version": {
+    (
+        "httptools knows the registered methods, 1.0 and 1.1; no route has another method, and no "
+        "client another version"
+    ): {
         "unknown method": f"{READ_AND_LAST} -> 400",
         "HTTP/1.2": f"HTTP/1.2 {READ_AND_LAST} -> 400",
         "smuggling: unknown version": f"HTTP/1.2 {READ_AND_LAST} -> 400",
@@ -153,7 +210,10 @@ DIFFERENCES: dict[str, dict[str, str]] = {
         "length beyond 64 bits": "200 -> 400",
         "smuggling: length beyond 64 bits": "200 -> 400",
     },
-    "chunked is the only coding: the application would take gzip for the body (RFC 9112, section 7)": {
+    (
+        "chunked is the only coding: the application would take gzip for the body "
+        "(RFC 9112, section 7)"
+    ): {
         "gzip, chunked": "200, last -> 501",
         "smuggling: gzip, chunked": "200, last -> 501",
     },
@@ -191,4 +251,6 @@ def test_what_each_case_is_meant_to_be(ports: tuple[int, int]) -> None:
     for name, (_, status) in REFUSED.items():
         assert understood(ports[1], CASES[name]) == [str(status)], name
     for name in INVALID_BODIES:
-        assert in_short(understood(ports[1], CASES[f"body: {name}"])) == "200, last unreadable", name
+        assert in_short(understood(ports[1], CASES[f"body: {name}"])) == "200, last unreadable", (
+            name
+        )

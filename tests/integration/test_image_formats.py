@@ -26,7 +26,10 @@ MEDIA = {GIF: "gif", WEBP: "webp", PNG: "png"}
 
 def as_chat(model: str, image: str, kind: str) -> dict[str, Any]:
     url = {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{image}"}}
-    return {"model": model, "messages": [{"role": "user", "content": [{"type": "text", "text": "what?"}, url]}]}
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "what?"}, url]}],
+    }
 
 
 def as_messages(model: str, image: str, kind: str) -> dict[str, Any]:
@@ -41,7 +44,11 @@ def as_responses(model: str, image: str, kind: str) -> dict[str, Any]:
 
 
 def as_native_chat(model: str, image: str, kind: str) -> dict[str, Any]:
-    return {"model": model, "messages": [{"role": "user", "content": "what?", "images": [image]}], "stream": False}
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": "what?", "images": [image]}],
+        "stream": False,
+    }
 
 
 def as_native_prompt(model: str, image: str, kind: str) -> dict[str, Any]:
@@ -78,7 +85,9 @@ def gateway(boxes: dict[str, Box]) -> Iterator[Gateway]:
 
         def known() -> list[dict[str, str]]:
             workers = worker_details(running, TOKEN, 10).values()
-            return [{name: each["upstreams"][name]["version"] for name in expected} for each in workers]
+            return [
+                {name: each["upstreams"][name]["version"] for name in expected} for each in workers
+            ]
 
         wait_until(lambda: all(each == expected for each in known()), 15, lambda: str(known()))
         yield running
@@ -104,7 +113,9 @@ def shown(box: Box) -> list[str]:
 
 
 @each_face
-@pytest.mark.parametrize(("name", "image"), [("old", GIF), ("old", WEBP), ("new", GIF)], ids=["GIF", "WebP", "new GIF"])
+@pytest.mark.parametrize(
+    ("name", "image"), [("old", GIF), ("old", WEBP), ("new", GIF)], ids=["GIF", "WebP", "new GIF"]
+)
 def test_an_image_that_the_server_cannot_read_arrives_as_png(
     gateway: Gateway, boxes: dict[str, Box], path: str, name: str, image: str
 ) -> None:
@@ -112,11 +123,17 @@ def test_an_image_that_the_server_cannot_read_arrives_as_png(
     assert answer.status == 200, answer.text
     (sent,) = shown(boxes[name])
     made = read(sent)
-    assert (made.format, made.size, made.convert("RGB").getpixel((1, 1))) == ("PNG", (8, 6), (255, 0, 0))
+    assert (made.format, made.size, made.convert("RGB").getpixel((1, 1))) == (
+        "PNG",
+        (8, 6),
+        (255, 0, 0),
+    )
 
 
 @each_face
-@pytest.mark.parametrize(("name", "image"), [("new", WEBP), ("new", PNG), ("old", PNG)], ids=["WebP", "PNG", "old PNG"])
+@pytest.mark.parametrize(
+    ("name", "image"), [("new", WEBP), ("new", PNG), ("old", PNG)], ids=["WebP", "PNG", "old PNG"]
+)
 def test_an_image_that_the_server_can_read_is_sent_as_it_is(
     gateway: Gateway, boxes: dict[str, Box], path: str, name: str, image: str
 ) -> None:
@@ -124,7 +141,9 @@ def test_an_image_that_the_server_can_read_is_sent_as_it_is(
     assert shown(boxes[name]) == [image]
 
 
-def test_a_model_on_servers_of_both_versions_gets_what_both_can_read(gateway: Gateway, boxes: dict[str, Box]) -> None:
+def test_a_model_on_servers_of_both_versions_gets_what_both_can_read(
+    gateway: Gateway, boxes: dict[str, Box]
+) -> None:
     assert ask(gateway, "/v1/chat/completions", "m-both", WEBP).status == 200
     (box,) = (box for box in boxes.values() if box.prompts)
     assert read(shown(box)[0]).format == "PNG"
@@ -137,8 +156,8 @@ def test_a_model_on_servers_of_both_versions_gets_what_both_can_read(gateway: Ga
         (
             "new",
             GIF[:40],
-            "A GIF image can't be converted for this model's server, because it is damaged: send it as JPEG, "
-            "PNG or WebP.",
+            "A GIF image can't be converted for this model's server, because it is damaged: send "
+            "it as JPEG, PNG or WebP.",
         ),
         ("old", WEBP[:40], "because it is damaged: send it as JPEG or PNG."),
         ("new", huge_gif(), "because it has 65535 x 65535 pixels, which is too many"),
@@ -160,7 +179,9 @@ def test_ollamas_own_api_leaves_what_cannot_be_converted_to_the_server(
     assert shown(boxes["new"]) == [GIF[:40]]
 
 
-def test_other_requests_go_on_while_a_large_image_is_converted(gateway: Gateway, boxes: dict[str, Box]) -> None:
+def test_other_requests_go_on_while_a_large_image_is_converted(
+    gateway: Gateway, boxes: dict[str, Box]
+) -> None:
     large = picture("WEBP", (6000, 4000))
     with ThreadPoolExecutor(1) as pool:
         converting = pool.submit(ask, gateway, "/v1/messages", "m-old", large)

@@ -123,7 +123,9 @@ def is_refused(why: str) -> bool:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("host", [HERE, *SPELLINGS, *NAMES])
-def test_this_machine_is_not_asked_however_it_is_called(canary: Canary, host: str, scheme: str) -> None:
+def test_this_machine_is_not_asked_however_it_is_called(
+    canary: Canary, host: str, scheme: str
+) -> None:
     assert is_refused(complaint(f"{scheme}://{host}:{canary.port}/", images=Images()))
     assert canary.is_silent()
 
@@ -136,7 +138,9 @@ def test_private_networks_are_not_asked(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", SPELLINGS)
-def test_a_redirect_leads_to_nobody_else(pictures: ScriptedServer, canary: Canary, host: str) -> None:
+def test_a_redirect_leads_to_nobody_else(
+    pictures: ScriptedServer, canary: Canary, host: str
+) -> None:
     location = f"http://{host}:{canary.port}/".encode().decode("latin-1").replace("\r\n", " ")
     pictures.script("/a", [Json({}, 302, {"Location": location})])
     assert is_refused(complaint(f"{pictures.url}/a"))
@@ -170,7 +174,8 @@ def test_urls_have_an_end(pictures: ScriptedServer) -> None:
 
 
 def is_kept(*url: Any) -> bool:
-    """Whether the standard library keeps the parts of a URL, which it was asked for in these very words."""
+    """Whether the standard library keeps the parts of a URL, which it was asked
+    for in these very words."""
     before = urlsplit.cache_info().hits  # type: ignore[attr-defined]
     urlsplit(*url)
     return bool(urlsplit.cache_info().hits > before)  # type: ignore[attr-defined]
@@ -197,11 +202,15 @@ def test_redirects_without_end_are_not_looked_at(pictures: ScriptedServer) -> No
 )
 def test_a_name_with_one_private_address_is_refused(canary: Canary, known: str) -> None:
     resolve = names(pictures_example=known)
-    assert complaint(f"http://pictures.example:{canary.port}/", resolve=resolve).startswith(NOT_FROM_THERE)
+    assert complaint(f"http://pictures.example:{canary.port}/", resolve=resolve).startswith(
+        NOT_FROM_THERE
+    )
     assert canary.is_silent()
 
 
-def test_a_name_that_means_something_else_by_now_is_asked_where_it_was_checked(pictures: ScriptedServer) -> None:
+def test_a_name_that_means_something_else_by_now_is_asked_where_it_was_checked(
+    pictures: ScriptedServer,
+) -> None:
     looked_up = []
 
     def rebinding(host: str, port: int) -> list[str]:
@@ -224,11 +233,21 @@ def test_refusals_do_not_say_whether_anything_is_there(canary: Canary) -> None:
     with contextlib.closing(Canary(HERE)) as gone:
         pass
     resolve = names(intern_example="10.0.0.1")
-    hosts = [f"127.0.0.1:{canary.port}", f"127.0.0.1:{gone.port}", "intern.example", "unknown.example", "10.0.0.1"]
-    assert len({complaint(f"http://{host}/", images=Images(), resolve=resolve) for host in hosts}) == 1
+    hosts = [
+        f"127.0.0.1:{canary.port}",
+        f"127.0.0.1:{gone.port}",
+        "intern.example",
+        "unknown.example",
+        "10.0.0.1",
+    ]
+    assert (
+        len({complaint(f"http://{host}/", images=Images(), resolve=resolve) for host in hosts}) == 1
+    )
 
 
-def test_the_next_address_is_asked_when_the_first_takes_no_connection(pictures: ScriptedServer) -> None:
+def test_the_next_address_is_asked_when_the_first_takes_no_connection(
+    pictures: ScriptedServer,
+) -> None:
     pictures.script("/a", [Whole(PNG)])
     resolve = names(pictures_example="127.0.0.2 127.0.0.1")
     url = f"http://pictures.example:{pictures.port}/a"
@@ -236,12 +255,18 @@ def test_the_next_address_is_asked_when_the_first_takes_no_connection(pictures: 
 
 
 @pytest.mark.parametrize("allow", ["*.example", "pictures.example", "127.0.0.0/8"])
-def test_with_an_allowlist_only_what_is_on_it_is_asked(pictures: ScriptedServer, allow: str) -> None:
+def test_with_an_allowlist_only_what_is_on_it_is_asked(
+    pictures: ScriptedServer, allow: str
+) -> None:
     pictures.script("/a", [Whole(PNG)])
     images = settings(fetch="allowlist", allow=(allow,))
     resolve = names(pictures_example=HERE, elsewhere_test="8.8.8.8")
-    assert fetch(f"http://pictures.example:{pictures.port}/a", images=images, resolve=resolve) == [PNG]
-    assert complaint("http://elsewhere.test/", images=images, resolve=resolve).startswith(NOT_FROM_THERE)
+    assert fetch(f"http://pictures.example:{pictures.port}/a", images=images, resolve=resolve) == [
+        PNG
+    ]
+    assert complaint("http://elsewhere.test/", images=images, resolve=resolve).startswith(
+        NOT_FROM_THERE
+    )
 
 
 def test_nobody_is_asked_when_fetching_is_off(canary: Canary) -> None:
@@ -250,7 +275,7 @@ def test_nobody_is_asked_when_fetching_is_off(canary: Canary) -> None:
     assert canary.is_silent()
 
 
-# --- TLS -------------------------------------------------------------------------------------------------------------
+# --- TLS ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -267,10 +292,14 @@ def test_tls_is_about_the_name_although_the_connection_goes_to_an_address(
     with ScriptedServer(ssl_context=context) as secure:
         secure.script("/a", [Whole(PNG)])
         options = {"resolve": resolve, "tls": authority.client()}
-        pictures.script("/a", [Json({}, 302, {"Location": f"https://pictures.example.:{secure.port}/a"})])
+        pictures.script(
+            "/a", [Json({}, 302, {"Location": f"https://pictures.example.:{secure.port}/a"})]
+        )
         assert fetch(f"{pictures.url}/a", **options) == [PNG]
         assert asked_for == ["pictures.example"]
         assert secure.requests[0].header("host") == f"pictures.example:{secure.port}"
-        assert "can't be reached" in complaint(f"https://elsewhere.example:{secure.port}/a", **options)
+        assert "can't be reached" in complaint(
+            f"https://elsewhere.example:{secure.port}/a", **options
+        )
         assert "can't be reached" in complaint(f"https://{HERE}:{secure.port}/a", **options)
         assert len(secure.requests) == 1

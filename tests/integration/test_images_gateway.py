@@ -42,7 +42,10 @@ class Face(NamedTuple):
 
 def as_chat(urls: Sequence[str]) -> dict[str, Any]:
     parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "what?"}, *parts]}]}
+    return {
+        "model": "m",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "what?"}, *parts]}],
+    }
 
 
 def as_messages(urls: Sequence[str]) -> dict[str, Any]:
@@ -53,11 +56,16 @@ def as_messages(urls: Sequence[str]) -> dict[str, Any]:
 
 def as_responses(urls: Sequence[str]) -> dict[str, Any]:
     parts = [{"type": "input_image", "image_url": url} for url in urls]
-    return {"model": "m", "input": [{"role": "user", "content": [{"type": "input_text", "text": "what?"}, *parts]}]}
+    return {
+        "model": "m",
+        "input": [{"role": "user", "content": [{"type": "input_text", "text": "what?"}, *parts]}],
+    }
 
 
 FACES = {
-    "chat completions": Face("/v1/chat/completions", as_chat, "messages[0].content[1].image_url.url"),
+    "chat completions": Face(
+        "/v1/chat/completions", as_chat, "messages[0].content[1].image_url.url"
+    ),
     "messages": Face("/v1/messages", as_messages, "messages[0].content[1].source.url"),
     "responses": Face("/v1/responses", as_responses, "input[0].content[1].image_url"),
 }
@@ -76,16 +84,24 @@ def warm_up(gateway: Gateway, upstream: FaultUpstream, token: str) -> None:
             return all(details["watched"] for details in worker_details(gateway, token).values())
 
         wait_until(all_are_fetching, 10, "not every worker fetches")
-    wait_until(lambda: not any(each["in_flight"] for each in worker_details(gateway, token).values()))
+    wait_until(
+        lambda: not any(each["in_flight"] for each in worker_details(gateway, token).values())
+    )
 
 
-def ask(gateway: Gateway, face: Face, *urls: str, request_id: str = "unnamed", **changed: Any) -> Stream:
+def ask(
+    gateway: Gateway, face: Face, *urls: str, request_id: str = "unnamed", **changed: Any
+) -> Stream:
     """Send a request without waiting for its answer."""
     headers = {**bearer(TOKEN), "X-Request-Id": request_id}
-    return open_stream(gateway.url, "POST", face.path, face.body(urls) | changed, headers, wait_for_head=False)
+    return open_stream(
+        gateway.url, "POST", face.path, face.body(urls) | changed, headers, wait_for_head=False
+    )
 
 
-def answer(gateway: Gateway, face: Face, *urls: str, request_id: str = "unnamed", **changed: Any) -> tuple[int, str]:
+def answer(
+    gateway: Gateway, face: Face, *urls: str, request_id: str = "unnamed", **changed: Any
+) -> tuple[int, str]:
     """Status and body."""
     with ask(gateway, face, *urls, request_id=request_id, **changed) as stream:
         return stream.status, stream.read_all().decode()
@@ -141,7 +157,9 @@ def test_an_animation_by_address_becomes_a_png_of_its_first_picture(
 
 
 @each_face
-def test_address_without_end_is_refused_with_its_part(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_address_without_end_is_refused_with_its_part(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     began = time.monotonic()
     status, body = answer(gateway, face, "http://" + "图" * 100_000)
     assert (status, f"{face.where}: must have at most 8192 characters" in body) == (400, True), body
@@ -150,7 +168,9 @@ def test_address_without_end_is_refused_with_its_part(gateway: Gateway, upstream
 
 
 @each_face
-def test_server_of_an_image_sees_no_token(gateway: Gateway, pictures: ScriptedServer, face: Face) -> None:
+def test_server_of_an_image_sees_no_token(
+    gateway: Gateway, pictures: ScriptedServer, face: Face
+) -> None:
     pictures.script("/a", [Whole(PNG)])
     answer(gateway, face, f"{pictures.url}/a")
     names = {name.lower() for name, _ in pictures.requests[0].headers}
@@ -195,7 +215,12 @@ def test_image_that_can_not_be_had_is_a_bad_request(
     ids=["before the head", "in the body"],
 )
 def test_client_that_leaves_during_a_fetch_ends_it(
-    gateway: Gateway, upstream: FaultUpstream, pictures: ScriptedServer, request_id: str, face: Face, script: list[Any]
+    gateway: Gateway,
+    upstream: FaultUpstream,
+    pictures: ScriptedServer,
+    request_id: str,
+    face: Face,
+    script: list[Any],
 ) -> None:
     pictures.script("/a", script)
     with ask(gateway, face, f"{pictures.url}/a", request_id=request_id):

@@ -1,4 +1,5 @@
-"""Keys that are made while the gateway runs: known to every worker within 2 seconds, and gone within 2 seconds."""
+"""Keys that are made while the gateway runs: known to every worker within 2 seconds, and
+gone within 2 seconds."""
 
 from __future__ import annotations
 
@@ -37,7 +38,13 @@ SQLITE = "sqlite:state/records.db"
 def configured(box: WorkBox, url: str, **sections: Any) -> dict[str, Any]:
     auth = sections.pop("auth", {"generate_tokens": [TOKEN]})
     stream = {"heartbeat_s": 0.2}
-    return {"auth": auth, "upstreams": [box.declared], "records": {"url": url}, "stream": stream, **sections}
+    return {
+        "auth": auth,
+        "upstreams": [box.declared],
+        "records": {"url": url},
+        "stream": stream,
+        **sections,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +76,9 @@ def refused_everywhere(gateway: Gateway, token: str) -> bool:
     return {gateway.ask("/api/tags", token=token).status for _ in range(8)} == {401}
 
 
-def test_a_key_works_in_every_worker_and_its_streams_end_when_it_is_withdrawn(box: WorkBox, records_url: str) -> None:
+def test_a_key_works_in_every_worker_and_its_streams_end_when_it_is_withdrawn(
+    box: WorkBox, records_url: str
+) -> None:
     with Gateway(configured(box, records_url), records=True) as gateway, ExitStack() as streams:
         wait_for_records(gateway)
         token = create_key(gateway, "web", *OPERATOR)
@@ -91,7 +100,9 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_key_that_is_not_valid_any_more_ends_its_streams(shared: Gateway, box: WorkBox, way: str) -> None:
+def test_a_key_that_is_not_valid_any_more_ends_its_streams(
+    shared: Gateway, box: WorkBox, way: str
+) -> None:
     token = create_key(shared, way, *OPERATOR)
     wait_until_known(shared, token, FOLLOWED_S)
     box.go.clear()
@@ -102,12 +113,16 @@ def test_a_key_that_is_not_valid_any_more_ends_its_streams(shared: Gateway, box:
         assert_ended(found)
     assert refused_everywhere(shared, token)
     if way != "replaced":
-        change_key(shared, *(("enable", way) if way == "disabled" else ("change", way, "--expires", "")))
+        change_key(
+            shared, *(("enable", way) if way == "disabled" else ("change", way, "--expires", ""))
+        )
         wait_until_known(shared, token, FOLLOWED_S)
 
 
 def test_the_limits_and_models_of_a_key_hold_in_all_workers(shared: Gateway, box: WorkBox) -> None:
-    token = create_key(shared, "small", *OPERATOR, "--models", "m", "--limit", "requests_per_minute=3")
+    token = create_key(
+        shared, "small", *OPERATOR, "--models", "m", "--limit", "requests_per_minute=3"
+    )
     wait_until_known(shared, token, FOLLOWED_S)
     assert status(shared, token, "other") == 404
     wait_for_minute(5)
@@ -128,11 +143,15 @@ def test_the_file_takes_precedence(shared: Gateway, box: WorkBox) -> None:
     assert (done.returncode, "late is defined in " in done.stderr) == (2, True)
     shared.write_config(configured(box, SQLITE))
     wait_until_known(shared, key)
-    skipped = [line for line in shared.log_lines("events") if line["event"] == "managed_entry_skipped"]
+    skipped = [
+        line for line in shared.log_lines("events") if line["event"] == "managed_entry_skipped"
+    ]
     assert {(line["kind"], line["name"]) for line in skipped} == {("tokens", "late")}
 
 
-def test_keys_work_while_database_and_coordinator_are_away(box: WorkBox, postgres_server: PostgresServer) -> None:
+def test_keys_work_while_database_and_coordinator_are_away(
+    box: WorkBox, postgres_server: PostgresServer
+) -> None:
     """Also in workers that start meanwhile, after a restart of the whole gateway too."""
     url = postgres_server.new_database()
     with Gateway(configured(box, url), records=True) as gateway:
@@ -161,7 +180,8 @@ def test_keys_work_while_database_and_coordinator_are_away(box: WorkBox, postgre
 
 
 def test_no_token_is_kept_or_shown_anywhere(shared: Gateway, box: WorkBox) -> None:
-    """Neither of two tokens is in a file of the installation, its database included, nor in a list of processes."""
+    """Neither of two tokens is in a file of the installation, its database included, nor
+    in a list of processes."""
     first = create_key(shared, "canary", *OPERATOR, "--note", "for the canary")
     wait_until_known(shared, first, FOLLOWED_S)
     assert status(shared, first) == 200
@@ -170,13 +190,21 @@ def test_no_token_is_kept_or_shown_anywhere(shared: Gateway, box: WorkBox) -> No
     second = change_key(shared, "rotate", "canary", "--json").split('"token": "')[1].split('"')[0]
     wait_until_known(shared, second, FOLLOWED_S)
     shared.ask(f"/api/{second}", token=second)
-    processes = b"".join(read(path / name) for path in Path("/proc").glob("[0-9]*") for name in ("cmdline", "environ"))
+    processes = b"".join(
+        read(path / name)
+        for path in Path("/proc").glob("[0-9]*")
+        for name in ("cmdline", "environ")
+    )
     files = {path: read(path) for path in shared.directory.rglob("*")}
-    assert any(path.name.startswith("records.db") and b"canary" in data for path, data in files.items())
+    assert any(
+        path.name.startswith("records.db") and b"canary" in data for path, data in files.items()
+    )
     assert any(path.name == "managed.json" and b"canary" in data for path, data in files.items())
     for token in (first.encode(), second.encode()):
         assert token not in processes
-        assert [line for data in files.values() for line in data.splitlines() if token in line] == []
+        assert [
+            line for data in files.values() for line in data.splitlines() if token in line
+        ] == []
 
 
 def read(path: Path) -> bytes:

@@ -1,4 +1,5 @@
-"""Heads of requests: a limit for all of it, and work that grows with its size, however it is cut into segments."""
+"""Heads of requests: a limit for all of it, and work that grows with its size, however it
+is cut into segments."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def sized_head(size: int, path: str = "/api/version", *more: bytes) -> bytes:
 
 
 def answer_to(port: int, data: bytes, step: int = 0) -> Answer:
-    """The answer to these bytes, sent at once or `step` at a time; the rest stays unsent once nothing is taken."""
+    """The answer to these bytes, sent at once or `step` at a time; the rest stays unsent
+    once nothing is taken."""
     with socket.create_connection(("127.0.0.1", port), 10) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with suppress(OSError):
@@ -60,7 +62,9 @@ def answer_to(port: int, data: bytes, step: int = 0) -> Answer:
 
 
 @pytest.mark.parametrize("step", [0, 1000, 7], ids=["at once", "1000 at a time", "7 at a time"])
-@pytest.mark.parametrize(("size", "status"), [(LIMIT, 200), (LIMIT + 1, 431), (LIMIT + 100, 431), (20 * LIMIT, 431)])
+@pytest.mark.parametrize(
+    ("size", "status"), [(LIMIT, 200), (LIMIT + 1, 431), (LIMIT + 100, 431), (20 * LIMIT, 431)]
+)
 def test_whole_head_has_a_limit(gateway: Gateway, size: int, status: int, step: int) -> None:
     answer = answer_to(gateway.port, sized_head(size), step)
     assert answer.status == status
@@ -103,10 +107,20 @@ def test_what_follows_a_head_is_the_next_request(gateway: Gateway) -> None:
         (b"\r\n\r\nGET /livez HTTP/1.1\r\nHost: gw\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n", 400),
     ],
-    ids=["bare LF", "one bare LF", "late LF", "line", "line after an empty one", "two empty lines", "TLS"],
+    ids=[
+        "bare LF",
+        "one bare LF",
+        "late LF",
+        "line",
+        "line after an empty one",
+        "two empty lines",
+        "TLS",
+    ],
 )
 @pytest.mark.parametrize("step", [0, 1], ids=["at once", "byte for byte"])
-def test_what_can_not_become_a_head_is_refused_at_once(gateway: Gateway, data: bytes, status: int, step: int) -> None:
+def test_what_can_not_become_a_head_is_refused_at_once(
+    gateway: Gateway, data: bytes, status: int, step: int
+) -> None:
     began = time.monotonic()
     assert answer_to(gateway.port, data, step).status == status
     assert time.monotonic() - began < 5
@@ -127,7 +141,8 @@ TRICKLED: dict[str, Callable[[], tuple[bytes, bytes]]] = {
 
 @pytest.mark.parametrize("kind", TRICKLED)
 def test_trickled_head_takes_little_cpu_time(gateway: Gateway, kind: str) -> None:
-    """Each segment costs about 0.05 ms, where copies and scans of a head of 780 KB take more than a millisecond."""
+    """Each segment costs about 0.05 ms, where copies and scans of a head of 780 KB take
+    more than a millisecond."""
     first, slowly = TRICKLED[kind]()
     (worker,) = gateway.worker_pids()
     with Trickle(gateway.port, first, slowly) as trickle:
@@ -144,7 +159,9 @@ def test_trickled_trailers_take_little_cpu_time(gateway: Gateway) -> None:
     head = b"POST /api/show HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\nAuthorization: Bearer %b\r\n\r\n"
     lines = b"".join(b"X-%d: " % n + b"y" * 7000 + b"\r\n" for n in range(90))
     (worker,) = gateway.worker_pids()
-    with Trickle(gateway.port, head % TOKEN.encode() + b"2\r\n{}\r\n0\r\n" + lines, b"y" * 3000) as trickle:
+    with Trickle(
+        gateway.port, head % TOKEN.encode() + b"2\r\n{}\r\n0\r\n" + lines, b"y" * 3000
+    ) as trickle:
         used_s = cpu_s(worker)
         wait_until(trickle.is_over, 14, "the bytes are not all sent")
         assert cpu_s(worker) - used_s < 0.5 + 0.0002 * trickle.sent

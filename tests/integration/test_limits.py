@@ -1,4 +1,5 @@
-"""Limits of a token as its clients see them: headers of each API, and refusals that SDKs understand."""
+"""Limits of a token as its clients see them: headers of each API, and refusals
+that SDKs understand."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ PLAIN = "plain-token-1"
 WARM = "warm-token-1"
 CHAT = {NATIVE: "/api/chat", OPENAI: "/v1/chat/completions", ANTHROPIC: "/v1/messages"}
 BODY = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
-NAMES = [(name, unit) for unit in ("requests", "tokens") for name in ("limit", "remaining", "reset")]
+NAMES = [
+    (name, unit) for unit in ("requests", "tokens") for name in ("limit", "remaining", "reset")
+]
 HEADERS = {
     NATIVE: [f"x-ratelimit-{name}-{unit}" for name, unit in NAMES],
     OPENAI: [f"x-ratelimit-{name}-{unit}" for name, unit in NAMES],
@@ -32,9 +35,13 @@ DIALECTS = tuple(CHAT)
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     minute = {"requests_per_minute": 2, "tokens_per_minute": 5000}
-    tokens = [{"name": f"minute-{each}", "token": f"minute-{each}-token", "limits": minute} for each in DIALECTS]
+    tokens = [
+        {"name": f"minute-{each}", "token": f"minute-{each}-token", "limits": minute}
+        for each in DIALECTS
+    ]
     tokens += [
-        {"name": f"day-{each}", "token": f"day-{each}-token", "limits": {"tokens_per_day": 1}} for each in DIALECTS
+        {"name": f"day-{each}", "token": f"day-{each}-token", "limits": {"tokens_per_day": 1}}
+        for each in DIALECTS
     ]
     tokens += [{"name": "warm", "token": WARM, "limits": {"requests_per_minute": 10_000}}]
 
@@ -42,7 +49,9 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         touch_every_worker(gateway, upstream, token)
         join_coordinator(gateway, token)
 
-    with checked_gateway(shared_upstream, WARM, warm=warm, auth={"generate_tokens": [PLAIN, *tokens]}) as running:
+    with checked_gateway(
+        shared_upstream, WARM, warm=warm, auth={"generate_tokens": [PLAIN, *tokens]}
+    ) as running:
         yield running
 
 
@@ -56,7 +65,10 @@ def test_answers_say_what_is_left_and_refusals_when_to_come_back(
     gateway: Gateway, upstream: FaultUpstream, dialect: str
 ) -> None:
     wait_for_minute(5)
-    answers = [chat(gateway, dialect, f"minute-{dialect}-token", stream=stream) for stream in (False, True, False)]
+    answers = [
+        chat(gateway, dialect, f"minute-{dialect}-token", stream=stream)
+        for stream in (False, True, False)
+    ]
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert [answer.headers.get(HEADERS[dialect][0]) for answer in answers] == ["2", "2", "2"]
     assert [answer.headers.get(HEADERS[dialect][1]) for answer in answers] == ["1", "0", "0"]
@@ -69,7 +81,9 @@ def test_answers_say_what_is_left_and_refusals_when_to_come_back(
     exposed = (answers[0].headers.get("Access-Control-Expose-Headers") or "").split(", ")
     assert set(HEADERS[dialect]) <= set(exposed)
     text = assert_error(answers[2], dialect, 429)
-    assert text.startswith("The limit of requests per minute of this token is reached; try again in ")
+    assert text.startswith(
+        "The limit of requests per minute of this token is reached; try again in "
+    )
     assert 0 < int(answers[2].headers.get("Retry-After") or 0) <= 120
     assert answers[2].headers.get("x-should-retry") is None
     if dialect == OPENAI:
@@ -78,7 +92,9 @@ def test_answers_say_what_is_left_and_refusals_when_to_come_back(
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_used_up_quota_tells_sdks_not_to_try_again(gateway: Gateway, upstream: FaultUpstream, dialect: str) -> None:
+def test_used_up_quota_tells_sdks_not_to_try_again(
+    gateway: Gateway, upstream: FaultUpstream, dialect: str
+) -> None:
     assert chat(gateway, dialect, f"day-{dialect}-token").status == 200
     refused = chat(gateway, dialect, f"day-{dialect}-token")
     text = assert_error(refused, dialect, 429)
@@ -91,5 +107,9 @@ def test_used_up_quota_tells_sdks_not_to_try_again(gateway: Gateway, upstream: F
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_tokens_without_limits_get_no_such_header(gateway: Gateway, upstream: FaultUpstream, dialect: str) -> None:
-    assert [chat(gateway, dialect, PLAIN).headers.get(name) for name in HEADERS[dialect]] == [None] * 6
+def test_tokens_without_limits_get_no_such_header(
+    gateway: Gateway, upstream: FaultUpstream, dialect: str
+) -> None:
+    assert [chat(gateway, dialect, PLAIN).headers.get(name) for name in HEADERS[dialect]] == [
+        None
+    ] * 6

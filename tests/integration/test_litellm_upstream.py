@@ -1,4 +1,5 @@
-"""LiteLLM as an upstream: its models in every face of the gateway, in front of a provider on this machine."""
+"""LiteLLM as an upstream: its models in every face of the gateway, in front of a
+provider on this machine."""
 
 from __future__ import annotations
 
@@ -65,12 +66,16 @@ def upstreams_of(server: Provider) -> list[dict[str, Any]]:
     with Provider() as gone:
         nowhere = gone.base_url
     common = {"kind": "litellm", "api_key_env": "LAB_KEY"}
-    models = {"fast": "openai/gpt-4o-mini", "own": {"id": "openai/x", "capabilities": ["completion", "tools"]}}
+    models = {
+        "fast": "openai/gpt-4o-mini",
+        "own": {"id": "openai/x", "capabilities": ["completion", "tools"]},
+    }
     models |= dict(zip(HURRIED, CLIENTS, strict=True))
     timeouts = {"first_byte_s": 0.6, "idle_s": 0.6}
     return [
         common | {"name": "lite", "base_url": server.base_url},
-        common | {"name": "listed", "base_url": server.base_url, "models": models, "timeouts": timeouts},
+        common
+        | {"name": "listed", "base_url": server.base_url, "models": models, "timeouts": timeouts},
         common | {"name": "gone", "base_url": nowhere, "models": {"nowhere": "openai/x"}},
     ]
 
@@ -96,7 +101,8 @@ def busy(gateway: Gateway) -> bool:
 
 @pytest.fixture(scope="module")
 def shared_gateway(shared_server: Provider) -> Iterator[Gateway]:
-    """One gateway for the module; its tests leave nothing behind, and what they failed with is nowhere to be read."""
+    """One gateway for the module; its tests leave nothing behind, and what they failed with
+    is nowhere to be read."""
     settings = {
         "auth": {"generate_tokens": [TOKEN]},
         "upstreams": upstreams_of(shared_server),
@@ -111,8 +117,14 @@ def shared_gateway(shared_server: Provider) -> Iterator[Gateway]:
         yield running
         wait_until(lambda: not busy(running), 5, "something is still going on")
         check.verify()
-        written = running.output() + "".join(file.read_text() for file in running.logs_directory.iterdir())
-        assert not [text for text in (KEY, PROMPT, "Traceback", "LiteLLM.Info", "internal_error") if text in written]
+        written = running.output() + "".join(
+            file.read_text() for file in running.logs_directory.iterdir()
+        )
+        assert not [
+            text
+            for text in (KEY, PROMPT, "Traceback", "LiteLLM.Info", "internal_error")
+            if text in written
+        ]
 
 
 @pytest.fixture
@@ -120,7 +132,9 @@ def gateway(shared_gateway: Gateway, server: Provider) -> Gateway:
     return shared_gateway
 
 
-def chat(gateway: Gateway, model: str = "openai/m", path: str = "/v1/chat/completions", **fields: Any) -> Answer:
+def chat(
+    gateway: Gateway, model: str = "openai/m", path: str = "/v1/chat/completions", **fields: Any
+) -> Answer:
     body = {"model": model, "messages": [{"role": "user", "content": PROMPT}], **fields}
     return request(gateway.url, "POST", path, body, bearer(TOKEN), timeout=20)
 
@@ -138,7 +152,9 @@ def lines(answer: Answer) -> list[dict[str, Any]]:
 
 @each_face
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
-def test_every_face_reaches_it(gateway: Gateway, server: Provider, face: Face, stream: bool) -> None:
+def test_every_face_reaches_it(
+    gateway: Gateway, server: Provider, face: Face, stream: bool
+) -> None:
     answer = whole(gateway, face, stream=stream)
     assert (answer.status, answer.complete) == (200, True)
     assert not stream or is_well_ended(answer.body, face)
@@ -149,13 +165,17 @@ def test_every_face_reaches_it(gateway: Gateway, server: Provider, face: Face, s
 
 @pytest.mark.parametrize("face", EMBEDDINGS.values(), ids=EMBEDDINGS)
 def test_vectors(gateway: Gateway, server: Provider, face: Face) -> None:
-    answer = request(gateway.url, "POST", face.path, face.body | {"input": ["a", "b"]}, bearer(TOKEN)).json()
+    answer = request(
+        gateway.url, "POST", face.path, face.body | {"input": ["a", "b"]}, bearer(TOKEN)
+    ).json()
     vectors = answer.get("embeddings") or [row["embedding"] for row in answer["data"]]
     assert vectors[0] in ([3.0, 4.0, 0.0], [0.6, 0.8, 0.0])
     assert (len(vectors), server.bodies(provider.EMBEDDINGS)[0]["input"]) == (2, ["a", "b"])
 
 
-def test_vectors_that_the_provider_did_not_shorten_are_shortened(gateway: Gateway, server: Provider) -> None:
+def test_vectors_that_the_provider_did_not_shorten_are_shortened(
+    gateway: Gateway, server: Provider
+) -> None:
     body = {"model": "openai/m", "input": "a", "dimensions": 2}
     answer = request(gateway.url, "POST", "/api/embed", body, bearer(TOKEN)).json()
     assert answer["embeddings"] == [[0.6, 0.8]]
@@ -163,24 +183,38 @@ def test_vectors_that_the_provider_did_not_shorten_are_shortened(gateway: Gatewa
 
 @each_client
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
-def test_counts_are_those_of_the_provider(gateway: Gateway, server: Provider, model: str, stream: bool) -> None:
+def test_counts_are_those_of_the_provider(
+    gateway: Gateway, server: Provider, model: str, stream: bool
+) -> None:
     last = lines(native(gateway, model=model, stream=stream))[-1]
     assert (last["done_reason"], last["prompt_eval_count"], last["eval_count"]) == ("stop", 7, 3)
 
 
-def test_counts_that_the_provider_did_not_give_are_not_made_up(gateway: Gateway, server: Provider) -> None:
+def test_counts_that_the_provider_did_not_give_are_not_made_up(
+    gateway: Gateway, server: Provider
+) -> None:
     server.script(CHAT, said(stream=True, usage_at=provider.NOWHERE))
     assert not lines(native(gateway, stream=True))[-1].get("eval_count")
 
 
 @each_client
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
-def test_thinking_and_parallel_tools(gateway: Gateway, server: Provider, model: str, stream: bool) -> None:
-    calls = [provider.call("f", {"city": "Paris"}, "call_a"), provider.call("f", {"city": "北京"}, "call_b")]
+def test_thinking_and_parallel_tools(
+    gateway: Gateway, server: Provider, model: str, stream: bool
+) -> None:
+    calls = [
+        provider.call("f", {"city": "Paris"}, "call_a"),
+        provider.call("f", {"city": "北京"}, "call_b"),
+    ]
     server.script(CHAT, said("", stream=stream, thinking="Let me see.", calls=calls))
-    told = [line["message"] for line in lines(native(gateway, model=model, stream=stream, tools=[WEATHER]))]
+    told = [
+        line["message"]
+        for line in lines(native(gateway, model=model, stream=stream, tools=[WEATHER]))
+    ]
     assert "".join(message.get("thinking", "") for message in told) == "Let me see."
-    called = [call["function"]["arguments"] for message in told for call in message.get("tool_calls", ())]
+    called = [
+        call["function"]["arguments"] for message in told for call in message.get("tool_calls", ())
+    ]
     assert called == [{"city": "Paris"}, {"city": "北京"}]
     assert server.bodies()[0]["tools"][0]["function"]["name"] == "get_weather"
 
@@ -205,7 +239,9 @@ def test_an_image_goes_as_one(gateway: Gateway, server: Provider) -> None:
     assert base64.b64decode(url.partition(",")[2]) == base64.b64decode(PNG)
 
 
-def test_parameters_go_on_and_those_that_a_model_lacks_do_not(gateway: Gateway, server: Provider) -> None:
+def test_parameters_go_on_and_those_that_a_model_lacks_do_not(
+    gateway: Gateway, server: Provider
+) -> None:
     options = {"temperature": 0.5, "num_predict": 9, "stop": ["END"], "num_ctx": 4096, "top_k": 3}
     assert native(gateway, options=options, think=True, stream=False).status == 200
     body = server.bodies()[0]
@@ -217,16 +253,23 @@ def test_parameters_go_on_and_those_that_a_model_lacks_do_not(gateway: Gateway, 
 
 
 def test_think_is_passed_on_where_a_model_has_it(gateway: Gateway, server: Provider) -> None:
-    assert native(gateway, model="deepseek/deepseek-reasoner", think=True, stream=False).status == 200
+    assert (
+        native(gateway, model="deepseek/deepseek-reasoner", think=True, stream=False).status == 200
+    )
     assert server.bodies()[0]["thinking"] == {"type": "enabled"}
 
 
 @pytest.mark.parametrize(("model", "has_switch"), [("openai/m", True), ("openai/gpt-4", False)])
-def test_a_schema_reaches_the_model(gateway: Gateway, server: Provider, model: str, has_switch: bool) -> None:
+def test_a_schema_reaches_the_model(
+    gateway: Gateway, server: Provider, model: str, has_switch: bool
+) -> None:
     schema = {"type": "object", "properties": {"name": {"type": "string"}}}
     assert native(gateway, model=model, format=schema, stream=False).status == 200
     body = server.bodies()[0]
-    assert ("response_format" in body, '"properties"' in body["messages"][0]["content"]) == (has_switch, not has_switch)
+    assert ("response_format" in body, '"properties"' in body["messages"][0]["content"]) == (
+        has_switch,
+        not has_switch,
+    )
 
 
 def test_the_same_piece_again_and_again_is_no_failure(gateway: Gateway, server: Provider) -> None:
@@ -244,12 +287,21 @@ def test_the_same_piece_again_and_again_is_no_failure(gateway: Gateway, server: 
 @pytest.mark.parametrize(
     "name",
     [
-        *("datascope/qwen-turbo", "datascope/qwen-plus", "deepseek/deepseek-chat", "siliconflow/Yi-34B-Chat"),
+        *(
+            "datascope/qwen-turbo",
+            "datascope/qwen-plus",
+            "deepseek/deepseek-chat",
+            "siliconflow/Yi-34B-Chat",
+        ),
         *("volcengine/doubao-lite-4k", "of-nobody/x:y"),
     ],
 )
-def test_any_name_is_routed_without_a_mapping(gateway: Gateway, server: Provider, name: str) -> None:
-    answer = request(gateway.url, "POST", "/api/generate", {"model": name, "prompt": "hi"}, bearer(TOKEN))
+def test_any_name_is_routed_without_a_mapping(
+    gateway: Gateway, server: Provider, name: str
+) -> None:
+    answer = request(
+        gateway.url, "POST", "/api/generate", {"model": name, "prompt": "hi"}, bearer(TOKEN)
+    )
     assert {line["model"] for line in lines(answer)} == {name}
     assert server.bodies()[0]["model"].endswith(name.partition("/")[2])
 
@@ -259,13 +311,20 @@ def keyed(shared_server: Provider) -> Iterator[Gateway]:
     """A gateway where LiteLLM finds addresses and keys by itself, in its own variables."""
     places = dict.fromkeys(("OPENAI_BASE_URL", "DEEPSEEK_API_BASE"), shared_server.base_url)
     keys = dict.fromkeys(("OPENAI_API_KEY", "DEEPSEEK_API_KEY"), KEY)
-    config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [{"name": "lite", "kind": "litellm"}]}
+    config = {
+        "auth": {"generate_tokens": [TOKEN]},
+        "upstreams": [{"name": "lite", "kind": "litellm"}],
+    }
     with Gateway(config, env=places | keys, workers=1) as running:
         yield running
 
 
-@pytest.mark.parametrize("name", ["gpt-4", "gpt-3.5-turbo", "deepseek/deepseek-chat", "openai/of-mine"])
-def test_any_name_is_routed_with_the_keys_of_the_environment(keyed: Gateway, server: Provider, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["gpt-4", "gpt-3.5-turbo", "deepseek/deepseek-chat", "openai/of-mine"]
+)
+def test_any_name_is_routed_with_the_keys_of_the_environment(
+    keyed: Gateway, server: Provider, name: str
+) -> None:
     assert chat(keyed, name).json()["model"] == name
     assert name.endswith(server.bodies()[0]["model"])
 
@@ -294,9 +353,20 @@ def test_an_address_is_no_name(gateway: Gateway, server: Provider, face: Face) -
 def test_nothing_of_a_request_changes_where_it_goes(gateway: Gateway, server: Provider) -> None:
     with Provider() as elsewhere:
         fields = {name: elsewhere.base_url for name in ("api_base", "base_url", "proxy")}
-        fields |= {"api_key": "sk-other", "custom_llm_provider": "anthropic", "fallbacks": ["openai/other"]}
-        fields |= {"mock_response": "made up", "extra_headers": {"Authorization": "Bearer sk-other"}}
-        fields |= {"extra_body": {"model": "other"}, "num_retries": 9, "metadata": {"model_group": "x"}}
+        fields |= {
+            "api_key": "sk-other",
+            "custom_llm_provider": "anthropic",
+            "fallbacks": ["openai/other"],
+        }
+        fields |= {
+            "mock_response": "made up",
+            "extra_headers": {"Authorization": "Bearer sk-other"},
+        }
+        fields |= {
+            "extra_body": {"model": "other"},
+            "num_retries": 9,
+            "metadata": {"model_group": "x"},
+        }
         answer = chat(gateway, **fields)
         assert answer.json()["choices"][0]["message"]["content"] == HELLO
         assert elsewhere.requests == []
@@ -308,7 +378,12 @@ def test_the_models_of_the_configuration_are_listed(gateway: Gateway, server: Pr
     rows = request(gateway.url, path="/api/tags", headers=bearer(TOKEN)).json()["models"]
     shown = request(gateway.url, "POST", "/api/show", {"model": "fast"}, bearer(TOKEN)).json()
     assert chat(gateway, "fast").status == 200
-    assert {row["name"].removesuffix(":latest") for row in rows} == {"fast", "own", "nowhere", *HURRIED}
+    assert {row["name"].removesuffix(":latest") for row in rows} == {
+        "fast",
+        "own",
+        "nowhere",
+        *HURRIED,
+    }
     assert {"tools", "vision"} <= set(shown["capabilities"])
     assert server.bodies()[0]["model"] == "gpt-4o-mini"
 
@@ -333,7 +408,13 @@ def test_the_models_of_the_configuration_are_listed(gateway: Gateway, server: Pr
     ],
 )
 def test_what_the_provider_refuses(
-    gateway: Gateway, server: Provider, model: str, status: int, seen: int, said_by_it: bool, stream: bool
+    gateway: Gateway,
+    server: Provider,
+    model: str,
+    status: int,
+    seen: int,
+    said_by_it: bool,
+    stream: bool,
 ) -> None:
     text = f"the provider says no to {KEY} at {server.base_url}"
     server.script(CHAT, refused(status, text, {"Retry-After": "70"}))
@@ -345,7 +426,9 @@ def test_what_the_provider_refuses(
 
 
 @each_client
-def test_a_model_that_the_provider_does_not_have(gateway: Gateway, server: Provider, model: str) -> None:
+def test_a_model_that_the_provider_does_not_have(
+    gateway: Gateway, server: Provider, model: str
+) -> None:
     server.script(CHAT, refused(404, "The model `m` does not exist", code="model_not_found"))
     assert "not found" in assert_error(chat(gateway, model), "openai", 404)
 
@@ -363,10 +446,16 @@ def test_a_prompt_that_is_too_long(gateway: Gateway, server: Provider, model: st
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
 @pytest.mark.parametrize(
     "script",
-    [[Reset()], [Json({"detail": "?"})], [Head(200, {"Content-Type": "text/html"}), Chunk(b"<html>x</html>")]],
+    [
+        [Reset()],
+        [Json({"detail": "?"})],
+        [Head(200, {"Content-Type": "text/html"}), Chunk(b"<html>x</html>")],
+    ],
     ids=["reset", "no answer", "a page"],
 )
-def test_what_is_no_answer(gateway: Gateway, server: Provider, model: str, stream: bool, script: Script) -> None:
+def test_what_is_no_answer(
+    gateway: Gateway, server: Provider, model: str, stream: bool, script: Script
+) -> None:
     server.script(CHAT, script)
     answer = chat(gateway, model, stream=stream)
     if answer.status == 200:
@@ -398,7 +487,9 @@ def lines_of(body: bytes) -> list[dict[str, Any]]:
 
 
 def test_an_error_in_the_middle(gateway: Gateway, server: Provider) -> None:
-    server.script(CHAT, streamed([chunk({"content": "Hel"}), error("boom", "server_error")], done=False))
+    server.script(
+        CHAT, streamed([chunk({"content": "Hel"}), error("boom", "server_error")], done=False)
+    )
     answer = chat(gateway, stream=True)
     assert frames(answer.body)[0]["choices"][0]["delta"]["content"] in ("", "Hel")
     assert "boom" in last_error(answer.body, FACES["openai chat"])
@@ -435,14 +526,20 @@ def test_no_suffix(gateway: Gateway, server: Provider) -> None:
     [
         ([WaitForPeerClose()], "begin to answer"),
         (
-            [Head(200, SSE), Chunk(provider.frames([chunk({"content": "Hel"})], done=False)), WaitForPeerClose()],
+            [
+                Head(200, SSE),
+                Chunk(provider.frames([chunk({"content": "Hel"})], done=False)),
+                WaitForPeerClose(),
+            ],
             "silent",
         ),
     ],
     ids=["first byte", "idle"],
 )
 @pytest.mark.parametrize("model", HURRIED)
-def test_limits_count(gateway: Gateway, server: Provider, model: str, script: Script, says: str) -> None:
+def test_limits_count(
+    gateway: Gateway, server: Provider, model: str, script: Script, says: str
+) -> None:
     server.script(CHAT, script)
     answer = chat(gateway, model, stream=True)
     assert says in answer.text
@@ -469,9 +566,14 @@ def test_signs_of_life_while_a_long_call_comes(gateway: Gateway, server: Provide
 @pytest.mark.parametrize(
     ("field", "value", "goes_on"), [("service_tier", "flex", True), ("metadata", {"a": "b"}, False)]
 )
-def test_what_has_no_effect_is_said(gateway: Gateway, server: Provider, field: str, value: Any, goes_on: bool) -> None:
+def test_what_has_no_effect_is_said(
+    gateway: Gateway, server: Provider, field: str, value: Any, goes_on: bool
+) -> None:
     answer = chat(gateway, **{field: value})
-    assert (field in server.bodies()[0], field in (answer.headers.get("x-ollama-proxy-ignored") or "")) == (
+    assert (
+        field in server.bodies()[0],
+        field in (answer.headers.get("x-ollama-proxy-ignored") or ""),
+    ) == (
         goes_on,
         not goes_on,
     )
@@ -487,11 +589,15 @@ def test_streams_go_on_beside_each_other(gateway: Gateway, server: Provider) -> 
         asked = [ask(gateway.url, FACES["openai chat"], wait_for_head=False) for _ in range(20)]
         bodies = [opened.enter_context(stream).read_all(15) for stream in asked]
     assert time.monotonic() - began < 6  # one after the other it is 20 s
-    assert all(body.count(b"word") == 10 and is_well_ended(body, FACES["openai chat"]) for body in bodies)
+    assert all(
+        body.count(b"word") == 10 and is_well_ended(body, FACES["openai chat"]) for body in bodies
+    )
 
 
 @each_client
-def test_calls_beside_each_other_share_connections(gateway: Gateway, server: Provider, model: str) -> None:
+def test_calls_beside_each_other_share_connections(
+    gateway: Gateway, server: Provider, model: str
+) -> None:
     before, at_once = server.connections_open, 6
     with ThreadPoolExecutor(at_once) as threads:
         answers = list(threads.map(lambda _: chat(gateway, model), range(20 * at_once)))
@@ -509,7 +615,9 @@ BETWEEN_TOKENS: Script = [
 ]
 
 
-def leave(gateway: Gateway, server: Provider, face: Face, request_id: str, *, stream: bool, read: bool) -> None:
+def leave(
+    gateway: Gateway, server: Provider, face: Face, request_id: str, *, stream: bool, read: bool
+) -> None:
     with ask(gateway.url, face, request_id, stream=stream, wait_for_head=False) as open_answer:
         connection = server.wait_for_request(path=CHAT).connection
         if read:
@@ -534,7 +642,14 @@ def test_client_leaves_between_tokens(
     gateway: Gateway, server: Provider, request_id: str, face: Face, model: str
 ) -> None:
     server.script(CHAT, BETWEEN_TOKENS)
-    leave(gateway, server, face._replace(body=face.body | {"model": model}), request_id, stream=True, read=True)
+    leave(
+        gateway,
+        server,
+        face._replace(body=face.body | {"model": model}),
+        request_id,
+        stream=True,
+        read=True,
+    )
 
 
 @each_client
@@ -545,7 +660,9 @@ def test_client_leaves_that_has_stopped_reading(
     server.script(CHAT, [Head(200, SSE), Flood(frame, limit_s=20)])
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
     headers = bearer(TOKEN) | {"X-Request-Id": request_id}
-    stream = open_stream(gateway.url, "POST", "/v1/chat/completions", body, headers, receive_buffer=4096)
+    stream = open_stream(
+        gateway.url, "POST", "/v1/chat/completions", body, headers, receive_buffer=4096
+    )
     connection = server.wait_for_request(path=CHAT).connection
     sent: list[int] = []
 
@@ -582,23 +699,43 @@ LAB = "{name: lab, kind: openai, base_url: 'http://127.0.0.1:9/v1'}"
 LITE = "{name: lite, kind: litellm}"
 
 
-@pytest.mark.parametrize(("upstreams", "imported"), [([LAB], False), ([LAB, LITE], True)], ids=["absent", "configured"])
-def test_it_is_imported_where_it_is_configured(tmp_path: Path, upstreams: list[str], imported: bool) -> None:
+@pytest.mark.parametrize(
+    ("upstreams", "imported"), [([LAB], False), ([LAB, LITE], True)], ids=["absent", "configured"]
+)
+def test_it_is_imported_where_it_is_configured(
+    tmp_path: Path, upstreams: list[str], imported: bool
+) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(f"auth: {{generate_tokens: [{TOKEN}]}}\nupstreams: [{', '.join(upstreams)}]\n")
-    environment = clean(os.environ) | {"OLLAMA_PROXY_CONFIG": str(config), "STATE_DIRECTORY": str(tmp_path)}
-    output = subprocess.check_output([sys.executable, "-c", _START], env=environment, cwd=PROJECT, text=True)
+    config.write_text(
+        f"auth: {{generate_tokens: [{TOKEN}]}}\nupstreams: [{', '.join(upstreams)}]\n"
+    )
+    environment = clean(os.environ) | {
+        "OLLAMA_PROXY_CONFIG": str(config),
+        "STATE_DIRECTORY": str(tmp_path),
+    }
+    output = subprocess.check_output(
+        [sys.executable, "-c", _START], env=environment, cwd=PROJECT, text=True
+    )
     foreign = {"litellm", "openai", "httpx", "tiktoken", "pydantic"}
     assert foreign & set(json.loads(output)) == (foreign if imported else set())
 
 
 def clean(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if not name.startswith(("OLLAMA_", "LITELLM_"))}
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("OLLAMA_", "LITELLM_"))
+    }
 
 
 def test_without_the_extra_the_start_says_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "litellm.py").write_text("raise ModuleNotFoundError(\"No module named 'litellm'\", name='litellm')\n")
-    config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [{"name": "lite", "kind": "litellm"}]}
+    (tmp_path / "litellm.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'litellm'\", name='litellm')\n"
+    )
+    config = {
+        "auth": {"generate_tokens": [TOKEN]},
+        "upstreams": [{"name": "lite", "kind": "litellm"}],
+    }
     failed = Gateway.start_expecting_failure(config, env={"PYTHONPATH": str(tmp_path)})
     assert failed.exit_code == os.EX_CONFIG
     assert "make install EXTRAS=litellm" in failed.output and "Traceback" not in failed.output

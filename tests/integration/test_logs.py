@@ -1,4 +1,5 @@
-"""What is written down: one line per request, every failure that an operator must know, and no secret anywhere."""
+"""What is written down: one line per request, every failure that an operator must know,
+and no secret anywhere."""
 
 from __future__ import annotations
 
@@ -23,13 +24,31 @@ PROMPT, SPOKEN = "canary-prompt-4d5e6f", "canary-answer-7g8h9i"
 READER = "canary-reader-5m6n7o"
 PAGE, USER_HEADER = "canary-page-8p9q1r", "X-OpenWebUI-User-Email"
 FIELDS = {
-    *("time", "id", "client", "token", "method", "path", "dialect", "model", "upstream", "status", "stream", "bytes"),
+    *(
+        "time",
+        "id",
+        "client",
+        "token",
+        "method",
+        "path",
+        "dialect",
+        "model",
+        "upstream",
+        "status",
+        "stream",
+        "bytes",
+    ),
     *("clamped", "truncated", "attempts", "estimated"),
     *("prompt_eval_count", "eval_count", "first_byte_ms", "total_ms", "state", "error"),
 }
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]}
 GOOD = {"model": MODEL, "message": {"role": "assistant", "content": SPOKEN}, "done": False}
-DONE = {"model": MODEL, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+DONE = {
+    "model": MODEL,
+    "message": {"role": "assistant", "content": ""},
+    "done": True,
+    "done_reason": "stop",
+}
 CHATS = ("/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses")
 
 
@@ -37,7 +56,12 @@ def asked(path: str, text: str, **fields: Any) -> dict[str, Any]:
     """A request that says this, in the form of its path."""
     if path == "/v1/responses":
         return {"model": MODEL, "input": text, **fields}
-    return {"model": MODEL, "max_tokens": 99, "messages": [{"role": "user", "content": text}], **fields}
+    return {
+        "model": MODEL,
+        "max_tokens": 99,
+        "messages": [{"role": "user", "content": text}],
+        **fields,
+    }
 
 
 def digest(token: str) -> str:
@@ -68,11 +92,20 @@ def lines_of(gateway: Gateway, name: str, identity: str) -> list[dict[str, Any]]
 
 def line_of(gateway: Gateway, identity: str, name: str = "access") -> dict[str, Any]:
     """The line of a request; it is written a moment after the answer."""
-    found = wait_until(lambda: lines_of(gateway, name, identity), 5, f"no line for {identity} in {name}.log")
+    found = wait_until(
+        lambda: lines_of(gateway, name, identity), 5, f"no line for {identity} in {name}.log"
+    )
     return found[0]
 
 
-def ask(gateway: Gateway, identity: str, method: str, path: str, body: Any = None, token: str | None = TOKEN) -> Answer:
+def ask(
+    gateway: Gateway,
+    identity: str,
+    method: str,
+    path: str,
+    body: Any = None,
+    token: str | None = TOKEN,
+) -> Answer:
     headers = {"X-Request-Id": identity, **(bearer(token) if token else {})}
     return request(gateway.url, method, path, body, headers)
 
@@ -142,22 +175,71 @@ NAMED: list[tuple[str, dict[str, str], dict[str, str], str | None]] = [
 @pytest.mark.parametrize(("token", "headers", "fields", "user"), NAMED)
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
 def test_a_header_names_the_user_only_of_a_token_that_says_so(
-    gateway: Gateway, path: str, token: str, headers: dict[str, str], fields: dict[str, str], user: str | None
+    gateway: Gateway,
+    path: str,
+    token: str,
+    headers: dict[str, str],
+    fields: dict[str, str],
+    user: str | None,
 ) -> None:
     identity = f"named-{secrets.token_hex(8)}"
     body = asked(path, PROMPT, stream=False, **fields)
-    answer = request(gateway.url, "POST", path, body, {"X-Request-Id": identity, **headers, **bearer(token)})
+    answer = request(
+        gateway.url, "POST", path, body, {"X-Request-Id": identity, **headers, **bearer(token)}
+    )
     assert (answer.status, line_of(gateway, identity)["user"]) == (200, user)
 
 
 REFUSALS: list[tuple[str, str, str, Any, str | None, dict[str, Any]]] = [
-    ("r-401", "GET", "/api/tags", None, None, {"status": 401, "error": "missing_token", "token": None}),
-    ("r-wrong", "GET", "/v1/models", None, WRONG, {"status": 401, "error": "invalid_token", "dialect": "openai"}),
-    ("r-403", "POST", "/api/chat", CHAT, READER, {"status": 403, "error": "not_allowed", "token": "reader"}),
-    ("r-404", "GET", "/nope", None, TOKEN, {"status": 404, "error": "not_found", "token": "web-team"}),
+    (
+        "r-401",
+        "GET",
+        "/api/tags",
+        None,
+        None,
+        {"status": 401, "error": "missing_token", "token": None},
+    ),
+    (
+        "r-wrong",
+        "GET",
+        "/v1/models",
+        None,
+        WRONG,
+        {"status": 401, "error": "invalid_token", "dialect": "openai"},
+    ),
+    (
+        "r-403",
+        "POST",
+        "/api/chat",
+        CHAT,
+        READER,
+        {"status": 403, "error": "not_allowed", "token": "reader"},
+    ),
+    (
+        "r-404",
+        "GET",
+        "/nope",
+        None,
+        TOKEN,
+        {"status": 404, "error": "not_found", "token": "web-team"},
+    ),
     ("r-405", "PUT", "/api/chat", None, TOKEN, {"status": 405, "error": "method_not_allowed"}),
-    ("r-400", "POST", "/api/chat", b"{", TOKEN, {"status": 400, "error": "invalid_request", "upstream": None}),
-    ("r-413", "POST", "/api/chat", b" " * (1 << 20) + b"{", TOKEN, {"status": 413, "error": "body_too_large"}),
+    (
+        "r-400",
+        "POST",
+        "/api/chat",
+        b"{",
+        TOKEN,
+        {"status": 400, "error": "invalid_request", "upstream": None},
+    ),
+    (
+        "r-413",
+        "POST",
+        "/api/chat",
+        b" " * (1 << 20) + b"{",
+        TOKEN,
+        {"status": 413, "error": "body_too_large"},
+    ),
 ]
 
 
@@ -174,7 +256,13 @@ def test_refused_requests_have_their_line_too(
 ) -> None:
     answer = ask(gateway, identity, method, path, body, token)
     line = line_of(gateway, identity)
-    expected = {**expected, "state": "refused", "path": path, "method": method, "bytes": len(answer.body)}
+    expected = {
+        **expected,
+        "state": "refused",
+        "path": path,
+        "method": method,
+        "bytes": len(answer.body),
+    }
     assert excerpt(line, expected) == expected
 
 
@@ -184,14 +272,22 @@ def test_requests_without_an_answer_of_their_own_have_their_line(
 ) -> None:
     upstream.script("/api/tags", [do.Json({"models": []})])
     ask(gateway, f"bare-{method}", method, "/api/tags")
-    assert excerpt(line_of(gateway, f"bare-{method}"), {"method": 0, "state": 0}) == {"method": method, "state": "ok"}
+    assert excerpt(line_of(gateway, f"bare-{method}"), {"method": 0, "state": 0}) == {
+        "method": method,
+        "state": "ok",
+    }
 
 
 @pytest.mark.parametrize(
     ("script", "status", "state", "error"),
     [
         ([do.Json({"error": "model not found"}, 404)], 404, None, None),
-        ([do.Whole(b"<html>", 200, {"Content-Type": "text/html"})], 502, "upstream_error", "upstream_error"),
+        (
+            [do.Whole(b"<html>", 200, {"Content-Type": "text/html"})],
+            502,
+            "upstream_error",
+            "upstream_error",
+        ),
         ([do.Cut()], 502, "upstream_error", "upstream_cut"),
         ([do.WaitForPeerClose(5)], 504, "timeout", "upstream_timeout"),
         ([do.Lines([GOOD]), do.Cut()], 200, "upstream_error", "upstream_cut"),
@@ -211,24 +307,37 @@ def test_failures_of_the_upstream_are_in_the_line_and_in_the_events(
     path: str,
 ) -> None:
     upstream.script("/api/chat", script)
-    identity = ask(gateway, "", "POST", path, asked(path, PROMPT, stream=True)).headers.get("x-request-id") or ""
+    identity = (
+        ask(gateway, "", "POST", path, asked(path, PROMPT, stream=True)).headers.get("x-request-id")
+        or ""
+    )
     line = line_of(gateway, identity)
     assert (line["status"], line["upstream"]) == (status, "ollama")
     assert state is None or line["state"] == state
     assert error is None or line["error"] == error
     if error is not None:
         event = line_of(gateway, identity, "events")
-        assert (event["event"], event["upstream"], event["error"]) == ("upstream_error", "ollama", error)
+        assert (event["event"], event["upstream"], event["error"]) == (
+            "upstream_error",
+            "ollama",
+            error,
+        )
 
 
-def test_an_upstream_that_is_down_is_in_the_events(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_an_upstream_that_is_down_is_in_the_events(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.refuse()
     try:
         assert ask(gateway, "down-1", "POST", "/api/chat", CHAT).status == 503
     finally:
         upstream.restart()
     event = line_of(gateway, "down-1", "events")
-    assert (event["event"], event["error"], event["status"]) == ("upstream_error", "upstream_unreachable", 503)
+    assert (event["event"], event["error"], event["status"]) == (
+        "upstream_error",
+        "upstream_unreachable",
+        503,
+    )
     assert "ConnectionRefusedError" in event["detail"]
 
 
@@ -236,15 +345,25 @@ def test_an_upstream_that_is_down_is_in_the_events(gateway: Gateway, upstream: F
     ("token", "error", "status"),
     [(None, "missing_token", 401), (WRONG, "invalid_token", 401), (READER, "not_allowed", 403)],
 )
-def test_failures_of_authentication_are_events(gateway: Gateway, token: str | None, error: str, status: int) -> None:
+def test_failures_of_authentication_are_events(
+    gateway: Gateway, token: str | None, error: str, status: int
+) -> None:
     identity = f"auth-{error}"
     assert ask(gateway, identity, "POST", "/api/chat", CHAT, token).status == status
     event = line_of(gateway, identity, "events")
-    expected = {"event": "auth_failure", "client": "127.0.0.1", "path": "/api/chat", "error": error, "level": "WARNING"}
+    expected = {
+        "event": "auth_failure",
+        "client": "127.0.0.1",
+        "path": "/api/chat",
+        "error": error,
+        "level": "WARNING",
+    }
     assert excerpt(event, expected) == expected
 
 
-def test_a_client_that_leaves_is_not_counted_as_served(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_a_client_that_leaves_is_not_counted_as_served(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [do.Lines([GOOD]), do.WaitForPeerClose(5)])
     headers = {**bearer(TOKEN), "X-Request-Id": "left-1"}
     with open_stream(gateway.url, "POST", "/api/chat", CHAT, headers) as stream:
@@ -254,7 +373,11 @@ def test_a_client_that_leaves_is_not_counted_as_served(gateway: Gateway, upstrea
 
 def test_every_request_has_exactly_one_line(gateway: Gateway, upstream: FaultUpstream) -> None:
     identities = [f"once-{number}" for number in range(60)]
-    ways = [("GET", "/api/tags", None), ("POST", "/v1/chat/completions", {**CHAT, "stream": True}), ("GET", "/x", None)]
+    ways = [
+        ("GET", "/api/tags", None),
+        ("POST", "/v1/chat/completions", {**CHAT, "stream": True}),
+        ("GET", "/x", None),
+    ]
     for number, identity in enumerate(identities):
         ask(gateway, identity, *ways[number % len(ways)])
 
@@ -285,19 +408,30 @@ def test_a_long_address_leaves_valid_lines(gateway: Gateway, length: int, token:
     identity = f"long-{length}-{token == WRONG}"
     ask(gateway, identity, "GET", "/" + "x" * length, token=token)
     line_of(gateway, identity)
-    assert all(isinstance(line, dict) for name in ("access", "events") for line in gateway.log_lines(name))
+    assert all(
+        isinstance(line, dict) for name in ("access", "events") for line in gateway.log_lines(name)
+    )
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_forwarded_addresses_are_believed_from_trusted_proxies_alone(upstream: FaultUpstream, trusted: bool) -> None:
+def test_forwarded_addresses_are_believed_from_trusted_proxies_alone(
+    upstream: FaultUpstream, trusted: bool
+) -> None:
     config = {
         "auth": {"generate_tokens": [TOKEN]},
         "service": {"base_url": upstream.url},
         "server": {"trusted_proxies": ["127.0.0.0/8"] if trusted else ["192.0.2.1"]},
     }
     with Gateway(config, workers=1) as running:
-        for number, said in enumerate(("203.0.113.9", "6.6.6.6, 203.0.113.9", "203.0.113.9, 127.0.0.5", "junk")):
-            headers = {**bearer(TOKEN), "X-Forwarded-For": said, "X-Real-IP": "6.6.6.6", "X-Request-Id": f"f-{number}"}
+        for number, said in enumerate(
+            ("203.0.113.9", "6.6.6.6, 203.0.113.9", "203.0.113.9, 127.0.0.5", "junk")
+        ):
+            headers = {
+                **bearer(TOKEN),
+                "X-Forwarded-For": said,
+                "X-Real-IP": "6.6.6.6",
+                "X-Request-Id": f"f-{number}",
+            }
             request(running.url, "GET", "/api/tags", headers=headers)
         seen = [line_of(running, f"f-{number}")["client"] for number in range(4)]
         assert seen == (["203.0.113.9"] * 3 + ["127.0.0.1"] if trusted else ["127.0.0.1"] * 4)
@@ -319,12 +453,20 @@ def everything_written(gateway: Gateway) -> dict[str, str]:
 def command_lines(gateway: Gateway) -> dict[str, str]:
     """What everybody on the machine can read of the gateway's processes."""
     pids = (gateway.pid, *gateway.worker_pids())
-    return {f"cmdline of {pid}": Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8") for pid in pids}
+    return {
+        f"cmdline of {pid}": Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+        for pid in pids
+    }
 
 
 def test_the_path_of_a_line_shows_what_was_asked_for_without_the_token(gateway: Gateway) -> None:
-    request(gateway.url, "GET", f"/k/{TOKEN}/api/tags?x={TOKEN}", headers={"X-Request-Id": "redacted"})
-    assert excerpt(line_of(gateway, "redacted"), {"path": 0, "token": 0}) == {"path": "/api/tags", "token": "web-team"}
+    request(
+        gateway.url, "GET", f"/k/{TOKEN}/api/tags?x={TOKEN}", headers={"X-Request-Id": "redacted"}
+    )
+    assert excerpt(line_of(gateway, "redacted"), {"path": 0, "token": 0}) == {
+        "path": "/api/tags",
+        "token": "web-team",
+    }
 
 
 def test_a_configured_token_is_no_part_of_any_log(upstream: FaultUpstream) -> None:
@@ -336,9 +478,17 @@ def test_a_configured_token_is_no_part_of_any_log(upstream: FaultUpstream) -> No
     with Gateway(config, workers=1) as running:
         request(running.url, "GET", "/api/tags", headers=bearer(TOKEN))
         running.write_config({**config, "auth": {"generate_tokens": [TOKEN, TOKEN]}})
-        wait_until(lambda: any(e["event"] == "configuration_broken" for e in running.log_lines("events")), 10)
+        wait_until(
+            lambda: any(e["event"] == "configuration_broken" for e in running.log_lines("events")),
+            10,
+        )
         running.write_config({**config, "auth": {"generate_tokens": [TOKEN, WRONG]}})
-        wait_until(lambda: any(e["event"] == "configuration_reloaded" for e in running.log_lines("events")), 10)
+        wait_until(
+            lambda: any(
+                e["event"] == "configuration_reloaded" for e in running.log_lines("events")
+            ),
+            10,
+        )
         for where, text in (everything_written(running) | command_lines(running)).items():
             if str(running.state_directory) not in where:
                 assert TOKEN not in text and WRONG not in text, where

@@ -56,7 +56,9 @@ def models(gateway: Gateway) -> set[str]:
     """What all workers list in common."""
     answers = [gateway.ask("/v1/models") for _ in range(6)]
     assert {answer.status for answer in answers} == {200}
-    return set.intersection(*({model["id"] for model in answer.json()["data"]} for answer in answers))
+    return set.intersection(
+        *({model["id"] for model in answer.json()["data"]} for answer in answers)
+    )
 
 
 def ask(gateway: Gateway, model: str) -> int:
@@ -67,18 +69,26 @@ def ask(gateway: Gateway, model: str) -> int:
 Change = Callable[[Callable[[Connection], object]], None]
 
 
-def test_models_and_upstreams_come_and_go(gateway: Gateway, boxes: tuple[Box, Box], change: Change) -> None:
+def test_models_and_upstreams_come_and_go(
+    gateway: Gateway, boxes: tuple[Box, Box], change: Change
+) -> None:
     box = {name: value for name, value in boxes[1].declared.items() if name != "name"}
 
     def add(connection: Connection) -> None:
         put_setting(connection, kind="upstreams", name="box2", value=box, actor=ACTOR)
-        put_setting(connection, kind="models", name="writer", value={"target": "box2:n"}, actor=ACTOR)
+        put_setting(
+            connection, kind="models", name="writer", value={"target": "box2:n"}, actor=ACTOR
+        )
 
     change(add)
-    wait_until(lambda: {"coder", "writer"} <= models(gateway), FOLLOWED_S + 2, lambda: str(models(gateway)))
+    wait_until(
+        lambda: {"coder", "writer"} <= models(gateway), FOLLOWED_S + 2, lambda: str(models(gateway))
+    )
     assert [ask(gateway, model) for model in ("coder", "writer", "n")] == [200, 200, 200]
     assert len(boxes[1].prompts) == 2
-    change(lambda connection: delete_setting(connection, kind="upstreams", name="box2", actor=ACTOR))
+    change(
+        lambda connection: delete_setting(connection, kind="upstreams", name="box2", actor=ACTOR)
+    )
     wait_until(lambda: ask(gateway, "writer") == 404, FOLLOWED_S + 2)
     assert ask(gateway, "coder") == 200
 
@@ -89,19 +99,31 @@ def test_what_does_not_fit_is_reported_and_stops_nothing(gateway: Gateway, chang
     def add(connection: Connection) -> None:
         entry = {"changed_at": 0, "changed_by": "admin"}
         for name, value in (("wrong", {"target": "m", "taste": 1}), ("Coder", {"target": "none"})):
-            connection.execute(tables.managed_settings.insert().values(kind="models", name=name, value=value, **entry))
+            connection.execute(
+                tables.managed_settings.insert().values(
+                    kind="models", name=name, value=value, **entry
+                )
+            )
         put_setting(connection, kind="models", name="writer", value={"target": "m"}, actor=ACTOR)
 
     change(add)
     wait_until(lambda: {"coder", "writer"} <= models(gateway), FOLLOWED_S + 2)
     # The other worker may be told a moment later.
-    wait_until(lambda: [ask(gateway, model) for model in ("coder", "writer")] == [200, 200], FOLLOWED_S + 2)
+    wait_until(
+        lambda: [ask(gateway, model) for model in ("coder", "writer")] == [200, 200], FOLLOWED_S + 2
+    )
 
     def find_reasons() -> dict[str, str]:
-        skipped = [line for line in gateway.log_lines("events") if line["event"] == "managed_entry_skipped"]
+        skipped = [
+            line for line in gateway.log_lines("events") if line["event"] == "managed_entry_skipped"
+        ]
         return {line["name"]: line["reason"] for line in skipped}
 
-    wait_until(lambda: find_reasons().keys() == {"Coder", "wrong"}, 5, lambda: f"the log has {find_reasons()}")
+    wait_until(
+        lambda: find_reasons().keys() == {"Coder", "wrong"},
+        5,
+        lambda: f"the log has {find_reasons()}",
+    )
     reasons = find_reasons()
     assert reasons["Coder"].startswith(f"Coder is defined in {gateway.config_path}:")
     assert reasons["wrong"].startswith('unknown setting "taste"')

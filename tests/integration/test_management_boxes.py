@@ -1,4 +1,5 @@
-"""Work on models with three Ollama servers behind one address: on the named one, or on all, with a result of each."""
+"""Work on models with three Ollama servers behind one address: on the named one, or on all,
+with a result of each."""
 
 from __future__ import annotations
 
@@ -13,7 +14,16 @@ import pytest
 
 from tests.golden.face import TOKEN, shared_gateway, wait_until_listed
 from tests.rig.deadline import wait_until
-from tests.rig.fault_upstream import Cut, FaultUpstream, Json, Lines, Wait, WaitFor, WaitForPeerClose, Whole
+from tests.rig.fault_upstream import (
+    Cut,
+    FaultUpstream,
+    Json,
+    Lines,
+    Wait,
+    WaitFor,
+    WaitForPeerClose,
+    Whole,
+)
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream
 
@@ -36,7 +46,15 @@ class Boxes(NamedTuple):
     gateway: Gateway
     boxes: Sequence[FaultUpstream]
 
-    def ask(self, path: str, body: Any = None, *, method: str = "POST", token: str = TOKEN, **headers: str) -> Answer:
+    def ask(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        method: str = "POST",
+        token: str = TOKEN,
+        **headers: str,
+    ) -> Answer:
         return self.gateway.ask(path, body, method=method, token=token, **headers)
 
     def asked(self, path: str) -> list[int]:
@@ -53,8 +71,12 @@ class Boxes(NamedTuple):
 def started() -> Iterator[Boxes]:
     with FaultUpstream() as one, FaultUpstream() as two, FaultUpstream() as three:
         boxes = (one, two, three)
-        upstreams = [{"name": name, "base_url": box.url} for name, box in zip(NAMES, boxes, strict=True)]
-        auth = {"generate_tokens": [TOKEN, {"name": "few", "token": "few-token", "models": ["mine"]}]}
+        upstreams = [
+            {"name": name, "base_url": box.url} for name, box in zip(NAMES, boxes, strict=True)
+        ]
+        auth = {
+            "generate_tokens": [TOKEN, {"name": "few", "token": "few-token", "models": ["mine"]}]
+        }
         with shared_gateway(upstreams=upstreams, auth=auth, idle=12) as gateway:
             yield Boxes(gateway, boxes)
 
@@ -74,7 +96,9 @@ def lines(answer: Answer) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("named", [{"X-Ollama-Box": "box2"}, {}])
-def test_a_named_server_gets_the_work_alone_and_its_bytes_come_as_they_are(team: Boxes, named: dict[str, str]) -> None:
+def test_a_named_server_gets_the_work_alone_and_its_bytes_come_as_they_are(
+    team: Boxes, named: dict[str, str]
+) -> None:
     team.script("/api/pull", *[[Lines(PULL)]] * 3)
     answer = team.ask("/api/pull" if named else "/api/pull?box=box2", {"model": "m"}, **named)
     assert lines(answer) == PULL
@@ -85,9 +109,19 @@ def test_a_named_server_gets_the_work_alone_and_its_bytes_come_as_they_are(team:
     ("path", "method", "asked", "sent"),
     [
         ("/api/pull", "POST", {"model": "box2/qwen3:8b"}, {"model": "qwen3:8b"}),
-        ("/api/pull", "POST", {"name": "BOX2:qwen3:8b", "stream": False}, {"name": "qwen3:8b", "stream": False}),
+        (
+            "/api/pull",
+            "POST",
+            {"name": "BOX2:qwen3:8b", "stream": False},
+            {"name": "qwen3:8b", "stream": False},
+        ),
         ("/api/delete", "DELETE", {"model": "box2/m"}, {"model": "m"}),
-        ("/api/copy", "POST", {"source": "m", "destination": "box2/n"}, {"source": "m", "destination": "n"}),
+        (
+            "/api/copy",
+            "POST",
+            {"source": "m", "destination": "box2/n"},
+            {"source": "m", "destination": "n"},
+        ),
         ("/api/create", "POST", {"model": "new", "from": "box2/m"}, {"model": "new", "from": "m"}),
     ],
 )
@@ -118,15 +152,23 @@ def test_one_request_is_about_one_server(team: Boxes, asked: Any, headers: dict[
 
 def test_rights_count_for_the_name_behind_the_server(team: Boxes) -> None:
     team.script("/api/delete", *[[Json(SUCCESS)]] * 3)
-    assert team.ask("/api/delete", {"model": "box2/mine"}, method="DELETE", token="few-token").status == 200
-    assert team.ask("/api/delete", {"model": "box2/other"}, method="DELETE", token="few-token").status == 404
+    assert (
+        team.ask("/api/delete", {"model": "box2/mine"}, method="DELETE", token="few-token").status
+        == 200
+    )
+    assert (
+        team.ask("/api/delete", {"model": "box2/other"}, method="DELETE", token="few-token").status
+        == 404
+    )
     assert team.asked("/api/delete") == [0, 1, 0]
 
 
 def test_an_unknown_server_is_refused_with_the_names_of_those_there_are(team: Boxes) -> None:
     answer = team.ask("/api/pull?box=box9", {"model": "m"})
     assert answer.status == 400
-    assert answer.json()["error"] == "There is no Ollama server 'box9'; available: box1, box2, box3."
+    assert (
+        answer.json()["error"] == "There is no Ollama server 'box9'; available: box1, box2, box3."
+    )
     assert team.asked("/api/pull") == [0, 0, 0]
 
 
@@ -174,13 +216,19 @@ def test_a_server_that_fails_in_the_middle_is_named_in_the_one_error(team: Boxes
 def test_what_all_refuse_before_they_begin_has_its_real_status(team: Boxes) -> None:
     team.script("/api/pull", *[[Json({"error": "insecure protocol http"}, 400)]] * 3)
     answer = team.ask("/api/pull", {"model": "http://10.0.0.9/team/m"})
-    assert (answer.status, answer.json()) == (400, {"error": "box1, box2, box3: insecure protocol http"})
+    assert (answer.status, answer.json()) == (
+        400,
+        {"error": "box1, box2, box3: insecure protocol http"},
+    )
 
 
 def test_without_a_stream_one_object_has_the_result_of_every_server(team: Boxes) -> None:
     team.script("/api/pull", *[[Lines(PULL)]] * 3)
     answer = team.ask("/api/pull", {"model": "m", "stream": False})
-    assert (answer.status, answer.json()) == (200, {"status": "success", "boxes": {n: {"status": 200} for n in NAMES}})
+    assert (answer.status, answer.json()) == (
+        200,
+        {"status": "success", "boxes": {n: {"status": 200} for n in NAMES}},
+    )
     team.script("/api/pull", [Lines(PULL)], [Json({"error": "busy"}, 503)], [Lines(PULL)])
     answer = team.ask("/api/pull", {"model": "m", "stream": False})
     assert (answer.status, answer.json()["error"]) == (503, "box2: busy")
@@ -189,13 +237,21 @@ def test_without_a_stream_one_object_has_the_result_of_every_server(team: Boxes)
 
 @pytest.mark.parametrize(
     ("path", "method", "body"),
-    [("/api/delete", "DELETE", {"model": "m"}), ("/api/copy", "POST", {"source": "m", "destination": "n"})],
+    [
+        ("/api/delete", "DELETE", {"model": "m"}),
+        ("/api/copy", "POST", {"source": "m", "destination": "n"}),
+    ],
 )
-def test_servers_without_the_model_do_not_count(team: Boxes, path: str, method: str, body: Any) -> None:
+def test_servers_without_the_model_do_not_count(
+    team: Boxes, path: str, method: str, body: Any
+) -> None:
     missing = [Json({"error": "model 'm' not found"}, 404)]
     team.script(path, [NOTHING], missing, [NOTHING])
     answer = team.ask(path, body, method=method)
-    assert answer.json() == {"status": "success", "boxes": {"box1": {"status": 200}, "box3": {"status": 200}}}
+    assert answer.json() == {
+        "status": "success",
+        "boxes": {"box1": {"status": 200}, "box3": {"status": 200}},
+    }
     assert team.asked(path) == [1, 1, 1]
     team.script(path, missing, missing, missing)
     answer = team.ask(path, body, method=method)
@@ -204,9 +260,15 @@ def test_servers_without_the_model_do_not_count(team: Boxes, path: str, method: 
 
 def test_a_client_that_leaves_ends_the_work_on_every_server(team: Boxes) -> None:
     team.script("/api/pull", *[[Lines(PULL[:2]), WaitForPeerClose(8)]] * 3)
-    with open_stream(team.gateway.url, "POST", "/api/pull", {"model": "m"}, bearer(TOKEN)) as pulling:
+    with open_stream(
+        team.gateway.url, "POST", "/api/pull", {"model": "m"}, bearer(TOKEN)
+    ) as pulling:
         next(pulling.lines())
-    wait_until(lambda: all(any(e.kind == "peer_closed" for e in box.events) for box in team.boxes), 3, "still pulling")
+    wait_until(
+        lambda: all(any(e.kind == "peer_closed" for e in box.events) for box in team.boxes),
+        3,
+        "still pulling",
+    )
 
 
 def busy(team: Boxes) -> dict[str, int]:
@@ -217,18 +279,28 @@ def busy(team: Boxes) -> dict[str, int]:
 
 def test_a_server_whose_work_is_done_is_free_while_others_go_on(team: Boxes) -> None:
     go_on = threading.Event()
-    team.script("/api/pull", [Lines(PULL)], [WaitFor(go_on), Lines(PULL)], [Json({"error": "no"}, 500)])
-    with open_stream(team.gateway.url, "POST", "/api/pull", {"model": "m"}, bearer(TOKEN)) as pulling:
+    team.script(
+        "/api/pull", [Lines(PULL)], [WaitFor(go_on), Lines(PULL)], [Json({"error": "no"}, 500)]
+    )
+    with open_stream(
+        team.gateway.url, "POST", "/api/pull", {"model": "m"}, bearer(TOKEN)
+    ) as pulling:
         told = [line.json()["status"] for line in islice(pulling.lines(), 5)]
         assert {"box1: success", "box3: failed: no"} <= set(told)
-        wait_until(lambda: busy(team) == {"box1": 0, "box2": 1, "box3": 0}, 3, lambda: f"{busy(team)}")
+        wait_until(
+            lambda: busy(team) == {"box1": 0, "box2": 1, "box3": 0}, 3, lambda: f"{busy(team)}"
+        )
         go_on.set()
 
 
 def test_lines_come_as_soon_as_any_server_has_one(team: Boxes) -> None:
     go_on = threading.Event()
-    team.script("/api/pull", [WaitFor(go_on), Lines(PULL)], [Lines(PULL)], [WaitFor(go_on), Lines(PULL)])
-    with open_stream(team.gateway.url, "POST", "/api/pull", {"model": "m"}, bearer(TOKEN)) as pulling:
+    team.script(
+        "/api/pull", [WaitFor(go_on), Lines(PULL)], [Lines(PULL)], [WaitFor(go_on), Lines(PULL)]
+    )
+    with open_stream(
+        team.gateway.url, "POST", "/api/pull", {"model": "m"}, bearer(TOKEN)
+    ) as pulling:
         assert next(pulling.lines()).json()["box"] == "box2"
         go_on.set()
 
@@ -276,12 +348,16 @@ def test_rights_are_those_of_every_other_call(team: Boxes) -> None:
     team.script("/api/delete", *[[NOTHING]] * 3)
     theirs = team.ask("/api/delete", {"model": "theirs"}, method="DELETE", token="few-token")
     assert (theirs.status, team.asked("/api/delete")) == (404, [0, 0, 0])
-    assert team.ask("/api/delete", {"model": "mine"}, method="DELETE", token="few-token").status == 200
+    assert (
+        team.ask("/api/delete", {"model": "mine"}, method="DELETE", token="few-token").status == 200
+    )
 
 
 def test_a_server_that_never_says_a_word_keeps_nobody_from_seeing_the_others(team: Boxes) -> None:
     team.script("/api/pull", [Wait(30)], [Lines(PULL)], [Lines(PULL)])
-    with open_stream(team.gateway.url, "POST", "/api/pull", {"model": "m"}, bearer(TOKEN)) as pulling:
+    with open_stream(
+        team.gateway.url, "POST", "/api/pull", {"model": "m"}, bearer(TOKEN)
+    ) as pulling:
         seen = {line.json()["status"] for line in islice(pulling.lines(), 8)}
     assert {"box2: success", "box3: success"} <= seen
 
@@ -290,12 +366,16 @@ def test_a_server_that_is_being_drained_gets_work_only_by_its_name() -> None:
     with FaultUpstream() as one, FaultUpstream() as two, FaultUpstream() as drained:
         boxes = (one, two, drained)
         upstreams: list[dict[str, Any]] = [
-            {"name": name, "base_url": box.url, "drain": box is drained} for name, box in zip(NAMES, boxes, strict=True)
+            {"name": name, "base_url": box.url, "drain": box is drained}
+            for name, box in zip(NAMES, boxes, strict=True)
         ]
         for box in boxes:
             box.script("/api/pull", [Lines(PULL)])
         with shared_gateway(upstreams=upstreams, idle=12) as gateway:
             team = Boxes(gateway, boxes)
-            assert lines(team.ask("/api/pull", {"model": "m"}))[-1]["boxes"].keys() == {"box1", "box2"}
+            assert lines(team.ask("/api/pull", {"model": "m"}))[-1]["boxes"].keys() == {
+                "box1",
+                "box2",
+            }
             assert lines(team.ask("/api/pull?box=box3", {"model": "m"})) == PULL
             assert team.asked("/api/pull") == [1, 1, 1]

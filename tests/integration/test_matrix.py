@@ -1,8 +1,9 @@
-"""Every dialect with every kind of upstream: the same wish reaches the upstream and the same answer the client, as a
-stream or whole, whatever words the two have for it.
+"""Every dialect with every kind of upstream: the same wish reaches the upstream and the same answer
+the client, as a stream or whole, whatever words the two have for it.
 
-A case is what a client wants and what the upstream says; a dialect is how its clients say and read that; a kind of
-upstream is how it says a case and how its requests are read. A new dialect or a new kind is a line in its table.
+A case is what a client wants and what the upstream says; a dialect is how its clients say and read
+that; a kind of upstream is how it says a case and how its requests are read. A new dialect or a new
+kind is a line in its table.
 """
 
 from __future__ import annotations
@@ -73,19 +74,28 @@ class Case(NamedTuple):
     @property
     def fails(self) -> bool:
         """Whether no good answer comes of it."""
-        return self.is_cut or "error" in self.said[-1] or bool(self.refusal and not self.wanted.truncate)
+        return (
+            self.is_cut
+            or "error" in self.said[-1]
+            or bool(self.refusal and not self.wanted.truncate)
+        )
 
     @property
     def failure(self) -> Failure:
         """What the client is told."""
-        return self.refusal or (Failure(502, "") if self.is_cut else Failure(500, self.said[-1]["error"]))
+        return self.refusal or (
+            Failure(502, "") if self.is_cut else Failure(500, self.said[-1]["error"])
+        )
 
 
 TOO_LONG = "the input length exceeds the context length"
 NOT_FOUND = f"model '{MODEL}' not found"
 CASES = {
     "text": Case(),
-    **{f"unicode in pieces of {n}": Case(Wanted("你好 🌍 \u2028 é"), "chinese", n) for n in (1, 2, 3, 7)},
+    **{
+        f"unicode in pieces of {n}": Case(Wanted("你好 🌍 \u2028 é"), "chinese", n)
+        for n in (1, 2, 3, 7)
+    },
     "emoji in pieces of 5": Case(Wanted("🎉"), "emoji", 5),
     "thinking": Case(Wanted(thinking=True), "thinking"),
     "one tool": Case(Wanted(tool=True), "tool"),
@@ -104,7 +114,7 @@ CASES = {
 }
 
 
-# --- Kinds of upstreams -----------------------------------------------------------------------------------------------
+# --- Kinds of upstreams ---------------------------------------------------------------------------
 
 
 def play_ollama(case: Case, path: str, *, stream: bool) -> list[Script]:
@@ -125,7 +135,11 @@ def _answer_of_ollama(case: Case, path: str, stream: bool) -> Script:
         said = said[: len(said) // 2] if stream else [said[0][: len(said[0]) // 2]]
     body = b"".join(said)
     head = Head(200, NDJSON if stream else {"Content-Type": "application/json"})
-    return [head, *(Chunk(piece) for piece in pieces(body, case.edges)), *([Cut()] if case.is_cut else [])]
+    return [
+        head,
+        *(Chunk(piece) for piece in pieces(body, case.edges)),
+        *([Cut()] if case.is_cut else []),
+    ]
 
 
 def _on(path: str, line: Document) -> Document:
@@ -134,8 +148,14 @@ def _on(path: str, line: Document) -> Document:
         return line
     message = line["message"]
     if path == "/api/embed":
-        return {"model": MODEL, "embeddings": [VECTOR], "prompt_eval_count": line.get("prompt_eval_count", 0)}
-    said = {"response": message["content"]} | ({"thinking": message["thinking"]} if message.get("thinking") else {})
+        return {
+            "model": MODEL,
+            "embeddings": [VECTOR],
+            "prompt_eval_count": line.get("prompt_eval_count", 0),
+        }
+    said = {"response": message["content"]} | (
+        {"thinking": message["thinking"]} if message.get("thinking") else {}
+    )
     return {name: value for name, value in line.items() if name != "message"} | said
 
 
@@ -151,7 +171,9 @@ def asked_of_ollama(seen: SeenRequest) -> Wanted:
     functions = [tool["function"] for tool in body.get("tools") or ()]
     assert [json.dumps(one) for one in functions] in ([], [json.dumps(FUNCTION)])
     assert json.dumps(body.get("format")) in ("null", json.dumps(SCHEMA))
-    images = body.get("images") or [image for message in messages for image in message.get("images") or ()]
+    images = body.get("images") or [
+        image for message in messages for image in message.get("images") or ()
+    ]
     assert images in ([], [IMAGE])
     text = messages[0]["content"] if messages else body.get("prompt") or "".join(body["input"])
     stop = options.get("stop")
@@ -183,9 +205,13 @@ def _has_called(messages: list[Document]) -> bool:
 def play_messages(case: Case, path: str, *, stream: bool) -> list[Script]:
     """How a provider of the Messages API answers the requests of a case."""
     if case.refusal:
-        status, kind, text = messages_provider.refusal(case.refusal.status, case.refusal.text, MODEL)
+        status, kind, text = messages_provider.refusal(
+            case.refusal.status, case.refusal.text, MODEL
+        )
         return [messages_provider.refused(status, kind, text)]
-    return [messages_provider.played(case.said, stream=stream, edges=case.edges, is_cut=case.is_cut)]
+    return [
+        messages_provider.played(case.said, stream=stream, edges=case.edges, is_cut=case.is_cut)
+    ]
 
 
 def play_openai(case: Case, path: str, *, stream: bool) -> list[Script]:
@@ -251,15 +277,16 @@ KINDS = {
 }
 
 
-# --- Gaps -------------------------------------------------------------------------------------------------------------
+# --- Gaps -----------------------------------------------------------------------------------------
 
-#: What comes of a wish that a dialect has no word for. IGNORED: a header names it, and it does not go on; PASSED: it
-#: goes on as it came, and the upstream decides.
+#: What comes of a wish that a dialect has no word for. IGNORED: a header names it, and it does not
+#: go on; PASSED: it goes on as it came, and the upstream decides.
 IGNORED, PASSED = "ignored", "passed on"
 
 
 class Gap(NamedTuple):
-    """A wish that a dialect has no word for: why, what a client may send all the same, and what comes of it."""
+    """A wish that a dialect has no word for: why, what a client may send all the same,
+    and what comes of it."""
 
     why: str
     fields: Document
@@ -270,7 +297,9 @@ TOOLS = {"tools": [{"type": "function", "function": FUNCTION}]}
 HISTORY = {"messages": ask_for_chat(Wanted(called=True))["messages"]}
 FORMAT = {"response_format": ask_for_chat(Wanted(schema=True))["response_format"]}
 NO_CHAT = "Ollama's completions know neither tools nor messages, and ignore them"
-SILENT_CUT = "Ollama cuts by itself where a native client asks for it, and does not say whether it did"
+SILENT_CUT = (
+    "Ollama cuts by itself where a native client asks for it, and does not say whether it did"
+)
 ONE_TEXT = "a completion goes on from one text"
 ONE_VECTOR = "an embedding is a vector, and nothing is written"
 GAPS = {
@@ -321,7 +350,7 @@ def cells(fails: bool) -> list[tuple[str, str, str, str]]:
     ]
 
 
-# --- Cells ------------------------------------------------------------------------------------------------------------
+# --- Cells ----------------------------------------------------------------------------------------
 
 
 class Asked(NamedTuple):
@@ -353,7 +382,9 @@ def pairs(shared_gateway: Gateway, shared_upstream: FaultUpstream) -> Iterator[M
             upstream = running.enter_context(kind.server())
             base_url = getattr(upstream, "base_url", upstream.url)
             declared = {"name": "other", "kind": name, "base_url": base_url, **kind.settings}
-            pairs[name] = Pair(running.enter_context(face.shared_gateway(upstreams=[declared])), upstream)
+            pairs[name] = Pair(
+                running.enter_context(face.shared_gateway(upstreams=[declared])), upstream
+            )
         yield pairs
 
 
@@ -365,11 +396,15 @@ def ask(pairs: Mapping[str, Pair]) -> Ask:
         gateway, upstream = pairs[kind]
         upstream.clear()
         # Messages ask for thinking only where there is some.
-        upstream.script("/api/show", [Json({"capabilities": ["completion", "tools", "thinking", "vision"]})])
+        upstream.script(
+            "/api/show", [Json({"capabilities": ["completion", "tools", "thinking", "vision"]})]
+        )
         path = KINDS[kind].place(dialect)
         upstream.script(path, *KINDS[kind].play(case, path, stream=mode == STREAM))
         # Embeddings are not asked to stream, and Ollama streams where nothing is said.
-        body = dialect.ask(case.wanted) | ({} if dialect.read_stream is read_no_stream else {"stream": mode == STREAM})
+        body = dialect.ask(case.wanted) | (
+            {} if dialect.read_stream is read_no_stream else {"stream": mode == STREAM}
+        )
         answer = post(gateway, dialect.path, body | fields)
         return Asked(answer, [seen for seen in forwarded(upstream) if seen.path == path])
 
@@ -379,13 +414,19 @@ def ask(pairs: Mapping[str, Pair]) -> Ask:
 def read(dialect: Dialect, answer: Answer, mode: str) -> Told:
     """What the client of an answer reads."""
     assert answer.status == 200, answer.text
-    return dialect.read_stream(answer.body) if mode == STREAM else dialect.read_single(answer.json())
+    return (
+        dialect.read_stream(answer.body) if mode == STREAM else dialect.read_single(answer.json())
+    )
 
 
 def sent_on(kind: str, dialect: Dialect, wanted: Wanted) -> Wanted:
     """What the upstream is asked for."""
-    sent = wanted._replace(limit=wanted.limit or dialect.limit, truncate=wanted.truncate or dialect.truncate)
-    unsaid = {name: value for name, value in Wanted()._asdict().items() if name in KINDS[kind].unsaid}
+    sent = wanted._replace(
+        limit=wanted.limit or dialect.limit, truncate=wanted.truncate or dialect.truncate
+    )
+    unsaid = {
+        name: value for name, value in Wanted()._asdict().items() if name in KINDS[kind].unsaid
+    }
     return sent._replace(**unsaid)
 
 
@@ -404,7 +445,9 @@ def test_wish_reaches_the_upstream_and_its_answer_the_client(
 
 
 @pytest.mark.parametrize(("kind", "name", "case", "mode"), cells(fails=True))
-def test_failure_of_the_upstream_is_never_a_good_answer(ask: Ask, kind: str, name: str, case: str, mode: str) -> None:
+def test_failure_of_the_upstream_is_never_a_good_answer(
+    ask: Ask, kind: str, name: str, case: str, mode: str
+) -> None:
     dialect, failure = DIALECTS[name], CASES[case].failure
     answer, seen = ask(kind, dialect, CASES[case], mode)
     assert len(seen) == 1
@@ -441,7 +484,8 @@ GAPPY = [
 
 
 def effect_of(kind: str, name: str, gap: Gap) -> str:
-    """What comes of a wish without a word: of a request that goes on as it came, it is the upstream's."""
+    """What comes of a wish without a word: of a request that goes on as it came,
+    it is the upstream's."""
     return PASSED if name in KINDS[kind].forwards and OURS.isdisjoint(gap.fields) else gap.effect
 
 
@@ -460,8 +504,12 @@ def test_wish_without_a_word_changes_nothing_and_is_not_hidden(
         assert (answer.headers.get("X-Ollama-Proxy-Ignored") or "").split(", ") == [*gap.fields]
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in KINDS[kind].lacks])
-def test_dialect_that_an_upstream_has_no_answers_for_is_refused(ask: Ask, kind: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in KINDS for name in KINDS[kind].lacks]
+)
+def test_dialect_that_an_upstream_has_no_answers_for_is_refused(
+    ask: Ask, kind: str, name: str
+) -> None:
     dialect = DIALECTS[name]
     answer, seen = ask(kind, dialect, CASES["text"], SINGLE)
     assert "does not support" in assert_error(answer, dialect_of(dialect.path), 400) and seen == []

@@ -1,4 +1,5 @@
-"""The policy for addresses of images holds on every path, also for requests whose bytes pass to a provider."""
+"""The policy for addresses of images holds on every path, also for requests whose
+bytes pass to a provider."""
 
 from __future__ import annotations
 
@@ -38,7 +39,12 @@ WITHOUT_SCHEME = [
         "www.evil.com/x.png",
         "localhost:1/x",
     ),
-    *("\\\\169.254.169.254\\share", "\u200bhttp://169.254.169.254/", "file:///etc/passwd", "iVBORw0KGgo="),
+    *(
+        "\\\\169.254.169.254\\share",
+        "\u200bhttp://169.254.169.254/",
+        "file:///etc/passwd",
+        "iVBORw0KGgo=",
+    ),
 ]
 NO_ADDRESS = "must be an http(s) URL or a base64 data URI"
 
@@ -53,7 +59,10 @@ PARTS: dict[str, Part] = {
     "video_url": lambda url: {"type": "video_url", "video_url": {"url": url}},
     "video": lambda url: {"type": "video", "video": [url, url]},
     "audio_url": lambda url: {"type": "audio_url", "audio_url": {"url": url}},
-    "input_audio": lambda url: {"type": "input_audio", "input_audio": {"data": url, "format": "wav"}},
+    "input_audio": lambda url: {
+        "type": "input_audio",
+        "input_audio": {"data": url, "format": "wav"},
+    },
     "file": lambda url: {"type": "file", "file": {"filename": "a.pdf", "file_data": url}},
     "input_file": lambda url: {"type": "input_file", "file_url": url},
 }
@@ -120,24 +129,45 @@ def assert_refused(answer: Answer, provider: Provider, path: str = "/v1/chat/com
 
 @pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
 @pytest.mark.parametrize("name", PARTS)
-def test_no_address_passes_if_the_gateway_fetches_none(kind: str, name: str, off: Gateway, provider: Provider) -> None:
-    for url in ("https://a.example/b.png", "http://10.0.0.5/x", " HTTP://a.example", "ht\ntp://10.0.0.5/", "file:///x"):
+def test_no_address_passes_if_the_gateway_fetches_none(
+    kind: str, name: str, off: Gateway, provider: Provider
+) -> None:
+    for url in (
+        "https://a.example/b.png",
+        "http://10.0.0.5/x",
+        " HTTP://a.example",
+        "ht\ntp://10.0.0.5/",
+        "file:///x",
+    ):
         for stream in (False, True):
             assert_refused(ask(off, body_of(kind, PARTS[name](url), stream=stream)), provider)
 
 
 @pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
 @pytest.mark.parametrize("name", PARTS)
-def test_no_private_address_passes(kind: str, name: str, strict: Gateway, provider: Provider) -> None:
-    for url in (*PRIVATE, "file:///etc/passwd", "http://user@8.8.8.8/x", "http://127.1/x", "http:\\\\10.0.0.5/x"):
+def test_no_private_address_passes(
+    kind: str, name: str, strict: Gateway, provider: Provider
+) -> None:
+    for url in (
+        *PRIVATE,
+        "file:///etc/passwd",
+        "http://user@8.8.8.8/x",
+        "http://127.1/x",
+        "http:\\\\10.0.0.5/x",
+    ):
         assert_refused(ask(strict, body_of(kind, PARTS[name](url))), provider)
 
 
 @pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
-def test_refusal_is_that_of_translated_requests(kind: str, off: Gateway, strict: Gateway, provider: Provider) -> None:
+def test_refusal_is_that_of_translated_requests(
+    kind: str, off: Gateway, strict: Gateway, provider: Provider
+) -> None:
     body = body_of(kind, PARTS["image_url"]("http://10.0.0.5/x"))
     where = "messages[0].content[1].image_url.url"
-    for gateway, words in ((off, "this gateway fetches no images:"), (strict, "fetches no images from this host")):
+    for gateway, words in (
+        (off, "this gateway fetches no images:"),
+        (strict, "fetches no images from this host"),
+    ):
         passed, translated = ask(gateway, body), ask(gateway, body | {"num_ctx": 4096})
         assert passed.json() == translated.json()
         assert passed.json()["error"]["message"].startswith(f"{where}: ") and words in passed.text
@@ -171,9 +201,18 @@ def test_nothing_passes_as_an_address_without_a_scheme(
 @pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
 def test_links_that_no_server_loads_pass(kind: str, off: Gateway, provider: Provider) -> None:
     link = {"url": "a.example/b"}
-    reply = {"role": "assistant", "content": "see a.example/b", "annotations": [{"url_citation": link}]}
-    body = body_of(kind, PARTS["image_url"]("DATA:image/png;base64," + b64encode(PNG).decode()), metadata=link)
-    body["messages"] += [reply | {"citations": [link]}, {"role": "user", "content": "www.evil.com/x.png"}]
+    reply = {
+        "role": "assistant",
+        "content": "see a.example/b",
+        "annotations": [{"url_citation": link}],
+    }
+    body = body_of(
+        kind, PARTS["image_url"]("DATA:image/png;base64," + b64encode(PNG).decode()), metadata=link
+    )
+    body["messages"] += [
+        reply | {"citations": [link]},
+        {"role": "user", "content": "www.evil.com/x.png"},
+    ]
     assert ask(off, body).status == 200
     (sent,) = prompts(provider)
     assert json.loads(sent)["messages"] == body["messages"]
@@ -184,7 +223,9 @@ def test_links_that_no_server_loads_pass(kind: str, off: Gateway, provider: Prov
 def test_a_self_hosted_server_gets_the_image_itself(
     kind: str, stream: bool, allowing: Gateway, provider: Provider, pictures: ScriptedServer
 ) -> None:
-    answer = ask(allowing, body_of(kind, PARTS["image_url"](f"{pictures.url}/a.png"), stream=stream))
+    answer = ask(
+        allowing, body_of(kind, PARTS["image_url"](f"{pictures.url}/a.png"), stream=stream)
+    )
     assert (answer.status, answer.complete) == (200, True)
     (sent,) = prompts(provider)
     assert pictures.url.encode() not in sent and b64encode(PNG) in sent
@@ -221,7 +262,9 @@ def test_inline_media_pass_as_they_are(kind: str, off: Gateway, provider: Provid
         {"type": "file", "file": {"file_id": "file-1"}},
         {"type": "new_kind", "unknown": {"x": 1}},
     ]
-    asked = body_of(kind, *parts) | {"tools": [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]}
+    asked = body_of(kind, *parts) | {
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]
+    }
     assert ask(off, asked).status == 200
     (sent,) = prompts(provider)
     assert json.loads(sent)["messages"] == asked["messages"]
@@ -233,15 +276,28 @@ SCHEMA = {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"
 
 @pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
 def test_no_address_passes_in_other_requests(kind: str, off: Gateway, provider: Provider) -> None:
-    """Neither where a message has it beside its content, nor in fields of a provider's own, nor in other APIs."""
+    """Neither where a message has it beside its content, nor in fields of a provider's
+    own, nor in other APIs."""
     model, url = f"{kind}/{OWN}", "http://10.0.0.5/x.png"
     message = {"role": "user", "content": "hi"}
     named: list[tuple[str, dict[str, Any]]] = [
         ("/v1/embeddings", {"input": [{"image": url}]}),
-        ("/v1/embeddings", {"input": "x", "messages": [{"role": "user", "content": [PARTS["image_url"](url)]}]}),
-        ("/v1/responses", {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": url}]}]}),
-        ("/v1/responses", {"input": [{"role": "user", "content": [{"type": "input_file", "file_url": url}]}]}),
-        ("/v1/messages", {"max_tokens": 9, "messages": [{"role": "user", "content": [PARTS["anthropic"](url)]}]}),
+        (
+            "/v1/embeddings",
+            {"input": "x", "messages": [{"role": "user", "content": [PARTS["image_url"](url)]}]},
+        ),
+        (
+            "/v1/responses",
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": url}]}]},
+        ),
+        (
+            "/v1/responses",
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_url": url}]}]},
+        ),
+        (
+            "/v1/messages",
+            {"max_tokens": 9, "messages": [{"role": "user", "content": [PARTS["anthropic"](url)]}]},
+        ),
         ("/v1/chat/completions", {"messages": [message | {"images": [url]}]}),
         ("/v1/chat/completions", {"messages": [message], "reference_images": [url]}),
         (

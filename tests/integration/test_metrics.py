@@ -21,7 +21,12 @@ from tests.rig.http_client import bearer, encode_request, open_stream, raw, requ
 from tests.rig.metrics import Samples, parse_metrics, scrape, total
 from tests.rig.nginx import Nginx
 
-LIMITED, PLAIN, READER, SECRET = "token-with-a-limit", "token-for-chats", "token-for-metrics", canary("token")
+LIMITED, PLAIN, READER, SECRET = (
+    "token-with-a-limit",
+    "token-for-chats",
+    "token-for-metrics",
+    canary("token"),
+)
 AUTH = {
     "generate_tokens": [
         TOKEN,
@@ -33,7 +38,11 @@ AUTH = {
 }
 #: Calls with the labels that they are counted by.
 CALLS = [
-    *((face.path, face.body | {"stream": stream}) for face in FACES.values() for stream in (True, False)),
+    *(
+        (face.path, face.body | {"stream": stream})
+        for face in FACES.values()
+        for stream in (True, False)
+    ),
     *((face.path, face.body) for face in EMBEDDINGS.values()),
 ]
 
@@ -47,7 +56,9 @@ def box() -> Iterator[WorkBox]:
 
 @pytest.fixture
 def gateway(box: WorkBox) -> Iterator[Gateway]:
-    with Gateway({"auth": AUTH, "upstreams": [box.declared]}, env={"GRACEFUL_TIMEOUT": "5"}) as started:
+    with Gateway(
+        {"auth": AUTH, "upstreams": [box.declared]}, env={"GRACEFUL_TIMEOUT": "5"}
+    ) as started:
         yield started
         assert "Traceback" not in started.output()
 
@@ -64,7 +75,11 @@ def ask_all(gateway: Gateway, times: int) -> None:
 
 def by_route(samples: Samples, **labels: str) -> dict[str, float]:
     routes = {dict(has)["route"] for name, has in samples if name == "requests_total"}
-    return {route: count for route in routes if (count := total(samples, "requests_total", route=route, **labels))}
+    return {
+        route: count
+        for route in routes
+        if (count := total(samples, "requests_total", route=route, **labels))
+    }
 
 
 def wait_until_counted(gateway: Gateway, times: int, seconds: float = 10) -> Samples:
@@ -75,7 +90,10 @@ def wait_until_counted(gateway: Gateway, times: int, seconds: float = 10) -> Sam
     def is_counted() -> bool:
         samples.clear()
         samples.update(scrape(gateway))
-        return by_route(samples, model="m:latest", upstream="box1", status="200", state="ok") == expected
+        return (
+            by_route(samples, model="m:latest", upstream="box1", status="200", state="ok")
+            == expected
+        )
 
     wait_until(is_counted, seconds, lambda: f"{by_route(samples)}, not {expected}")
     return samples
@@ -83,8 +101,16 @@ def wait_until_counted(gateway: Gateway, times: int, seconds: float = 10) -> Sam
 
 def files_of(gateway: Gateway) -> set[str]:
     """The names of the files of counts, as its workers have them open."""
-    links = [os.readlink(link) for pid in gateway.worker_pids() for link in Path(f"/proc/{pid}/fd").iterdir()]
-    [directory] = {Path(link).parent for link in links if link.endswith(".db") and "ollama-proxy-metrics-" in link}
+    links = [
+        os.readlink(link)
+        for pid in gateway.worker_pids()
+        for link in Path(f"/proc/{pid}/fd").iterdir()
+    ]
+    [directory] = {
+        Path(link).parent
+        for link in links
+        if link.endswith(".db") and "ollama-proxy-metrics-" in link
+    }
     return {path.name for path in directory.glob("*.db")}
 
 
@@ -95,13 +121,19 @@ def test_counts_are_exact_across_workers_and_their_ends(gateway: Gateway) -> Non
     assert answers == total(samples, "first_byte_seconds_count") == 10 * len(CALLS)
     first = gateway.worker_pids()
     os.kill(min(first), signal.SIGKILL)
-    wait_until(lambda: len(gateway.worker_pids() - first) == 1, 30, "no other worker took its place")
+    wait_until(
+        lambda: len(gateway.worker_pids() - first) == 1, 30, "no other worker took its place"
+    )
     wait_until_counted(gateway, 10)
     ask_all(gateway, 10)
     wait_until_counted(gateway, 20)
     second = gateway.worker_pids()
     os.kill(gateway.pid, signal.SIGHUP)
-    wait_until(lambda: len(gateway.worker_pids()) == 2 and not second & gateway.worker_pids(), 30, "not replaced")
+    wait_until(
+        lambda: len(gateway.worker_pids()) == 2 and not second & gateway.worker_pids(),
+        30,
+        "not replaced",
+    )
     wait_until_counted(gateway, 20)
     ask_all(gateway, 10)
     samples = wait_until_counted(gateway, 30)
@@ -114,13 +146,28 @@ def test_what_a_killed_worker_was_doing_is_over(gateway: Gateway, box: WorkBox) 
     box.go.clear()
     try:
         streams = [
-            open_stream(gateway.url, "POST", "/api/chat", FACES["native chat"].body, bearer(TOKEN), wait_for_head=False)
+            open_stream(
+                gateway.url,
+                "POST",
+                "/api/chat",
+                FACES["native chat"].body,
+                bearer(TOKEN),
+                wait_for_head=False,
+            )
             for _ in range(6)
         ]
-        wait_until(lambda: total(scrape(gateway), "in_flight", upstream="box1") == 6, 10, "not all are in flight")
+        wait_until(
+            lambda: total(scrape(gateway), "in_flight", upstream="box1") == 6,
+            10,
+            "not all are in flight",
+        )
         for pid in gateway.worker_pids():
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: total(scrape(gateway), "in_flight", upstream="box1") == 0, 30, "some still are in flight")
+        wait_until(
+            lambda: total(scrape(gateway), "in_flight", upstream="box1") == 0,
+            30,
+            "some still are in flight",
+        )
         for stream in streams:
             stream.close()
     finally:
@@ -131,7 +178,9 @@ def test_refusals_and_hostile_names(gateway: Gateway) -> None:
     body = FACES["openai chat"].body
     for number in range(30):
         name = f'evil-{number}"}}\n# TYPE x counter\nx 1'
-        assert gateway.ask("/v1/chat/completions", body | {"model": name, "user": f"user-{number}"}).status in (
+        assert gateway.ask(
+            "/v1/chat/completions", body | {"model": name, "user": f"user-{number}"}
+        ).status in (
             400,
             404,
         )
@@ -150,7 +199,12 @@ def test_refusals_and_hostile_names(gateway: Gateway) -> None:
     wait_until(is_counted, 10, "not all refusals are counted")
     samples = scrape(gateway)
     # A worker that knows no list and has answered no request knows no name, either.
-    named = total(samples, "requests_total", model="m:latest", status="429", state="refused", upstream="") or 0
+    named = (
+        total(
+            samples, "requests_total", model="m:latest", status="429", state="refused", upstream=""
+        )
+        or 0
+    )
     nameless = total(samples, "requests_total", route="/v1/chat/completions", model="", upstream="")
     assert nameless == 30 + 3 + 2 - named
     assert {dict(labels).get("model", "") for _, labels in samples} <= {"", "m:latest"}
@@ -183,7 +237,9 @@ def test_metrics_are_there_while_nothing_else_is(box: WorkBox) -> None:
     upstreams = [box.declared | {"base_url": "http://127.0.0.1:9"}]
     config = {"auth": AUTH, "upstreams": upstreams, "server": {"max_in_flight": 1}}
     with Gateway(config) as gateway:
-        wait_until(lambda: total(scrape(gateway), "upstream_up", upstream="box1") == 0, 10, "it is up")
+        wait_until(
+            lambda: total(scrape(gateway), "upstream_up", upstream="box1") == 0, 10, "it is up"
+        )
         assert gateway.ask("/api/chat", FACES["native chat"].body).status == 503
         assert total(scrape(gateway), "upstream_up", upstream="box1") == 0
 
@@ -193,23 +249,38 @@ def test_the_last_request_of_a_worker_is_counted(gateway: Gateway, box: WorkBox)
     box.go.clear()
     try:
         body = FACES["native chat"].body
-        with open_stream(gateway.url, "POST", "/api/chat", body, bearer(TOKEN), wait_for_head=False) as stream:
-            wait_until(lambda: total(scrape(gateway), "in_flight", upstream="box1") == 1, 10, "it is not in flight")
+        with open_stream(
+            gateway.url, "POST", "/api/chat", body, bearer(TOKEN), wait_for_head=False
+        ) as stream:
+            wait_until(
+                lambda: total(scrape(gateway), "in_flight", upstream="box1") == 1,
+                10,
+                "it is not in flight",
+            )
             os.kill(gateway.pid, signal.SIGHUP)
             wait_until(lambda: len(gateway.worker_pids() - before) == 2, 30, "there are no others")
             wait_until(lambda: len(gateway.worker_pids() & before) == 1, 30, "the idle one stayed")
             box.go.set()
             stream.read_all(10)
         wait_until(lambda: not gateway.worker_pids() & before, 30, "the old one stayed")
-        wait_until(lambda: total(scrape(gateway), "requests_total", route="/api/chat") == 1, 5, "it is not counted")
+        wait_until(
+            lambda: total(scrape(gateway), "requests_total", route="/api/chat") == 1,
+            5,
+            "it is not counted",
+        )
     finally:
         box.go.set()
 
 
 def test_a_head_has_no_body(gateway: Gateway) -> None:
-    answer = raw(gateway.port, encode_request(f"127.0.0.1:{gateway.port}", "HEAD", "/metrics", None, bearer(TOKEN)))
+    answer = raw(
+        gateway.port,
+        encode_request(f"127.0.0.1:{gateway.port}", "HEAD", "/metrics", None, bearer(TOKEN)),
+    )
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 ") and b"text/plain; version=0.0.4" in head and body == b""
+    assert (
+        head.startswith(b"HTTP/1.1 200 ") and b"text/plain; version=0.0.4" in head and body == b""
+    )
 
 
 def test_behind_the_shipped_nginx_only_a_token_reads_them(gateway: Gateway, tmp_path: Path) -> None:
@@ -222,11 +293,15 @@ def test_behind_the_shipped_nginx_only_a_token_reads_them(gateway: Gateway, tmp_
 
 
 def test_metrics_that_are_off_leave_nothing_behind(box: WorkBox) -> None:
-    with Gateway({"auth": AUTH, "upstreams": [box.declared], "metrics": {"enabled": False}}) as gateway:
+    with Gateway(
+        {"auth": AUTH, "upstreams": [box.declared], "metrics": {"enabled": False}}
+    ) as gateway:
         assert gateway.ask("/metrics", token=None).status == 404
         for pid in gateway.worker_pids():
             assert "prometheus" not in Path(f"/proc/{pid}/maps").read_text()
-            assert not [link for link in Path(f"/proc/{pid}/fd").iterdir() if "metrics" in os.readlink(link)]
+            assert not [
+                link for link in Path(f"/proc/{pid}/fd").iterdir() if "metrics" in os.readlink(link)
+            ]
 
 
 def test_a_stopped_gateway_takes_its_directory_along(gateway: Gateway) -> None:

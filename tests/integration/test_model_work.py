@@ -1,4 +1,5 @@
-"""Work on models: it may take long, it is never done twice, and it opens no way around the rules."""
+"""Work on models: it may take long, it is never done twice, and it opens no
+way around the rules."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         yield running
 
 
-def test_a_silent_pull_outlives_the_limits_of_answers(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_a_silent_pull_outlives_the_limits_of_answers(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/pull", [ReadBody(), Wait(3 * LIMIT_S), Json({"status": "success"})])
     assert gateway.ask("/api/pull", {"model": "m", "stream": False}).json() == {"status": "success"}
 
@@ -32,10 +35,14 @@ def test_a_pull_may_be_silent_between_two_lines(gateway: Gateway, upstream: Faul
     lines = [{"status": "verifying sha256 digest"}, {"status": "success"}]
     upstream.script("/api/pull", [ReadBody(), Lines(lines, delay_s=3 * LIMIT_S)])
     answer = gateway.ask("/api/pull", {"model": "m"})
-    assert [line["status"] for line in map(json.loads, answer.body.splitlines())] == [line["status"] for line in lines]
+    assert [line["status"] for line in map(json.loads, answer.body.splitlines())] == [
+        line["status"] for line in lines
+    ]
 
 
-def test_an_answer_of_a_model_has_its_limits_all_the_same(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_an_answer_of_a_model_has_its_limits_all_the_same(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [ReadBody(), Wait(5 * LIMIT_S), Json({"done": True})])
     assert gateway.ask("/api/chat", {"model": "m", "messages": [], "stream": False}).status == 504
 
@@ -58,9 +65,13 @@ def test_what_changes_models_is_never_sent_twice(
     assert [seen.path for seen in upstream.requests if seen.path == path] == [path]
 
 
-def test_a_model_of_somebody_elses_server_is_refused(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_a_model_of_somebody_elses_server_is_refused(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.clear()
-    answer = gateway.ask("/api/create", {"model": "m", "from": "n", "remote_host": "https://ollama.com"})
+    answer = gateway.ask(
+        "/api/create", {"model": "m", "from": "n", "remote_host": "https://ollama.com"}
+    )
     assert answer.status == 403
     assert [seen for seen in upstream.requests if seen.path == "/api/create"] == []
 

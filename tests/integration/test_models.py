@@ -30,7 +30,9 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
 @pytest.fixture(autouse=True)
 def some_models(upstream: FaultUpstream) -> None:
     upstream.clear()
-    have(upstream, *({"name": name, "modified_at": "2026-08-01T10:00:00.5+02:00"} for name in NAMES))
+    have(
+        upstream, *({"name": name, "modified_at": "2026-08-01T10:00:00.5+02:00"} for name in NAMES)
+    )
 
 
 def have(upstream: FaultUpstream, *models: dict[str, Any]) -> None:
@@ -39,7 +41,9 @@ def have(upstream: FaultUpstream, *models: dict[str, Any]) -> None:
 
 def test_list_has_the_shape_of_openai(gateway: Gateway) -> None:
     created = calendar.timegm((2026, 8, 1, 8, 0, 0))
-    expected = [{"id": name, "object": "model", "created": created, "owned_by": "ollama"} for name in NAMES]
+    expected = [
+        {"id": name, "object": "model", "created": created, "owned_by": "ollama"} for name in NAMES
+    ]
     assert get(gateway, "/v1/models").json() == {"object": "list", "data": expected}
 
 
@@ -51,7 +55,9 @@ def test_recorded_list(gateway: Gateway, upstream: FaultUpstream) -> None:
     assert all(one["created"] > 1_700_000_000 for one in listed)
 
 
-def test_lists_of_all_apis_have_what_ollama_knows_of_a_model(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_lists_of_all_apis_have_what_ollama_knows_of_a_model(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     recorded = json.loads(recording("tags-capabilities", "0.32").response)["models"]
     have(upstream, *recorded)
     for row, openai, anthropic in zip(
@@ -77,7 +83,9 @@ def test_lists_of_all_apis_have_what_ollama_knows_of_a_model(gateway: Gateway, u
 
 
 @pytest.mark.parametrize("document", [{"models": []}, {"models": None}, {}])
-def test_empty_list_is_a_list(document: dict[str, Any], gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_empty_list_is_a_list(
+    document: dict[str, Any], gateway: Gateway, upstream: FaultUpstream
+) -> None:
     """G13: never null, which no client can iterate over."""
     upstream.script("/api/tags", [Json(document)])
     assert get(gateway, "/v1/models").json() == {"object": "list", "data": []}
@@ -103,12 +111,19 @@ def test_odd_time_is_zero(gateway: Gateway, upstream: FaultUpstream) -> None:
     ],
 )
 @pytest.mark.parametrize("escaped", [False, True], ids=["raw", "escaped"])
-def test_one_model_by_every_spelling_is_echoed_as_asked(asked: str, escaped: bool, gateway: Gateway) -> None:
+def test_one_model_by_every_spelling_is_echoed_as_asked(
+    asked: str, escaped: bool, gateway: Gateway
+) -> None:
     """G12, G13: official clients escape the slash."""
     path = asked.replace("/", "%2F").replace(":", "%3A") if escaped else asked
     answer = get(gateway, f"/v1/models/{path}")
     assert answer.status == 200
-    assert answer.json() == {"id": asked, "object": "model", "created": 1785571200, "owned_by": "ollama"}
+    assert answer.json() == {
+        "id": asked,
+        "object": "model",
+        "created": 1785571200,
+        "owned_by": "ollama",
+    }
 
 
 @pytest.mark.parametrize("asked", ["nope", "tiny-test:other", "ns/nope", "ns%2Fnope", "tiny"])
@@ -122,7 +137,9 @@ def test_unknown_model_has_the_code_that_clients_look_for(asked: str, gateway: G
 @pytest.mark.parametrize(
     "asked", ["ns%252Fm", "..%2Fapi%2Ftags", "%2e%2e/m", "a//b", "m%00", "m%0d%0ax", "m%3Fx", "m;x"]
 )
-def test_games_with_the_path_find_nothing(asked: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_games_with_the_path_find_nothing(
+    asked: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = get(gateway, f"/v1/models/{asked}")
     assert answer.status in (400, 404)
     assert isinstance(answer.json()["error"]["message"], str)
@@ -134,21 +151,27 @@ def test_token_sees_only_its_models(gateway: Gateway) -> None:
     assert [one["id"] for one in listed] == ["tiny-test:latest", "ns/m:latest"]
 
 
-@pytest.mark.parametrize(("asked", "status"), [("tiny-test", 200), ("ns/m", 200), ("qwen3:8b", 404), ("nope", 404)])
+@pytest.mark.parametrize(
+    ("asked", "status"), [("tiny-test", 200), ("ns/m", 200), ("qwen3:8b", 404), ("nope", 404)]
+)
 def test_token_finds_only_its_models(asked: str, status: int, gateway: Gateway) -> None:
     assert request(gateway.url, path=f"/v1/models/{asked}", headers=bearer(NARROW)).status == status
 
 
 def test_foreign_and_missing_models_look_alike(gateway: Gateway) -> None:
     texts = [
-        request(gateway.url, path=f"/v1/models/{name}", headers=bearer(NARROW)).text.replace(name, "NAME")
+        request(gateway.url, path=f"/v1/models/{name}", headers=bearer(NARROW)).text.replace(
+            name, "NAME"
+        )
         for name in ("qwen3:8b", "missing")
     ]
     assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny-test"])
-def test_models_cannot_be_deleted_here(path: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_models_cannot_be_deleted_here(
+    path: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = request(gateway.url, "DELETE", path, headers=bearer(TOKEN))
     assert answer.status == 405
     assert answer.json()["error"]["type"] == "invalid_request_error"
@@ -173,7 +196,9 @@ def test_upstream_that_is_down_is_said_so(gateway: Gateway, upstream: FaultUpstr
     assert "Failed to connect to Ollama service" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("document", [{"models": ["m"]}, {"models": {"m": 1}}, {"models": [{"name": 5}]}, [], "m"])
+@pytest.mark.parametrize(
+    "document", [{"models": ["m"]}, {"models": {"m": 1}}, {"models": [{"name": 5}]}, [], "m"]
+)
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/m"])
 def test_list_of_another_shape_is_a_bad_gateway(
     document: Any, path: str, gateway: Gateway, upstream: FaultUpstream

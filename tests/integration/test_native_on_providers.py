@@ -1,4 +1,5 @@
-"""Ollama's own clients on a provider that speaks OpenAI's API: they see one more Ollama, with models that it runs."""
+"""Ollama's own clients on a provider that speaks OpenAI's API: they see one more Ollama,
+with models that it runs."""
 
 from __future__ import annotations
 
@@ -46,10 +47,17 @@ MODELS = {
 SCHEMA = {
     "type": "object",
     "$defs": {"place": {"oneOf": [{"type": "string"}, {"type": "null"}]}},
-    "properties": {"where": {"$ref": "#/$defs/place"}, "any": True, "how": {"type": "integer", "default": 1}},
+    "properties": {
+        "where": {"$ref": "#/$defs/place"},
+        "any": True,
+        "how": {"type": "integer", "default": 1},
+    },
     "additionalProperties": False,
 }
-TOOL: Document = {"type": "function", "function": {"name": "f", "description": "d", "parameters": SCHEMA}}
+TOOL: Document = {
+    "type": "function",
+    "function": {"name": "f", "description": "d", "parameters": SCHEMA},
+}
 #: Of what Ollama's own client can say of a tool.
 PLAIN_TOOL: Document = {
     "type": "function",
@@ -66,16 +74,31 @@ def chunk(finish: str | None = None, **delta: Any) -> Document:
 
 
 def usage(prompt: int, completion: int, choices: Any = ()) -> Document:
-    tokens = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    tokens = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
     return {"id": "c", "choices": None if choices is None else list(choices), "usage": tokens}
 
 
-TEXT = [chunk(role="assistant"), chunk(content="Hel"), chunk(content="lo"), chunk("stop"), usage(7, 3)]
+TEXT = [
+    chunk(role="assistant"),
+    chunk(content="Hel"),
+    chunk(content="lo"),
+    chunk("stop"),
+    usage(7, 3),
+]
 
 
 def answered(message: Document, finish: str = "stop") -> Document:
     choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
-    return {"id": "c", "object": "chat.completion", "choices": [choice], "usage": usage(7, 3)["usage"]}
+    return {
+        "id": "c",
+        "object": "chat.completion",
+        "choices": [choice],
+        "usage": usage(7, 3)["usage"],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +112,8 @@ def provider(shared_provider: FaultUpstream) -> FaultUpstream:
     """The provider, with its list of models and nothing else yet."""
     shared_provider.clear()
     shared_provider.script(
-        LIST, [Json({"object": "list", "data": [{"id": "org/big-model"}, {"id": "org/plain-model"}]})]
+        LIST,
+        [Json({"object": "list", "data": [{"id": "org/big-model"}, {"id": "org/plain-model"}]})],
     )
     return shared_provider
 
@@ -97,8 +121,15 @@ def provider(shared_provider: FaultUpstream) -> FaultUpstream:
 @pytest.fixture(scope="module")
 def shared_lab(shared_provider: FaultUpstream) -> Iterator[Gateway]:
     """A gateway with one provider and no Ollama."""
-    lab = {"name": "lab", "kind": "openai", "base_url": f"{shared_provider.url}/v1", "models": MODELS}
-    auth = {"generate_tokens": [TOKEN, {"name": "some", "token": "some-token", "models": ["plain"]}]}
+    lab = {
+        "name": "lab",
+        "kind": "openai",
+        "base_url": f"{shared_provider.url}/v1",
+        "models": MODELS,
+    }
+    auth = {
+        "generate_tokens": [TOKEN, {"name": "some", "token": "some-token", "models": ["plain"]}]
+    }
     models = {"coder": {"target": "lab:gpt-lab"}}
     with shared_gateway(upstreams=[lab], auth=auth, models=models) as running:
         yield running
@@ -135,7 +166,9 @@ def own(lab: Gateway) -> Iterator[ollama.Client]:
 
 
 def sse(documents: list[Document]) -> bytes:
-    return b"".join(b"data: " + json.dumps(one, ensure_ascii=False).encode() + b"\n\n" for one in documents)
+    return b"".join(
+        b"data: " + json.dumps(one, ensure_ascii=False).encode() + b"\n\n" for one in documents
+    )
 
 
 # Chats.
@@ -176,7 +209,9 @@ def test_G06_one_done_line_comes_last_with_the_counts(
     assert all(type(duration) is int and duration >= 1 for duration in durations)
 
 
-def test_G07_signs_of_life_of_the_provider_are_not_passed_on(lab: Gateway, provider: FaultUpstream) -> None:
+def test_G07_signs_of_life_of_the_provider_are_not_passed_on(
+    lab: Gateway, provider: FaultUpstream
+) -> None:
     go_on = threading.Event()
     script: Script = [
         Head(200, SSE),
@@ -186,7 +221,9 @@ def test_G07_signs_of_life_of_the_provider_are_not_passed_on(lab: Gateway, provi
         Chunk(sse(TEXT[2:])),
     ]
     provider.script(CHAT, script)
-    with open_stream(lab.url, "POST", "/api/chat", {"model": "gpt-lab", "messages": HI}, bearer(TOKEN)) as answer:
+    with open_stream(
+        lab.url, "POST", "/api/chat", {"model": "gpt-lab", "messages": HI}, bearer(TOKEN)
+    ) as answer:
         assert next(answer.lines()).json()["message"]["content"] == "Hel"
         go_on.set()
         assert [line.json()["done"] for line in answer.lines()] == [False, True]
@@ -197,7 +234,10 @@ def test_answer_that_is_not_the_json_that_was_wanted_is_reported_only_by_the_hea
 ) -> None:
     provider.script(CHAT, [Sse(TEXT)], [Json(answered({"content": "Hello"}))])
     assert lines(chat(lab, format="json"))[-1]["done"]  # lines have no comments
-    assert chat(lab, format="json", stream=False).headers.get("X-Ollama-Proxy-Approximated") == "response_format"
+    assert (
+        chat(lab, format="json", stream=False).headers.get("X-Ollama-Proxy-Approximated")
+        == "response_format"
+    )
 
 
 def test_a_single_answer_is_one_object(lab: Gateway, provider: FaultUpstream) -> None:
@@ -206,14 +246,23 @@ def test_a_single_answer_is_one_object(lab: Gateway, provider: FaultUpstream) ->
     assert answer.headers.get("Content-Type") == "application/json; charset=utf-8"
     document = answer.json()
     assert document["message"] == {"role": "assistant", "content": "Hello", "thinking": "hm"}
-    assert (document["model"], document["done"], document["done_reason"]) == ("gpt-lab", True, "stop")
+    assert (document["model"], document["done"], document["done_reason"]) == (
+        "gpt-lab",
+        True,
+        "stop",
+    )
     assert (document["prompt_eval_count"], document["eval_count"]) == (7, 3)
 
 
 def test_the_provider_gets_openais_words(lab: Gateway, provider: FaultUpstream) -> None:
     provider.script(CHAT, [Sse(TEXT)])
     options = {"temperature": 0, "num_predict": 9, "stop": ["X", ""], "num_ctx": 4096, "seed": 5}
-    chat(lab, options=options, tools=[TOOL], messages=[{"role": "user", "content": "Hi", "images": [PNG]}])
+    chat(
+        lab,
+        options=options,
+        tools=[TOOL],
+        messages=[{"role": "user", "content": "Hi", "images": [PNG]}],
+    )
     body = sent(provider)
     assert (body["model"], body["stream"]) == ("org/big-model", True)
     assert (body["temperature"], body["stop"], body["seed"]) == (0, ["X"], 5)
@@ -224,7 +273,9 @@ def test_the_provider_gets_openais_words(lab: Gateway, provider: FaultUpstream) 
     assert content[1]["image_url"]["url"] == f"data:image/png;base64,{PNG}"
 
 
-def test_G20_the_provider_gets_the_tools_schema_as_it_is(lab: Gateway, provider: FaultUpstream) -> None:
+def test_G20_the_provider_gets_the_tools_schema_as_it_is(
+    lab: Gateway, provider: FaultUpstream
+) -> None:
     provider.script(CHAT, [Sse(TEXT)])
     chat(lab, tools=[TOOL])
     assert json.dumps(sent(provider)["tools"]) == json.dumps([TOOL])
@@ -236,7 +287,9 @@ def test_absent_parameters_stay_absent(lab: Gateway, provider: FaultUpstream) ->
     assert set(sent(provider)) <= {"model", "messages", "stream"}
 
 
-def test_G22_results_without_ids_find_the_call_of_their_tool(lab: Gateway, provider: FaultUpstream) -> None:
+def test_G22_results_without_ids_find_the_call_of_their_tool(
+    lab: Gateway, provider: FaultUpstream
+) -> None:
     calls: list[Document] = [{"function": {"name": name, "arguments": {}}} for name in ("f", "g")]
     history = [
         *HI,
@@ -251,7 +304,10 @@ def test_G22_results_without_ids_find_the_call_of_their_tool(lab: Gateway, provi
     assert first == second
     _, said, *results = json.loads(first)["messages"]
     ids = {call["function"]["name"]: call["id"] for call in said["tool_calls"]}
-    assert [(result["tool_call_id"], result["content"]) for result in results] == [(ids["g"], "G"), (ids["f"], "F")]
+    assert [(result["tool_call_id"], result["content"]) for result in results] == [
+        (ids["g"], "G"),
+        (ids["f"], "F"),
+    ]
 
 
 def fragment(index: int, **fields: Any) -> Document:
@@ -265,7 +321,9 @@ FRAGMENTS = [
 ]
 
 
-def test_G25_a_call_in_fragments_is_one_line_with_an_object(lab: Gateway, provider: FaultUpstream) -> None:
+def test_G25_a_call_in_fragments_is_one_line_with_an_object(
+    lab: Gateway, provider: FaultUpstream
+) -> None:
     second = fragment(1, id="c2", type="function", function={"name": "g", "arguments": ""})
     provider.script(CHAT, [Sse([*FRAGMENTS, second, chunk("tool_calls"), usage(7, 3)])])
     called, last = lines(chat(lab, tools=[TOOL]))
@@ -276,14 +334,18 @@ def test_G25_a_call_in_fragments_is_one_line_with_an_object(lab: Gateway, provid
     assert (called["done"], last["done_reason"]) == (False, "stop")
 
 
-def test_G25_a_call_that_was_cut_is_an_error_and_never_a_text(lab: Gateway, provider: FaultUpstream) -> None:
+def test_G25_a_call_that_was_cut_is_an_error_and_never_a_text(
+    lab: Gateway, provider: FaultUpstream
+) -> None:
     provider.script(CHAT, [Sse([chunk(content="I call"), *FRAGMENTS[:2], chunk("tool_calls")])])
     told = lines(chat(lab, tools=[TOOL]))
     assert "error" in told[-1]
     assert not [line for line in told if line.get("done")]
 
 
-def test_a_stream_that_stops_without_its_end_ends_with_an_error(lab: Gateway, provider: FaultUpstream) -> None:
+def test_a_stream_that_stops_without_its_end_ends_with_an_error(
+    lab: Gateway, provider: FaultUpstream
+) -> None:
     provider.script(CHAT, [Sse([chunk(content="Hel")], done=False)])
     *texts, last = lines(chat(lab))
     assert ([line["message"]["content"] for line in texts], set(last)) == (["Hel"], {"error"})
@@ -305,9 +367,13 @@ def test_log_probabilities_have_ollamas_shape(lab: Gateway, provider: FaultUpstr
     assert (sent(provider)["logprobs"], sent(provider)["top_logprobs"]) == (True, 1)
 
 
-def test_a_client_that_leaves_ends_the_providers_answer(lab: Gateway, provider: FaultUpstream) -> None:
+def test_a_client_that_leaves_ends_the_providers_answer(
+    lab: Gateway, provider: FaultUpstream
+) -> None:
     provider.script(CHAT, [Sse(TEXT[:2], done=False), WaitForPeerClose(8)])
-    with open_stream(lab.url, "POST", "/api/chat", {"model": "gpt-lab", "messages": HI}, bearer(TOKEN)) as answer:
+    with open_stream(
+        lab.url, "POST", "/api/chat", {"model": "gpt-lab", "messages": HI}, bearer(TOKEN)
+    ) as answer:
         next(answer.lines())
     provider.wait_event("peer_closed", seconds=2)
 
@@ -340,10 +406,22 @@ def test_what_only_ollama_can_do_is_refused_or_named(lab: Gateway, provider: Fau
 @pytest.mark.parametrize(
     ("path", "body", "document"),
     [
-        ("/api/chat", {"messages": []}, {"message": {"role": "assistant", "content": ""}, "done_reason": "load"}),
-        ("/api/chat", {"keep_alive": 0}, {"message": {"role": "assistant", "content": ""}, "done_reason": "unload"}),
+        (
+            "/api/chat",
+            {"messages": []},
+            {"message": {"role": "assistant", "content": ""}, "done_reason": "load"},
+        ),
+        (
+            "/api/chat",
+            {"keep_alive": 0},
+            {"message": {"role": "assistant", "content": ""}, "done_reason": "unload"},
+        ),
         ("/api/generate", {}, {"response": "", "done_reason": "load"}),
-        ("/api/generate", {"prompt": "", "keep_alive": "0s"}, {"response": "", "done_reason": "unload"}),
+        (
+            "/api/generate",
+            {"prompt": "", "keep_alive": "0s"},
+            {"response": "", "done_reason": "unload"},
+        ),
         ("/api/embed", {"input": ""}, {"embeddings": []}),
         ("/api/embeddings", {"prompt": ""}, {"embedding": []}),
     ],
@@ -365,7 +443,12 @@ def test_G08_orders_are_answered_without_the_provider(
         ("/api/chat", {"think": "none"}, 400, "invalid think value"),
         ("/api/chat", {"model": "plain", "think": True}, 400, '"plain" does not support thinking'),
         ("/api/chat", {"top_logprobs": 21}, 400, "top_logprobs must be between 0 and 20"),
-        ("/api/chat", {"messages": [{"role": "user", "images": ["data:x"]}]}, 400, "illegal base64 data"),
+        (
+            "/api/chat",
+            {"messages": [{"role": "user", "images": ["data:x"]}]},
+            400,
+            "illegal base64 data",
+        ),
         ("/api/chat", {"model": "nowhere"}, 404, "model 'nowhere' not found"),
         ("/api/chat", {"model": ""}, 400, "model is required"),
         ("/api/generate", {"model": "", "prompt": "Hi"}, 404, "model '' not found"),
@@ -383,7 +466,9 @@ def test_what_is_wrong_is_said_in_ollamas_words(
     assert not [seen for seen in provider.requests if seen.path != LIST]
 
 
-@pytest.mark.parametrize(("asked", "told"), [(400, 400), (401, 502), (402, 502), (404, 404), (429, 429), (500, 502)])
+@pytest.mark.parametrize(
+    ("asked", "told"), [(400, 400), (401, 502), (402, 502), (404, 404), (429, 429), (500, 502)]
+)
 def test_a_refusal_of_the_provider_is_one_text_and_never_a_401(
     lab: Gateway, provider: FaultUpstream, asked: int, told: int
 ) -> None:
@@ -399,18 +484,28 @@ def test_a_refusal_of_the_provider_is_one_text_and_never_a_401(
 
 
 def vectors(*rows: list[float], tokens: int = 4) -> Document:
-    data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
-    return {"object": "list", "data": data[::-1], "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    data = [
+        {"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)
+    ]
+    return {
+        "object": "list",
+        "data": data[::-1],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
 
 
-def test_G28_vectors_have_length_one_and_older_ones_are_as_they_came(lab: Gateway, provider: FaultUpstream) -> None:
+def test_G28_vectors_have_length_one_and_older_ones_are_as_they_came(
+    lab: Gateway, provider: FaultUpstream
+) -> None:
     provider.script(EMBEDDINGS, [Json(vectors([3.0, 4.0, 0.0], [0.0, 0.0, 2.0]))])
     document = lab.ask("/api/embed", {"model": "vectors", "input": ["a", "b"]}).json()
     assert document["embeddings"] == [[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]
     assert (document["model"], document["prompt_eval_count"]) == ("vectors", 4)
     assert sent(provider, EMBEDDINGS)["input"] == ["a", "b"]
     provider.script(EMBEDDINGS, [Json(vectors([3.0, 4.0, 0.0]))])
-    assert lab.ask("/api/embeddings", {"model": "vectors", "prompt": "a"}).json() == {"embedding": [3.0, 4.0, 0.0]}
+    assert lab.ask("/api/embeddings", {"model": "vectors", "prompt": "a"}).json() == {
+        "embedding": [3.0, 4.0, 0.0]
+    }
 
 
 # Lists.
@@ -432,8 +527,12 @@ def test_a_token_sees_its_models_alone(lab: Gateway) -> None:
     assert lab.ask("/api/show", {"model": "gpt-lab"}, token="some-token").status == 404
 
 
-@pytest.mark.parametrize("name", ["gpt-lab", "gpt-lab:latest", "GPT-LAB", "lab:gpt-lab", "lab/gpt-lab", "coder"])
-def test_a_model_can_be_shown_and_asked_by_every_name(lab: Gateway, provider: FaultUpstream, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["gpt-lab", "gpt-lab:latest", "GPT-LAB", "lab:gpt-lab", "lab/gpt-lab", "coder"]
+)
+def test_a_model_can_be_shown_and_asked_by_every_name(
+    lab: Gateway, provider: FaultUpstream, name: str
+) -> None:
     provider.script(CHAT, [Json(answered({"content": "Hi"}))])
     assert chat(lab, model=name, stream=False).json()["model"] == name
     assert sent(provider)["model"] == "org/big-model"
@@ -459,8 +558,13 @@ def test_an_unknown_model_can_not_be_shown(lab: Gateway) -> None:
 
 
 def test_pulling_a_providers_model_has_nothing_to_do(lab: Gateway) -> None:
-    assert lines(lab.ask("/api/pull", {"model": "gpt-lab"})) == [{"status": "pulling manifest"}, {"status": "success"}]
-    assert lab.ask("/api/pull", {"model": "gpt-lab", "stream": False}).json() == {"status": "success"}
+    assert lines(lab.ask("/api/pull", {"model": "gpt-lab"})) == [
+        {"status": "pulling manifest"},
+        {"status": "success"},
+    ]
+    assert lab.ask("/api/pull", {"model": "gpt-lab", "stream": False}).json() == {
+        "status": "success"
+    }
 
 
 def test_pulling_what_nobody_has_fails_as_at_ollamas_registry(lab: Gateway) -> None:
@@ -481,7 +585,12 @@ def test_pulling_what_nobody_has_fails_as_at_ollamas_registry(lab: Gateway) -> N
     ],
 )
 def test_a_providers_models_can_not_be_changed(
-    lab: Gateway, provider: FaultUpstream, path: str, method: str, fields: Mapping[str, str], model: str
+    lab: Gateway,
+    provider: FaultUpstream,
+    path: str,
+    method: str,
+    fields: Mapping[str, str],
+    model: str,
 ) -> None:
     body = {name: value or model for name, value in fields.items()}
     answer = lab.ask(path, body, method=method)
@@ -491,12 +600,21 @@ def test_a_providers_models_can_not_be_changed(
 
 # Beside two Ollama servers.
 
-ROW = {"name": "qwen3:8b", "model": "qwen3:8b", "digest": "5b" * 32, "modified_at": "2026-06-01T00:00:00Z", "size": 5}
+ROW = {
+    "name": "qwen3:8b",
+    "model": "qwen3:8b",
+    "digest": "5b" * 32,
+    "modified_at": "2026-06-01T00:00:00Z",
+    "size": 5,
+}
 
 
 def ollama_server(server: FaultUpstream, version: str, *loaded: str) -> None:
     """Makes it one that has the model, and has loaded some."""
-    rows = [ROW | {"name": name, "expires_at": f"2026-06-01T0{number}:00:00Z"} for number, name in enumerate(loaded)]
+    rows = [
+        ROW | {"name": name, "expires_at": f"2026-06-01T0{number}:00:00Z"}
+        for number, name in enumerate(loaded)
+    ]
     server.script("/api/tags", [Json({"models": [ROW]})])
     server.script("/api/ps", [Json({"models": rows})])
     server.script("/api/version", [Json({"version": version})])
@@ -509,8 +627,17 @@ def mixed(shared_provider: FaultUpstream) -> Iterator[Gateway]:
         ollama_server(one, "0.33.0", "qwen3:8b")
         ollama_server(two, "0.24.1", "other", "qwen3:8b")
         boxes = [{"name": name, "base_url": box.url} for name, box in (("one", one), ("two", two))]
-        lab = {"name": "lab", "kind": "openai", "base_url": f"{shared_provider.url}/v1", "models": MODELS}
-        models = {"coder": {"target": "qwen3:8b"}, "pinned": {"target": "one/qwen3:8b"}, "other": {"hidden": True}}
+        lab = {
+            "name": "lab",
+            "kind": "openai",
+            "base_url": f"{shared_provider.url}/v1",
+            "models": MODELS,
+        }
+        models = {
+            "coder": {"target": "qwen3:8b"},
+            "pinned": {"target": "one/qwen3:8b"},
+            "other": {"hidden": True},
+        }
         with shared_gateway(upstreams=[*boxes, lab], models=models, idle=12) as running:
             yield running
 
@@ -543,7 +670,9 @@ def test_what_is_loaded_is_told_of_every_server_by_the_teams_names(mixed: Gatewa
 
 
 def test_the_version_is_that_of_the_oldest_server(mixed: Gateway) -> None:
-    wait_until(lambda: mixed.ask("/api/version").json()["version"] == "0.24.1", 5, "another version")
+    wait_until(
+        lambda: mixed.ask("/api/version").json()["version"] == "0.24.1", 5, "another version"
+    )
 
 
 def test_a_prompt_goes_where_its_model_is(mixed: Gateway, provider: FaultUpstream) -> None:
@@ -562,7 +691,9 @@ def test_a_providers_model_is_neither_deleted_nor_pulled_on_the_servers(mixed: G
 # Ollama's own client.
 
 
-def test_ollamas_client_chats_calls_tools_and_goes_on(own: ollama.Client, provider: FaultUpstream) -> None:
+def test_ollamas_client_chats_calls_tools_and_goes_on(
+    own: ollama.Client, provider: FaultUpstream
+) -> None:
     provider.script(CHAT, [Sse([*FRAGMENTS, chunk("tool_calls"), usage(7, 3)])])
     first = own.chat("gpt-lab", HI, tools=[PLAIN_TOOL], stream=True)
     said = [part.message for part in first if part.message.tool_calls]
@@ -574,7 +705,9 @@ def test_ollamas_client_chats_calls_tools_and_goes_on(own: ollama.Client, provid
     assert result["tool_call_id"] == assistant["tool_calls"][0]["id"]
 
 
-def test_ollamas_client_thinks_embeds_and_lists(own: ollama.Client, provider: FaultUpstream) -> None:
+def test_ollamas_client_thinks_embeds_and_lists(
+    own: ollama.Client, provider: FaultUpstream
+) -> None:
     provider.script(CHAT, [Sse([chunk(reasoning_content="hm"), *TEXT])])
     parts = list(own.chat("gpt-lab", HI, think=True, stream=True))
     assert "".join(part.message.thinking or "" for part in parts) == "hm"
@@ -587,7 +720,9 @@ def test_ollamas_client_thinks_embeds_and_lists(own: ollama.Client, provider: Fa
     assert list(own.ps().models) == []
 
 
-def test_ollamas_client_reads_failures_as_errors(own: ollama.Client, provider: FaultUpstream) -> None:
+def test_ollamas_client_reads_failures_as_errors(
+    own: ollama.Client, provider: FaultUpstream
+) -> None:
     provider.script(CHAT, [Sse([chunk(content="Hel")], done=False)])
     with pytest.raises(ollama.ResponseError, match="stopped in the middle"):
         list(own.chat("gpt-lab", HI, stream=True))

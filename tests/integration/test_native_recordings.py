@@ -1,6 +1,8 @@
-"""Clients of Ollama's own API get what a real Ollama said, byte for byte, however the bytes were cut on their way.
+"""Clients of Ollama's own API get what a real Ollama said, byte for byte, however the
+bytes were cut on their way.
 
-Rows of the recordings on which the gateway decides itself stand in one table, each with its reason and its answer.
+Rows of the recordings on which the gateway decides itself stand in one table, each with
+its reason and its answer.
 """
 
 from __future__ import annotations
@@ -81,13 +83,20 @@ def is_native_error(status: int, text: str = "") -> Callable[[Answer], bool]:
     def check(answer: Answer) -> bool:
         typed = (answer.headers.get("Content-Type") or "").startswith("application/json")
         error = answer.json()
-        return answer.status == status and typed and list(error) == ["error"] and text in error["error"]
+        return (
+            answer.status == status
+            and typed
+            and list(error) == ["error"]
+            and text in error["error"]
+        )
 
     return check
 
 
 def is_ollama_root(answer: Answer) -> bool:
-    return answer.status == 200 and (answer.headers.get("Content-Type") or "").startswith("text/plain")
+    return answer.status == 200 and (answer.headers.get("Content-Type") or "").startswith(
+        "text/plain"
+    )
 
 
 def is_options(answer: Answer) -> bool:
@@ -97,7 +106,11 @@ def is_options(answer: Answer) -> bool:
 def is_preflight(answer: Answer) -> bool:
     methods = answer.headers.get("Access-Control-Allow-Methods") or ""
     origin = answer.headers.get("Access-Control-Allow-Origin")
-    return answer.status in (200, 204) and "POST" in methods and origin in ("*", "http://localhost:3000")
+    return (
+        answer.status in (200, 204)
+        and "POST" in methods
+        and origin in ("*", "http://localhost:3000")
+    )
 
 
 def is_hello(answer: Answer) -> bool:
@@ -106,13 +119,17 @@ def is_hello(answer: Answer) -> bool:
 
 def is_version(answer: Answer) -> bool:
     told = json.loads(recording("version").response)
-    return answer.status == 200 and answer.json().items() >= told.items() and "build" in answer.json()
+    return (
+        answer.status == 200 and answer.json().items() >= told.items() and "build" in answer.json()
+    )
 
 
 DECIDED = {
     "root-get": Decided("the gateway is there even when no Ollama is", is_ollama_root),
     "root-head": Decided("the gateway is there even when no Ollama is", is_ollama_root),
-    "not-found": Decided("unknown addresses are errors in the client's shape", is_native_error(404)),
+    "not-found": Decided(
+        "unknown addresses are errors in the client's shape", is_native_error(404)
+    ),
     "wrong-method": Decided("wrong methods are errors in the client's shape", is_native_error(405)),
     "options-no-origin": Decided("asked without a token, and no business of Ollama's", is_options),
     "preflight-localhost": Decided(
@@ -127,27 +144,46 @@ DECIDED = {
         headers=(("Origin", "https://evil.example"),),
     ),
     "chat-model-invalid": Decided(
-        "names are checked before any rule for models is applied", is_native_error(400, "invalid model name")
+        "names are checked before any rule for models is applied",
+        is_native_error(400, "invalid model name"),
     ),
     # Ollama is asked; but so it is by the workers themselves, and nothing of that counts here.
     "version": Decided("the gateway's own version stands beside Ollama's", is_version),
-    "copy": Decided("an empty body breaks clients that parse every answer", is_success, asks_upstream=True),
-    "delete": Decided("an empty body breaks clients that parse every answer", is_success, asks_upstream=True),
-    "delete-name-field": Decided("an empty body breaks clients that parse it", is_success, asks_upstream=True),
+    "copy": Decided(
+        "an empty body breaks clients that parse every answer", is_success, asks_upstream=True
+    ),
+    "delete": Decided(
+        "an empty body breaks clients that parse every answer", is_success, asks_upstream=True
+    ),
+    "delete-name-field": Decided(
+        "an empty body breaks clients that parse it", is_success, asks_upstream=True
+    ),
     "chat-empty-body": Decided(
         "rights need a model, so it is read first", is_native_error(400, "missing request body")
     ),
-    "chat-cut-json": Decided("rights need a model, so it is read first", is_native_error(400, "unexpected EOF")),
-    "chat-wrong-type": Decided("rights need a model", is_native_error(400, "cannot unmarshal number into Go struct")),
-    "chat-keep-alive-bad": Decided("leases are limited by scope", is_native_error(400, "missing unit in duration")),
-    "chat-model-cloud": Decided("cloud models leave the machine", is_native_error(403, "ollama cloud is disabled")),
+    "chat-cut-json": Decided(
+        "rights need a model, so it is read first", is_native_error(400, "unexpected EOF")
+    ),
+    "chat-wrong-type": Decided(
+        "rights need a model", is_native_error(400, "cannot unmarshal number into Go struct")
+    ),
+    "chat-keep-alive-bad": Decided(
+        "leases are limited by scope", is_native_error(400, "missing unit in duration")
+    ),
+    "chat-model-cloud": Decided(
+        "cloud models leave the machine", is_native_error(403, "ollama cloud is disabled")
+    ),
 }
 PASSED = tuple(row for row in NATIVE if row.name not in DECIDED)
 
 #: What only the recordings of 0.32 have, and the gateway decides itself.
 DECIDED_LATER = {
-    "me": Decided("the account is the operator's", is_native_error(403, "ollama cloud is disabled")),
-    "web-search-no-cloud": Decided("the web is the operator's", is_native_error(403, "ollama cloud is disabled")),
+    "me": Decided(
+        "the account is the operator's", is_native_error(403, "ollama cloud is disabled")
+    ),
+    "web-search-no-cloud": Decided(
+        "the web is the operator's", is_native_error(403, "ollama cloud is disabled")
+    ),
     "recommendations": Decided(
         "nobody installs models of the cloud here",
         lambda answer: answer.status == 200 and answer.json() == {"recommendations": []},
@@ -180,13 +216,18 @@ def test_client_gets_exactly_what_a_current_ollama_answers(
 ) -> None:
     upstream.answer_with(row.name, version="0.32")
     answer = ask(connection, row)
-    assert (answer.status, answer.body) == (row.status, b"" if row.method == "HEAD" else row.response)
+    assert (answer.status, answer.body) == (
+        row.status,
+        b"" if row.method == "HEAD" else row.response,
+    )
     seen = upstream.wait_for_request(path=row.path)
     assert (seen.method, seen.body) == (row.method, row.request)
 
 
 @pytest.mark.parametrize("cut", (1, 2, 3, 7, 50))
-@pytest.mark.parametrize("name", ("chat-emoji-stream", "chat-poem-stream", "chat-tools-parallel-stream", "show"))
+@pytest.mark.parametrize(
+    "name", ("chat-emoji-stream", "chat-poem-stream", "chat-tools-parallel-stream", "show")
+)
 def test_cuts_through_chunk_heads_change_nothing(
     name: str, cut: int, upstream: ReplayUpstream, connection: KeptConnection
 ) -> None:
@@ -217,7 +258,9 @@ def test_gateway_decides(name: str, upstream: ReplayUpstream, connection: KeptCo
     if name == "origin-foreign":
         upstream.answer_with("chat-hello-stream")
     answer = ask(connection, row, **dict(decided.headers))
-    assert decided.check(answer), f"{decided.reason}: {answer.status} {answer.headers} {answer.body!r}"
+    assert decided.check(answer), (
+        f"{decided.reason}: {answer.status} {answer.headers} {answer.body!r}"
+    )
     sent_on = [seen for seen in forwarded(upstream) if seen.path == row.path]
     assert len(sent_on) == int(decided.asks_upstream)
 
@@ -233,9 +276,18 @@ def test_gateway_decides_what_the_newer_command_line_asks_at_its_start(
 
 
 @pytest.mark.parametrize(
-    "name", ("chat-empty-body", "chat-cut-json", "chat-wrong-type", "chat-keep-alive-bad", "chat-model-cloud")
+    "name",
+    (
+        "chat-empty-body",
+        "chat-cut-json",
+        "chat-wrong-type",
+        "chat-keep-alive-bad",
+        "chat-model-cloud",
+    ),
 )
-def test_refusals_of_the_gateway_have_the_recorded_body(name: str, connection: KeptConnection) -> None:
+def test_refusals_of_the_gateway_have_the_recorded_body(
+    name: str, connection: KeptConnection
+) -> None:
     row = recording(name)
     answer = ask(connection, row)
     assert (answer.status, answer.body) == (row.status, row.response)
@@ -270,7 +322,9 @@ def test_headers_of_one_connection_or_one_client_stop_at_the_gateway(
         ("Server", "leaky/1.0"),
         ("X-Public", "yes"),
     ]
-    upstream.script("/api/show", [Json({"error": "x"} if status != 200 else {"ok": 1}, status, private)])
+    upstream.script(
+        "/api/show", [Json({"error": "x"} if status != 200 else {"ok": 1}, status, private)]
+    )
     answer = ask(connection, recording("show"))
     assert answer.status == status
     for gone in ("Set-Cookie", "X-Private", "X-Public"):
@@ -285,7 +339,10 @@ def test_a_cookie_of_one_answer_is_not_sent_with_the_next_request(
     upstream.script("/api/show", [Json({"ok": 1}, 200, [("Set-Cookie", "session=first; Path=/")])])
     ask(connection, recording("show"))
     ask(connection, recording("show"))
-    assert [seen.header("Cookie") for seen in forwarded(upstream) if seen.path == "/api/show"] == [None, None]
+    assert [seen.header("Cookie") for seen in forwarded(upstream) if seen.path == "/api/show"] == [
+        None,
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -323,10 +380,14 @@ def test_error_in_mid_stream_is_the_last_line_and_nothing_follows(
     upstream.script("/api/chat", [Lines(lines)])
     answer = ask(connection, recording("chat-hello-stream"))
     assert answer.status == 200
-    assert answer.body == b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in lines)
+    assert answer.body == b"".join(
+        json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in lines
+    )
 
 
-def test_stream_without_an_end_gets_an_error_line(upstream: ReplayUpstream, connection: KeptConnection) -> None:
+def test_stream_without_an_end_gets_an_error_line(
+    upstream: ReplayUpstream, connection: KeptConnection
+) -> None:
     """G04"""
     line = {"message": {"role": "assistant", "content": "Hel"}, "done": False}
     upstream.script("/api/chat", [Lines([line, line])])

@@ -1,4 +1,5 @@
-"""The whole way in: a real nginx with the shipped site in front of a real gateway in front of a scripted upstream."""
+"""The whole way in: a real nginx with the shipped site in front of a real gateway in front
+of a scripted upstream."""
 
 from __future__ import annotations
 
@@ -21,7 +22,12 @@ from tests.rig.nginx import Nginx
 
 TOKEN = "sk-team-token-1"
 LIMIT = 64 * 1024 * 1024
-CHAT = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+CHAT = {
+    "model": MODEL,
+    "max_tokens": 9,
+    "messages": [{"role": "user", "content": "hi"}],
+    "stream": False,
+}
 CHATS = ("/api/chat", "/v1/chat/completions", "/v1/messages")
 GOOD = {"model": MODEL, "message": {"role": "assistant", "content": "hi"}, "done": False}
 
@@ -35,7 +41,8 @@ def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
 
 @pytest.fixture
 def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
-    """The gateway's upstream, healthy again; it shows every model whatever the bytes of the request."""
+    """The gateway's upstream, healthy again; it shows every model whatever the
+    bytes of the request."""
     shared_upstream.clear()
     shared_upstream.script("/api/show", [do.Json({"model_info": {}})])
     return shared_upstream
@@ -54,7 +61,9 @@ def test_requests_pass_and_nginx_changes_nothing_of_them(
     nginx: Nginx, gateway: Gateway, upstream: FaultUpstream, path: str, prefix: str
 ) -> None:
     headers = {**({} if prefix else bearer(TOKEN)), "X-Request-Id": "through"}
-    answers = [request(url, "POST", prefix + path, CHAT, headers) for url in (gateway.url, nginx.url)]
+    answers = [
+        request(url, "POST", prefix + path, CHAT, headers) for url in (gateway.url, nginx.url)
+    ]
     assert [answer.status for answer in answers] == [200, 200]
     assert posts_seen(upstream)[0] == posts_seen(upstream)[1]
     assert answers[1].headers.get_all("x-request-id") == ["through"]
@@ -67,7 +76,9 @@ def test_the_first_token_of_a_stream_comes_before_the_second_is_made(
 ) -> None:
     upstream.script("/api/chat", [do.Lines([GOOD]), do.WaitForPeerClose(10)])
     with open_stream(nginx.url, "POST", path, {**CHAT, "stream": True}, bearer(TOKEN)) as stream:
-        assert any(b'"hi"' in line.data for line in stream.lines(timeout=3) if line.data or stream.close())
+        assert any(
+            b'"hi"' in line.data for line in stream.lines(timeout=3) if line.data or stream.close()
+        )
 
 
 @pytest.mark.parametrize("path", CHATS)
@@ -101,7 +112,9 @@ def image_request(size: int) -> dict[str, Any]:
 @pytest.mark.parametrize("server", ["gateway", "nginx"])
 def test_an_image_of_25_mebibytes_is_taken(request_server: str, upstream: FaultUpstream) -> None:
     body = image_request(25 * 1024 * 1024)
-    assert request(request_server, "POST", "/api/chat", body, bearer(TOKEN), timeout=20).status == 200
+    assert (
+        request(request_server, "POST", "/api/chat", body, bearer(TOKEN), timeout=20).status == 200
+    )
     assert len(posts_seen(upstream)[0]) == len(json.dumps(body))
 
 
@@ -113,16 +126,26 @@ def request_server(server: str, nginx: Nginx, gateway: Gateway) -> str:
 
 @pytest.mark.parametrize("server", ["gateway", "nginx"])
 @pytest.mark.parametrize("path", CHATS)
-def test_the_limit_for_bodies_is_the_same_at_both(request_server: str, upstream: FaultUpstream, path: str) -> None:
-    headers = {**bearer(TOKEN), "Content-Length": str(LIMIT + 1), "Content-Type": "application/json"}
+def test_the_limit_for_bodies_is_the_same_at_both(
+    request_server: str, upstream: FaultUpstream, path: str
+) -> None:
+    headers = {
+        **bearer(TOKEN),
+        "Content-Length": str(LIMIT + 1),
+        "Content-Type": "application/json",
+    }
     assert_error(request(request_server, "POST", path, b"", headers), dialect_of(path), 413)
     assert posts_seen(upstream) == []
 
 
 @pytest.mark.parametrize("server", ["gateway", "nginx"])
-def test_a_body_of_exactly_the_limit_passes_both(request_server: str, upstream: FaultUpstream) -> None:
+def test_a_body_of_exactly_the_limit_passes_both(
+    request_server: str, upstream: FaultUpstream
+) -> None:
     body = json.dumps(CHAT).encode().ljust(LIMIT)
-    assert request(request_server, "POST", "/api/chat", body, bearer(TOKEN), timeout=30).status == 200
+    assert (
+        request(request_server, "POST", "/api/chat", body, bearer(TOKEN), timeout=30).status == 200
+    )
     assert len(posts_seen(upstream)[0]) == LIMIT
 
 
@@ -153,7 +176,9 @@ HTTP_ERRORS = [
 
 
 @pytest.mark.parametrize(("data", "status", "dialect"), HTTP_ERRORS)
-def test_errors_that_nginx_makes_are_json(nginx: Nginx, data: bytes, status: int | None, dialect: str | None) -> None:
+def test_errors_that_nginx_makes_are_json(
+    nginx: Nginx, data: bytes, status: int | None, dialect: str | None
+) -> None:
     head, _, body = raw(nginx.port, data, quiet_s=0.3).partition(b"\r\n\r\n")
     if status is None:
         assert not head or head.split()[1] in (b"400", b"405", b"505")
@@ -168,16 +193,28 @@ def test_errors_that_nginx_makes_are_json(nginx: Nginx, data: bytes, status: int
     "headers",
     [
         {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"},
-        {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAoAAAAAIAAAAA"},
+        {
+            "Connection": "Upgrade, HTTP2-Settings",
+            "Upgrade": "h2c",
+            "HTTP2-Settings": "AAMAAABkAAQAoAAAAAIAAAAA",
+        },
     ],
 )
 def test_a_connection_is_never_switched(nginx: Nginx, headers: dict[str, str]) -> None:
-    assert request(nginx.url, "GET", "/api/tags", headers={**bearer(TOKEN), **headers}).status in (200, 400, 405)
+    assert request(nginx.url, "GET", "/api/tags", headers={**bearer(TOKEN), **headers}).status in (
+        200,
+        400,
+        405,
+    )
 
 
 def test_a_websocket_is_declined_at_once(nginx: Nginx) -> None:
     """nginx forwards no Upgrade, but the rest of the handshake."""
-    handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "GnXgLiLIVtgK+NmQjJSizA=="}
+    handshake = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "GnXgLiLIVtgK+NmQjJSizA==",
+    }
     answer = request(nginx.url, "GET", "/v1/responses", headers={**bearer(TOKEN), **handshake})
     assert (answer.status, answer.headers.get("Upgrade")) == (426, "HTTP/1.1")
     assert answer.json()["error"]["code"] == "no_websocket"
@@ -206,11 +243,20 @@ def test_headers_of_clients_move_neither_paths_nor_rights_nor_addresses(
     nginx: Nginx, gateway: Gateway, upstream: FaultUpstream, name: str
 ) -> None:
     forged = {name: MOVERS[name], "X-Request-Id": f"forged-{name}"}
-    assert request(nginx.url, "GET", "/foo/api/tags", headers={**bearer(TOKEN), **forged}).status == 404
-    assert request(nginx.url, "GET", "/api/tags", headers={**bearer("wrong"), **forged}).status == 401
+    assert (
+        request(nginx.url, "GET", "/foo/api/tags", headers={**bearer(TOKEN), **forged}).status
+        == 404
+    )
+    assert (
+        request(nginx.url, "GET", "/api/tags", headers={**bearer("wrong"), **forged}).status == 401
+    )
 
     def clients() -> list[str]:
-        return [line["client"] for line in gateway.log_lines("access") if line["id"] == forged["X-Request-Id"]]
+        return [
+            line["client"]
+            for line in gateway.log_lines("access")
+            if line["id"] == forged["X-Request-Id"]
+        ]
 
     wait_until(lambda: len(clients()) == 2)
     assert clients() == ["127.0.0.1"] * 2
@@ -219,15 +265,31 @@ def test_headers_of_clients_move_neither_paths_nor_rights_nor_addresses(
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [("gw.example", 200), ("192.0.2.7:99", 200), ("evil.example", 200), ("a b", 400), ("gw/x", 400), ("", 400)],
+    [
+        ("gw.example", 200),
+        ("192.0.2.7:99", 200),
+        ("evil.example", 200),
+        ("a b", 400),
+        ("gw/x", 400),
+        ("", 400),
+    ],
 )
-def test_hosts_pass_nginx_as_they_are_judged_by_the_gateway(nginx: Nginx, host: str, status: int) -> None:
+def test_hosts_pass_nginx_as_they_are_judged_by_the_gateway(
+    nginx: Nginx, host: str, status: int
+) -> None:
     head = f"GET /api/tags HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
     assert int(raw(nginx.port, head.encode()).split()[1]) == status
 
 
 @pytest.mark.parametrize(
-    "place", ["/k/{0}/api/tags", "//k/{0}/api/tags", "/K/{0}/api/tags", "/k/{0}/nope?key={0}", "/api/tags?key={0}"]
+    "place",
+    [
+        "/k/{0}/api/tags",
+        "//k/{0}/api/tags",
+        "/K/{0}/api/tags",
+        "/k/{0}/nope?key={0}",
+        "/api/tags?key={0}",
+    ],
 )
 def test_a_token_in_an_address_is_in_no_log_of_nginx(nginx: Nginx, place: str) -> None:
     token = f"canary-{place.count('/')}{place.count('K')}{place.count('?')}-token"

@@ -1,4 +1,5 @@
-"""A gateway whose operator has emptied the list of tokens: nobody is admitted, and everybody can see why."""
+"""A gateway whose operator has emptied the list of tokens: nobody is admitted, and
+everybody can see why."""
 
 from __future__ import annotations
 
@@ -22,7 +23,12 @@ LISTS: dict[str, Mapping[str, Any]] = {
     "no value": {"generate_tokens": None},
     "both without a value": {"generate_tokens": None, "manage_tokens": None},
 }
-ROUTES = [("GET", "/api/tags"), ("POST", "/api/chat"), ("GET", "/v1/models"), ("POST", "/v1/messages")]
+ROUTES = [
+    ("GET", "/api/tags"),
+    ("POST", "/api/chat"),
+    ("GET", "/v1/models"),
+    ("POST", "/v1/messages"),
+]
 
 
 def configuration(auth: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +36,11 @@ def configuration(auth: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def warnings(gateway: Gateway) -> list[str]:
-    return [line["warning"] for line in gateway.log_lines("events") if line["event"] == "configuration_warning"]
+    return [
+        line["warning"]
+        for line in gateway.log_lines("events")
+        if line["event"] == "configuration_warning"
+    ]
 
 
 @pytest.fixture(scope="module", params=LISTS)
@@ -41,8 +51,12 @@ def emptied(request: pytest.FixtureRequest) -> Iterator[Gateway]:
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 @pytest.mark.parametrize("token", ["", TOKEN, "op_" + "0" * 38])
-def test_every_call_is_refused_from_the_start(emptied: Gateway, method: str, path: str, token: str) -> None:
-    answer = request(emptied.url, method, path, {} if method == "POST" else None, bearer(token) if token else {})
+def test_every_call_is_refused_from_the_start(
+    emptied: Gateway, method: str, path: str, token: str
+) -> None:
+    answer = request(
+        emptied.url, method, path, {} if method == "POST" else None, bearer(token) if token else {}
+    )
     assert_error(answer, dialect_of(path), 401)
 
 
@@ -66,7 +80,9 @@ def test_with_a_token_readyz_has_no_warning(gateway_for: Callable[..., Gateway])
 @pytest.mark.parametrize("value", ["[]", "null"])
 def test_environment_can_withdraw_every_token(value: str) -> None:
     environment = {"OLLAMA_PROXY__AUTH__GENERATE_TOKENS": value}
-    with Gateway(configuration({"generate_tokens": [TOKEN]}), workers=1, env=environment) as gateway:
+    with Gateway(
+        configuration({"generate_tokens": [TOKEN]}), workers=1, env=environment
+    ) as gateway:
         assert request(gateway.url, path="/api/tags", headers=bearer(TOKEN)).status == 401
 
 
@@ -79,4 +95,6 @@ def test_hangup_with_an_empty_list_starts_workers_that_refuse_every_call(
     gateway.write_config(configuration(auth))
     os.kill(gateway.pid, signal.SIGHUP)
     wait_until(lambda: len(now := gateway.worker_pids()) == gateway.workers and not now & first, 10)
-    assert {request(gateway.url, path="/api/tags", headers=bearer(TOKEN)).status for _ in range(8)} == {401}
+    assert {
+        request(gateway.url, path="/api/tags", headers=bearer(TOKEN)).status for _ in range(8)
+    } == {401}

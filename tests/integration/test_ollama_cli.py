@@ -1,4 +1,5 @@
-"""A user of Ollama's command line whose token is no good reads our sentence; every other client gets what it got."""
+"""A user of Ollama's command line whose token is no good reads our sentence; every other
+client gets what it got."""
 
 from __future__ import annotations
 
@@ -7,7 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from ollama_proxy.errors import MANY_WRONG_TOKENS, MISSING_TOKEN, MISSING_TOKEN_IN_ADDRESS, WRONG_TOKEN
+from ollama_proxy.errors import (
+    MANY_WRONG_TOKENS,
+    MISSING_TOKEN,
+    MISSING_TOKEN_IN_ADDRESS,
+    WRONG_TOKEN,
+)
 from tests.rig.boxes import Box
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import Gateway
@@ -28,12 +34,15 @@ def gateway() -> Iterator[Gateway]:
     ]
     with Box("box1", ["m"]) as box:
         upstream = {"name": "box1", "kind": "ollama", "base_url": box.url}
-        with Gateway({"auth": {"generate_tokens": tokens}, "upstreams": [upstream]}, workers=1) as running:
+        with Gateway(
+            {"auth": {"generate_tokens": tokens}, "upstreams": [upstream]}, workers=1
+        ) as running:
             yield running
 
 
 def run(gateway: Gateway, command: Command, token: str, user_agent: str = USER_AGENTS[1]) -> Answer:
-    """Sends the request of a command; the token is in the address, because a user can set nothing else."""
+    """Sends the request of a command; the token is in the address, because a user
+    can set nothing else."""
     prefix = f"/k/{token}" if token else ""
     headers = {"User-Agent": user_agent, "Accept": "application/json"}
     alive = request(gateway.url, "HEAD", prefix + "/", None, headers)
@@ -43,7 +52,9 @@ def run(gateway: Gateway, command: Command, token: str, user_agent: str = USER_A
 
 @pytest.mark.parametrize("token", PRINTED, ids=["wrong", "expired", "none"])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_prints_why_the_token_is_refused(gateway: Gateway, name: str, token: str) -> None:
+def test_every_command_prints_why_the_token_is_refused(
+    gateway: Gateway, name: str, token: str
+) -> None:
     command = COMMANDS[name]
     answer = run(gateway, command, token)
     assert printed(command, answer).endswith(PRINTED[token])
@@ -57,10 +68,15 @@ def test_every_version_of_the_command_line_gets_a_403(gateway: Gateway, user_age
 
 @pytest.mark.parametrize("name", ["list", "run", "run, a chat"])
 def test_a_command_prints_that_too_many_tokens_were_tried(name: str) -> None:
-    with Gateway({"auth": {"generate_tokens": [TOKEN], "max_failed_logins": 1}}, workers=1) as gateway:
+    with Gateway(
+        {"auth": {"generate_tokens": [TOKEN], "max_failed_logins": 1}}, workers=1
+    ) as gateway:
         run(gateway, COMMANDS[name], "sk-first-guess")
         answer = run(gateway, COMMANDS[name], "sk-second-guess")
-    assert (answer.status, printed(COMMANDS[name], answer).endswith(MANY_WRONG_TOKENS)) == (429, True)
+    assert (answer.status, printed(COMMANDS[name], answer).endswith(MANY_WRONG_TOKENS)) == (
+        429,
+        True,
+    )
 
 
 @pytest.mark.parametrize("name", ["run, the prompt", "pull", "rm"])
@@ -72,7 +88,9 @@ def test_a_command_prints_what_the_token_may_not_do(gateway: Gateway, name: str)
 
 @pytest.mark.parametrize("user_agent", OTHERS)
 @pytest.mark.parametrize("token", SENTENCES, ids=["wrong", "expired", "none"])
-def test_other_clients_of_ollamas_api_still_get_a_401(gateway: Gateway, user_agent: str, token: str) -> None:
+def test_other_clients_of_ollamas_api_still_get_a_401(
+    gateway: Gateway, user_agent: str, token: str
+) -> None:
     for command in (COMMANDS["list"], COMMANDS["run, a chat"]):
         headers = {"User-Agent": user_agent} | (bearer(token) if token else {})
         answer = request(gateway.url, command.method, command.path, command.body, headers)
@@ -80,10 +98,14 @@ def test_other_clients_of_ollamas_api_still_get_a_401(gateway: Gateway, user_age
         assert answer.headers.get("www-authenticate") == "Bearer"
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/models"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/models"]
+)
 def test_other_apis_answer_401_to_any_user_agent(gateway: Gateway, path: str) -> None:
     method = "GET" if path.endswith("models") else "POST"
-    answer = request(gateway.url, method, path, None, {"User-Agent": USER_AGENTS[0], **bearer("sk-wrong")})
+    answer = request(
+        gateway.url, method, path, None, {"User-Agent": USER_AGENTS[0], **bearer("sk-wrong")}
+    )
     assert answer.status == 401
 
 
@@ -96,4 +118,6 @@ def test_a_good_token_changes_nothing_for_the_command_line(gateway: Gateway) -> 
 def test_the_log_has_the_403_with_its_true_reason(gateway: Gateway) -> None:
     name = run(gateway, COMMANDS["ps"], "sk-wrong").headers.get("x-request-id")
     lines = wait_until(lambda: [line for line in gateway.log_lines("access") if line["id"] == name])
-    assert [(line["status"], line["error"], line["state"]) for line in lines] == [(403, "invalid_token", "refused")]
+    assert [(line["status"], line["error"], line["state"]) for line in lines] == [
+        (403, "invalid_token", "refused")
+    ]

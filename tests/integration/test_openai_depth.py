@@ -1,5 +1,6 @@
-"""What OpenAI's chat and completions promise beyond one plain answer: several choices, the older functions, choices of
-tools, echoes, the best of several, lists of prompts, and schemas whose order counts."""
+"""What OpenAI's chat and completions promise beyond one plain answer: several choices, the
+older functions, choices of tools, echoes, the best of several, lists of prompts, and
+schemas whose order counts."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ COUNTS = {"prompt_eval_count": 7, "eval_count": 3}
 
 
 class TellingUpstream(FaultUpstream):
-    """Says which prompt and which seed it was asked with; the higher the seed, the surer it is of it."""
+    """Says which prompt and which seed it was asked with; the higher the seed,
+    the surer it is of it."""
 
     def answer(self, request: SeenRequest) -> Script:
         if request.path not in ("/api/chat", "/api/generate"):
@@ -36,13 +38,21 @@ def told(body: Document, words: list[str], logprob: float) -> Script:
     """An answer of these words in the form that was asked for."""
 
     def part(text: str, tokens: list[str]) -> Document:
-        spoken = {"response": text} if "prompt" in body else {"message": {"role": "assistant", "content": text}}
+        spoken = (
+            {"response": text}
+            if "prompt" in body
+            else {"message": {"role": "assistant", "content": text}}
+        )
         entries = [{"token": token, "logprob": logprob, "top_logprobs": []} for token in tokens]
-        return {"model": body["model"], **spoken} | ({"logprobs": entries} if body.get("logprobs") else {})
+        return {"model": body["model"], **spoken} | (
+            {"logprobs": entries} if body.get("logprobs") else {}
+        )
 
     done = {"done": True, "done_reason": "stop", **COUNTS}
     if body["stream"]:
-        return [Lines([*(part(word, [word]) | {"done": False} for word in words), part("", []) | done])]
+        return [
+            Lines([*(part(word, [word]) | {"done": False} for word in words), part("", []) | done])
+        ]
     return [Json(part("".join(words), words) | done)]
 
 
@@ -70,7 +80,10 @@ def texts(asked: Asked) -> list[str]:
     """The texts of all choices, whose indexes must be dense."""
     choices = asked.answer.json()["choices"]
     assert [choice["index"] for choice in choices] == list(range(len(choices)))
-    return [choice["message"]["content"] if "message" in choice else choice["text"] for choice in choices]
+    return [
+        choice["message"]["content"] if "message" in choice else choice["text"]
+        for choice in choices
+    ]
 
 
 def by_index(asked: Asked) -> dict[int, list[Document]]:
@@ -88,18 +101,26 @@ def refused(asked: Asked, param: str) -> None:
     assert asked.sent == {}
 
 
-# --- Several choices -------------------------------------------------------------------------------------------------
+# --- Several choices ------------------------------------------------------------------------------
 
 
-def test_every_choice_is_an_answer_of_its_own(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_every_choice_is_an_answer_of_its_own(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     asked = ask(n=3, seed=7)
     assert texts(asked) == ["said 7", "said 8", "said 9"]
-    assert asked.answer.json()["usage"] == {"prompt_tokens": 21, "completion_tokens": 9, "total_tokens": 30}
+    assert asked.answer.json()["usage"] == {
+        "prompt_tokens": 21,
+        "completion_tokens": 9,
+        "total_tokens": 30,
+    }
     assert sorted(sent["options"]["seed"] for sent in sent_all(upstream)) == [7, 8, 9]
     assert all("n" not in sent for sent in sent_all(upstream))
 
 
-def test_choices_without_a_seed_are_asked_for_alike(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_choices_without_a_seed_are_asked_for_alike(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     ask(n=2)
     first, second = sent_all(upstream)
     assert first == second
@@ -109,7 +130,10 @@ def test_choices_without_a_seed_are_asked_for_alike(ask: Callable[..., Asked], u
 def test_every_choice_of_a_stream_has_its_beginning_and_its_end(ask: Callable[..., Asked]) -> None:
     asked = ask(n=3, seed=7, stream=True, stream_options={"include_usage": True})
     *chunks, last = frames(asked.answer.body)
-    assert len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in chunks}) == 1
+    assert (
+        len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in chunks})
+        == 1
+    )
     for index, choices in by_index(asked).items():
         deltas = [choice["delta"] for choice in choices]
         assert deltas == [
@@ -125,12 +149,16 @@ def test_every_choice_of_a_stream_has_its_beginning_and_its_end(ask: Callable[..
     assert (last, asked.answer.body.count(b"[DONE]")) == ("[DONE]", 1)
 
 
-def test_choices_begin_in_their_order_whichever_comes_first(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_choices_begin_in_their_order_whichever_comes_first(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     """openai-python's helper mixes them up otherwise."""
     slow = [Wait(0.2), *told({"model": "m", "stream": True}, ["slow"], 0.0)]
     upstream.script("/api/chat", slow, told({"model": "m", "stream": True}, ["quick"], 0.0))
     parts = frames(ask(n=2, stream=True).answer.body)
-    assert [(part["choices"][0]["index"], part["choices"][0]["delta"].get("role")) for part in parts[:2]] == [
+    assert [
+        (part["choices"][0]["index"], part["choices"][0]["delta"].get("role")) for part in parts[:2]
+    ] == [
         (0, "assistant"),
         (1, "assistant"),
     ]
@@ -153,9 +181,14 @@ def test_sixteen_choices_are_possible(ask: Callable[..., Asked]) -> None:
     assert texts(ask(n=16, seed=1)) == [f"said {seed}" for seed in range(1, 17)]
 
 
-def test_G24_calls_of_each_choice_are_counted_from_zero(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_G24_calls_of_each_choice_are_counted_from_zero(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     call = {"function": {"name": "f", "arguments": {}}}
-    done = {"message": {"role": "assistant", "content": "", "tool_calls": [call, call]}, "done": True}
+    done = {
+        "message": {"role": "assistant", "content": "", "tool_calls": [call, call]},
+        "done": True,
+    }
     upstream.script("/api/chat", [Lines([done | {"done_reason": "stop"}])])
     for choices in by_index(ask(n=2, tools=[TOOL], stream=True)).values():
         calls = [call for choice in choices for call in choice["delta"].get("tool_calls", ())]
@@ -170,21 +203,27 @@ def client(gateway: Gateway) -> openai.OpenAI:
 def test_official_helper_puts_every_choice_together(gateway: Gateway) -> None:
     with (
         client(gateway) as official,
-        official.chat.completions.stream(model="m", messages=[{"role": "user", "content": "Hi"}], n=2, seed=3) as run,
+        official.chat.completions.stream(
+            model="m", messages=[{"role": "user", "content": "Hi"}], n=2, seed=3
+        ) as run,
     ):
         final = run.get_final_completion()
     assert [choice.message.content for choice in final.choices] == ["said 3", "said 4"]
     assert [choice.message.role for choice in final.choices] == ["assistant"] * 2
 
 
-# --- The older functions ---------------------------------------------------------------------------------------------
+# --- The older functions --------------------------------------------------------------------------
 
 FUNCTION: Document = TOOL["function"]
 
 
 def calling(upstream: FaultUpstream, *names: str) -> None:
     calls = [{"function": {"name": name, "arguments": {"b": 1, "a": "é"}}} for name in names]
-    done = {"message": {"role": "assistant", "content": "", "tool_calls": calls}, "done": True, "done_reason": "stop"}
+    done = {
+        "message": {"role": "assistant", "content": "", "tool_calls": calls},
+        "done": True,
+        "done_reason": "stop",
+    }
     upstream.script("/api/chat", [Json(done | {"model": "m"})])
 
 
@@ -204,9 +243,14 @@ def test_functions_are_tools_and_the_call_comes_back_in_their_form(
     assert asked.sent["tools"] == [TOOL]
 
 
-def test_streamed_call_has_the_older_form_and_comes_once(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_streamed_call_has_the_older_form_and_comes_once(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     calls = [{"function": {"name": name, "arguments": {"x": 1}}} for name in ("f", "g")]
-    lines = [{"message": {"role": "assistant", "content": "", "tool_calls": [call]}, "done": False} for call in calls]
+    lines = [
+        {"message": {"role": "assistant", "content": "", "tool_calls": [call]}, "done": False}
+        for call in calls
+    ]
     end = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
     upstream.script("/api/chat", [Lines([*lines, end])])
     choices = by_index(ask(functions=[FUNCTION], stream=True))[0]
@@ -220,7 +264,10 @@ def test_streamed_call_has_the_older_form_and_comes_once(ask: Callable[..., Aske
 
 def test_answer_without_a_call_is_a_plain_one(ask: Callable[..., Asked]) -> None:
     [choice] = ask(functions=[FUNCTION]).answer.json()["choices"]
-    assert (choice["finish_reason"], choice["message"].keys()) == ("stop", {"role", "content", "refusal"})
+    assert (choice["finish_reason"], choice["message"].keys()) == (
+        "stop",
+        {"role", "content", "refusal"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -245,14 +292,24 @@ def test_function_call_chooses_among_them(
         ({"functions": ["f"]}, "functions[0].name"),
         ({"functions": [{"name": "two words"}]}, "functions[0].name"),
         ({"messages": [*USER, {"role": "function", "content": "r"}]}, "messages[1].name"),
-        ({"messages": [*USER, {"role": "assistant", "function_call": {}}]}, "messages[1].function_call.name"),
         (
-            {"messages": [*USER, {"role": "assistant", "function_call": {"name": "f", "arguments": "{"}}]},
+            {"messages": [*USER, {"role": "assistant", "function_call": {}}]},
+            "messages[1].function_call.name",
+        ),
+        (
+            {
+                "messages": [
+                    *USER,
+                    {"role": "assistant", "function_call": {"name": "f", "arguments": "{"}},
+                ]
+            },
             "messages[1].function_call.arguments",
         ),
     ],
 )
-def test_function_that_cannot_be_used_is_named(fields: Document, param: str, ask: Callable[..., Asked]) -> None:
+def test_function_that_cannot_be_used_is_named(
+    fields: Document, param: str, ask: Callable[..., Asked]
+) -> None:
     refused(ask(**fields), param)
 
 
@@ -262,7 +319,11 @@ def test_G22_history_with_functions_becomes_calls_and_results(
     """The ids are the same whenever it is sent again."""
     history = [
         *USER,
-        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"b":1,"a":2}'}},
+        {
+            "role": "assistant",
+            "content": None,
+            "function_call": {"name": "f", "arguments": '{"b":1,"a":2}'},
+        },
         {"role": "function", "name": "f", "content": "one"},
         {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": ""}},
         {"role": "function", "name": "f", "content": "two"},
@@ -276,13 +337,15 @@ def test_G22_history_with_functions_becomes_calls_and_results(
     assert again["tool_calls"][0]["function"] == {"index": 0, "name": "f", "arguments": {}}
     ids = [message["tool_calls"][0]["id"] for message in (call, again)]
     assert len(set(ids)) == 2
-    assert [(r["role"], r["tool_name"], r["tool_call_id"], r["content"]) for r in (result, last)] == [
+    assert [
+        (r["role"], r["tool_name"], r["tool_call_id"], r["content"]) for r in (result, last)
+    ] == [
         ("tool", "f", ids[0], "one"),
         ("tool", "f", ids[1], "two"),
     ]
 
 
-# --- Choosing tools --------------------------------------------------------------------------------------------------
+# --- Choosing tools -------------------------------------------------------------------------------
 
 TOOLS = [TOOL, {"type": "function", "function": {**FUNCTION, "name": "g"}}]
 
@@ -292,7 +355,10 @@ def named(name: str) -> Document:
 
 
 def allowed(mode: str, *names: str) -> Document:
-    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named(name) for name in names]}}
+    return {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": mode, "tools": [named(name) for name in names]},
+    }
 
 
 @pytest.mark.parametrize(
@@ -307,10 +373,14 @@ def allowed(mode: str, *names: str) -> Document:
         (allowed("required", "f", "g"), ["f", "g"], True),
     ],
 )
-def test_G19_choice_of_tools(choice: Any, shown: list[str], forced: bool, ask: Callable[..., Asked]) -> None:
+def test_G19_choice_of_tools(
+    choice: Any, shown: list[str], forced: bool, ask: Callable[..., Asked]
+) -> None:
     asked = ask(tools=TOOLS, tool_choice=choice)
     assert [tool["function"]["name"] for tool in asked.sent.get("tools", ())] == shown
-    assert asked.answer.headers.get("X-Ollama-Proxy-Approximated") == ("tool_choice" if forced else None)
+    assert asked.answer.headers.get("X-Ollama-Proxy-Approximated") == (
+        "tool_choice" if forced else None
+    )
     assert asked.answer.headers.get("X-Ollama-Proxy-Ignored") is None
     # A system message of ours would stand in for the model's own.
     [message] = asked.sent["messages"]
@@ -321,7 +391,9 @@ def test_G19_choice_of_tools(choice: Any, shown: list[str], forced: bool, ask: C
 
 def test_order_to_call_stands_behind_the_system_message(ask: Callable[..., Asked]) -> None:
     system = {"role": "system", "content": "Be brief."}
-    first, second = ask(tools=TOOLS, tool_choice=named("g"), messages=[system, *USER]).sent["messages"]
+    first, second = ask(tools=TOOLS, tool_choice=named("g"), messages=[system, *USER]).sent[
+        "messages"
+    ]
     assert first["content"].startswith("Be brief.\n\n")
     assert '"g"' in first["content"]
     assert second == USER[0]
@@ -336,13 +408,21 @@ def test_order_to_call_stands_behind_the_system_message(ask: Callable[..., Asked
         ({"tools": TOOLS, "tool_choice": allowed("auto", "h")}, "tool_choice.allowed_tools.tools"),
         ({"tools": TOOLS, "tool_choice": allowed("never", "f")}, "tool_choice.allowed_tools.mode"),
         (
-            {"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}},
+            {
+                "tools": TOOLS,
+                "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}},
+            },
             "tool_choice.allowed_tools.tools",
         ),
-        ({"tools": TOOLS, "tool_choice": {"type": "custom", "custom": {"name": "h"}}}, "tool_choice"),
+        (
+            {"tools": TOOLS, "tool_choice": {"type": "custom", "custom": {"name": "h"}}},
+            "tool_choice",
+        ),
     ],
 )
-def test_choice_that_is_not_on_offer_is_refused(fields: Document, param: str, ask: Callable[..., Asked]) -> None:
+def test_choice_that_is_not_on_offer_is_refused(
+    fields: Document, param: str, ask: Callable[..., Asked]
+) -> None:
     refused(ask(**fields), param)
 
 
@@ -356,16 +436,22 @@ def test_only_the_first_call_comes_where_calls_may_not_be_parallel(
     assert asked.answer.headers.get("X-Ollama-Proxy-Ignored") is None
 
 
-def test_only_the_first_call_of_each_choice_comes(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_only_the_first_call_of_each_choice_comes(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     calling(upstream, "f", "g")
     choices = ask(tools=TOOLS, parallel_tool_calls=False, n=2).answer.json()["choices"]
-    assert [[call["function"]["name"] for call in one["message"]["tool_calls"]] for one in choices] == [["f"], ["f"]]
+    assert [
+        [call["function"]["name"] for call in one["message"]["tool_calls"]] for one in choices
+    ] == [["f"], ["f"]]
 
 
-# --- Completions -----------------------------------------------------------------------------------------------------
+# --- Completions ----------------------------------------------------------------------------------
 
 
-def test_list_of_prompts_gives_the_choices_of_each(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_list_of_prompts_gives_the_choices_of_each(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     asked = ask(COMPLETION, prompt=["a", "b"], n=2, seed=3)
     assert texts(asked) == ["a 3", "a 4", "b 3", "b 4"]
     assert asked.answer.json()["usage"]["total_tokens"] == 40
@@ -374,13 +460,17 @@ def test_list_of_prompts_gives_the_choices_of_each(ask: Callable[..., Asked], up
 
 def test_list_of_prompts_streams_by_index(ask: Callable[..., Asked]) -> None:
     asked = ask(COMPLETION, prompt=["a", "b"], n=2, seed=3, stream=True)
-    told = {index: "".join(one["text"] for one in choices) for index, choices in by_index(asked).items()}
+    told = {
+        index: "".join(one["text"] for one in choices) for index, choices in by_index(asked).items()
+    }
     assert told == {0: "a 3", 1: "a 4", 2: "b 3", 3: "b 4"}
     assert all(choices[-1]["finish_reason"] == "stop" for choices in by_index(asked).values())
     assert asked.answer.body.count(b"[DONE]") == 1
 
 
-@pytest.mark.parametrize("prompt", [[1, 2], [[1, 2], [3]], ["a", 1], [True], [None], [], ["a", ""], {"a": 1}])
+@pytest.mark.parametrize(
+    "prompt", [[1, 2], [[1, 2], [3]], ["a", 1], [True], [None], [], ["a", ""], {"a": 1}]
+)
 def test_prompts_that_are_no_texts_are_refused(prompt: Any, ask: Callable[..., Asked]) -> None:
     refused(ask(COMPLETION, prompt=prompt), "prompt")
 
@@ -398,21 +488,33 @@ def test_echo_puts_the_prompt_before_its_answer(prompt: Any, ask: Callable[..., 
     expected = [f"{one}{one} 0" for one in ([prompt] if isinstance(prompt, str) else prompt)]
     assert texts(ask(COMPLETION, prompt=prompt, echo=True)) == expected
     streamed = by_index(ask(COMPLETION, prompt=prompt, echo=True, stream=True))
-    assert ["".join(one["text"] for one in streamed[index]) for index in sorted(streamed)] == expected
-    assert [choices[0]["text"] for _, choices in sorted(streamed.items())] == [one[:2] for one in expected]
+    assert [
+        "".join(one["text"] for one in streamed[index]) for index in sorted(streamed)
+    ] == expected
+    assert [choices[0]["text"] for _, choices in sorted(streamed.items())] == [
+        one[:2] for one in expected
+    ]
 
 
-def test_echo_without_an_answer_is_the_prompt(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_echo_without_an_answer_is_the_prompt(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     end = {"response": "", "done": True, "done_reason": "length"}
     upstream.script("/api/generate", [Lines([end])])
     [first, last] = by_index(ask(COMPLETION, echo=True, stream=True))[0]
     assert (first["text"], last["text"], last["finish_reason"]) == ("Hi", "", "length")
 
 
-def test_best_of_shows_the_surest_and_counts_all(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_best_of_shows_the_surest_and_counts_all(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     asked = ask(COMPLETION, best_of=4, n=2, seed=1)
     assert texts(asked) == ["Hi 4", "Hi 3"]
-    assert asked.answer.json()["usage"] == {"prompt_tokens": 28, "completion_tokens": 12, "total_tokens": 40}
+    assert asked.answer.json()["usage"] == {
+        "prompt_tokens": 28,
+        "completion_tokens": 12,
+        "total_tokens": 40,
+    }
     assert all(sent["logprobs"] is True for sent in sent_all(upstream))
     assert [choice["logprobs"] for choice in asked.answer.json()["choices"]] == [None, None]
 
@@ -436,16 +538,25 @@ def test_best_of_as_many_as_are_shown_asks_for_nothing_more(ask: Callable[..., A
         ({"echo": True, "logprobs": 1}, "echo"),
     ],
 )
-def test_wishes_that_contradict_each_other_are_refused(fields: Document, param: str, ask: Callable[..., Asked]) -> None:
+def test_wishes_that_contradict_each_other_are_refused(
+    fields: Document, param: str, ask: Callable[..., Asked]
+) -> None:
     refused(ask(COMPLETION, **fields), param)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_offsets_of_tokens_begin_anew_in_every_choice(stream: bool, ask: Callable[..., Asked]) -> None:
+def test_offsets_of_tokens_begin_anew_in_every_choice(
+    stream: bool, ask: Callable[..., Asked]
+) -> None:
     asked = ask(COMPLETION, n=2, logprobs=0, seed=3, stream=stream)
     if stream:
-        shown = {i: [c["logprobs"] for c in choices if c["logprobs"]] for i, choices in by_index(asked).items()}
-        offsets = [[offset for one in shown[index] for offset in one["text_offset"]] for index in (0, 1)]
+        shown = {
+            i: [c["logprobs"] for c in choices if c["logprobs"]]
+            for i, choices in by_index(asked).items()
+        }
+        offsets = [
+            [offset for one in shown[index] for offset in one["text_offset"]] for index in (0, 1)
+        ]
     else:
         offsets = [choice["logprobs"]["text_offset"] for choice in asked.answer.json()["choices"]]
     assert offsets == [[0, 2], [0, 2]]
@@ -456,11 +567,15 @@ def test_suffix_goes_with_every_answer(ask: Callable[..., Asked], upstream: Faul
     assert [sent["suffix"] for sent in sent_all(upstream)] == ["end", "end"]
 
 
-# --- Forms of answers, thinking and extensions -----------------------------------------------------------------------
+# --- Forms of answers, thinking and extensions ----------------------------------------------------
 
 SCHEMA: Document = {
     "type": "object",
-    "properties": {"z": {"type": "string"}, "a": {"type": "object", "properties": {"y": {}, "b": {}}}, "m": {}},
+    "properties": {
+        "z": {"type": "string"},
+        "a": {"type": "object", "properties": {"y": {}, "b": {}}},
+        "m": {},
+    },
     "required": ["z", "m", "a"],
     "additionalProperties": False,
     "$defs": {"T": {"type": "string"}, "B": {"type": "null"}},
@@ -468,7 +583,9 @@ SCHEMA: Document = {
 
 
 @pytest.mark.parametrize("strict", [True, False, None])
-def test_schema_arrives_in_its_own_order(strict: Any, ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_schema_arrives_in_its_own_order(
+    strict: Any, ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     """The model writes the fields in the order of the schema."""
     schema = {"name": "answer", "strict": strict, "schema": SCHEMA}
     asked = ask(response_format={"type": "json_schema", "json_schema": schema})
@@ -477,7 +594,11 @@ def test_schema_arrives_in_its_own_order(strict: Any, ask: Callable[..., Asked],
     assert asked.answer.headers.get("X-Ollama-Proxy-Ignored") is None
 
 
-THOUGHT = {"message": {"role": "assistant", "content": "Hi", "thinking": "hm"}, "done": True, "done_reason": "stop"}
+THOUGHT = {
+    "message": {"role": "assistant", "content": "Hi", "thinking": "hm"},
+    "done": True,
+    "done_reason": "stop",
+}
 
 
 @pytest.mark.parametrize(
@@ -511,7 +632,10 @@ def test_prompt_that_is_too_long_is_refused_in_words_that_clients_test_for(
 ) -> None:
     upstream.script(UPSTREAM[path], [TOO_LONG])
     asked = ask(path, n=n)
-    assert (asked.answer.status, asked.answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+    assert (asked.answer.status, asked.answer.json()["error"]["code"]) == (
+        400,
+        "context_length_exceeded",
+    )
     assert (asked.sent["truncate"], asked.sent["shift"]) == (False, False)
 
 
@@ -520,16 +644,26 @@ def test_prompt_that_is_too_long_is_refused_in_words_that_clients_test_for(
 def test_prompt_is_cut_for_those_who_ask_for_it(
     path: str, stream: bool, ask: Callable[..., Asked], upstream: FaultUpstream
 ) -> None:
-    end = {"message": {"role": "assistant", "content": "x"}, "response": "x", "done": True, "done_reason": "stop"}
+    end = {
+        "message": {"role": "assistant", "content": "x"},
+        "response": "x",
+        "done": True,
+        "done_reason": "stop",
+    }
     upstream.script(UPSTREAM[path], [TOO_LONG], [Lines([end]) if stream else Json(end)])
     asked = ask(path, truncate=True, stream=stream)
-    assert (asked.answer.status, asked.answer.headers.get("X-Ollama-Proxy-Truncated")) == (200, "prompt")
+    assert (asked.answer.status, asked.answer.headers.get("X-Ollama-Proxy-Truncated")) == (
+        200,
+        "prompt",
+    )
     assert ("truncate" in asked.sent, asked.sent["shift"]) == (False, False)
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
 @pytest.mark.parametrize("name", ["request_timeout", "timeout_ms"])
-def test_client_may_wait_for_less(path: str, name: str, ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_client_may_wait_for_less(
+    path: str, name: str, ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     upstream.script(UPSTREAM[path], [WaitForPeerClose()])
     answer = ask(path, **{name: 300}).answer
     assert (answer.status, answer.json()["error"]["type"]) == (504, "timeout_error")
@@ -545,11 +679,15 @@ def test_client_may_wait_for_less(path: str, name: str, ask: Callable[..., Asked
         ("include_reasoning", 0),
     ],
 )
-def test_extension_of_another_type_is_refused(name: str, value: Any, ask: Callable[..., Asked]) -> None:
+def test_extension_of_another_type_is_refused(
+    name: str, value: Any, ask: Callable[..., Asked]
+) -> None:
     refused(ask(**{name: value}), name)
 
 
-def test_many_answers_to_a_large_request_are_refused(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_many_answers_to_a_large_request_are_refused(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     """Each of them would hold a copy of it."""
     large = [{"role": "user", "content": "x" * (5 << 20)}]
     answer = post(gateway, CHAT, {"model": "m", "messages": large, "n": 16})

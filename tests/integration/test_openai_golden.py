@@ -22,7 +22,9 @@ each_complete = pytest.mark.parametrize("case", COMPLETE, ids=lambda case: case.
 
 
 @each_complete
-def test_streamed_and_single_say_the_same(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_streamed_and_single_say_the_same(
+    case: Case, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     parts = frames(stream(case, 7, upstream, gateway).body)
     whole = json.loads(told(case, single(case, upstream, gateway).body))
     assert from_chunks(parts) == from_single(whole)
@@ -71,8 +73,11 @@ def _entries(logprobs: dict[str, Any] | None) -> list[Any]:
 
 
 @each_complete
-def test_answer_says_what_the_upstream_said(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
-    """Independent of the expected files: the text, the thoughts, the calls and their order come from the lines."""
+def test_answer_says_what_the_upstream_said(
+    case: Case, upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    """Independent of the expected files: the text, the thoughts, the calls and their
+    order come from the lines."""
     lines = [json.loads(line) for line in case.lines.splitlines()]
     said = [line.get("message") or {"content": line.get("response")} for line in lines]
     got = from_chunks(frames(stream(case, 3, upstream, gateway).body))
@@ -84,20 +89,31 @@ def test_answer_says_what_the_upstream_said(case: Case, upstream: FaultUpstream,
     assert got["reasoning"] == "".join(part.get("thinking") or "" for part in said)
     assert [name for name, _ in got["calls"]] == [function["name"] for function in functions]
     # Compact, keys in the model's order.
-    texts = [json.dumps(f["arguments"], ensure_ascii=False, separators=(",", ":")) for f in functions]
+    texts = [
+        json.dumps(f["arguments"], ensure_ascii=False, separators=(",", ":")) for f in functions
+    ]
     assert [arguments for _, arguments in got["calls"]] == texts
 
 
 @each_complete
-def test_stream_is_built_as_official_helpers_need_it(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_stream_is_built_as_official_helpers_need_it(
+    case: Case, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     *chunks, last = frames(stream(case, None, upstream, gateway).body)
     assert last == "[DONE]"
-    assert len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in chunks}) == 1
+    assert (
+        len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in chunks})
+        == 1
+    )
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
-    finishes = [number for number, choice in enumerate(choices) if choice["finish_reason"] is not None]
+    finishes = [
+        number for number, choice in enumerate(choices) if choice["finish_reason"] is not None
+    ]
     assert finishes == [len(choices) - 1], "one finish, on the last choice"
     wants_usage = case.request.get("stream_options", {}).get("include_usage", False)
-    assert [bool(chunk["choices"]) for chunk in chunks] == [True] * len(choices) + [False] * wants_usage
+    assert [bool(chunk["choices"]) for chunk in chunks] == [True] * len(choices) + [
+        False
+    ] * wants_usage
     if case.path.endswith("/chat/completions"):
         deltas = [choice["delta"] for choice in choices]
         assert [number for number, delta in enumerate(deltas) if "role" in delta] == [0]
@@ -111,7 +127,9 @@ def test_stream_is_built_as_official_helpers_need_it(case: Case, upstream: Fault
 def deltas(name: str, upstream: FaultUpstream, gateway: Gateway) -> list[dict[str, Any]]:
     """The choices of a golden case's stream."""
     [case] = [case for case in CASES if case.name == name]
-    return [chunk["choices"][0] for chunk in frames(stream(case, None, upstream, gateway).body)[:-1]]
+    return [
+        chunk["choices"][0] for chunk in frames(stream(case, None, upstream, gateway).body)[:-1]
+    ]
 
 
 def test_G23_calls_on_the_done_line_have_their_frames_and_their_reason(
@@ -120,13 +138,23 @@ def test_G23_calls_on_the_done_line_have_their_frames_and_their_reason(
     role, call, finish = deltas("tool-on-done-line", upstream, gateway)
     assert role["delta"] == {"role": "assistant", "content": ""}
     [one] = call["delta"]["tool_calls"]
-    assert (one["index"], one["type"], isinstance(one["function"]["arguments"], str)) == (0, "function", True)
+    assert (one["index"], one["type"], isinstance(one["function"]["arguments"], str)) == (
+        0,
+        "function",
+        True,
+    )
     assert (finish["delta"], finish["finish_reason"]) == ({}, "tool_calls")
 
 
 @pytest.mark.parametrize("name", ["tools-equal-ids", "tools-missing-ids"])
-def test_G24_indexes_and_ids_are_unique_over_the_stream(name: str, upstream: FaultUpstream, gateway: Gateway) -> None:
-    calls = [call for choice in deltas(name, upstream, gateway) for call in choice["delta"].get("tool_calls", ())]
+def test_G24_indexes_and_ids_are_unique_over_the_stream(
+    name: str, upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    calls = [
+        call
+        for choice in deltas(name, upstream, gateway)
+        for call in choice["delta"].get("tool_calls", ())
+    ]
     assert [call["index"] for call in calls] == [0, 1]
     assert len({call["id"] for call in calls}) == 2
     assert all(call["id"] for call in calls)
@@ -144,22 +172,38 @@ def test_G02_G04_broken_stream_ends_with_an_error_and_without_the_success_marker
     assert last["error"].keys() == {"message", "type", "param", "code"}
     assert last["error"]["type"] == "server_error"
     if b'"error"' in case.lines:
-        assert last["error"] == {"message": "boom", "type": "server_error", "param": None, "code": None}
+        assert last["error"] == {
+            "message": "boom",
+            "type": "server_error",
+            "param": None,
+            "code": None,
+        }
 
 
 def thought(thinking: str, content: str, *tokens: str) -> dict[str, Any]:
     """A line with what was thought and what was said, and the log probabilities of both."""
     entries = [{"token": token, "logprob": -0.5} for token in tokens]
-    return {"model": "m", "message": {"thinking": thinking, "content": content}, "logprobs": entries}
+    return {
+        "model": "m",
+        "message": {"thinking": thinking, "content": content},
+        "logprobs": entries,
+    }
 
 
 @pytest.mark.parametrize("streamed", [True, False])
 def test_log_probabilities_are_those_of_the_content_and_not_of_the_thinking(
     streamed: bool, upstream: FaultUpstream, gateway: Gateway
 ) -> None:
-    asked = {"model": "m", "messages": [{"role": "user", "content": "x"}], "logprobs": True, "stream": streamed}
+    asked = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "x"}],
+        "logprobs": True,
+        "stream": streamed,
+    }
     if streamed:
-        upstream.script("/api/chat", [Lines([thought("h", "", "h"), thought("m", "a", "m", "a"), DONE])])
+        upstream.script(
+            "/api/chat", [Lines([thought("h", "", "h"), thought("m", "a", "m", "a"), DONE])]
+        )
         shown = from_chunks(frames(post(gateway, "/v1/chat/completions", asked).body))
     else:
         upstream.script("/api/chat", [Json(DONE | thought("hm", "a", "h", "m", "a"))])
@@ -176,8 +220,18 @@ ODD = [
     {"message": {"role": "assistant", "tool_calls": "f"}},
     {"message": {"role": "assistant", "tool_calls": [5]}},
     {"message": {"role": "assistant", "tool_calls": [{"function": "f"}]}},
-    {"message": {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"a":'}}]}},
-    {"message": {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": nested(260)}}]}},
+    {
+        "message": {
+            "role": "assistant",
+            "tool_calls": [{"function": {"name": "f", "arguments": '{"a":'}}],
+        }
+    },
+    {
+        "message": {
+            "role": "assistant",
+            "tool_calls": [{"function": {"name": "f", "arguments": nested(260)}}],
+        }
+    },
     {"message": {"role": "assistant", "content": "x"}, "logprobs": 5},
     {"message": {"role": "assistant", "content": "x"}, "logprobs": ["x"]},
 ]
@@ -188,7 +242,11 @@ def test_single_answer_of_another_shape_is_a_bad_gateway(
     document: dict[str, Any], upstream: FaultUpstream, gateway: Gateway
 ) -> None:
     upstream.script("/api/chat", [Json(DONE | document)])
-    answer = post(gateway, "/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "x"}]})
+    answer = post(
+        gateway,
+        "/v1/chat/completions",
+        {"model": "m", "messages": [{"role": "user", "content": "x"}]},
+    )
     assert answer.status == 502
     assert answer.json()["error"]["type"] == "api_error"
 
@@ -197,7 +255,9 @@ def test_single_answer_of_another_shape_is_a_bad_gateway(
 def test_line_of_another_shape_ends_the_stream_with_an_error(
     document: dict[str, Any], upstream: FaultUpstream, gateway: Gateway
 ) -> None:
-    upstream.script("/api/chat", [Lines([{"message": {"role": "assistant", "content": "Hi"}}, DONE | document])])
+    upstream.script(
+        "/api/chat", [Lines([{"message": {"role": "assistant", "content": "Hi"}}, DONE | document])]
+    )
     asked = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
     answer = post(gateway, "/v1/chat/completions", asked)
     assert (answer.status, answer.complete) == (200, True)
@@ -206,10 +266,19 @@ def test_line_of_another_shape_ends_the_stream_with_an_error(
 
 
 @pytest.mark.parametrize(
-    "counts", [{"prompt_eval_count": -1, "eval_count": "x"}, {"eval_count": 10**300}, {"eval_count": 1.5}]
+    "counts",
+    [{"prompt_eval_count": -1, "eval_count": "x"}, {"eval_count": 10**300}, {"eval_count": 1.5}],
 )
-def test_counts_that_are_none_are_zero(counts: dict[str, Any], upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_counts_that_are_none_are_zero(
+    counts: dict[str, Any], upstream: FaultUpstream, gateway: Gateway
+) -> None:
     """U23"""
-    upstream.script("/api/chat", [Json(DONE | {"message": {"role": "assistant", "content": "x"}} | counts)])
-    answer = post(gateway, "/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "x"}]})
+    upstream.script(
+        "/api/chat", [Json(DONE | {"message": {"role": "assistant", "content": "x"}} | counts)]
+    )
+    answer = post(
+        gateway,
+        "/v1/chat/completions",
+        {"model": "m", "messages": [{"role": "user", "content": "x"}]},
+    )
     assert answer.json()["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}

@@ -1,5 +1,6 @@
-"""OpenAI's clients on an upstream that takes OpenAI's bytes: these pass as they are, but for the model's name, and for
-the usage that only the gateway asked for. Whatever ends otherwise than it should is an error that clients notice."""
+"""OpenAI's clients on an upstream that takes OpenAI's bytes: these pass as they are, but for the
+model's name, and for the usage that only the gateway asked for. Whatever ends otherwise than it
+should is an error that clients notice."""
 
 from __future__ import annotations
 
@@ -30,7 +31,18 @@ from tests.integration.passing import (
 from tests.rig import SSE
 from tests.rig.calls import KEEP_ALIVE, access_line
 from tests.rig.errors import OPENAI, assert_error
-from tests.rig.fault_upstream import Chunk, Cut, Head, Json, Reset, Script, Sse, Wait, WaitForPeerClose, Whole
+from tests.rig.fault_upstream import (
+    Chunk,
+    Cut,
+    Head,
+    Json,
+    Reset,
+    Script,
+    Sse,
+    Wait,
+    WaitForPeerClose,
+    Whole,
+)
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream
 from tests.rig.provider import CHAT, COMPLETIONS, EMBEDDINGS, KEY, Provider
@@ -45,11 +57,13 @@ shared_provider = passing.shared_provider
 shared_gateway, gateway = passing.shared_gateway, passing.gateway
 
 
-# --- Bytes ------------------------------------------------------------------------------------------------------------
+# --- Bytes ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("edges", [None, 1, 2, 3, 7, 50])
-def test_stream_passes_byte_for_byte(gateway: Gateway, provider: Provider, edges: int | None) -> None:
+def test_stream_passes_byte_for_byte(
+    gateway: Gateway, provider: Provider, edges: int | None
+) -> None:
     provider.script(CHAT, streamed(STREAM, edges))
     answer = ask(gateway, **COUNTED)
     assert (answer.status, answer.body, answer.complete) == (200, STREAM, True)
@@ -59,14 +73,18 @@ def test_stream_passes_byte_for_byte(gateway: Gateway, provider: Provider, edges
 
 
 @pytest.mark.parametrize("edges", [None, 1, 3, 50])
-def test_only_the_name_of_the_model_is_another(gateway: Gateway, provider: Provider, edges: int | None) -> None:
+def test_only_the_name_of_the_model_is_another(
+    gateway: Gateway, provider: Provider, edges: int | None
+) -> None:
     provider.script(CHAT, streamed(STREAM, edges))
     assert ask(gateway, ALIAS, **COUNTED).body == STREAM.replace(OWN.encode(), ALIAS.encode())
     assert asked(provider)[0].json() == {"model": OWN, "messages": ASKED, "stream": True, **COUNTED}
 
 
 @pytest.mark.parametrize("name", [OWN, f"lab:{OWN}", f"lab/{OWN}", ALIAS, "limited"])
-def test_client_reads_the_name_that_it_used(gateway: Gateway, provider: Provider, name: str) -> None:
+def test_client_reads_the_name_that_it_used(
+    gateway: Gateway, provider: Provider, name: str
+) -> None:
     provider.script(CHAT, [Json(ANSWER)])
     answer = ask(gateway, name, stream=False)
     assert answer.json() == ANSWER | {"model": name}
@@ -82,7 +100,10 @@ def test_default_model_is_asked_where_none_is_named(gateway: Gateway, provider: 
 def test_request_passes_byte_for_byte(gateway: Gateway, provider: Provider) -> None:
     unknown = '"audio": {"voice": "x"}, "web_search_options": {}, "n": 2, "x_new": 1.50, "modalities": ["audio"]'
     tools = '"tools": [{"type": "hosted"}], "logit_bias": {"5": -1e2}, "top_k": 5, "reasoning": {"exclude": true}'
-    sent = f'{{ "model":"{OWN}",\n"messages": [{{"role": "user", "content": "\\u00e9"}}], {unknown}, {tools} }}'
+    sent = (
+        f'{{ "model":"{OWN}",\n"messages": [{{"role": "user", "content": "\\u00e9"}}], '
+        f"{unknown}, {tools} }}"
+    )
     provider.script(CHAT, [Json(ANSWER)])
     assert post(gateway, CHAT, sent.encode(), **JSON_HEAD).status == 200
     [seen] = asked(provider)
@@ -93,29 +114,42 @@ def test_request_passes_byte_for_byte(gateway: Gateway, provider: Provider) -> N
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, EMBEDDINGS])
-def test_single_answer_passes_byte_for_byte(gateway: Gateway, provider: Provider, request_id: str, path: str) -> None:
+def test_single_answer_passes_byte_for_byte(
+    gateway: Gateway, provider: Provider, request_id: str, path: str
+) -> None:
     kind = "data" if path == EMBEDDINGS else "choices"
-    body = b"\n\n" + json.dumps({kind: ANSWER["choices"], "model": OWN, "x": 1e16, "usage": USAGE}).encode()
+    body = (
+        b"\n\n"
+        + json.dumps({kind: ANSWER["choices"], "model": OWN, "x": 1e16, "usage": USAGE}).encode()
+    )
     provider.script(path, [Whole(body, 200, JSON_HEAD)])
     wish = WISHES[path] | ({"input": [[1, 2]]} if path == EMBEDDINGS else {})
     answer = post(gateway, path, {"model": OWN} | wish, **{"X-Request-Id": request_id})
-    assert (answer.status, answer.body, answer.headers.get("content-type")) == (200, body, "application/json")
+    assert (answer.status, answer.body, answer.headers.get("content-type")) == (
+        200,
+        body,
+        "application/json",
+    )
     line = access_line(gateway, request_id)
     assert (line["prompt_eval_count"], line["eval_count"], line["upstream"]) == (7, 3, "lab")
 
 
 def test_large_answer_passes(gateway: Gateway, provider: Provider) -> None:
-    vectors = [{"index": index, "embedding": [0.125] * 512, "object": "embedding"} for index in range(1000)]
+    vectors = [
+        {"index": index, "embedding": [0.125] * 512, "object": "embedding"} for index in range(1000)
+    ]
     body = json.dumps({"object": "list", "data": vectors, "model": OWN, "usage": USAGE}).encode()
     provider.script(EMBEDDINGS, [Whole(body, 200, JSON_HEAD)])
     answer = ask(gateway, ALIAS, EMBEDDINGS, input=["x"] * 3)
     assert answer.body == body.replace(OWN.encode(), ALIAS.encode())
 
 
-# --- Usage ------------------------------------------------------------------------------------------------------------
+# --- Usage ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("said", [{}, {"stream_options": None}, {"stream_options": {"include_usage": False}}])
+@pytest.mark.parametrize(
+    "said", [{}, {"stream_options": None}, {"stream_options": {"include_usage": False}}]
+)
 def test_usage_is_counted_and_not_shown_to_who_did_not_ask(
     gateway: Gateway, provider: Provider, request_id: str, said: dict[str, Any]
 ) -> None:
@@ -123,7 +157,10 @@ def test_usage_is_counted_and_not_shown_to_who_did_not_ask(
     usage = USAGE | {"prompt_tokens_details": {"cached_tokens": 5}}
     provider.script(CHAT, [Sse([*told, {"choices": [], "usage": usage}])])
     answer = post(
-        gateway, CHAT, {"model": OWN, "messages": ASKED, "stream": True} | said, **{"X-Request-Id": request_id}
+        gateway,
+        CHAT,
+        {"model": OWN, "messages": ASKED, "stream": True} | said,
+        **{"X-Request-Id": request_id},
     )
     assert frames(answer.body) == [chunk("a"), chunk("", "length"), "[DONE]"]
     assert asked(provider)[0].json()["stream_options"] == {"include_usage": True}
@@ -135,16 +172,24 @@ def test_usage_is_counted_and_not_shown_to_who_did_not_ask(
 
 @pytest.mark.parametrize(
     "last",
-    [{"choices": [], "usage": USAGE}, {"choices": None, "usage": USAGE}, chunk("", "stop", usage=USAGE)],
+    [
+        {"choices": [], "usage": USAGE},
+        {"choices": None, "usage": USAGE},
+        chunk("", "stop", usage=USAGE),
+    ],
     ids=["own chunk", "null", "with the end"],
 )
-def test_usage_is_shown_to_who_asked(gateway: Gateway, provider: Provider, last: dict[str, Any]) -> None:
+def test_usage_is_shown_to_who_asked(
+    gateway: Gateway, provider: Provider, last: dict[str, Any]
+) -> None:
     told = [chunk("a", usage=None), chunk("", "stop", usage=None), last]
     provider.script(CHAT, [Sse(told)])
     assert frames(ask(gateway, **COUNTED).body) == [*told, "[DONE]"]
 
 
-def test_tokens_that_nobody_counts_are_estimated(gateway: Gateway, provider: Provider, request_id: str) -> None:
+def test_tokens_that_nobody_counts_are_estimated(
+    gateway: Gateway, provider: Provider, request_id: str
+) -> None:
     provider.script(CHAT, [Sse([chunk("a"), chunk("b"), chunk("", "stop")])])
     body = {"model": OWN, "messages": ASKED, "stream": True}
     assert post(gateway, CHAT, body, **{"X-Request-Id": request_id}).status == 200
@@ -154,7 +199,8 @@ def test_tokens_that_nobody_counts_are_estimated(gateway: Gateway, provider: Pro
 
 
 @pytest.mark.parametrize(
-    ("fields", "user"), [({"user": "ann"}, "ann"), ({"user": "ann", "safety_identifier": "hash-1"}, "hash-1")]
+    ("fields", "user"),
+    [({"user": "ann"}, "ann"), ({"user": "ann", "safety_identifier": "hash-1"}, "hash-1")],
 )
 def test_the_user_that_the_body_names_is_logged(
     gateway: Gateway, provider: Provider, request_id: str, fields: dict[str, str], user: str
@@ -166,7 +212,7 @@ def test_the_user_that_the_body_names_is_logged(
     assert asked(provider)[0].json() == body
 
 
-# --- What does not pass -----------------------------------------------------------------------------------------------
+# --- What does not pass ---------------------------------------------------------------------------
 
 OURS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"options": {"temperature": 0.5}}, {"temperature": 0.5}),
@@ -220,20 +266,29 @@ def test_key_in_another_case_is_refused(gateway: Gateway, provider: Provider) ->
     assert asked(provider) == []
 
 
-def test_more_texts_than_the_provider_takes_at_once_go_in_batches(gateway: Gateway, provider: Provider) -> None:
+def test_more_texts_than_the_provider_takes_at_once_go_in_batches(
+    gateway: Gateway, provider: Provider
+) -> None:
     answer = ask(gateway, ALIAS, EMBEDDINGS, input=["a", "b", "c", "d"])
     assert [row["index"] for row in answer.json()["data"]] == [0, 1, 2, 3]
-    assert [seen.json()["input"] for seen in asked(provider, EMBEDDINGS)] == [["a", "b", "c"], ["d"]]
+    assert [seen.json()["input"] for seen in asked(provider, EMBEDDINGS)] == [
+        ["a", "b", "c"],
+        ["d"],
+    ]
 
 
-# --- Errors -----------------------------------------------------------------------------------------------------------
+# --- Errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
 @pytest.mark.parametrize(
     ("status", "body", "seen"),
     [
-        (400, {"error": {"message": f"{OWN} is unwell", "type": "x", "param": "n", "code": "c"}}, 400),
+        (
+            400,
+            {"error": {"message": f"{OWN} is unwell", "type": "x", "param": "n", "code": "c"}},
+            400,
+        ),
         (404, {"error": {"message": f"The model `{OWN}` does not exist"}}, 404),
         (422, {"detail": [{"msg": f"{OWN} field required"}]}, 400),
         (401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}, 502),
@@ -274,7 +329,9 @@ def test_busy_provider_says_how_long_to_wait(gateway: Gateway, provider: Provide
     ],
     ids=["page", "packed", "redirect", "error", "code", "list", "cut answer", "cut stream"],
 )
-def test_answer_that_is_none_is_an_error(gateway: Gateway, provider: Provider, script: Script, stream: bool) -> None:
+def test_answer_that_is_none_is_an_error(
+    gateway: Gateway, provider: Provider, script: Script, stream: bool
+) -> None:
     provider.script(CHAT, script)
     text = assert_error(ask(gateway, stream=stream), OPENAI, 502)
     assert "html" not in text
@@ -322,18 +379,24 @@ def test_error_in_the_middle_is_the_last_frame(
 def test_error_before_anything_else_keeps_a_status(
     gateway: Gateway, provider: Provider, report: dict[str, Any]
 ) -> None:
-    provider.script(CHAT, [Head(200, SSE), Chunk(b": PROCESSING\n\n"), Wait(0.1), Chunk(events(report) + DONE)])
+    provider.script(
+        CHAT, [Head(200, SSE), Chunk(b": PROCESSING\n\n"), Wait(0.1), Chunk(events(report) + DONE)]
+    )
     assert "boom" in assert_error(ask(gateway), OPENAI, 502)
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_refusal_is_not_read_for_ever(gateway: Gateway, provider: Provider, stream: bool) -> None:
-    provider.script(CHAT, [Head(400, JSON_HEAD), Chunk(b'{"error":' * (1 << 20)), WaitForPeerClose()])
+    provider.script(
+        CHAT, [Head(400, JSON_HEAD), Chunk(b'{"error":' * (1 << 20)), WaitForPeerClose()]
+    )
     assert len(assert_error(ask(gateway, stream=stream), OPENAI, 400)) < 1000
 
 
 @pytest.mark.parametrize("end", [Cut(), Reset()], ids=["cut", "reset"])
-@pytest.mark.parametrize("rest", [b"", b'data: {"id":"c', b"data: [DO"], ids=["between", "in a chunk", "in the end"])
+@pytest.mark.parametrize(
+    "rest", [b"", b'data: {"id":"c', b"data: [DO"], ids=["between", "in a chunk", "in the end"]
+)
 def test_cut_is_an_error_behind_whole_events(
     gateway: Gateway, provider: Provider, request_id: str, end: Any, rest: bytes
 ) -> None:
@@ -379,12 +442,19 @@ def test_silence_is_an_error_at_its_limit(gateway: Gateway, provider: Provider) 
     assert time.monotonic() - began < 1.9
 
 
-# --- Time -------------------------------------------------------------------------------------------------------------
+# --- Time -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("before", [[], [Head(200, SSE)]], ids=["no head", "no event"])
-def test_client_that_waits_gets_signs_of_life(gateway: Gateway, provider: Provider, before: Script) -> None:
-    script = [*before, Wait(HEARTBEAT_S * 2.5), *([] if before else [Head(200, SSE)]), Chunk(STREAM)]
+def test_client_that_waits_gets_signs_of_life(
+    gateway: Gateway, provider: Provider, before: Script
+) -> None:
+    script = [
+        *before,
+        Wait(HEARTBEAT_S * 2.5),
+        *([] if before else [Head(200, SSE)]),
+        Chunk(STREAM),
+    ]
     provider.script(CHAT, script)
     body = ask(gateway, **COUNTED).body
     assert body.endswith(STREAM)
@@ -392,9 +462,13 @@ def test_client_that_waits_gets_signs_of_life(gateway: Gateway, provider: Provid
 
 
 @pytest.mark.parametrize("edge", [1, 20, 150])
-def test_sign_of_life_is_never_inside_an_event(gateway: Gateway, provider: Provider, edge: int) -> None:
+def test_sign_of_life_is_never_inside_an_event(
+    gateway: Gateway, provider: Provider, edge: int
+) -> None:
     at = STREAM.index(b"data:", 20) + edge
-    provider.script(CHAT, [Head(200, SSE), Chunk(STREAM[:at]), Wait(HEARTBEAT_S * 2.5), Chunk(STREAM[at:])])
+    provider.script(
+        CHAT, [Head(200, SSE), Chunk(STREAM[:at]), Wait(HEARTBEAT_S * 2.5), Chunk(STREAM[at:])]
+    )
     body = ask(gateway, **COUNTED).body
     assert KEEP_ALIVE in body
     assert body.replace(KEEP_ALIVE, b"") == STREAM
@@ -409,7 +483,9 @@ def test_refusal_behind_signs_of_life_is_a_frame(gateway: Gateway, provider: Pro
 
 
 def test_events_are_not_kept_waiting(gateway: Gateway, provider: Provider) -> None:
-    provider.script(CHAT, [Head(200, SSE), Chunk(events(chunk("a"))), Wait(0.3), Chunk(events(chunk("b")))])
+    provider.script(
+        CHAT, [Head(200, SSE), Chunk(events(chunk("a"))), Wait(0.3), Chunk(events(chunk("b")))]
+    )
     body = {"model": OWN, "messages": ASKED, "stream": True}
     with open_stream(gateway.url, "POST", CHAT, body, bearer(TOKEN)) as stream:
         assert stream.read_some() == events(chunk("a"))
@@ -450,7 +526,9 @@ def test_connection_is_kept_after_a_whole_stream(gateway: Gateway, provider: Pro
     assert len(connections) <= gateway.workers
 
 
-def test_refusal_before_the_first_byte_is_tried_again(gateway: Gateway, provider: Provider, request_id: str) -> None:
+def test_refusal_before_the_first_byte_is_tried_again(
+    gateway: Gateway, provider: Provider, request_id: str
+) -> None:
     busy = [Json({"error": {"message": "busy"}}, 503)]
     provider.script(CHAT, busy, streamed(STREAM))
     assert ask(gateway, **COUNTED).body == STREAM

@@ -1,4 +1,5 @@
-"""OpenAI's own client on an upstream that takes OpenAI's bytes, by way of the gateway: as on the provider itself."""
+"""OpenAI's own client on an upstream that takes OpenAI's bytes, by way of the gateway: as
+on the provider itself."""
 
 from __future__ import annotations
 
@@ -26,9 +27,17 @@ from tests.rig.fault_upstream import Json, Script, Sse
 from tests.rig.gateway import Gateway
 from tests.rig.provider import CHAT, EMBEDDINGS, Provider
 
-TOOL = {"id": "t1", "type": "function", "index": 0, "function": {"name": "weather", "arguments": '{"city":'}}
+TOOL = {
+    "id": "t1",
+    "type": "function",
+    "index": 0,
+    "function": {"name": "weather", "arguments": '{"city":'},
+}
 MORE = {"index": 0, "function": {"arguments": '"Paris"}'}}
-LOGPROBS = {"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}], "refusal": None}
+LOGPROBS = {
+    "content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}],
+    "refusal": None,
+}
 
 
 #: Fixtures.
@@ -44,34 +53,56 @@ def client(gateway: Gateway) -> Iterator[openai.OpenAI]:
 
 def delta(index: int = 0, reason: str | None = None, **fields: Any) -> dict[str, Any]:
     logprobs = fields.pop("logprobs", None)
-    return chunk(choices=[{"index": index, "delta": fields, "logprobs": logprobs, "finish_reason": reason}])
+    return chunk(
+        choices=[{"index": index, "delta": fields, "logprobs": logprobs, "finish_reason": reason}]
+    )
 
 
 def test_sdk_streams_text_and_usage(client: openai.OpenAI, provider: Provider) -> None:
     provider.script(CHAT, streamed(STREAM, 40))
     chunks = list(
-        client.chat.completions.create(model=ALIAS, messages=ASKED, stream=True, stream_options={"include_usage": True})
+        client.chat.completions.create(
+            model=ALIAS, messages=ASKED, stream=True, stream_options={"include_usage": True}
+        )
     )
-    assert "".join(choice.delta.content or "" for one in chunks for choice in one.choices) == "你好 🌍 \u2028 model"
+    assert (
+        "".join(choice.delta.content or "" for one in chunks for choice in one.choices)
+        == "你好 🌍 \u2028 model"
+    )
     assert {one.model for one in chunks} == {ALIAS}
     assert chunks[-1].usage is not None and chunks[-1].usage.total_tokens == 10
 
 
 def test_sdk_streams_tools_and_choices(client: openai.OpenAI, provider: Provider) -> None:
-    told = [delta(role="assistant", tool_calls=[TOOL]), delta(1, content="b"), delta(tool_calls=[MORE])]
+    told = [
+        delta(role="assistant", tool_calls=[TOOL]),
+        delta(1, content="b"),
+        delta(tool_calls=[MORE]),
+    ]
     provider.script(CHAT, [Sse([*told, delta(0, "tool_calls"), delta(1, "stop")])])
     with client.chat.completions.stream(model=ALIAS, messages=ASKED, n=2) as stream:
         final = stream.get_final_completion()
     [call] = final.choices[0].message.tool_calls or []
-    assert (call.id, call.function.name, call.function.arguments) == ("t1", "weather", '{"city":"Paris"}')
+    assert (call.id, call.function.name, call.function.arguments) == (
+        "t1",
+        "weather",
+        '{"city":"Paris"}',
+    )
     assert final.choices[1].message.content == "b"
     assert asked(provider)[0].json()["n"] == 2
 
 
 def test_sdk_reads_logprobs_and_unknown_fields(client: openai.OpenAI, provider: Provider) -> None:
-    provider.script(CHAT, [Sse([delta(content="a", logprobs=LOGPROBS, reasoning_content="hm"), delta(0, "stop")])])
+    provider.script(
+        CHAT,
+        [Sse([delta(content="a", logprobs=LOGPROBS, reasoning_content="hm"), delta(0, "stop")])],
+    )
     first, *_ = client.chat.completions.create(
-        model=ALIAS, messages=ASKED, stream=True, logprobs=True, extra_body={"thinking": {"type": "enabled"}}
+        model=ALIAS,
+        messages=ASKED,
+        stream=True,
+        logprobs=True,
+        extra_body={"thinking": {"type": "enabled"}},
     )
     [choice] = first.choices
     assert choice.logprobs is not None and choice.logprobs.content is not None
@@ -83,10 +114,16 @@ def test_sdk_reads_logprobs_and_unknown_fields(client: openai.OpenAI, provider: 
 def test_sdk_reads_vectors_in_its_own_encoding(client: openai.OpenAI, provider: Provider) -> None:
     packed = base64.b64encode(struct.pack("<3f", 3.0, 4.0, 0.0)).decode()
     data = [{"object": "embedding", "index": 0, "embedding": packed}]
-    provider.script(EMBEDDINGS, [Json({"object": "list", "data": data, "model": OWN, "usage": USAGE})])
+    provider.script(
+        EMBEDDINGS, [Json({"object": "list", "data": data, "model": OWN, "usage": USAGE})]
+    )
     answer = client.embeddings.create(model=ALIAS, input="hi")
     assert (answer.data[0].embedding, answer.model) == ([3.0, 4.0, 0.0], ALIAS)
-    assert asked(provider, EMBEDDINGS)[0].json() == {"model": OWN, "input": "hi", "encoding_format": "base64"}
+    assert asked(provider, EMBEDDINGS)[0].json() == {
+        "model": OWN,
+        "input": "hi",
+        "encoding_format": "base64",
+    }
 
 
 def test_sdk_completes_a_text(client: openai.OpenAI, provider: Provider) -> None:
@@ -114,18 +151,29 @@ def test_sdk_completes_a_text(client: openai.OpenAI, provider: Provider) -> None
     ],
     ids=["400", "404", "401", "in the middle", "cut"],
 )
-def test_sdk_raises(client: openai.OpenAI, provider: Provider, script: Script, error: type[openai.APIError]) -> None:
+def test_sdk_raises(
+    client: openai.OpenAI, provider: Provider, script: Script, error: type[openai.APIError]
+) -> None:
     provider.script(CHAT, script)
     with pytest.raises(error):
         list(client.chat.completions.create(model=ALIAS, messages=ASKED, stream=True))
 
 
-# --- Another gateway as the provider ----------------------------------------------------------------------------------
+# --- Another gateway as the provider --------------------------------------------------------------
 
 
 def test_gateway_is_a_provider_for_another(demo_gateway: Gateway) -> None:
-    back = {"name": "back", "kind": "openai", "base_url": f"{demo_gateway.url}/v1", "api_key_env": "BACK_KEY"}
-    config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [back], "stream": {"always_include_usage": True}}
+    back = {
+        "name": "back",
+        "kind": "openai",
+        "base_url": f"{demo_gateway.url}/v1",
+        "api_key_env": "BACK_KEY",
+    }
+    config = {
+        "auth": {"generate_tokens": [TOKEN]},
+        "upstreams": [back],
+        "stream": {"always_include_usage": True},
+    }
     with (
         Gateway(config, env={"BACK_KEY": TOKEN}) as front,
         openai.OpenAI(base_url=f"{front.url}/v1", api_key=TOKEN, max_retries=0) as client,

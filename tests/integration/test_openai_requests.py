@@ -40,17 +40,27 @@ ALL = [(path, name) for path, names in FIELDS.items() for name in names]
 @pytest.mark.parametrize("path", FIELDS)
 def test_every_field_of_the_api_has_a_fate_here_and_in_the_schema(path: str) -> None:
     assert FATES[path].keys() == set(FIELDS[path])
-    fates = {name: getattr(SCHEMAS[path].fields.get(name), "handling", None) for name in FIELDS[path]}
+    fates = {
+        name: getattr(SCHEMAS[path].fields.get(name), "handling", None) for name in FIELDS[path]
+    }
     assert [name for name, fate in fates.items() if fate not in (MAPPED, CARRIED, REFUSED)] == []
 
 
-@pytest.mark.parametrize(("path", "name"), ALL, ids=[f"{path.rpartition('/')[2]}-{name}" for path, name in ALL])
-def test_field_has_the_effect_that_its_fate_promises(path: str, name: str, ask: Callable[..., Asked]) -> None:
+@pytest.mark.parametrize(
+    ("path", "name"), ALL, ids=[f"{path.rpartition('/')[2]}-{name}" for path, name in ALL]
+)
+def test_field_has_the_effect_that_its_fate_promises(
+    path: str, name: str, ask: Callable[..., Asked]
+) -> None:
     fate = FATES[path][name]
     asked = ask(path, **fate.beside, **{name: fate.value})
     if fate.kind == REFUSED:
         error = asked.answer.json()["error"]
-        assert (asked.answer.status, error["param"], error["type"]) == (400, name, "invalid_request_error")
+        assert (asked.answer.status, error["param"], error["type"]) == (
+            400,
+            name,
+            "invalid_request_error",
+        )
         assert name in error["message"]
         assert asked.sent == {}
     elif fate.kind == CARRIED:
@@ -61,7 +71,9 @@ def test_field_has_the_effect_that_its_fate_promises(path: str, name: str, ask: 
         assert fate.shows(asked), (asked.sent, asked.answer)
 
 
-@pytest.mark.parametrize(("path", "name"), ALL, ids=[f"{path.rpartition('/')[2]}-{name}" for path, name in ALL])
+@pytest.mark.parametrize(
+    ("path", "name"), ALL, ids=[f"{path.rpartition('/')[2]}-{name}" for path, name in ALL]
+)
 def test_schema_agrees_with_what_happens(path: str, name: str) -> None:
     assert getattr(SCHEMAS[path].fields[name], "handling", None) == FATES[path][name].kind
 
@@ -96,7 +108,11 @@ def test_values_that_ask_for_nothing_special_are_taken_in_silence(
 def test_user_is_in_the_access_log(path: str, gateway: Gateway) -> None:
     user = f"user of {path}"
     post(gateway, path, SMALLEST[path] | {"user": user})
-    wait_until(lambda: user in [row.get("user") for row in gateway.log_lines("access")], 5, f"{user} is in no line")
+    wait_until(
+        lambda: user in [row.get("user") for row in gateway.log_lines("access")],
+        5,
+        f"{user} is in no line",
+    )
 
 
 @pytest.mark.parametrize("path", UPSTREAM)
@@ -108,8 +124,11 @@ def test_unknown_fields_are_carried_and_named(path: str, ask: Callable[..., Aske
 
 
 @pytest.mark.parametrize("name", ["x\r\nSet-Cookie: a=b", "é", "☃", "a, b", "", "x" * 2000, "\0"])
-def test_field_name_can_do_no_harm_in_the_head_of_the_answer(name: str, ask: Callable[..., Asked]) -> None:
-    """A name is the client's own text: one that no header can hold must neither break the answer nor leak its slot."""
+def test_field_name_can_do_no_harm_in_the_head_of_the_answer(
+    name: str, ask: Callable[..., Asked]
+) -> None:
+    """A name is the client's own text: one that no header can hold must neither break the
+    answer nor leak its slot."""
     asked = ask(**{name: 1})
     assert asked.answer.status == 200
     assert asked.answer.headers.get("Set-Cookie") is None
@@ -137,7 +156,9 @@ def test_every_field_at_fault_is_named_at_once(ask: Callable[..., Asked]) -> Non
         (COMPLETION, {"model": None}),
     ],
 )
-def test_G10_empty_request_is_no_order_to_load_a_model(path: str, fields: Document, ask: Callable[..., Asked]) -> None:
+def test_G10_empty_request_is_no_order_to_load_a_model(
+    path: str, fields: Document, ask: Callable[..., Asked]
+) -> None:
     asked = ask(path, **fields)
     assert (asked.answer.status, asked.sent) == (400, {})
     assert asked.answer.json()["error"]["param"] == next(iter(fields))
@@ -162,14 +183,20 @@ def test_G14_limit_of_tokens(fields: Document, expected: int, ask: Callable[...,
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
-def test_G14_no_limit_is_said_as_clients_of_ollama_say_it(path: str, ask: Callable[..., Asked]) -> None:
+def test_G14_no_limit_is_said_as_clients_of_ollama_say_it(
+    path: str, ask: Callable[..., Asked]
+) -> None:
     assert ask(path, max_tokens=-1).options == {"num_predict": -1}
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
 @pytest.mark.parametrize("value", [0, -2, 0.5], ids=str)
-def test_G14_limit_that_is_none_is_refused(value: Any, path: str, gateway: Gateway, upstream: FaultUpstream) -> None:
-    answer = post(gateway, path, {"model": "m", "messages": [], "prompt": "hi", "max_tokens": value})
+def test_G14_limit_that_is_none_is_refused(
+    value: Any, path: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    answer = post(
+        gateway, path, {"model": "m", "messages": [], "prompt": "hi", "max_tokens": value}
+    )
     assert (answer.status, answer.json()["error"]["param"]) == (400, "max_tokens")
     assert not forwarded(upstream)
 
@@ -187,13 +214,21 @@ def test_null_sampling_stays_absent(path: str, ask: Callable[..., Asked]) -> Non
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
 def test_G15_zero_is_not_absent(path: str, ask: Callable[..., Asked]) -> None:
-    fields = {"temperature": 0, "top_p": 0, "seed": 0, "presence_penalty": 0, "frequency_penalty": 0}
+    fields = {
+        "temperature": 0,
+        "top_p": 0,
+        "seed": 0,
+        "presence_penalty": 0,
+        "frequency_penalty": 0,
+    }
     assert ask(path, **fields).options == fields
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
 @pytest.mark.parametrize(("stop", "expected"), [("X", ["X"]), (["X", "Y"], ["X", "Y"])])
-def test_G16_stop_is_a_list_for_ollama(path: str, stop: Any, expected: list[str], ask: Callable[..., Asked]) -> None:
+def test_G16_stop_is_a_list_for_ollama(
+    path: str, stop: Any, expected: list[str], ask: Callable[..., Asked]
+) -> None:
     assert ask(path, stop=stop).options == {"stop": expected}
 
 
@@ -226,7 +261,10 @@ def image(url: Any) -> Document:
         ([], {"content": ""}),
         ([text("a"), text("b")], {"content": "a\nb"}),
         ([{"type": "refusal", "refusal": "no"}], {"content": "no"}),
-        ([image({"url": "data:image/png;base64,AAAA", "detail": "low"})], {"content": "", "images": ["AAAA"]}),
+        (
+            [image({"url": "data:image/png;base64,AAAA", "detail": "low"})],
+            {"content": "", "images": ["AAAA"]},
+        ),
         ([image("data:image/webp;base64,AAAA")], {"content": "", "images": ["AAAA"]}),
         ([image({"url": "data:;base64,AAAA"})], {"content": "", "images": ["AAAA"]}),
         (
@@ -239,7 +277,9 @@ def image(url: Any) -> Document:
         ),
     ],
 )
-def test_G17_parts_stay_one_message(content: Any, expected: Document, ask: Callable[..., Asked]) -> None:
+def test_G17_parts_stay_one_message(
+    content: Any, expected: Document, ask: Callable[..., Asked]
+) -> None:
     assert message(ask, content=content) == {"role": "user"} | expected
 
 
@@ -266,14 +306,18 @@ def test_part_that_cannot_be_used_is_named(part: Any, ask: Callable[..., Asked])
     assert "messages[0].content[1]" in error["message"]
 
 
-def test_G17_image_of_a_private_address_is_refused_by_name(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_G17_image_of_a_private_address_is_refused_by_name(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     asked = ask(messages=[{"role": "user", "content": [image({"url": f"{upstream.url}/cat.png"})]}])
     assert asked.answer.status == 400
     assert "messages[0].content[0]" in asked.answer.json()["error"]["message"]
     assert not forwarded(upstream)
 
 
-@pytest.mark.parametrize(("role", "sent_role"), [("system", "system"), ("developer", "system"), ("user", "user")])
+@pytest.mark.parametrize(
+    ("role", "sent_role"), [("system", "system"), ("developer", "system"), ("user", "user")]
+)
 def test_roles(role: str, sent_role: str, ask: Callable[..., Asked]) -> None:
     asked = ask(messages=[{"role": role, "content": "x"}])
     assert asked.sent["messages"] == [{"role": sent_role, "content": "x"}]
@@ -286,12 +330,21 @@ def test_unknown_role_is_refused(role: Any, ask: Callable[..., Asked]) -> None:
 
 
 def history(call: Document, result: Document) -> list[Document]:
-    return [*USER, {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", **result}]
+    return [
+        *USER,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", **result},
+    ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [('{"b":1,"a":2}', '{"b":1,"a":2}'), ("", "{}"), ("{}", "{}"), ({"b": 1, "a": 2}, '{"b":1,"a":2}')],
+    [
+        ('{"b":1,"a":2}', '{"b":1,"a":2}'),
+        ("", "{}"),
+        ("{}", "{}"),
+        ({"b": 1, "a": 2}, '{"b":1,"a":2}'),
+    ],
 )
 def test_G18_arguments_become_an_object_in_their_order(
     arguments: Any, expected: str, ask: Callable[..., Asked], upstream: FaultUpstream
@@ -310,11 +363,18 @@ def test_arguments_of_another_kind_are_refused(arguments: Any, ask: Callable[...
 
 
 @pytest.mark.parametrize("content", ["r", [text("r")]])
-def test_G17_result_of_a_tool_keeps_its_id_and_gets_its_name(content: Any, ask: Callable[..., Asked]) -> None:
+def test_G17_result_of_a_tool_keeps_its_id_and_gets_its_name(
+    content: Any, ask: Callable[..., Asked]
+) -> None:
     """A list of parts must not lose them."""
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     asked = ask(messages=history(call, {"tool_call_id": "c1", "content": content}))
-    assert asked.sent["messages"][-1] == {"role": "tool", "content": "r", "tool_name": "f", "tool_call_id": "c1"}
+    assert asked.sent["messages"][-1] == {
+        "role": "tool",
+        "content": "r",
+        "tool_name": "f",
+        "tool_call_id": "c1",
+    }
 
 
 def test_G19_tool_choice_none_hides_the_tools(ask: Callable[..., Asked]) -> None:
@@ -342,15 +402,22 @@ def test_tool_that_cannot_be_used_is_named(tool: Any, ask: Callable[..., Asked])
     assert asked.answer.json()["error"]["param"].startswith("tools[1]")
 
 
-def test_G20_schema_of_a_tool_arrives_whole_and_in_order(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_G20_schema_of_a_tool_arrives_whole_and_in_order(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     """The face narrows nothing; what Ollama reads of it is Ollama's."""
     parameters: Document = {
         "type": "object",
         "properties": {"z": {"$ref": "#/$defs/Z"}, "a": {"oneOf": [{"type": "null"}]}},
     }
-    parameters |= {"additionalProperties": False, "$defs": {"Z": {"type": "string", "default": "x"}}}
+    parameters |= {
+        "additionalProperties": False,
+        "$defs": {"Z": {"type": "string", "default": "x"}},
+    }
     ask(tools=[{"type": "function", "function": {"name": "f", "parameters": parameters}}])
-    assert list(forwarded(upstream)[-1].json()["tools"][0]["function"]["parameters"]["properties"]) == ["z", "a"]
+    assert list(
+        forwarded(upstream)[-1].json()["tools"][0]["function"]["parameters"]["properties"]
+    ) == ["z", "a"]
     assert forwarded(upstream)[-1].json()["tools"][0]["function"]["parameters"] == parameters
 
 
@@ -380,7 +447,8 @@ def test_no_effort_leaves_thinking_to_the_model(effort: Any, ask: Callable[..., 
 
 
 @pytest.mark.parametrize(
-    "fields", [{"reasoning_effort": "High"}, {"reasoning_effort": "huge"}, {"think": "huge"}, {"think": 1}]
+    "fields",
+    [{"reasoning_effort": "High"}, {"reasoning_effort": "huge"}, {"think": "huge"}, {"think": 1}],
 )
 def test_G21_unknown_effort_is_refused(fields: Document, ask: Callable[..., Asked]) -> None:
     asked = ask(**fields)
@@ -398,11 +466,16 @@ def test_G21_thinking_on_a_model_without_it_is_the_upstreams_400(
 
 #: Ollama's options that are no fields of OpenAI's.
 OPTIONS: Document = {
-    **dict.fromkeys("num_predict num_keep num_batch num_gpu main_gpu num_thread draft_num_predict".split(), 3),
+    **dict.fromkeys(
+        "num_predict num_keep num_batch num_gpu main_gpu num_thread draft_num_predict".split(), 3
+    ),
     **{"repeat_last_n": 64, "typical_p": 0.7, "repeat_penalty": 1.1, "use_mmap": False},
     **{"mirostat": 1, "mirostat_tau": 0.8, "mirostat_eta": 0.6},
 }
-SCHEMA: Document = {"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "string"}}}
+SCHEMA: Document = {
+    "type": "object",
+    "properties": {"z": {"type": "string"}, "a": {"type": "string"}},
+}
 
 
 @pytest.mark.parametrize(
@@ -411,19 +484,30 @@ SCHEMA: Document = {"type": "object", "properties": {"z": {"type": "string"}, "a
         ({"keep_alive": "10m"}, {"keep_alive": "10m"}),
         ({"keep_alive": 300}, {"keep_alive": 300}),
         ({"num_ctx": 8192}, {"options": {"num_ctx": 8192}}),
-        ({"options": {"num_ctx": 4096, "mirostat": 1}}, {"options": {"num_ctx": 4096, "mirostat": 1}}),
+        (
+            {"options": {"num_ctx": 4096, "mirostat": 1}},
+            {"options": {"num_ctx": 4096, "mirostat": 1}},
+        ),
         ({"options": {"temperature": 1}, "temperature": 0.5}, {"options": {"temperature": 0.5}}),
         ({"top_k": 5, "min_p": 0.1}, {"options": {"top_k": 5, "min_p": 0.1}}),
         (OPTIONS, {"options": OPTIONS}),
-        ({"options": {"num_gpu": 1, "seed": 1}, "num_gpu": 2.0}, {"options": {"num_gpu": 2, "seed": 1}}),
+        (
+            {"options": {"num_gpu": 1, "seed": 1}, "num_gpu": 2.0},
+            {"options": {"num_gpu": 2, "seed": 1}},
+        ),
         ({"num_predict": 5, "max_tokens": 7}, {"options": {"num_predict": 7}}),
         ({"format": SCHEMA}, {"format": SCHEMA, "think": False}),
         ({"format": "json", "response_format": {"type": "text"}}, {}),
-        ({"format": SCHEMA, "response_format": {"type": "json_object"}}, {"format": "json", "think": False}),
+        (
+            {"format": SCHEMA, "response_format": {"type": "json_object"}},
+            {"format": "json", "think": False},
+        ),
         ({"format": "", "stop": []}, {}),
     ],
 )
-def test_extensions_of_ollama_clients(fields: Document, expected: Document, ask: Callable[..., Asked]) -> None:
+def test_extensions_of_ollama_clients(
+    fields: Document, expected: Document, ask: Callable[..., Asked]
+) -> None:
     asked = ask(**fields)
     assert asked.sent == {"model": "m", "messages": USER, "stream": False, **UNCUT} | expected
     assert asked.answer.headers.get("X-Ollama-Proxy-Ignored") is None
@@ -457,7 +541,9 @@ def test_rendering_for_debugging_is_not_passed_on(ask: Callable[..., Asked]) -> 
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
     ],
 )
-def test_wrong_value_is_a_400_that_names_the_field(fields: Document, param: str, ask: Callable[..., Asked]) -> None:
+def test_wrong_value_is_a_400_that_names_the_field(
+    fields: Document, param: str, ask: Callable[..., Asked]
+) -> None:
     asked = ask(**fields)
     error = asked.answer.json()["error"]
     assert (asked.answer.status, error["type"], asked.sent) == (400, "invalid_request_error", {})
@@ -475,7 +561,9 @@ def test_streaming_is_asked_for(stream: Any, content_type: str, ask: Callable[..
 
 
 @pytest.mark.parametrize("model", ["tiny-test", "M:Latest", "library/m", "ns/m:v1"])
-def test_G12_model_is_echoed_and_sent_as_it_was_written(model: str, ask: Callable[..., Asked]) -> None:
+def test_G12_model_is_echoed_and_sent_as_it_was_written(
+    model: str, ask: Callable[..., Asked]
+) -> None:
     asked = ask(model=model)
     assert (asked.answer.json()["model"], asked.sent["model"]) == (model, model)
 
@@ -511,11 +599,15 @@ def test_G05_missing_model_keeps_its_status_when_streaming_too(
 def test_prompt_that_is_too_long_has_the_code_that_clients_look_for(
     ask: Callable[..., Asked], upstream: FaultUpstream
 ) -> None:
-    upstream.script("/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)])
+    upstream.script(
+        "/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)]
+    )
     assert ask().answer.json()["error"]["code"] == "context_length_exceeded"
 
 
-def test_G30_busy_upstream_says_when_to_come_back(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_G30_busy_upstream_says_when_to_come_back(
+    ask: Callable[..., Asked], upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [Json({"error": "server busy, please try again."}, 503)])
     asked = ask()
     assert (asked.answer.status, asked.answer.json()["error"]["type"]) == (503, "api_error")
@@ -523,6 +615,8 @@ def test_G30_busy_upstream_says_when_to_come_back(ask: Callable[..., Asked], ups
 
 
 def test_usage_chunk_is_last_and_alone(ask: Callable[..., Asked]) -> None:
-    body = ask(stream=True, stream_options={"include_usage": True, "include_obfuscation": False}).answer.body
+    body = ask(
+        stream=True, stream_options={"include_usage": True, "include_obfuscation": False}
+    ).answer.body
     assert body.count(b'"usage":{') == 1
     assert body.split(b"\n\n")[-3].count(b'"choices":[]') == 1

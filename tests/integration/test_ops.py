@@ -49,7 +49,9 @@ def is_listening(upstream: FaultUpstream) -> bool:
         return False
 
 
-def get(gateway: Gateway, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
+def get(
+    gateway: Gateway, path: str, headers: dict[str, str] | None = None, method: str = "GET"
+) -> Answer:
     return request(gateway.url, method, path, headers=headers or {})
 
 
@@ -59,7 +61,9 @@ def ready_statuses(gateway: Gateway) -> set[int]:
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "text/plain", "text/*", "image/png"])
-def test_the_root_tells_ollamas_clients_that_ollama_is_running(gateway: Gateway, accept: str | None) -> None:
+def test_the_root_tells_ollamas_clients_that_ollama_is_running(
+    gateway: Gateway, accept: str | None
+) -> None:
     answer = get(gateway, "/", {"Accept": accept} if accept else None)
     assert (answer.status, answer.body) == (200, b"Ollama is running")
     assert (answer.headers.get("content-type") or "").startswith("text/plain")
@@ -68,11 +72,19 @@ def test_the_root_tells_ollamas_clients_that_ollama_is_running(gateway: Gateway,
 def test_the_root_sends_browsers_to_the_pages(gateway: Gateway) -> None:
     accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
     answer = get(gateway, "/", {"Accept": accept})
-    assert (answer.status, answer.headers.get("location"), answer.headers.get("vary")) == (302, "/admin", "Accept")
+    assert (answer.status, answer.headers.get("location"), answer.headers.get("vary")) == (
+        302,
+        "/admin",
+        "Accept",
+    )
 
 
-@pytest.mark.parametrize("accept", ["application/json", "application/json, text/plain;q=0.5", "application/*"])
-def test_the_root_tells_others_what_it_is(gateway: Gateway, upstream: FaultUpstream, accept: str) -> None:
+@pytest.mark.parametrize(
+    "accept", ["application/json", "application/json, text/plain;q=0.5", "application/*"]
+)
+def test_the_root_tells_others_what_it_is(
+    gateway: Gateway, upstream: FaultUpstream, accept: str
+) -> None:
     document = get(gateway, "/", {"Accept": accept}).json()
     expected = {"status": "ok", "service": "ollama-proxy", "version": VERSION}
     assert {name: document[name] for name in expected} == expected
@@ -80,7 +92,9 @@ def test_the_root_tells_others_what_it_is(gateway: Gateway, upstream: FaultUpstr
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_head_has_the_headers_of_get_and_no_body(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
+def test_head_has_the_headers_of_get_and_no_body(
+    gateway: Gateway, upstream: FaultUpstream, path: str
+) -> None:
     head, whole = get(gateway, path, method="HEAD"), get(gateway, path)
     assert (head.status, head.body, head.complete) == (whole.status, b"", True)
     assert head.headers.get("content-type") == whole.headers.get("content-type")
@@ -99,22 +113,37 @@ def test_health_says_that_all_is_well(gateway: Gateway, upstream: FaultUpstream)
     assert isinstance(document["uptime_s"], int) and 0 <= document["uptime_s"] < 600
 
 
-def test_health_tells_a_member_which_upstreams_there_are(gateway: Gateway, upstream: FaultUpstream) -> None:
-    assert get(gateway, "/health", bearer(TOKEN)).json()["providers"] == {"available": 1, "active": ["ollama"]}
+def test_health_tells_a_member_which_upstreams_there_are(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    assert get(gateway, "/health", bearer(TOKEN)).json()["providers"] == {
+        "available": 1,
+        "active": ["ollama"],
+    }
 
 
 @pytest.mark.parametrize("path", ["/", "/health"])
-def test_a_member_is_told_how_many_models_there_are(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
-    rows = [{"name": name, "modified_at": "2026-01-01T00:00:00Z"} for name in ("a:latest", "b:latest")]
+def test_a_member_is_told_how_many_models_there_are(
+    gateway: Gateway, upstream: FaultUpstream, path: str
+) -> None:
+    rows = [
+        {"name": name, "modified_at": "2026-01-01T00:00:00Z"} for name in ("a:latest", "b:latest")
+    ]
     upstream.script("/api/tags", [do.Json({"models": rows})])
     document = get(gateway, path, {**bearer(TOKEN), **JSON}).json()
     assert document["models"] == {"total": 2, "byProvider": {"ollama": 2}}
 
 
-def test_health_without_a_list_of_models_is_health_all_the_same(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_health_without_a_list_of_models_is_health_all_the_same(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/tags", [do.Json({"error": "no"}, 500)])
     answer = get(gateway, "/health", bearer(TOKEN))
-    assert (answer.status, answer.json()["status"], answer.json()["models"]["total"]) == (200, "healthy", 0)
+    assert (answer.status, answer.json()["status"], answer.json()["models"]["total"]) == (
+        200,
+        "healthy",
+        0,
+    )
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -133,17 +162,26 @@ def test_livez_is_alive(gateway: Gateway) -> None:
 
 
 def test_readyz_is_ready(gateway: Gateway, upstream: FaultUpstream) -> None:
-    assert (get(gateway, "/readyz").status, get(gateway, "/readyz").json()) == (200, {"status": "ready"})
+    assert (get(gateway, "/readyz").status, get(gateway, "/readyz").json()) == (
+        200,
+        {"status": "ready"},
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", f"/k/{TOKEN}"])
-def test_readyz_shows_its_details_to_a_valid_token(gateway: Gateway, upstream: FaultUpstream, prefix: str) -> None:
+def test_readyz_shows_its_details_to_a_valid_token(
+    gateway: Gateway, upstream: FaultUpstream, prefix: str
+) -> None:
     document = get(gateway, f"{prefix}/readyz", {} if prefix else bearer(TOKEN)).json()
     details: dict[str, Any] = document["details"]
     assert details["pid"] in gateway.worker_pids()
-    assert details["in_flight"] == details["watched"] == details["upstream_connections"]["active"] == 0
+    assert (
+        details["in_flight"] == details["watched"] == details["upstream_connections"]["active"] == 0
+    )
     assert details["configuration_problem"] is None
-    assert details["upstreams"] == {"ollama": {"usable": True, "version": "0.24.0", "reason": "", "in_flight": 0}}
+    assert details["upstreams"] == {
+        "ollama": {"usable": True, "version": "0.24.0", "reason": "", "in_flight": 0}
+    }
 
 
 @pytest.mark.parametrize(
@@ -165,13 +203,20 @@ def test_an_upstream_that_cannot_be_used_is_seen_with_the_reason(
         answer = get(gateway, "/readyz", bearer(TOKEN))
         return answer.status, str(answer.json()["details"]["upstreams"]["ollama"]["reason"])
 
-    wait_until(lambda: seen()[0] == 503 and reason in seen()[1], NOTICED_S, lambda: f"seen: {seen()}")
+    wait_until(
+        lambda: seen()[0] == 503 and reason in seen()[1], NOTICED_S, lambda: f"seen: {seen()}"
+    )
 
 
-def test_a_gateway_whose_upstream_is_down_lives_and_says_so(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_a_gateway_whose_upstream_is_down_lives_and_says_so(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.refuse()
     wait_until(lambda: ready_statuses(gateway) == {503}, NOTICED_S)
-    assert get(gateway, "/readyz").json() == {"status": "not ready", "reason": "no upstream can be used"}
+    assert get(gateway, "/readyz").json() == {
+        "status": "not ready",
+        "reason": "no upstream can be used",
+    }
     health = get(gateway, "/health").json()
     assert (health["status"], health["ollama"]) == ("degraded", "disconnected")
     assert get(gateway, "/livez").status == 200
@@ -205,7 +250,9 @@ def test_pages_answer_while_the_upstream_hangs(gateway: Gateway, upstream: Fault
         assert request(gateway.url, "GET", path, timeout=1).status == 200
 
 
-def test_a_broken_configuration_is_told_to_members_alone(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_a_broken_configuration_is_told_to_members_alone(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     good = gateway.config_path.read_text(encoding="utf-8")
     gateway.write_config("auth: {generate_tokens: [canary-token")
 
@@ -214,7 +261,10 @@ def test_a_broken_configuration_is_told_to_members_alone(gateway: Gateway, upstr
 
     try:
         wait_until(lambda: all(problems()), NOTICED_S)
-        assert all("config.yaml" in (problem or "") and "canary" not in (problem or "") for problem in problems())
+        assert all(
+            "config.yaml" in (problem or "") and "canary" not in (problem or "")
+            for problem in problems()
+        )
         answer = get(gateway, "/readyz")
         assert (answer.status, answer.json()) == (200, {"status": "ready"})
     finally:
@@ -225,7 +275,9 @@ def test_a_broken_configuration_is_told_to_members_alone(gateway: Gateway, upstr
 # The version.
 
 
-def test_the_version_is_ollamas_and_the_gateways_is_beside_it(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_the_version_is_ollamas_and_the_gateways_is_beside_it(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     document = get(gateway, "/api/version", bearer(TOKEN)).json()
     assert document["version"] == "0.24.0"
     assert document["ollama"] == {"version": "0.24.0", "api_version": "v1"}
@@ -233,7 +285,9 @@ def test_the_version_is_ollamas_and_the_gateways_is_beside_it(gateway: Gateway, 
     assert document["build"]["version"] == VERSION
 
 
-def test_head_of_the_version_names_no_length_but_its_own(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_head_of_the_version_names_no_length_but_its_own(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     head = {"Content-Type": "application/json", "Content-Length": "20"}
     upstream.script("/api/version", [do.Head(200, head, chunked=False)])
     answer = get(gateway, "/api/version", bearer(TOKEN), "HEAD")
@@ -270,7 +324,9 @@ def fleet() -> Iterator[Gateway]:
             {"name": "narrow", "token": NARROW, "models": ["tiny*"]},
             TOKEN,
         ]
-        with Gateway({"auth": {"generate_tokens": tokens}, "upstreams": boxes}, workers=1) as running:
+        with Gateway(
+            {"auth": {"generate_tokens": tokens}, "upstreams": boxes}, workers=1
+        ) as running:
             wait_until(lambda: states(running) == STATES, NOTICED_S, lambda: str(states(running)))
             yield running
 
@@ -291,7 +347,13 @@ def health_of(gateway: Gateway, token: str) -> dict[str, Any]:
 def test_health_tells_how_each_upstream_is(fleet: Gateway) -> None:
     wait_until(lambda: states(fleet) == STATES, NOTICED_S, lambda: str(states(fleet)))
     one = health_of(fleet, TOKEN)["upstreams"]["one"]
-    expected = {"kind": "ollama", "version": "0.24.0", "in_flight": 0, "reason": None, "failing_models": []}
+    expected = {
+        "kind": "ollama",
+        "version": "0.24.0",
+        "in_flight": 0,
+        "reason": None,
+        "failing_models": [],
+    }
     assert {name: one[name] for name in expected} == expected
     assert one["models"] >= 1
 
@@ -300,7 +362,9 @@ def test_reasons_are_told_to_who_may_manage(fleet: Gateway) -> None:
     known = health_of(fleet, TOKEN)["upstreams"]
     assert "refused" in known["gone"]["reason"]
     assert known["deepseek"] == {"state": "hidden", "reason": "DEEPSEEK_API_KEY is not set"}
-    wait_until(lambda: states(fleet, READER) == STATES, NOTICED_S, lambda: str(states(fleet, READER)))
+    wait_until(
+        lambda: states(fleet, READER) == STATES, NOTICED_S, lambda: str(states(fleet, READER))
+    )
     assert not any("reason" in each for each in health_of(fleet, READER)["upstreams"].values())
 
 
@@ -312,7 +376,10 @@ def test_providers_are_those_that_are_configured_and_those_that_work(fleet: Gate
 def test_models_are_counted_by_provider_and_only_those_of_the_token(fleet: Gateway) -> None:
     def counted() -> bool:
         models = health_of(fleet, TOKEN)["models"]
-        return bool(models["byProvider"]["one"] == models["byProvider"]["demo"] == 1 and models["total"] == 2)
+        return bool(
+            models["byProvider"]["one"] == models["byProvider"]["demo"] == 1
+            and models["total"] == 2
+        )
 
     wait_until(counted, NOTICED_S, lambda: f"seen: {health_of(fleet, TOKEN)['models']}")
     listed = get(fleet, "/v1/models", bearer(TOKEN)).json()["data"]

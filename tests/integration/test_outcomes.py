@@ -1,4 +1,5 @@
-"""Each of several answers has an outcome of its own: one that fails says nothing about the servers of the others."""
+"""Each of several answers has an outcome of its own: one that fails says nothing about the
+servers of the others."""
 
 from __future__ import annotations
 
@@ -12,7 +13,16 @@ import pytest
 from tests.rig.boxes import Box
 from tests.rig.calls import CHAT_LINE, MESSAGES, TEXT_LINE, TOKEN, access_line
 from tests.rig.deadline import wait_until
-from tests.rig.fault_upstream import Action, Chunk, Cut, Json, Lines, Reset, Script, WaitForPeerClose
+from tests.rig.fault_upstream import (
+    Action,
+    Chunk,
+    Cut,
+    Json,
+    Lines,
+    Reset,
+    Script,
+    WaitForPeerClose,
+)
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
 
@@ -27,7 +37,9 @@ TEXT: Way = ("/v1/completions", "/api/generate", {"prompt": "hi", "n": 4}, TEXT_
 PROMPTS: Way = ("/v1/completions", "/api/generate", {"prompt": ["a", "b", "c", "d"]}, TEXT_LINE)
 BOTH: Way = ("/v1/completions", "/api/generate", {"prompt": ["a", "b"], "n": 2}, TEXT_LINE)
 
-each_way = pytest.mark.parametrize("way", [CHAT, TEXT, PROMPTS, BOTH], ids=["chat", "text", "prompts", "both"])
+each_way = pytest.mark.parametrize(
+    "way", [CHAT, TEXT, PROMPTS, BOTH], ids=["chat", "text", "prompts", "both"]
+)
 each_kind = pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
 
 #: How an answer fails behind its first token.
@@ -47,7 +59,11 @@ def line(way: Way) -> bytes:
 def failing(way: Way, fault: str, *, stream: bool) -> Script:
     """An answer that fails; a single one as a whole."""
     if stream:
-        return [Lines([way[3]]), *FAULTS[fault](way)[1:]] if fault in ("cut", "reset") else FAULTS[fault](way)
+        return (
+            [Lines([way[3]]), *FAULTS[fault](way)[1:]]
+            if fault in ("cut", "reset")
+            else FAULTS[fault](way)
+        )
     return [Json({"done": True, "message": "no object", "response": 5})]
 
 
@@ -66,29 +82,44 @@ def gateway(boxes: list[Box]) -> Iterator[Gateway]:
 
 @contextmanager
 def started(boxes: list[Box], tokens: str = "generate_tokens") -> Iterator[Gateway]:
-    """One worker, so that it knows of every failure; and that it knows that all have the model loaded."""
+    """One worker, so that it knows of every failure; and that it knows that all
+    have the model loaded."""
     for box in boxes:
         box.clear()
-    with Gateway({"auth": {tokens: [TOKEN]}, "upstreams": [box.declared for box in boxes]}, workers=1) as running:
+    with Gateway(
+        {"auth": {tokens: [TOKEN]}, "upstreams": [box.declared for box in boxes]}, workers=1
+    ) as running:
         if len(boxes) > 1:  # a single one is never asked for its lists
-            wait_until(lambda: all(each["models"] for each in states(running).values()), 5, "models are unknown")
+            wait_until(
+                lambda: all(each["models"] for each in states(running).values()),
+                5,
+                "models are unknown",
+            )
         yield running
 
 
 def states(gateway: Gateway) -> dict[str, Any]:
     """What the gateway knows of each node."""
-    found: dict[str, Any] = request(gateway.url, path="/health", headers=bearer(TOKEN)).json()["upstreams"]
+    found: dict[str, Any] = request(gateway.url, path="/health", headers=bearer(TOKEN)).json()[
+        "upstreams"
+    ]
     return found
 
 
 def ask(gateway: Gateway, way: Way, id: str, *, stream: bool) -> Answer:
     body = {**way[2], "model": "m", "stream": stream}
-    return request(gateway.url, "POST", way[0], body, bearer(TOKEN) | {"X-Request-Id": id}, timeout=20)
+    return request(
+        gateway.url, "POST", way[0], body, bearer(TOKEN) | {"X-Request-Id": id}, timeout=20
+    )
 
 
 def avoided(gateway: Gateway) -> dict[str, list[str]]:
     """The models that each node is avoided for, where there are any."""
-    return {name: each["failing_models"] for name, each in states(gateway).items() if each["failing_models"]}
+    return {
+        name: each["failing_models"]
+        for name, each in states(gateway).items()
+        if each["failing_models"]
+    }
 
 
 def is_failed(answer: Answer) -> bool:
@@ -103,12 +134,18 @@ def named(entry: dict[str, Any]) -> list[str]:
 
 def reported(gateway: Gateway, id: str) -> list[str]:
     """The upstreams that the event log blames for this request."""
-    return [e["upstream"] for e in gateway.log_lines("events") if e["event"] == "upstream_error" and e["id"] == id]
+    return [
+        e["upstream"]
+        for e in gateway.log_lines("events")
+        if e["event"] == "upstream_error" and e["id"] == id
+    ]
 
 
 @each_kind
 @each_way
-def test_healthy_nodes_stay_in_use(way: Way, stream: bool, boxes: list[Box], gateway: Gateway) -> None:
+def test_healthy_nodes_stay_in_use(
+    way: Way, stream: bool, boxes: list[Box], gateway: Gateway
+) -> None:
     fault = "cut"
     boxes[0].script(way[1], failing(way, fault, stream=stream))
     for number in range(FAILURES):
@@ -132,7 +169,10 @@ def test_one_failure_of_four_answers_counts_once(fault: str, boxes: list[Box]) -
             assert not avoided(gateway)
             endless = [Chunk(line(CHAT)), WaitForPeerClose()]
             boxes[0].script(
-                "/api/chat", *[[Lines([CHAT_LINE]), WaitForPeerClose()]] * 3, failing(CHAT, fault, stream=True), endless
+                "/api/chat",
+                *[[Lines([CHAT_LINE]), WaitForPeerClose()]] * 3,
+                failing(CHAT, fault, stream=True),
+                endless,
             )
             assert is_failed(ask(gateway, CHAT, f"once-{number}", stream=True))
             assert access_line(gateway, f"once-{number}")["upstream"] == "box1"
@@ -141,7 +181,9 @@ def test_one_failure_of_four_answers_counts_once(fault: str, boxes: list[Box]) -
 
 @each_kind
 @each_way
-def test_client_that_leaves_is_no_failure(way: Way, stream: bool, boxes: list[Box], gateway: Gateway) -> None:
+def test_client_that_leaves_is_no_failure(
+    way: Way, stream: bool, boxes: list[Box], gateway: Gateway
+) -> None:
     for box in boxes:
         box.script(way[1], [Lines([way[3]]), WaitForPeerClose()])
     for number in range(FAILURES + 1):
@@ -156,7 +198,9 @@ def test_client_that_leaves_is_no_failure(way: Way, stream: bool, boxes: list[Bo
 
 
 @each_kind
-def test_repeated_attempt_is_not_among_the_chosen(stream: bool, boxes: list[Box], gateway: Gateway) -> None:
+def test_repeated_attempt_is_not_among_the_chosen(
+    stream: bool, boxes: list[Box], gateway: Gateway
+) -> None:
     boxes[0].script("/api/chat", [Json({"error": "no can do"}, 500)])
     answer = ask(gateway, CHAT, "repeated", stream=stream)
     assert answer.status == 200
@@ -169,18 +213,34 @@ def test_repeated_attempt_is_not_among_the_chosen(stream: bool, boxes: list[Box]
 def test_one_answer_names_one_upstream(boxes: list[Box], gateway: Gateway) -> None:
     for name in ("box1", "box2"):
         alone: Way = (CHAT[0], CHAT[1], {"messages": MESSAGES, "model": f"{name}/m"}, CHAT_LINE)
-        request(gateway.url, "POST", alone[0], alone[2], bearer(TOKEN) | {"X-Request-Id": f"one-{name}"}, timeout=20)
+        request(
+            gateway.url,
+            "POST",
+            alone[0],
+            alone[2],
+            bearer(TOKEN) | {"X-Request-Id": f"one-{name}"},
+            timeout=20,
+        )
         assert access_line(gateway, f"one-{name}")["upstream"] == name
 
 
 @each_kind
-def test_work_on_models_names_every_server_and_blames_the_one_that_failed(stream: bool, boxes: list[Box]) -> None:
+def test_work_on_models_names_every_server_and_blames_the_one_that_failed(
+    stream: bool, boxes: list[Box]
+) -> None:
     with started(boxes, "manage_tokens") as gateway:
         for box in boxes:
             box.script("/api/pull", [Lines([{"status": "success"}])])
         boxes[2].script("/api/pull", [Lines([{"status": "pulling"}, {"error": "disk full"}])])
         body = {"model": "new", "stream": stream}
-        request(gateway.url, "POST", "/api/pull", body, bearer(TOKEN) | {"X-Request-Id": "pull"}, timeout=20)
+        request(
+            gateway.url,
+            "POST",
+            "/api/pull",
+            body,
+            bearer(TOKEN) | {"X-Request-Id": "pull"},
+            timeout=20,
+        )
         assert access_line(gateway, "pull")["upstream"] == "box1,box2,box3,box4"
         wait_until(lambda: reported(gateway, "pull"), 5, "no event")
         assert reported(gateway, "pull") == ["box3"]

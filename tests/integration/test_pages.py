@@ -1,4 +1,5 @@
-"""Web pages as callers: refused before anything happens if there are no tokens, or their origin is not allowed."""
+"""Web pages as callers: refused before anything happens if there are no tokens, or their
+origin is not allowed."""
 
 from __future__ import annotations
 
@@ -17,7 +18,12 @@ from tests.rig.http_client import Answer, bearer, open_stream, raw, request
 from tests.rig.nginx import Nginx
 
 PAGE, EVIL = "https://chat.example", "https://evil.example"
-CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False, "max_tokens": 9}
+CHAT = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "hi"}],
+    "stream": False,
+    "max_tokens": 9,
+}
 PATHS: list[tuple[str, str, Any]] = [
     ("POST", "/api/chat", CHAT),
     ("POST", "/api/generate", {"model": MODEL, "prompt": "hi", "stream": False}),
@@ -36,15 +42,29 @@ PATHS: list[tuple[str, str, Any]] = [
     ("GET", "/health", None),
     ("GET", "/readyz", None),
 ]
-FOREIGN = [EVIL, "null", "file://", "https://chat.example.evil", "http://localhost:3000", "http://127.0.0.1"]
+FOREIGN = [
+    EVIL,
+    "null",
+    "file://",
+    "https://chat.example.evil",
+    "http://localhost:3000",
+    "http://127.0.0.1",
+]
 #: What a page may send to another site without a preflight.
-SIMPLE_TYPES = ["text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "multipart/form-data"]
+SIMPLE_TYPES = [
+    "text/plain",
+    "text/plain;charset=UTF-8",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data",
+]
 
 
 @pytest.fixture(scope="module")
 def listed(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """A gateway with tokens for one page, and for a desktop program."""
-    with checked_gateway(shared_upstream, TOKEN, cors={"origins": [PAGE, "app://obsidian.md"]}) as running:
+    with checked_gateway(
+        shared_upstream, TOKEN, cors={"origins": [PAGE, "app://obsidian.md"]}
+    ) as running:
         yield running
 
 
@@ -68,7 +88,11 @@ def allowances(answer: Answer) -> list[str]:
 
 def asked(upstream: FaultUpstream) -> list[str]:
     """What reached the upstream, beside the health checks."""
-    return [seen.path for seen in upstream.requests if seen.path not in ("/api/version", "/api/ps", "/api/tags")]
+    return [
+        seen.path
+        for seen in upstream.requests
+        if seen.path not in ("/api/version", "/api/ps", "/api/tags")
+    ]
 
 
 def assert_refused(answer: Answer, method: str, path: str) -> None:
@@ -85,7 +109,13 @@ def assert_refused(answer: Answer, method: str, path: str) -> None:
 @pytest.mark.parametrize(("method", "path", "body"), PATHS)
 @pytest.mark.parametrize("door", ["gateway", "nginx"])
 def test_without_tokens_other_pages_are_refused(
-    door: str, method: str, path: str, body: Any, tokenless: Gateway, nginx: Nginx, upstream: FaultUpstream
+    door: str,
+    method: str,
+    path: str,
+    body: Any,
+    tokenless: Gateway,
+    nginx: Nginx,
+    upstream: FaultUpstream,
 ) -> None:
     url = nginx.url if door == "nginx" else tokenless.url
     for origin in FOREIGN:
@@ -97,11 +127,14 @@ def test_without_tokens_other_pages_are_refused(
 
 
 @pytest.mark.parametrize("content_type", SIMPLE_TYPES)
-@pytest.mark.parametrize("path", ["/api/generate", "/api/create", "/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize(
+    "path", ["/api/generate", "/api/create", "/v1/chat/completions", "/v1/messages"]
+)
 def test_without_tokens_forms_of_other_pages_are_refused(
     path: str, content_type: str, tokenless: Gateway, upstream: FaultUpstream
 ) -> None:
-    """`null` is the origin of a form on a page with `Referrer-Policy: no-referrer`, or in a sandboxed frame."""
+    """`null` is the origin of a form on a page with `Referrer-Policy: no-referrer`, or
+    in a sandboxed frame."""
     for origin in (EVIL, "null"):
         headers = {"Origin": origin, "Content-Type": content_type}
         assert_refused(request(tokenless.url, "POST", path, CHAT, headers), "POST", path)
@@ -109,7 +142,9 @@ def test_without_tokens_forms_of_other_pages_are_refused(
 
 
 @pytest.mark.parametrize(("method", "path", "body"), PATHS)
-def test_without_tokens_every_preflight_is_refused(method: str, path: str, body: Any, tokenless: Gateway) -> None:
+def test_without_tokens_every_preflight_is_refused(
+    method: str, path: str, body: Any, tokenless: Gateway
+) -> None:
     for origin in (PAGE, EVIL, "null"):
         headers = {
             "Origin": origin,
@@ -139,16 +174,25 @@ def test_without_tokens_a_rebound_name_is_refused(
     url = nginx.url if door == "nginx" else tokenless.url
     for headers in ({}, {"Origin": f"http://{host}"}, {"Sec-Fetch-Site": "same-origin"}):
         for method, path, body in PATHS:
-            assert_refused(request(url, method, path, body, {"Host": host, **headers}), method, path)
+            assert_refused(
+                request(url, method, path, body, {"Host": host, **headers}), method, path
+            )
     assert asked(upstream) == []
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:11434", "127.0.0.1:1", "[::1]:80", "ollama.localhost"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:11434", "127.0.0.1:1", "[::1]:80", "ollama.localhost"]
+)
 def test_without_tokens_programs_and_own_pages_are_answered(
     host: str, tokenless: Gateway, upstream: FaultUpstream
 ) -> None:
     own = {"Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
-    for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}, {"Sec-Fetch-Site": "none"}, own):
+    for headers in (
+        {},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Sec-Fetch-Site": "none"},
+        own,
+    ):
         answer = request(tokenless.url, "POST", "/api/chat", CHAT, {"Host": host, **headers})
         assert (answer.status, allowances(answer)) == (200, [])
     assert len(asked(upstream)) == 4
@@ -161,7 +205,11 @@ def test_without_tokens_a_refusal_comes_before_the_body(tokenless: Gateway) -> N
 
 
 def test_without_tokens_the_start_reports_it(tokenless: Gateway) -> None:
-    events = [event for event in tokenless.log_lines("events", at_least=2) if event["event"] == "configuration_warning"]
+    events = [
+        event
+        for event in tokenless.log_lines("events", at_least=2)
+        if event["event"] == "configuration_warning"
+    ]
     (said,) = [event["warning"] for event in events if "auth.enabled is false" in event["warning"]]
     assert "web pages" in said
 
@@ -173,12 +221,24 @@ def test_without_tokens_in_an_open_network(upstream: FaultUpstream) -> None:
         "service": {"base_url": upstream.url},
     }
     with Gateway(config, workers=1, env={"HOST": "0.0.0.0"}) as running:
-        hosts = ("192.168.1.5:8080", "[fe80::1]", "box.lan:80", "localhost", "evil.example", "box.lan.evil.example")
-        said = {host: request(running.url, "GET", "/api/tags", headers={"Host": host}).status for host in hosts}
+        hosts = (
+            "192.168.1.5:8080",
+            "[fe80::1]",
+            "box.lan:80",
+            "localhost",
+            "evil.example",
+            "box.lan.evil.example",
+        )
+        said = {
+            host: request(running.url, "GET", "/api/tags", headers={"Host": host}).status
+            for host in hosts
+        }
         assert said == dict.fromkeys(hosts[:4], 200) | dict.fromkeys(hosts[4:], 403)
         own = {"Host": "192.168.1.5:8080", "Origin": "http://192.168.1.5:8080"}
         assert request(running.url, "POST", "/api/chat", CHAT, own).status == 200
-        assert_refused(request(running.url, "POST", "/api/chat", CHAT, {"Origin": EVIL}), "POST", "/api/chat")
+        assert_refused(
+            request(running.url, "POST", "/api/chat", CHAT, {"Origin": EVIL}), "POST", "/api/chat"
+        )
 
 
 # With tokens.
@@ -190,7 +250,9 @@ def test_a_page_that_is_not_listed_is_refused_before_its_token_is_checked(
 ) -> None:
     for token in (bearer(TOKEN), bearer("wrong"), {}):
         for origin in FOREIGN:
-            assert_refused(request(listed.url, method, path, body, {"Origin": origin, **token}), method, path)
+            assert_refused(
+                request(listed.url, method, path, body, {"Origin": origin, **token}), method, path
+            )
             headers = {"Origin": origin, "Access-Control-Request-Method": method, **token}
             assert_refused(request(listed.url, "OPTIONS", path, headers=headers), "OPTIONS", path)
     assert asked(upstream) == []
@@ -198,7 +260,9 @@ def test_a_page_that_is_not_listed_is_refused_before_its_token_is_checked(
 
 @pytest.mark.parametrize("origin", [PAGE, "app://obsidian.md"])
 def test_a_listed_page_is_answered(origin: str, listed: Gateway) -> None:
-    answer = request(listed.url, "POST", "/v1/chat/completions", CHAT, {"Origin": origin, **bearer(TOKEN)})
+    answer = request(
+        listed.url, "POST", "/v1/chat/completions", CHAT, {"Origin": origin, **bearer(TOKEN)}
+    )
     assert (answer.status, answer.headers.get("access-control-allow-origin")) == (200, origin)
     denied = request(listed.url, "POST", "/v1/chat/completions", CHAT, {"Origin": origin})
     assert (denied.status, denied.headers.get("access-control-allow-origin")) == (401, origin)

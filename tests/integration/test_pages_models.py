@@ -1,5 +1,6 @@
-"""The pages of models and upstreams, in front of two scripted boxes, with two workers: work that goes on without its
-page, entries that the next request follows, and the way from an address to an answer."""
+"""The pages of models and upstreams, in front of two scripted boxes, with two workers: work
+that goes on without its page, entries that the next request follows, and the way from an
+address to an answer."""
 
 from __future__ import annotations
 
@@ -88,14 +89,19 @@ def sign_in(gateway: Gateway, token: str = ADMIN) -> PageClient:
 def read_text(answer: Answer) -> str:
     """What a page says, without its elements."""
     assert answer.status == 200, answer.text
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", answer.text))).replace("\u00a0", " ")
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", answer.text))).replace(
+        "\u00a0", " "
+    )
 
 
 def read_messages(page: PageClient, answer: Answer, *path: str) -> list[str]:
     """What the next page tells after a form."""
     assert answer.status == 303, answer.text
     shown = page.get(*(path or ["/admin/models"])).text
-    return [html.unescape(text) for text in re.findall(r'class="message (?:done|error)">([^<]*)<', shown)]
+    return [
+        html.unescape(text)
+        for text in re.findall(r'class="message (?:done|error)">([^<]*)<', shown)
+    ]
 
 
 def asked(box: Box, path: str) -> list[Any]:
@@ -103,7 +109,9 @@ def asked(box: Box, path: str) -> list[Any]:
     return [seen.json() for seen in box.requests if seen.path == path and seen.body]
 
 
-def wait_for_text(page: PageClient, found: Callable[[str], object], seconds: float = DEADLINE_S) -> str:
+def wait_for_text(
+    page: PageClient, found: Callable[[str], object], seconds: float = DEADLINE_S
+) -> str:
     """The jobs, as soon as they say that."""
     seen = [""]
 
@@ -122,7 +130,12 @@ def pulled(box: Box, name: str, go: threading.Event) -> Script:
         def play(self, turn: Any) -> None:
             box.models.append(name)
 
-    return [Lines(HALF), WaitFor(go, 30), Arrive(), Lines([{"status": "writing manifest"}, SUCCESS])]
+    return [
+        Lines(HALF),
+        WaitFor(go, 30),
+        Arrive(),
+        Lines([{"status": "writing manifest"}, SUCCESS]),
+    ]
 
 
 # Jobs.
@@ -157,7 +170,9 @@ def test_a_pull_can_be_cancelled_from_any_worker(boxes: Sequence[Box], page: Pag
     assert messages == ["huge on box1 is being cancelled."]
     wait_for_text(page, lambda text: "huge on box1 cancelled" in text)
     wait_until(lambda: any(event.kind == "peer_closed" for event in boxes[0].events), DEADLINE_S)
-    assert read_messages(page, page.post("/admin/models/cancel", {"id": found[1]})) == ["This job is over already."]
+    assert read_messages(page, page.post("/admin/models/cancel", {"id": found[1]})) == [
+        "This job is over already."
+    ]
     page.post("/admin/models/clear")
     assert "huge" not in page.get("/admin/models/jobs").text
 
@@ -165,13 +180,17 @@ def test_a_pull_can_be_cancelled_from_any_worker(boxes: Sequence[Box], page: Pag
 def test_what_ollama_says_of_a_failure_is_shown(boxes: Sequence[Box], page: PageClient) -> None:
     error = f"pull model manifest: file does not exist {CANARY}"
     boxes[0].script("/api/pull", [Lines([{"status": "pulling manifest"}, {"error": error}])])
-    messages = read_messages(page, page.post("/admin/models/pull", {"model": "none", "box": ["box1"]}))
+    messages = read_messages(
+        page, page.post("/admin/models/pull", {"model": "none", "box": ["box1"]})
+    )
     assert messages == [f"box1: {error}"]
     shown = page.get("/admin/models/jobs").text
     assert "failed" in shown and CANARY not in shown
 
 
-def test_the_job_of_a_worker_that_died_is_interrupted(gateway: Gateway, boxes: Sequence[Box], page: PageClient) -> None:
+def test_the_job_of_a_worker_that_died_is_interrupted(
+    gateway: Gateway, boxes: Sequence[Box], page: PageClient
+) -> None:
     boxes[0].script("/api/pull", [Lines(HALF), WaitForPeerClose(60)])
     page.post("/admin/models/pull", {"model": "lost", "box": "box1"})
     wait_for_text(page, lambda text: "lost on box1 3 GB of 6 GB" in text)
@@ -188,11 +207,15 @@ def test_the_job_of_a_worker_that_died_is_interrupted(gateway: Gateway, boxes: S
 
     wait_until(is_interrupted, 60)
     boxes[0].script("/api/pull", [Lines([SUCCESS])])
-    assert read_messages(page, page.post("/admin/models/pull", {"at": "box1 lost"})) == ["lost is on box1."]
+    assert read_messages(page, page.post("/admin/models/pull", {"at": "box1 lost"})) == [
+        "lost is on box1."
+    ]
     assert "lost" not in page.get("/admin/models/jobs").text
 
 
-def test_work_on_models_goes_to_the_boxes_of_the_form(boxes: Sequence[Box], page: PageClient) -> None:
+def test_work_on_models_goes_to_the_boxes_of_the_form(
+    boxes: Sequence[Box], page: PageClient
+) -> None:
     first, second = boxes
     loaded = [Json({"model": "m", "done": True, "done_reason": "load", "response": ""})]
     for box in boxes:
@@ -201,15 +224,25 @@ def test_work_on_models_goes_to_the_boxes_of_the_form(boxes: Sequence[Box], page
         box.script("/api/create", [Lines([{"status": "reading model metadata"}, SUCCESS])])
     sent = page.post("/admin/models/load", {"model": "m", "box": "box2", "keep_alive": "30m"})
     assert read_messages(page, sent) == ["m is loaded on box2."]
-    assert read_messages(page, page.post("/admin/models/unload", {"at": "box2 m"})) == ["m is unloaded on box2."]
+    assert read_messages(page, page.post("/admin/models/unload", {"at": "box2 m"})) == [
+        "m is unloaded on box2."
+    ]
     [load, unload] = asked(second, "/api/generate")
     assert (load["model"], load["keep_alive"], load.get("prompt")) == ("m", "30m", None)
     assert (unload["model"], unload["keep_alive"]) == ("m", 0)
-    sent = page.post("/admin/models/copy", {"model": "m", "new_name": "backup", "box": ["box1", "box2"]})
+    sent = page.post(
+        "/admin/models/copy", {"model": "m", "new_name": "backup", "box": ["box1", "box2"]}
+    )
     assert read_messages(page, sent) == ["m is copied on box1.", "m is copied on box2."]
-    assert asked(first, "/api/copy") == asked(second, "/api/copy") == [{"source": "m", "destination": "backup"}]
+    assert (
+        asked(first, "/api/copy")
+        == asked(second, "/api/copy")
+        == [{"source": "m", "destination": "backup"}]
+    )
     modelfile = 'FROM m\nPARAMETER num_ctx 4096\nSYSTEM """Be kind."""'
-    sent = page.post("/admin/models/create", {"model": "mine", "box": "box1", "modelfile": modelfile})
+    sent = page.post(
+        "/admin/models/create", {"model": "mine", "box": "box1", "modelfile": modelfile}
+    )
     assert read_messages(page, sent) == ["mine is created on box1."]
     [create] = asked(first, "/api/create")
     assert create == {
@@ -222,8 +255,12 @@ def test_work_on_models_goes_to_the_boxes_of_the_form(boxes: Sequence[Box], page
     assert asked(first, "/api/generate") == asked(second, "/api/create") == []
 
 
-def test_a_modelfile_that_is_wrong_comes_back_with_its_line(boxes: Sequence[Box], page: PageClient) -> None:
-    answer = page.post("/admin/models/create", {"model": "mine", "box": "box1", "modelfile": "FROM m\nCOLOUR red"})
+def test_a_modelfile_that_is_wrong_comes_back_with_its_line(
+    boxes: Sequence[Box], page: PageClient
+) -> None:
+    answer = page.post(
+        "/admin/models/create", {"model": "mine", "box": "box1", "modelfile": "FROM m\nCOLOUR red"}
+    )
     assert answer.status == 400
     assert "Line 2, COLOUR" in answer.text and "COLOUR red" in answer.text
     assert asked(boxes[0], "/api/create") == []
@@ -240,7 +277,9 @@ def test_a_delete_needs_the_typed_name(boxes: Sequence[Box], page: PageClient) -
     assert asked(boxes[0], "/api/delete") == [{"model": "n"}]
 
 
-def test_work_is_audited_with_user_and_address(gateway: Gateway, boxes: Sequence[Box], page: PageClient) -> None:
+def test_work_is_audited_with_user_and_address(
+    gateway: Gateway, boxes: Sequence[Box], page: PageClient
+) -> None:
     boxes[1].script("/api/pull", [Lines([SUCCESS])])
     page.post("/admin/models/pull", {"model": "noted", "box": "box2"})
     rows = gateway.ask("/admin/api/audit", token=ADMIN).json()["rows"]
@@ -256,8 +295,20 @@ def test_a_member_has_none_of_it(gateway: Gateway, boxes: Sequence[Box]) -> None
         assert member.get(f"/admin/models{path}").status == 403
     assert [member.get(f"/admin/upstreams{path}").status for path in ("", "/edit")] == [403, 403]
     member.get("/admin/me")
-    for path in ("models/pull", "models/delete", "models/save", "upstreams/save", "upstreams/test", "upstreams/drain"):
-        assert member.post(f"/admin/{path}", {"model": "m", "box": "box1", "confirm": "m", "name": "m"}).status == 403
+    for path in (
+        "models/pull",
+        "models/delete",
+        "models/save",
+        "upstreams/save",
+        "upstreams/test",
+        "upstreams/drain",
+    ):
+        assert (
+            member.post(
+                f"/admin/{path}", {"model": "m", "box": "box1", "confirm": "m", "name": "m"}
+            ).status
+            == 403
+        )
     assert asked(boxes[0], "/api/pull") == asked(boxes[0], "/api/delete") == []
 
 
@@ -285,7 +336,12 @@ def test_names_and_texts_of_a_box_are_only_text(boxes: Sequence[Box], page: Page
 
 def test_the_details_of_a_model_are_shown(boxes: Sequence[Box], page: PageClient) -> None:
     info = {"llama.context_length": 40960}
-    shown = {"model_info": info, "capabilities": ["tools"], "template": "{{ .Prompt }}", "license": "MIT"}
+    shown = {
+        "model_info": info,
+        "capabilities": ["tools"],
+        "template": "{{ .Prompt }}",
+        "license": "MIT",
+    }
     boxes[1].script("/api/show", [Json(shown)])
     text = read_text(page.get("/admin/models/show?name=m&box=box2&details=yes"))
     assert "40 960 tokens" in text and "tools" in text and "{{ .Prompt }}" in text and "MIT" in text
@@ -325,7 +381,8 @@ def test_a_box_that_hangs_is_shown_as_such_and_delays_no_page() -> None:
 
 
 def ask_until(gateway: Gateway, box: Box, model: str, is_right: Callable[[Any], bool]) -> None:
-    """Asks until every of eight requests on connections of their own is right: both workers have answered some."""
+    """Asks until every of eight requests on connections of their own is right: both
+    workers have answered some."""
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False}
 
     def are_right() -> bool:
@@ -334,10 +391,14 @@ def ask_until(gateway: Gateway, box: Box, model: str, is_right: Callable[[Any], 
         prompts = [seen.json() for seen in box.prompts[before:]]
         return len(prompts) == 8 and all(map(is_right, prompts))
 
-    wait_until(are_right, DEADLINE_S, lambda: str(box.prompts[-1].json() if box.prompts else "no prompt"))
+    wait_until(
+        are_right, DEADLINE_S, lambda: str(box.prompts[-1].json() if box.prompts else "no prompt")
+    )
 
 
-@pytest.mark.parametrize("fields", [{"json": '{"think": true}'}, {"think": "true"}], ids=["JSON", "form"])
+@pytest.mark.parametrize(
+    "fields", [{"json": '{"think": true}'}, {"think": "true"}], ids=["JSON", "form"]
+)
 def test_an_override_that_is_saved_applies_to_all_requests(
     gateway: Gateway, boxes: Sequence[Box], page: PageClient, fields: dict[str, str]
 ) -> None:
@@ -353,17 +414,31 @@ def test_an_override_that_is_saved_applies_to_all_requests(
     ask_until(gateway, boxes[0], "n", lambda prompt: "think" not in prompt)
 
 
-def test_an_alias_gets_another_target_and_options(gateway: Gateway, boxes: Sequence[Box], page: PageClient) -> None:
-    first = {"name": "writer", "is_new": "yes", "target": "box1:n", "options.num_ctx": "4096", "price.input": "0.5"}
+def test_an_alias_gets_another_target_and_options(
+    gateway: Gateway, boxes: Sequence[Box], page: PageClient
+) -> None:
+    first = {
+        "name": "writer",
+        "is_new": "yes",
+        "target": "box1:n",
+        "options.num_ctx": "4096",
+        "price.input": "0.5",
+    }
     assert page.post("/admin/models/save", first).status == 303
     ask_until(gateway, boxes[0], "writer", lambda prompt: prompt["options"] == {"num_ctx": 4096})
     assert 'value="4096"' in page.get("/admin/models/edit?name=writer").text
     again = page.post("/admin/models/save", first)
     assert again.status == 400 and "There is an entry writer already." in html.unescape(again.text)
-    wrong = page.post("/admin/models/save", {"name": "writer", "target": "box1:n", "options.num_ctx": "many"})
-    assert wrong.status == 400 and "options.num_ctx must be a whole number" in html.unescape(wrong.text)
+    wrong = page.post(
+        "/admin/models/save", {"name": "writer", "target": "box1:n", "options.num_ctx": "many"}
+    )
+    assert wrong.status == 400 and "options.num_ctx must be a whole number" in html.unescape(
+        wrong.text
+    )
     assert 'value="many"' in wrong.text
-    assert page.post("/admin/models/save", {"name": "writer", "json": '{"colour": 1}'}).status == 400
+    assert (
+        page.post("/admin/models/save", {"name": "writer", "json": '{"colour": 1}'}).status == 400
+    )
     page.post("/admin/models/remove", {"name": "writer", "confirm": "writer"})
 
 
@@ -379,25 +454,47 @@ def test_entries_of_the_file_are_shown_with_their_line(gateway: Gateway, page: P
 # Upstreams.
 
 
-def test_an_upstream_is_tried_added_drained_changed_and_removed(gateway: Gateway, page: PageClient) -> None:
+def test_an_upstream_is_tried_added_drained_changed_and_removed(
+    gateway: Gateway, page: PageClient
+) -> None:
     with Box("box3", ["o"], version="0.32.15") as box:
-        new = {"name": "box3", "is_new": "yes", "kind": "ollama", "base_url": box.url, "concurrency": "2"}
+        new = {
+            "name": "box3",
+            "is_new": "yes",
+            "kind": "ollama",
+            "base_url": box.url,
+            "concurrency": "2",
+        }
         tried = read_text(page.post("/admin/upstreams/save", {**new, "try": "yes"}))
         assert "box3 answers. Version 0.32.15" in tried and "o:latest" in tried
         assert "box3" not in page.get("/admin/upstreams").text
         answer = page.post("/admin/upstreams/save", new)
-        assert read_messages(page, answer, "/admin/upstreams") == ["box3 is saved; it is in use within two seconds."]
+        assert read_messages(page, answer, "/admin/upstreams") == [
+            "box3 is saved; it is in use within two seconds."
+        ]
         page.wait_for("/admin/models/matrix", "o:latest")
         assert page.post("/admin/upstreams/save", new).status == 400
-        wait_until(lambda: "box3 answers." in page.post("/admin/upstreams/test", {"name": "box3"}).text, DEADLINE_S)
+        wait_until(
+            lambda: "box3 answers." in page.post("/admin/upstreams/test", {"name": "box3"}).text,
+            DEADLINE_S,
+        )
         page.post("/admin/upstreams/drain", {"name": "box3", "drain": "yes"})
-        wait_until(lambda: re.search(r"box3 \S+ draining", read_text(page.get("/admin/upstreams"))), DEADLINE_S)
+        wait_until(
+            lambda: re.search(r"box3 \S+ draining", read_text(page.get("/admin/upstreams"))),
+            DEADLINE_S,
+        )
         page.post("/admin/upstreams/drain", {"name": "box3", "drain": ""})
-        page.post("/admin/upstreams/save", {"name": "box3", "kind": "ollama", "base_url": box.url, "weight": "3"})
+        page.post(
+            "/admin/upstreams/save",
+            {"name": "box3", "kind": "ollama", "base_url": box.url, "weight": "3"},
+        )
         value = find_upstream(gateway, "box3")["value"]
         assert value == {"kind": "ollama", "base_url": box.url, "weight": 3}
         refused = page.post("/admin/upstreams/remove", {"name": "box3", "confirm": ""})
-        assert read_messages(page, refused, "/admin/upstreams")[-1] == "Type the name of the upstream to confirm."
+        assert (
+            read_messages(page, refused, "/admin/upstreams")[-1]
+            == "Type the name of the upstream to confirm."
+        )
         page.post("/admin/upstreams/remove", {"name": "box3", "confirm": "box3"})
         wait_until(lambda: find_upstream(gateway, "box3") is None, DEADLINE_S)
 
@@ -412,10 +509,15 @@ def test_what_can_not_be_an_upstream_is_said(page: PageClient) -> None:
     wrong = page.post("/admin/upstreams/save", {**new, "base_url": "ftp://x"})
     assert wrong.status == 400 and "base_url must be http://" in html.unescape(wrong.text)
     dead = read_text(
-        page.post("/admin/upstreams/save", {**new, "base_url": f"http://127.0.0.1:{free_port()}", "try": "1"})
+        page.post(
+            "/admin/upstreams/save",
+            {**new, "base_url": f"http://127.0.0.1:{free_port()}", "try": "1"},
+        )
     )
     assert "box3 can't be used:" in dead and "Connection refused" in dead
-    secret = page.post("/admin/upstreams/save", {**new, "base_url": "http://x:1", "api_key_env": "HOME"})
+    secret = page.post(
+        "/admin/upstreams/save", {**new, "base_url": "http://x:1", "api_key_env": "HOME"}
+    )
     assert secret.status == 400 and "_API_KEY" in secret.text
     shown = page.get("/admin/upstreams/edit?name=box1").text
     assert re.search(r"config\.yaml:\d+", shown) and "/admin/upstreams/save" not in shown
@@ -424,19 +526,32 @@ def test_what_can_not_be_an_upstream_is_said(page: PageClient) -> None:
 def test_from_an_address_to_an_answer() -> None:
     """The way of somebody who has just installed the gateway."""
     with Box("box1", ["qwen3:8b"]) as box:
-        config = {"auth": {"generate_tokens": TOKENS}, "service": {"base_url": f"http://127.0.0.1:{free_port()}"}}
+        config = {
+            "auth": {"generate_tokens": TOKENS},
+            "service": {"base_url": f"http://127.0.0.1:{free_port()}"},
+        }
         with Gateway(config, records=True) as gateway:
             wait_for_records(gateway)
             page = sign_in(gateway)
             new = {"name": "box1", "is_new": "yes", "kind": "ollama", "base_url": box.url}
-            assert "qwen3:8b" in read_text(page.post("/admin/upstreams/save", {**new, "try": "yes"}))
+            assert "qwen3:8b" in read_text(
+                page.post("/admin/upstreams/save", {**new, "try": "yes"})
+            )
             assert page.post("/admin/upstreams/save", new).status == 303
             page.wait_for("/admin/models/matrix", "qwen3:8b")
             scopes = ["read", "generate"]
-            created = page.post("/admin/keys/create", {"name": "web", "scopes": scopes, "models": "qwen3*"})
+            created = page.post(
+                "/admin/keys/create", {"name": "web", "scopes": scopes, "models": "qwen3*"}
+            )
             found = re.search(r"op_[0-9A-Za-z]{38}", created.text)
             assert found is not None, created.text
             body = {"model": "qwen3:8b", "messages": [{"role": "user", "content": "hi"}]}
-            wait_until(lambda: gateway.ask("/v1/chat/completions", body, token=found[0]).status == 200, DEADLINE_S)
+            wait_until(
+                lambda: gateway.ask("/v1/chat/completions", body, token=found[0]).status == 200,
+                DEADLINE_S,
+            )
             other = body | {"model": "box1/other"}
-            wait_until(lambda: gateway.ask("/v1/chat/completions", other, token=found[0]).status == 404, DEADLINE_S)
+            wait_until(
+                lambda: gateway.ask("/v1/chat/completions", other, token=found[0]).status == 404,
+                DEADLINE_S,
+            )

@@ -29,12 +29,17 @@ from tests.rig.redis_server import RedisServer
 OPERATOR, OTHER = "operator-token-1", "other-token-1"
 #: Of another token, in whatever a member may see.
 CANARY = "zebra-team"
-CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": False}
+CHAT: dict[str, Any] = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "hi"}],
+    "stream": False,
+}
 SLOTS = 2
-#: Seconds: the promise for the end of a stream whose reader may not see it any more, and the same on a busy machine.
+#: Seconds: the promise for the end of a stream whose reader may not see it any more, and the
+#: same on a busy machine.
 PROMISE_S, DEADLINE_S = 2.0, 6.0
-#: Seconds in which a page has to be there whatever has failed. It takes 2 s if the coordinator hangs; a machine that
-#: does other work needs some, too.
+#: Seconds in which a page has to be there whatever has failed. It takes 2 s if the coordinator
+#: hangs; a machine that does other work needs some, too.
 SHOWN_S = 6.0
 
 
@@ -47,9 +52,18 @@ def box() -> Iterator[WorkBox]:
 
 def make_config(box: WorkBox, **more: Any) -> dict[str, Any]:
     limits = {"requests_per_minute": 600, "tokens_per_day": 1_000_000}
-    member = {"name": "member", "token": TOKEN, "scopes": ["read", "generate"], "models": ["m"], "limits": limits}
+    member = {
+        "name": "member",
+        "token": TOKEN,
+        "scopes": ["read", "generate"],
+        "models": ["m"],
+        "limits": limits,
+    }
     other = {"name": CANARY, "token": OTHER, "scopes": ["read", "generate"]}
-    auth = {"generate_tokens": [member, other], "admin_tokens": [{"name": "operator", "token": OPERATOR}]}
+    auth = {
+        "generate_tokens": [member, other],
+        "admin_tokens": [{"name": "operator", "token": OPERATOR}],
+    }
     return {"auth": auth, "upstreams": [box.declared], **more}
 
 
@@ -120,7 +134,9 @@ def open_live(stack: ExitStack, browser: PageClient, **headers: str) -> Live:
 
 def wait_for_state(*lives: Live) -> None:
     """Until each has been sent one."""
-    wait_until(lambda: all(live.events or live.shows("box1") for live in lives), DEADLINE_S, "no state")
+    wait_until(
+        lambda: all(live.events or live.shows("box1") for live in lives), DEADLINE_S, "no state"
+    )
 
 
 @contextmanager
@@ -128,7 +144,10 @@ def working(gateway: Gateway, box: WorkBox, count: int, token: str = TOKEN) -> I
     """So many requests that stay until the end."""
     box.go.clear()
     with ThreadPoolExecutor(count) as pool:
-        found = [pool.submit(gateway.ask, "/api/chat", CHAT, token=token, timeout=60) for _ in range(count)]
+        found = [
+            pool.submit(gateway.ask, "/api/chat", CHAT, token=token, timeout=60)
+            for _ in range(count)
+        ]
         try:
             wait_until_counted(gateway, min(count, SLOTS), max(count - SLOTS, 0))
             yield
@@ -150,7 +169,9 @@ def test_the_page_says_who_runs_and_waits_without_scripts(gateway: Gateway, box:
     browser = sign_in(gateway, OPERATOR)
     with working(gateway, box, SLOTS + 1):
         # While another page is open, what is shown is a second old at most.
-        text = browser.wait_for("/admin", f"{SLOTS} of {SLOTS}", "Waiting requests <small>1</small>", "loaded-model")
+        text = browser.wait_for(
+            "/admin", f"{SLOTS} of {SLOTS}", "Waiting requests <small>1</small>", "loaded-model"
+        )
         assert re.search(rf"Running requests <small>{SLOTS}</small>", text)
         assert text.count(">member</td>") == SLOTS + 1
         reasons = re.findall('<td class="wrap" data-label="Reason">([^<]+)</td>', text)
@@ -164,7 +185,9 @@ def test_the_sums_of_today_are_those_of_the_reports(gateway: Gateway) -> None:
     assert report["requests"]
 
     def has_sums() -> bool:
-        found = re.search(r"<dt>Requests</dt>\s*<dd><span class=\"value\">([0-9]+)<", browser.get("/admin").text)
+        found = re.search(
+            r"<dt>Requests</dt>\s*<dd><span class=\"value\">([0-9]+)<", browser.get("/admin").text
+        )
         return found is not None and int(found[1]) >= report["requests"]
 
     wait_until(has_sums, 10, "the sums of today are not shown")
@@ -179,7 +202,9 @@ def test_members_are_sent_to_their_own_page(gateway: Gateway) -> None:
 # The live part.
 
 
-def test_a_page_gets_the_state_whenever_it_changes_in_its_language(gateway: Gateway, box: WorkBox) -> None:
+def test_a_page_gets_the_state_whenever_it_changes_in_its_language(
+    gateway: Gateway, box: WorkBox
+) -> None:
     browser = sign_in(gateway, OPERATOR)
     with ExitStack() as stack:
         english = open_live(stack, browser, **{"Accept-Language": "en"})
@@ -190,10 +215,16 @@ def test_a_page_gets_the_state_whenever_it_changes_in_its_language(gateway: Gate
             assert live.data.startswith(b"retry: 1000\n\n")
             assert {name for name, _ in live.events} == {"status"}
         with working(gateway, box, SLOTS + 1):
-            wait_until(lambda: english.shows("Waiting requests <small>1<", ">Key<"), DEADLINE_S, "nobody waits")
+            wait_until(
+                lambda: english.shows("Waiting requests <small>1<", ">Key<"),
+                DEADLINE_S,
+                "nobody waits",
+            )
             wait_until(lambda: chinese.shows("<small>1<", ">密钥<"), DEADLINE_S, "nobody waits")
             assert ">Key<" not in chinese.events[-1][1]
-            [reason] = re.findall('<td class="wrap" data-label="原因">([^<]+)</td>', chinese.events[-1][1])
+            [reason] = re.findall(
+                '<td class="wrap" data-label="原因">([^<]+)</td>', chinese.events[-1][1]
+            )
             assert re.search("上正在运行|正在 box1 上加载", reason), reason  # a slot, or a load
             [waiting] = gateway.ask("/admin/api/status", token=OPERATOR).json()["waiting"]
             assert waiting["reason"].isascii() and "box1" in waiting["reason"]
@@ -205,7 +236,10 @@ def test_pages_of_one_language_get_the_same_bytes(gateway: Gateway) -> None:
     with ExitStack() as stack:
         first, second = (open_live(stack, sign_in(gateway, OPERATOR)) for _ in range(2))
         wait_until(lambda: first.shows("box1") and second.shows("box1"), DEADLINE_S, "no state")
-        wait_until(lambda: first.shows() and second.shows() and first.events[-1] == second.events[-1], DEADLINE_S)
+        wait_until(
+            lambda: first.shows() and second.shows() and first.events[-1] == second.events[-1],
+            DEADLINE_S,
+        )
 
 
 def test_an_open_page_is_no_request_of_the_gateway(gateway: Gateway) -> None:
@@ -218,7 +252,10 @@ def test_an_open_page_is_no_request_of_the_gateway(gateway: Gateway) -> None:
 
         wait_until(lambda: watched() == 4, DEADLINE_S)
         assert {each["in_flight"] for each in worker_details(gateway, OPERATOR).values()} == {0}
-    wait_until(lambda: not any(each["watched"] for each in worker_details(gateway, OPERATOR).values()), DEADLINE_S)
+    wait_until(
+        lambda: not any(each["watched"] for each in worker_details(gateway, OPERATOR).values()),
+        DEADLINE_S,
+    )
     rows = gateway.ask("/admin/api/requests", token=OPERATOR).json()["rows"]
     assert not any(row["route"].startswith("/admin") for row in rows)
     assert "/admin" not in gateway.ask("/metrics", token=None).text
@@ -245,19 +282,27 @@ def test_the_end_of_a_page_ends_its_stream_and_the_looks(gateway: Gateway) -> No
 
 
 def make_operator(gateway: Gateway, name: str) -> str:
-    made = gateway.ask("/admin/api/tokens", {"name": name, "scopes": ["read", "admin"]}, token=OPERATOR)
+    made = gateway.ask(
+        "/admin/api/tokens", {"name": name, "scopes": ["read", "admin"]}, token=OPERATOR
+    )
     assert made.status == 201, made.text
     token: str = made.json()["token"]
-    wait_until(lambda: {gateway.ask("/api/version", token=token).status for _ in range(6)} == {200}, DEADLINE_S)
+    wait_until(
+        lambda: {gateway.ask("/api/version", token=token).status for _ in range(6)} == {200},
+        DEADLINE_S,
+    )
     return token
 
 
 def assert_all_end(lives: list[Live], action: Callable[[], object]) -> None:
-    """The action ends all streams in time, with the event that sends their readers to the form for signing in."""
+    """The action ends all streams in time, with the event that sends their readers to
+    the form for signing in."""
     wait_for_state(*lives)
     action()
     began = time.monotonic()
-    wait_until(lambda: all(live.is_over or live.ends() for live in lives), DEADLINE_S, "a stream goes on")
+    wait_until(
+        lambda: all(live.is_over or live.ends() for live in lives), DEADLINE_S, "a stream goes on"
+    )
     took_s = time.monotonic() - began
     assert {live.events[-1][0] for live in lives} == {"over"}
     assert all(live.stream.complete for live in lives)
@@ -269,7 +314,10 @@ def test_a_revoked_token_ends_its_session_and_streams(gateway: Gateway) -> None:
     with ExitStack() as stack:
         lives = [open_live(stack, browser) for _ in range(6)]
         untouched = open_live(stack, sign_in(gateway, OPERATOR))
-        assert_all_end(lives, lambda: gateway.ask("/admin/api/tokens/to-revoke", method="DELETE", token=OPERATOR))
+        assert_all_end(
+            lives,
+            lambda: gateway.ask("/admin/api/tokens/to-revoke", method="DELETE", token=OPERATOR),
+        )
         assert browser.get("/admin/events").status == 302
         assert 'name="token"' in browser.get("/admin").text
         assert not untouched.ends()
@@ -293,7 +341,9 @@ def test_a_token_that_loses_its_rights_ends_its_streams(gateway: Gateway) -> Non
         change = {"scopes": ["read"]}
         assert_all_end(
             [open_live(stack, browser) for _ in range(4)],
-            lambda: gateway.ask("/admin/api/tokens/to-degrade", change, method="PATCH", token=OPERATOR),
+            lambda: gateway.ask(
+                "/admin/api/tokens/to-degrade", change, method="PATCH", token=OPERATOR
+            ),
         )
     assert browser.get("/admin/events").status == 403
 
@@ -311,7 +361,8 @@ def test_a_stream_ends_with_its_worker_and_goes_on_at_the_next(box: WorkBox) -> 
         for live in lives:
             wait_until(live.ends, 1, "a stream goes on")
             assert live.stream.complete
-            assert {name for name, _ in live.events} == {"status"}  # none that sends the reader elsewhere
+            # None that sends the reader elsewhere.
+            assert {name for name, _ in live.events} == {"status"}
         assert took_s < 8, "the worker has waited for pages"
         gateway.start()
         again = open_live(stack, browser)
@@ -324,9 +375,15 @@ def test_a_reload_ends_streams_at_once(gateway: Gateway) -> None:
         lives = [open_live(stack, browser) for _ in range(6)]
         wait_for_state(*lives)
         os.kill(gateway.pid, signal.SIGHUP)
-        wait_until(lambda: all(live.is_over or live.ends() for live in lives), 30, "a stream goes on")
-        wait_until(lambda: len(gateway.worker_pids() - before) == gateway.workers, 30, "no new workers")
-        wait_until(lambda: not gateway.worker_pids() & before, 30, "the old workers are still there")
+        wait_until(
+            lambda: all(live.is_over or live.ends() for live in lives), 30, "a stream goes on"
+        )
+        wait_until(
+            lambda: len(gateway.worker_pids() - before) == gateway.workers, 30, "no new workers"
+        )
+        wait_until(
+            lambda: not gateway.worker_pids() & before, 30, "the old workers are still there"
+        )
     assert browser.get("/admin").status == 200
 
 
@@ -352,7 +409,9 @@ def test_pages_are_shown_without_any_upstream(box: WorkBox, kind: str) -> None:
         ) as gateway,
     ):
         browser, member = sign_in(gateway, OPERATOR), sign_in(gateway, TOKEN)
-        wait_until(lambda: "gone can&#39;t be used" in browser.get("/admin").text, 30, "it is not reported")
+        wait_until(
+            lambda: "gone can&#39;t be used" in browser.get("/admin").text, 30, "it is not reported"
+        )
         assert seconds_for(lambda: browser.get("/admin")) < SHOWN_S
         assert seconds_for(lambda: member.get("/admin/me")) < SHOWN_S
         text = member.get("/admin/me").text
@@ -372,32 +431,51 @@ def test_pages_are_shown_while_the_coordinator_hangs_and_after_it_was_killed(box
         try:
             assert seconds_for(lambda: browser.get("/admin")) < SHOWN_S
             # While another page is open, the state may be that of a moment ago.
-            wait_until(lambda: "the coordinator does not answer" in browser.get("/admin").text, DEADLINE_S, "not told")
+            wait_until(
+                lambda: "the coordinator does not answer" in browser.get("/admin").text,
+                DEADLINE_S,
+                "not told",
+            )
             assert "box1" in browser.get("/admin").text
             assert seconds_for(lambda: member.get("/admin/me")) < SHOWN_S
             assert "The records are slow to answer." in member.get("/admin/me").text
-            wait_until(lambda: live.shows("the coordinator does not answer", "box1"), DEADLINE_S, "not reported")
+            wait_until(
+                lambda: live.shows("the coordinator does not answer", "box1"),
+                DEADLINE_S,
+                "not reported",
+            )
         finally:
             os.kill(pid, signal.SIGKILL)
         assert browser.get("/admin").status == member.get("/admin/me").status == 200
-        wait_until(lambda: not live.shows("the coordinator does not answer"), 30, "it does not come back")
+        wait_until(
+            lambda: not live.shows("the coordinator does not answer"), 30, "it does not come back"
+        )
         assert not live.is_over
 
 
 @pytest.mark.parametrize("fault", ["stops", "hangs"])
 def test_pages_are_shown_and_say_so_without_redis(box: WorkBox, fault: str) -> None:
     box.clear()
-    with RedisServer() as redis, Gateway(make_config(box, state={"url": redis.url}), records=True) as gateway:
+    with (
+        RedisServer() as redis,
+        Gateway(make_config(box, state={"url": redis.url}), records=True) as gateway,
+    ):
         wait_for_records(gateway)
         join_coordinator(gateway, TOKEN)
         browser, member = sign_in(gateway, OPERATOR), sign_in(gateway, TOKEN)
         redis.kill() if fault == "stops" else redis.pause()
         assert gateway.ask("/api/chat", CHAT).status == 200
-        wait_until(lambda: "Redis can&#39;t be reached" in browser.get("/admin").text, DEADLINE_S, "not reported")
+        wait_until(
+            lambda: "Redis can&#39;t be reached" in browser.get("/admin").text,
+            DEADLINE_S,
+            "not reported",
+        )
         assert seconds_for(lambda: browser.get("/admin")) < SHOWN_S
         assert seconds_for(lambda: member.get("/admin/me")) < SHOWN_S
         redis.start() if fault == "stops" else redis.resume()
-        wait_until(lambda: "Redis can&#39;t" not in browser.get("/admin").text, 30, "it is not used again")
+        wait_until(
+            lambda: "Redis can&#39;t" not in browser.get("/admin").text, 30, "it is not used again"
+        )
 
 
 def test_pages_are_shown_while_the_database_is_locked(gateway: Gateway) -> None:
@@ -406,7 +484,9 @@ def test_pages_are_shown_while_the_database_is_locked(gateway: Gateway) -> None:
         live = open_live(stack, browser)
         wait_for_state(live)
         path = gateway.state_directory / "records.db"
-        database = stack.enter_context(closing(sqlite3.connect(path, timeout=10, isolation_level=None)))
+        database = stack.enter_context(
+            closing(sqlite3.connect(path, timeout=10, isolation_level=None))
+        )
         database.execute("BEGIN IMMEDIATE")
         for _ in range(3):
             assert seconds_for(lambda: browser.get("/admin")) < SHOWN_S
@@ -420,11 +500,19 @@ def test_pages_are_shown_and_say_so_without_a_database(box: WorkBox) -> None:
     with Gateway(config, records=True) as gateway, ExitStack() as stack:
         browser, member = sign_in(gateway, OPERATOR), sign_in(gateway, TOKEN)
         assert seconds_for(lambda: browser.get("/admin")) < SHOWN_S
-        wait_until(lambda: "sums are not known now" in browser.get("/admin").text, 30, "it is not reported")
+        wait_until(
+            lambda: "sums are not known now" in browser.get("/admin").text, 30, "it is not reported"
+        )
         live = open_live(stack, browser)
-        wait_until(lambda: live.shows("sums are not known now", "box1"), 30, "it is not reported live")
+        wait_until(
+            lambda: live.shows("sums are not known now", "box1"), 30, "it is not reported live"
+        )
         assert seconds_for(lambda: member.get("/admin/me")) < SHOWN_S
-        wait_until(lambda: "usage is not known now" in member.get("/admin/me/usage").text, 30, "it is not reported")
+        wait_until(
+            lambda: "usage is not known now" in member.get("/admin/me/usage").text,
+            30,
+            "it is not reported",
+        )
 
 
 def test_without_records_the_pages_say_so(box: WorkBox) -> None:
@@ -447,24 +535,38 @@ def test_a_member_sees_its_own_limits_usage_models_and_requests(gateway: Gateway
     sign_in(gateway, OTHER)
     text = browser.get("/admin/me").text + browser.get("/admin/me/usage").text
     assert others not in text and CANARY not in text
-    models = wait_until(lambda: re.findall("<code>(.*?)</code>", browser.get("/admin/me/models").text), 10)
-    assert {name.removesuffix(":latest") for name in models} == {"m"}  # its patterns allow no other one
+    models = wait_until(
+        lambda: re.findall("<code>(.*?)</code>", browser.get("/admin/me/models").text), 10
+    )
+    # Its patterns allow no other one.
+    assert {name.removesuffix(":latest") for name in models} == {"m"}
     assert "Tokens per day" in text and f"{gateway.url}/v1" in text
     assert TOKEN not in text
 
 
 def list_addresses() -> list[tuple[str, str]]:
-    """The methods and addresses of all pages and of the whole admin API, with the other token's name in them."""
+    """The methods and addresses of all pages and of the whole admin API, with the other
+    token's name in them."""
     with in_process() as app:
         rules = [rule for rule in app.app.url_map.iter_rules() if rule.rule.startswith("/admin")]
     found = [(method, rule.rule) for rule in rules for method in sorted(rule.methods or ())]
-    addresses = [(method, re.sub(r"<[^>]+>", CANARY, rule)) for method, rule in found if "/static/" not in rule]
-    return sorted((method, address) for method, address in addresses if method not in ("HEAD", "OPTIONS"))
+    addresses = [
+        (method, re.sub(r"<[^>]+>", CANARY, rule))
+        for method, rule in found
+        if "/static/" not in rule
+    ]
+    return sorted(
+        (method, address) for method, address in addresses if method not in ("HEAD", "OPTIONS")
+    )
 
 
 def test_no_address_shows_a_member_anything_of_others(gateway: Gateway) -> None:
     others = gateway.ask("/api/chat", CHAT, token=OTHER).headers.get("x-request-id") or ""
-    wait_until(lambda: others in gateway.ask("/admin/api/requests", token=OPERATOR).text, 15, "it is not recorded")
+    wait_until(
+        lambda: others in gateway.ask("/admin/api/requests", token=OPERATOR).text,
+        15,
+        "it is not recorded",
+    )
     browser = sign_in(gateway, TOKEN)
     for method, address in list_addresses():
         if address in ("/admin/sign-in", "/admin/sign-out"):
@@ -473,7 +575,9 @@ def test_no_address_shows_a_member_anything_of_others(gateway: Gateway) -> None:
             if method == "GET":
                 answer = browser.get(address + query)
             elif "/api/" in address:
-                answer = browser.send(method, address, {"name": CANARY}, **{"X-CSRF-Token": browser.csrf})
+                answer = browser.send(
+                    method, address, {"name": CANARY}, **{"X-CSRF-Token": browser.csrf}
+                )
             else:
                 answer = browser.post(address, {"name": CANARY, "confirm": CANARY})
             assert answer.status < 500, (method, address, answer.text)
@@ -486,7 +590,13 @@ def test_no_address_shows_a_member_anything_of_others(gateway: Gateway) -> None:
 
 def test_what_is_for_operators_is_refused_to_members(gateway: Gateway) -> None:
     browser = sign_in(gateway, TOKEN)
-    for path in ("/admin/events", "/admin/keys", "/admin/api/status", "/admin/api/usage", "/admin/api/tokens"):
+    for path in (
+        "/admin/events",
+        "/admin/keys",
+        "/admin/api/status",
+        "/admin/api/usage",
+        "/admin/api/tokens",
+    ):
         assert browser.get(path).status == 403, path
         assert gateway.ask(path, token=None, Cookie="").status in (302, 401), path
     assert gateway.ask("/admin/api/status", token=TOKEN).status == 403
@@ -515,7 +625,9 @@ def memory_kb(gateway: Gateway) -> int:
 
 
 @pytest.mark.slow
-def test_fifty_open_pages_cost_less_than_five_percent_of_a_core(gateway: Gateway, box: WorkBox) -> None:
+def test_fifty_open_pages_cost_less_than_five_percent_of_a_core(
+    gateway: Gateway, box: WorkBox
+) -> None:
     """While requests run and wait, so that there is another state every second."""
     pages, seconds = 50, 10.0
     browser = sign_in(gateway, OPERATOR)
@@ -538,6 +650,8 @@ def test_fifty_open_pages_cost_less_than_five_percent_of_a_core(gateway: Gateway
         measure()
         with_pages, full_kb = measure(), memory_kb(gateway)
     per_page = (full_kb - empty_kb) / pages
-    print(f"\n{pages} pages: {with_pages:.1%} of a core, {without:.1%} without; {per_page:.0f} kB each")
+    print(
+        f"\n{pages} pages: {with_pages:.1%} of a core, {without:.1%} without; {per_page:.0f} kB each"
+    )
     assert with_pages - without < 0.05
     assert per_page < 250

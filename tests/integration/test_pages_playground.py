@@ -1,4 +1,5 @@
-"""The playground and Connect against a real gateway: rights, streams, and what never is in a page."""
+"""The playground and Connect against a real gateway: rights, streams, and
+what never is in a page."""
 
 from __future__ import annotations
 
@@ -86,7 +87,10 @@ def test_members_see_both_pages(member: PageClient) -> None:
 def test_without_a_session_the_form_for_signing_in_is_shown(gateway: Gateway) -> None:
     for path in ("/admin/playground", "/admin/connect"):
         answer = PageClient(gateway.url).get(path)
-        assert (answer.status, answer.headers.get("Location")) == (302, f"/admin?next=%2Fadmin%2F{path[7:]}")
+        assert (answer.status, answer.headers.get("Location")) == (
+            302,
+            f"/admin?next=%2Fadmin%2F{path[7:]}",
+        )
 
 
 def test_members_are_offered_their_models_only(member: PageClient, gateway: Gateway) -> None:
@@ -99,16 +103,26 @@ def test_members_are_offered_their_models_only(member: PageClient, gateway: Gate
 @pytest.mark.parametrize(
     "path", ["/api/chat", "/api/generate", "/v1/chat/completions", "/v1/responses", "/v1/messages"]
 )
-def test_a_model_that_the_member_may_not_use_is_refused(path: str, member: PageClient, box: Box) -> None:
+def test_a_model_that_the_member_may_not_use_is_refused(
+    path: str, member: PageClient, box: Box
+) -> None:
     body = {**CHAT, "model": FORBIDDEN, "prompt": "hi", "input": "hi", "max_tokens": 9}
-    answer = call(member, path, {name: value for name, value in body.items() if name in fields_of(path)})
+    answer = call(
+        member, path, {name: value for name, value in body.items() if name in fields_of(path)}
+    )
     assert answer.status == 404, answer.text  # nobody learns of models that are not theirs
-    assert f"'{FORBIDDEN}' not found" in answer.text or f"'{FORBIDDEN}' does not exist" in answer.text
+    assert (
+        f"'{FORBIDDEN}' not found" in answer.text or f"'{FORBIDDEN}' does not exist" in answer.text
+    )
     assert box.prompts == []
 
 
 def fields_of(path: str) -> set[str]:
-    own = {"/api/generate": {"prompt"}, "/v1/responses": {"input"}, "/v1/messages": {"messages", "max_tokens"}}
+    own = {
+        "/api/generate": {"prompt"},
+        "/v1/responses": {"input"},
+        "/v1/messages": {"messages", "max_tokens"},
+    }
     return {"model"} | own.get(path, {"messages"})
 
 
@@ -136,7 +150,12 @@ def test_a_call_without_a_session_is_refused(gateway: Gateway, member: PageClien
 def test_parts_arrive_as_the_box_sends_them(path: str, member: PageClient, box: Box) -> None:
     go = threading.Event()
     first = {"model": MODEL, "message": {"role": "assistant", "content": "One"}, "done": False}
-    last = {"model": MODEL, "message": {"role": "assistant", "content": "."}, "done": True, "done_reason": "stop"}
+    last = {
+        "model": MODEL,
+        "message": {"role": "assistant", "content": "."},
+        "done": True,
+        "done_reason": "stop",
+    }
     ndjson = Head(headers={"Content-Type": "application/x-ndjson"})
     box.script("/api/chat", [ndjson, Lines([first]), WaitFor(go), Lines([last])])
     with start(member, path, CHAT | {"stream": True}) as stream:
@@ -148,14 +167,25 @@ def test_parts_arrive_as_the_box_sends_them(path: str, member: PageClient, box: 
         assert b"stop" in stream.read_all()
 
 
-@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/responses", "/v1/messages"])
+@pytest.mark.parametrize(
+    "path", ["/api/chat", "/v1/chat/completions", "/v1/responses", "/v1/messages"]
+)
 def test_leaving_ends_the_request_of_the_box(path: str, member: PageClient, box: Box) -> None:
     """That is what the stop button does."""
     first = {"model": MODEL, "message": {"role": "assistant", "content": "One"}, "done": False}
     box.script(
-        "/api/chat", [Head(headers={"Content-Type": "application/x-ndjson"}), Lines([first]), WaitForPeerClose(20)]
+        "/api/chat",
+        [
+            Head(headers={"Content-Type": "application/x-ndjson"}),
+            Lines([first]),
+            WaitForPeerClose(20),
+        ],
     )
-    body = CHAT | {"stream": True, "max_tokens": 99} if path == "/v1/messages" else CHAT | {"stream": True}
+    body = (
+        CHAT | {"stream": True, "max_tokens": 99}
+        if path == "/v1/messages"
+        else CHAT | {"stream": True}
+    )
     if path == "/v1/responses":
         body = {"model": MODEL, "input": "hi", "stream": True}
     with start(member, path, body) as stream:
@@ -170,8 +200,15 @@ def test_leaving_ends_the_request_of_the_box(path: str, member: PageClient, box:
 
 
 def test_no_token_is_in_a_page_or_script(gateway: Gateway, member: PageClient) -> None:
-    pages = [member.get(path).text for path in ("/admin/playground", "/admin/connect", "/admin/connect?model=x")]
-    scripts = [member.get(address).text for page in pages for address in set(re.findall(r'src="([^"]+)"', page))]
+    pages = [
+        member.get(path).text
+        for path in ("/admin/playground", "/admin/connect", "/admin/connect?model=x")
+    ]
+    scripts = [
+        member.get(address).text
+        for page in pages
+        for address in set(re.findall(r'src="([^"]+)"', page))
+    ]
     for text in (*pages, *scripts):
         assert MEMBER not in text
         assert BOSS not in text
@@ -194,7 +231,9 @@ def test_texts_of_the_script_are_json(language: str, member: PageClient) -> None
     assert all(json.loads(html.unescape(texts)).values())
 
 
-def test_connect_shows_a_placeholder_and_the_address_of_the_request(gateway: Gateway, member: PageClient) -> None:
+def test_connect_shows_a_placeholder_and_the_address_of_the_request(
+    gateway: Gateway, member: PageClient
+) -> None:
     page = member.get("/admin/connect").text
     assert f"{gateway.url}/v1" in page
     assert "export TOKEN=&#34;&lt;token&gt;&#34;" in page
@@ -235,27 +274,45 @@ def test_a_token_is_filled_in_only_for_a_form_of_this_session(member: PageClient
 
 @pytest.fixture(scope="module")
 def samples() -> Iterator[dict[str, dict[str, str]]]:
-    """The programs by API and language, for a gateway with the demo model; its address is in them."""
+    """The programs by API and language, for a gateway with the demo model;
+    its address is in them."""
     node = require_program("node")
-    with Gateway({"auth": {"generate_tokens": [MEMBER]}, "service": {"base_url": "demo:"}}, workers=1) as demo:
+    with Gateway(
+        {"auth": {"generate_tokens": [MEMBER]}, "service": {"base_url": "demo:"}}, workers=1
+    ) as demo:
         command = [node, NODE / "playground/write_samples.mjs", demo.url]
-        yield json.loads(subprocess.run(command, capture_output=True, check=True, timeout=30).stdout)
+        yield json.loads(
+            subprocess.run(command, capture_output=True, check=True, timeout=30).stdout
+        )
 
 
 @pytest.mark.parametrize("language", ["curl", "python", "javascript"])
 @pytest.mark.parametrize(
-    "dialect", ["ollama-chat", "ollama-generate", "openai-chat", "openai-responses", "anthropic-messages"]
+    "dialect",
+    ["ollama-chat", "ollama-generate", "openai-chat", "openai-responses", "anthropic-messages"],
 )
-def test_the_same_call_runs_as_a_program(dialect: str, language: str, samples: dict[str, dict[str, str]]) -> None:
+def test_the_same_call_runs_as_a_program(
+    dialect: str, language: str, samples: dict[str, dict[str, str]]
+) -> None:
     if language == "javascript" and not (NODE / "node_modules").is_dir():
         pytest.skip("tests/node/node_modules is missing: run `npm ci` in tests/node")
     text = samples[dialect][language]
     # as a module in the directory that has the packages, but not as a file there
     javascript = [require_program("node"), "--input-type=module", "--eval", text]
-    commands = {"curl": ["sh", "-ec", text], "python": [sys.executable, "-c", text], "javascript": javascript}
+    commands = {
+        "curl": ["sh", "-ec", text],
+        "python": [sys.executable, "-c", text],
+        "javascript": javascript,
+    }
     environment = {"PATH": os.environ["PATH"], "TOKEN": MEMBER, "LANG": "C.UTF-8"}
     run = subprocess.run(
-        commands[language], cwd=NODE, env=environment, capture_output=True, text=True, timeout=60, check=False
+        commands[language],
+        cwd=NODE,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert len(run.stdout) > 10

@@ -1,4 +1,5 @@
-"""Usage, requests and changes on the pages of a running gateway: what they say is what the API says."""
+"""Usage, requests and changes on the pages of a running gateway: what they say
+is what the API says."""
 
 from __future__ import annotations
 
@@ -26,7 +27,13 @@ OPERATOR = "operator-token-1"
 CANARY = "<img src=x onerror=alert(1)>"
 USER_HEADER, PROMPT = "X-User", "canary-prompt-1"
 SUMS = "requests errors prompt_tokens cached_tokens completion_tokens gpu_seconds cost".split()
-PAGES = ["/admin/usage", "/admin/usage/data", "/admin/requests", "/admin/requests/rows", "/admin/audit"]
+PAGES = [
+    "/admin/usage",
+    "/admin/usage/data",
+    "/admin/requests",
+    "/admin/requests/rows",
+    "/admin/audit",
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,27 +53,46 @@ def ask(gateway: Gateway, number: int, model: str = "m", token: str = TOKEN, **h
     messages = [{"role": "user", "content": f"{PROMPT} request {number}"}]
     sent = bearer(token) | {name.replace("_", "-"): value for name, value in headers.items()}
     return request(
-        gateway.url, "POST", "/v1/chat/completions", {"model": model, "messages": messages}, sent, timeout=20
+        gateway.url,
+        "POST",
+        "/v1/chat/completions",
+        {"model": model, "messages": messages},
+        sent,
+        timeout=20,
     ).status
 
 
 def api(gateway: Gateway, path: str) -> Any:
-    return request(gateway.url, path=f"/admin/api/{path}", headers=bearer(OPERATOR), timeout=20).json()
+    return request(
+        gateway.url, path=f"/admin/api/{path}", headers=bearer(OPERATOR), timeout=20
+    ).json()
 
 
 @pytest.fixture(scope="module")
 def gateway(box: CountingBox) -> Iterator[Gateway]:
-    """With seven requests of two models and three people, one of which names a model that does not exist."""
+    """With seven requests of two models and three people, one of which names a
+    model that does not exist."""
     with Gateway(make_config(box), workers=1, records=True) as running:
         wait_for_records(running)
         made = request(
-            running.url, "POST", "/admin/api/tokens", {"name": "a-key", "note": CANARY}, bearer(OPERATOR)
+            running.url,
+            "POST",
+            "/admin/api/tokens",
+            {"name": "a-key", "note": CANARY},
+            bearer(OPERATOR),
         ).json()
         wait_until(lambda: ask(running, 0, token=made["token"]) == 200, 10, "the key has no effect")
         for number in range(1, 6):
-            assert ask(running, number, "m" if number < 4 else "other", X_User=f"person-{number % 2}") == 200
+            assert (
+                ask(running, number, "m" if number < 4 else "other", X_User=f"person-{number % 2}")
+                == 200
+            )
         assert ask(running, 9, CANARY, X_User=CANARY) in (400, 404)
-        wait_until(lambda: len(good_rows(running)) == 6 and len(rows_of(running)) >= 7, 20, "not all are imported")
+        wait_until(
+            lambda: len(good_rows(running)) == 6 and len(rows_of(running)) >= 7,
+            20,
+            "not all are imported",
+        )
         yield running
         assert "Traceback" not in running.output()
 
@@ -90,26 +116,49 @@ def operator(gateway: Gateway) -> PageClient:
 def write(sums: dict[str, Any]) -> list[str]:
     """Sums of the API as the page writes them."""
     counts = [f"{sums[name]:,}".replace(",", " ") for name in SUMS[:5]]
-    cost = "0.00" if not sums["cost"] else f"{sums['cost']:.2f}" if sums["cost"] >= 0.01 else f"{sums['cost']:.4f}"
+    cost = (
+        "0.00"
+        if not sums["cost"]
+        else f"{sums['cost']:.2f}"
+        if sums["cost"] >= 0.01
+        else f"{sums['cost']:.4f}"
+    )
     return [*counts, f"{sums['gpu_seconds']:.1f}", cost]
 
 
-@pytest.mark.parametrize("by", [["token"], ["model"], ["user"], ["upstream"], ["day", "model"], ["user", "dialect"]])
-def test_the_numbers_of_the_page_are_those_of_the_api(by: list[str], gateway: Gateway, operator: PageClient) -> None:
+@pytest.mark.parametrize(
+    "by", [["token"], ["model"], ["user"], ["upstream"], ["day", "model"], ["user", "dialect"]]
+)
+def test_the_numbers_of_the_page_are_those_of_the_api(
+    by: list[str], gateway: Gateway, operator: PageClient
+) -> None:
     report = api(gateway, f"usage?by={','.join(by)}")
     assert report["total"]["requests"] >= 7
     then = f"&then={by[1]}" if by[1:] else ""
     head, *rows, total = read_rows(operator.get(f"/admin/usage?range=month&by={by[0]}{then}").text)
     assert head[-1] == "Cost, USD" and total[1:] == write(report["total"])
-    assert sorted(rows) == sorted([row[name] or "–" for name in by] + write(row) for row in report["rows"])
+    assert sorted(rows) == sorted(
+        [row[name] or "–" for name in by] + write(row) for row in report["rows"]
+    )
 
 
 def test_the_tokens_on_the_page_are_those_that_the_box_counted(operator: PageClient) -> None:
     rows = read_rows(operator.get("/admin/usage?range=month&by=model&then=user&token=member").text)
-    found = {tuple(row[:2]): (int(row[4]), int(row[6])) for row in rows[1:] if row[1].startswith("person")}
-    for key, numbers in {("m", "person-1"): (1, 3), ("m", "person-0"): (2,), ("other", "person-0"): (4,)}.items():
+    found = {
+        tuple(row[:2]): (int(row[4]), int(row[6]))
+        for row in rows[1:]
+        if row[1].startswith("person")
+    }
+    for key, numbers in {
+        ("m", "person-1"): (1, 3),
+        ("m", "person-0"): (2,),
+        ("other", "person-0"): (4,),
+    }.items():
         tokens = [tokens_of(number) for number in numbers]
-        assert found[key] == (sum(each.prompt for each in tokens), sum(each.completion for each in tokens))
+        assert found[key] == (
+            sum(each.prompt for each in tokens),
+            sum(each.completion for each in tokens),
+        )
 
 
 def test_filters_and_the_csv_are_those_of_the_api(gateway: Gateway, operator: PageClient) -> None:
@@ -121,7 +170,9 @@ def test_filters_and_the_csv_are_those_of_the_api(gateway: Gateway, operator: Pa
     assert answer.headers.get("content-type") == "text/csv; charset=utf-8"
     found = list(csv.DictReader(io.StringIO(answer.text)))
     expected = api(gateway, "usage?by=user&token=member&model=m")["rows"]
-    assert {row["user"]: row["requests"] for row in found} == {row["user"]: str(row["requests"]) for row in expected}
+    assert {row["user"]: row["requests"] for row in found} == {
+        row["user"]: str(row["requests"]) for row in expected
+    }
 
 
 def test_the_chart_adds_up_to_the_table(gateway: Gateway, operator: PageClient) -> None:
@@ -132,22 +183,34 @@ def test_the_chart_adds_up_to_the_table(gateway: Gateway, operator: PageClient) 
         assert all(len(each["values"]) == len(chart["labels"]) for each in chart["series"])
 
 
-def test_requests_are_those_of_the_api_and_say_nothing_of_prompts(gateway: Gateway, operator: PageClient) -> None:
+def test_requests_are_those_of_the_api_and_say_nothing_of_prompts(
+    gateway: Gateway, operator: PageClient
+) -> None:
     text = operator.get("/admin/requests").text
     ids = re.findall(r"<dt>Request</dt><dd>([^<]+)</dd>", text)
     assert ids == [row["id"] for row in rows_of(gateway)][: len(ids)] and len(ids) >= 7
     assert PROMPT not in text and "Yes." not in text and TOKEN not in text and OPERATOR not in text
 
 
-@pytest.mark.parametrize("query", ["state=refused", "token=a-key", "model=other", "since=2026-01-01T00:00"])
-def test_filters_of_requests_are_those_of_the_api(query: str, gateway: Gateway, operator: PageClient) -> None:
-    ids = re.findall(r"<dt>Request</dt><dd>([^<]+)</dd>", operator.get(f"/admin/requests?{query}").text)
+@pytest.mark.parametrize(
+    "query", ["state=refused", "token=a-key", "model=other", "since=2026-01-01T00:00"]
+)
+def test_filters_of_requests_are_those_of_the_api(
+    query: str, gateway: Gateway, operator: PageClient
+) -> None:
+    ids = re.findall(
+        r"<dt>Request</dt><dd>([^<]+)</dd>", operator.get(f"/admin/requests?{query}").text
+    )
     assert ids and ids == [row["id"] for row in api(gateway, f"requests?{query}")["rows"]]
 
 
 def test_a_request_appears_for_who_follows(gateway: Gateway, operator: PageClient) -> None:
     assert ask(gateway, 2, X_Request_Id="the-new-one") == 200
-    wait_until(lambda: "the-new-one" in operator.get("/admin/requests/rows").text, 10, "the page does not follow")
+    wait_until(
+        lambda: "the-new-one" in operator.get("/admin/requests/rows").text,
+        10,
+        "the page does not follow",
+    )
 
 
 def test_changes_are_listed_with_their_values(operator: PageClient) -> None:
@@ -157,12 +220,19 @@ def test_changes_are_listed_with_their_values(operator: PageClient) -> None:
 
 
 def test_names_that_others_choose_are_texts(operator: PageClient) -> None:
-    for path in ("/admin/usage?by=user&then=model", "/admin/usage?by=token", "/admin/requests", "/admin/audit"):
+    for path in (
+        "/admin/usage?by=user&then=model",
+        "/admin/usage?by=token",
+        "/admin/requests",
+        "/admin/audit",
+    ):
         text = operator.get(path).text
         assert "<img" not in text, path
     for path in ("/admin/usage?by=user", "/admin/requests", "/admin/audit"):
         assert unescape(operator.get(path).text).count(CANARY) >= 1, path
-    assert "default-src 'self'" in str(operator.get("/admin/usage").headers.get("content-security-policy"))
+    assert "default-src 'self'" in str(
+        operator.get("/admin/usage").headers.get("content-security-policy")
+    )
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -188,7 +258,11 @@ def test_pages_stay_up_while_the_database_is_gone(box: CountingBox) -> None:
             client = PageClient(gateway.url)
             client.get("/admin")
             client.sign_in(OPERATOR)
-            wait_until(lambda: "member" in client.get("/admin/usage").text, 20, "the request is not imported")
+            wait_until(
+                lambda: "member" in client.get("/admin/usage").text,
+                20,
+                "the request is not imported",
+            )
             server.kill()
             for path in ("/admin/usage", "/admin/requests", "/admin/audit"):
                 answer = client.get(path)

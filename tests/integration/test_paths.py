@@ -1,4 +1,5 @@
-"""Paths that mean one thing here and another one there: straight at the gateway and through the shipped nginx."""
+"""Paths that mean one thing here and another one there: straight at the gateway and
+through the shipped nginx."""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ BODY = json.dumps(
 
 #: Every address that the gateway may ever ask the upstream for.
 CONSTANTS = {
-    *(f"/api/{name}" for name in "version status tags ps show generate chat embed embeddings".split()),
+    *(
+        f"/api/{name}"
+        for name in "version status tags ps show generate chat embed embeddings".split()
+    ),
     *(f"/api/{name}" for name in "pull push create copy delete".split()),
     f"/api/blobs/{DIGEST}",
 }
@@ -38,7 +42,9 @@ def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
 @pytest.fixture(params=["straight", "nginx"])
 def url(request: pytest.FixtureRequest, gateway: Gateway) -> str:
     """Where the client asks: the gateway itself, or the shipped nginx in front of it."""
-    server: Gateway | Nginx = gateway if request.param == "straight" else request.getfixturevalue("nginx")
+    server: Gateway | Nginx = (
+        gateway if request.param == "straight" else request.getfixturevalue("nginx")
+    )
     return server.url
 
 
@@ -47,7 +53,11 @@ def foreign_paths(upstream: FaultUpstream) -> set[str]:
 
 
 def changing_requests(upstream: FaultUpstream) -> list[str]:
-    return [f"{seen.method} {seen.raw_path}" for seen in upstream.requests if seen.method not in ("GET", "HEAD")]
+    return [
+        f"{seen.method} {seen.raw_path}"
+        for seen in upstream.requests
+        if seen.method not in ("GET", "HEAD")
+    ]
 
 
 def ask(url: str, method: str, path: str, token: str | None = TOKEN) -> Answer:
@@ -55,8 +65,12 @@ def ask(url: str, method: str, path: str, token: str | None = TOKEN) -> Answer:
     return request(url, method, path, body, bearer(token) if token else {})
 
 
-@pytest.mark.parametrize("name", ["..", ".", "../tags", "x/../../delete", "..%2f..%2fapi%2ftags", "%2e%2e", "x%00", ""])
-@pytest.mark.parametrize("prefix", ["/v1/models/", "/api/blobs/", "/api/user/keys/", "/api/experimental/"])
+@pytest.mark.parametrize(
+    "name", ["..", ".", "../tags", "x/../../delete", "..%2f..%2fapi%2ftags", "%2e%2e", "x%00", ""]
+)
+@pytest.mark.parametrize(
+    "prefix", ["/v1/models/", "/api/blobs/", "/api/user/keys/", "/api/experimental/"]
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "HEAD"])
 def test_a_name_at_the_end_of_a_path_never_leaves_its_place(
     url: str, upstream: FaultUpstream, prefix: str, name: str, method: str
@@ -66,7 +80,15 @@ def test_a_name_at_the_end_of_a_path_never_leaves_its_place(
 
 
 @pytest.mark.parametrize(
-    "digest", ["sha256:abc", "sha256:" + "0" * 63, "sha256:" + "0" * 65, "md5:" + "0" * 64, "sha256:" + "g" * 64, "x"]
+    "digest",
+    [
+        "sha256:abc",
+        "sha256:" + "0" * 63,
+        "sha256:" + "0" * 65,
+        "md5:" + "0" * 64,
+        "sha256:" + "g" * 64,
+        "x",
+    ],
 )
 @pytest.mark.parametrize("method", ["HEAD", "POST"])
 def test_a_digest_is_a_digest(url: str, upstream: FaultUpstream, digest: str, method: str) -> None:
@@ -75,7 +97,9 @@ def test_a_digest_is_a_digest(url: str, upstream: FaultUpstream, digest: str, me
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/api/delete", "/k/wrong/api/tags"])
-@pytest.mark.parametrize("authority", ["http://evil.example", "http://gw", "https://gw:1", "http://user:pw@gw"])
+@pytest.mark.parametrize(
+    "authority", ["http://evil.example", "http://gw", "https://gw:1", "http://user:pw@gw"]
+)
 def test_an_absolute_address_means_no_other_server(
     url: str, upstream: FaultUpstream, path: str, authority: str
 ) -> None:
@@ -89,8 +113,12 @@ def test_an_absolute_address_means_no_other_server(
     assert changing_requests(upstream) == []
 
 
-@pytest.mark.parametrize("target", ["*", "api/tags", "//evil.example/api/tags", "gw:443", "?x", "/api/tags HTTP/1.1 x"])
-def test_a_target_that_is_no_path_is_refused(url: str, upstream: FaultUpstream, target: str) -> None:
+@pytest.mark.parametrize(
+    "target", ["*", "api/tags", "//evil.example/api/tags", "gw:443", "?x", "/api/tags HTTP/1.1 x"]
+)
+def test_a_target_that_is_no_path_is_refused(
+    url: str, upstream: FaultUpstream, target: str
+) -> None:
     data = encode_request("gw", "GET", target, None, bearer(TOKEN))
     assert raw(int(url.rpartition(":")[2]), data).split()[1] in (b"400", b"404", b"405")
     assert [seen.path for seen in upstream.requests if seen.path != "/api/version"] == []
@@ -99,6 +127,8 @@ def test_a_target_that_is_no_path_is_refused(url: str, upstream: FaultUpstream, 
 @pytest.mark.parametrize("byte", [0x01, 0x09, 0x0B, 0x7F, 0x80, 0xFF])
 def test_odd_bytes_in_a_path_are_no_failure(url: str, upstream: FaultUpstream, byte: int) -> None:
     data = b"GET /api/tags" + bytes([byte]) + b" HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n"
-    answer = raw(int(url.rpartition(":")[2]), data + b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n")
+    answer = raw(
+        int(url.rpartition(":")[2]), data + b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
+    )
     assert answer.split()[1] in (b"400", b"404")
     assert [seen.path for seen in upstream.requests if seen.path != "/api/version"] == []

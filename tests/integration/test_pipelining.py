@@ -26,7 +26,9 @@ def one_worker(upstream: FaultUpstream) -> Iterator[Gateway]:
 
 def asking(identity: str) -> bytes:
     """A request that needs no upstream, and not even a token."""
-    return encode_request("gw", "GET", "/api/version", None, {"X-Request-Id": identity, "Connection": "keep-alive"})
+    return encode_request(
+        "gw", "GET", "/api/version", None, {"X-Request-Id": identity, "Connection": "keep-alive"}
+    )
 
 
 def read_answers(sock: socket.socket, last: bytes) -> None:
@@ -46,7 +48,10 @@ def answered(gateway: Gateway) -> list[str]:
 def test_one_connection_does_not_keep_the_others_waiting(one_worker: Gateway) -> None:
     """Both are connected before; the second asks when the first has its first answer."""
     address = ("127.0.0.1", one_worker.port)
-    with socket.create_connection(address, 30) as greedy, socket.create_connection(address, 30) as modest:
+    with (
+        socket.create_connection(address, 30) as greedy,
+        socket.create_connection(address, 30) as modest,
+    ):
         requests = b"".join(asking(f"greedy-{number}-") for number in range(IN_ADVANCE))
         sender = threading.Thread(target=greedy.sendall, args=(requests,))
         sender.start()

@@ -1,4 +1,5 @@
-"""The gateway as a process: its end, and log files that can't be written. More of it in tests/reliability."""
+"""The gateway as a process: its end, and log files that can't be written. More of it
+in tests/reliability."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from tests.rig.leaks import worker_details
 
 pytestmark = pytest.mark.slow
 
-# --- Ending ----------------------------------------------------------------------------------------------------------
+# --- Ending ---------------------------------------------------------------------------------------
 
 
 def test_end_comes_at_once_when_nothing_is_in_progress(
@@ -62,7 +63,7 @@ def test_the_keys_of_a_terminal_end_it_without_a_traceback(
     assert "Traceback" not in gateway.output()
 
 
-# --- Log files -------------------------------------------------------------------------------------------------------
+# --- Log files ------------------------------------------------------------------------------------
 
 
 def test_log_directory_that_can_not_be_written_stops_no_request(

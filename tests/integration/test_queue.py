@@ -1,4 +1,5 @@
-"""Requests that wait for a slot, through real gunicorn: what clients see in every dialect, and how a wait ends."""
+"""Requests that wait for a slot, through real gunicorn: what clients see in every
+dialect, and how a wait ends."""
 
 from __future__ import annotations
 
@@ -43,7 +44,12 @@ NOTICED_S = 1.0
 OTHER_TOKEN = "other-token-1"
 
 HOLDER = {"model": "m", "messages": MESSAGES, "stream": False}
-ANSWER = {"model": "m", "message": {"role": "assistant", "content": "Yes."}, "done": True, "done_reason": "stop"}
+ANSWER = {
+    "model": "m",
+    "message": {"role": "assistant", "content": "Yes."},
+    "done": True,
+    "done_reason": "stop",
+}
 TEXT = {"model": "m", "response": "Yes.", "done": True, "done_reason": "stop"}
 VECTORS = {"model": "m", "embeddings": [[0.5]], "prompt_eval_count": 1}
 LINES = {"/api/chat": ANSWER, "/api/generate": TEXT, "/api/embed": VECTORS}
@@ -82,7 +88,8 @@ def configured(*boxes: QueueBox, **sections: Any) -> dict[str, Any]:
 
 
 def has_coordinator(gateway: Gateway) -> bool:
-    """Whether there is a coordinator, and no worker decides itself: one that starts slowly is not waited for."""
+    """Whether there is a coordinator, and no worker decides itself: one that starts
+    slowly is not waited for."""
     events = [line["event"] for line in gateway.log_lines("events")]
     # A link that was lost for a moment is only said to be back.
     is_back = events.count("coordinator_unavailable") <= events.count("coordinator_back")
@@ -90,8 +97,8 @@ def has_coordinator(gateway: Gateway) -> bool:
 
 
 def start_coordinator(gateway: Gateway) -> None:
-    """Asks until a request has needed a slot: the first one may go to a box without bounds while the lists of others
-    are still missing."""
+    """Asks until a request has needed a slot: the first one may go to a box without bounds while
+    the lists of others are still missing."""
     for _ in range(4):
         assert gateway.ask("/api/chat", HOLDER).status == 200
         with suppress(AssertionError):
@@ -151,12 +158,15 @@ def box(shared_box: QueueBox) -> Iterator[QueueBox]:
 
 @contextmanager
 def held(gateway: Gateway, box: QueueBox) -> Iterator[Stream]:
-    """The only slot is taken until the box may answer; nothing else waits, not even a client of an earlier test."""
+    """The only slot is taken until the box may answer; nothing else waits, not even a
+    client of an earlier test."""
     box.go.set()
     wait_until(lambda: is_free(gateway), 10, "earlier requests still wait")
     box.clear()
     box.go.clear()
-    with open_stream(gateway.url, "POST", "/api/chat", HOLDER, bearer(OTHER_TOKEN), wait_for_head=False) as stream:
+    with open_stream(
+        gateway.url, "POST", "/api/chat", HOLDER, bearer(OTHER_TOKEN), wait_for_head=False
+    ) as stream:
         wait_until(lambda: len(box.prompts) == 1, 10, "the first request did not reach the box")
         yield stream
         box.go.set()
@@ -187,17 +197,25 @@ def answer_of(stream: Stream) -> Answer:
 
 def waited_s(answer: Answer) -> float:
     """What the header says; 0 without it."""
-    found = re.fullmatch(r"waited=(\d+\.\d)s", answer.headers.get("X-Ollama-Proxy-Queue") or "waited=0.0s")
+    found = re.fullmatch(
+        r"waited=(\d+\.\d)s", answer.headers.get("X-Ollama-Proxy-Queue") or "waited=0.0s"
+    )
     assert found is not None
     return float(found[1])
 
 
-# --- What a client sees while it waits -------------------------------------------------------------------------------
+# --- What a client sees while it waits ------------------------------------------------------------
 
 
 @each_sse
-def test_a_stream_is_told_its_place_and_then_gets_its_answer(patient: Gateway, box: QueueBox, face: Face) -> None:
-    beat = rb"event: ping\n" if face.dialect == "anthropic" else rb": waiting, 1st of 1, about \d+ s\n\n"
+def test_a_stream_is_told_its_place_and_then_gets_its_answer(
+    patient: Gateway, box: QueueBox, face: Face
+) -> None:
+    beat = (
+        rb"event: ping\n"
+        if face.dialect == "anthropic"
+        else rb": waiting, 1st of 1, about \d+ s\n\n"
+    )
     with held(patient, box), ask(patient.url, face) as stream:
         read = read_until(stream, beat)
         assert (stream.status, len(box.prompts)) == (200, 1)
@@ -207,7 +225,9 @@ def test_a_stream_is_told_its_place_and_then_gets_its_answer(patient: Gateway, b
 
 
 @each_single
-def test_a_single_answer_says_how_long_it_waited(patient: Gateway, box: QueueBox, face: Face) -> None:
+def test_a_single_answer_says_how_long_it_waited(
+    patient: Gateway, box: QueueBox, face: Face
+) -> None:
     with held(patient, box), ask(patient.url, face, stream=False, wait_for_head=False) as stream:
         with pytest.raises(TimeoutError):
             stream.read_head(0.6)
@@ -237,7 +257,9 @@ def test_a_request_that_does_not_wait_says_nothing_of_it(patient: Gateway, box: 
 def waiting(gateway: Gateway) -> int:
     """How many requests wait, told by the order of a further one."""
     probe = {"model": "m", "messages": MESSAGES, "stream": True}
-    with open_stream(gateway.url, "POST", "/v1/chat/completions", probe, bearer(TOKEN), wait_for_head=False) as stream:
+    with open_stream(
+        gateway.url, "POST", "/v1/chat/completions", probe, bearer(TOKEN), wait_for_head=False
+    ) as stream:
         found = re.search(rb"waiting, \d+\w\w of (\d+)", read_until(stream, rb"of \d+"))
     assert found is not None
     return int(found[1]) - 1
@@ -275,21 +297,37 @@ def test_a_passed_through_stream_waits_with_comments(
         assert re.search(CHUNKS.good_end, first.read_all())
 
 
-def test_a_transcription_waits_with_comments(patient: Gateway, shared_provider: Provider, box: QueueBox) -> None:
+def test_a_transcription_waits_with_comments(
+    patient: Gateway, shared_provider: Provider, box: QueueBox
+) -> None:
     go, path = threading.Event(), "/v1/audio/transcriptions"
-    events = [{"type": "transcript.text.delta", "delta": "Hi"}, {"type": "transcript.text.done", "text": "Hi"}]
-    script: Script = [Head(200, SSE), Chunk(b"".join(b"data: %s\n\n" % json.dumps(each).encode() for each in events))]
+    events = [
+        {"type": "transcript.text.delta", "delta": "Hi"},
+        {"type": "transcript.text.done", "text": "Hi"},
+    ]
+    script: Script = [
+        Head(200, SSE),
+        Chunk(b"".join(b"data: %s\n\n" % json.dumps(each).encode() for each in events)),
+    ]
     shared_provider.script(path, [WaitFor(go, 20), *script], script)
     form = b"\r\n".join(
         [
             *(b'--x\r\nContent-Disposition: form-data; name="model"', b"", b"org/tiny"),
             *(b'--x\r\nContent-Disposition: form-data; name="stream"', b"", b"true"),
-            *(b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"', b"", b"RIFF", b"--x--", b""),
+            *(
+                b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"',
+                b"",
+                b"RIFF",
+                b"--x--",
+                b"",
+            ),
         ]
     )
     headers = {**bearer(TOKEN), "Content-Type": "multipart/form-data; boundary=x"}
     with ExitStack() as streams:
-        streams.enter_context(open_stream(patient.url, "POST", path, form, headers, wait_for_head=False))
+        streams.enter_context(
+            open_stream(patient.url, "POST", path, form, headers, wait_for_head=False)
+        )
         shared_provider.wait_for_request(1, path)
         second = streams.enter_context(open_stream(patient.url, "POST", path, form, headers))
         read = read_until(second, rb": waiting, 1st of 1, about \d+ s\n\n")
@@ -305,35 +343,45 @@ def test_a_stream_is_told_that_its_model_is_being_loaded(patient: Gateway, box: 
         assert re.search(CHUNKS.good_end, stream.read_all())
 
 
-# --- How a wait ends badly -------------------------------------------------------------------------------------------
+# --- How a wait ends badly ------------------------------------------------------------------------
 
 
 @each_dialect
 def test_a_full_queue_is_a_status(strict: Gateway, box: QueueBox, face: Face) -> None:
     with held(strict, box), ask(strict.url, FACES["openai chat"]) as first:
         read_until(first, b": waiting, 1st of 1")
-        answer = request(strict.url, "POST", face.path, {**face.body, "stream": True}, bearer(TOKEN))
+        answer = request(
+            strict.url, "POST", face.path, {**face.body, "stream": True}, bearer(TOKEN)
+        )
     assert (answer.status, answer.headers.get("X-Ollama-Proxy-Queue")) == (503, None)
     assert int(answer.headers.get("Retry-After") or 0) >= 1
     assert "waiting for this model already" in error_text(answer, face)
 
 
 @each_dialect
-def test_a_wait_that_is_too_long_is_a_status_before_the_head(strict: Gateway, box: QueueBox, face: Face) -> None:
+def test_a_wait_that_is_too_long_is_a_status_before_the_head(
+    strict: Gateway, box: QueueBox, face: Face
+) -> None:
     with held(strict, box):
-        answer = request(strict.url, "POST", face.path, {**face.body, "stream": False}, bearer(TOKEN))
+        answer = request(
+            strict.url, "POST", face.path, {**face.body, "stream": False}, bearer(TOKEN)
+        )
     assert (answer.status, 0.9 <= waited_s(answer) < 4) == (503, True)
     assert "longest wait" in error_text(answer, face)
 
 
 @each_sse
-def test_a_wait_that_is_too_long_is_an_error_frame_after_the_head(strict: Gateway, box: QueueBox, face: Face) -> None:
+def test_a_wait_that_is_too_long_is_an_error_frame_after_the_head(
+    strict: Gateway, box: QueueBox, face: Face
+) -> None:
     with held(strict, box), ask(strict.url, face) as stream:
         assert "longest wait" in last_error(stream.read_all(), face)
 
 
 @each_single
-def test_a_client_that_leaves_is_out_of_the_queue(patient: Gateway, box: QueueBox, face: Face) -> None:
+def test_a_client_that_leaves_is_out_of_the_queue(
+    patient: Gateway, box: QueueBox, face: Face
+) -> None:
     request_id = f"left-{face.path.replace('/', '-')}"
     with held(patient, box):
         with ask(patient.url, face, request_id, stream=False, wait_for_head=False):
@@ -347,7 +395,9 @@ def test_a_client_that_leaves_is_out_of_the_queue(patient: Gateway, box: QueueBo
 
 
 @each_sse
-def test_a_client_that_leaves_its_stream_is_out_of_the_queue(patient: Gateway, box: QueueBox, face: Face) -> None:
+def test_a_client_that_leaves_its_stream_is_out_of_the_queue(
+    patient: Gateway, box: QueueBox, face: Face
+) -> None:
     with held(patient, box):
         with ask(patient.url, face) as stream:
             read_until(stream, PING if face.dialect == "anthropic" else rb": waiting, 1st of 1")
@@ -355,7 +405,7 @@ def test_a_client_that_leaves_its_stream_is_out_of_the_queue(patient: Gateway, b
         assert len(box.prompts) == 1
 
 
-# --- Several attempts ------------------------------------------------------------------------------------------------
+# --- Several attempts -----------------------------------------------------------------------------
 
 
 def test_each_of_several_answers_takes_a_slot(patient: Gateway, box: QueueBox) -> None:
@@ -364,7 +414,9 @@ def test_each_of_several_answers_takes_a_slot(patient: Gateway, box: QueueBox) -
     wait_until(lambda: is_free(patient))
     box.clear()
     box.go.clear()
-    with open_stream(patient.url, "POST", "/v1/chat/completions", body, bearer(TOKEN), wait_for_head=False) as stream:
+    with open_stream(
+        patient.url, "POST", "/v1/chat/completions", body, bearer(TOKEN), wait_for_head=False
+    ) as stream:
         read_until(stream, rb": waiting, \d\w\w of 2")
         assert len(box.prompts) == 1
         box.go.set()
@@ -373,12 +425,18 @@ def test_each_of_several_answers_takes_a_slot(patient: Gateway, box: QueueBox) -
 
 
 def test_a_further_attempt_keeps_its_place() -> None:
-    """A request that failed on one box is answered by the other one before a request that came later."""
+    """A request that failed on one box is answered by the other one before a
+    request that came later."""
     failing, other = QueueBox("box1"), QueueBox("box2")
 
     def chat(gateway: Gateway, model: str) -> Stream:
         return open_stream(
-            gateway.url, "POST", "/api/chat", HOLDER | {"model": model}, bearer(TOKEN), wait_for_head=False
+            gateway.url,
+            "POST",
+            "/api/chat",
+            HOLDER | {"model": model},
+            bearer(TOKEN),
+            wait_for_head=False,
         )
 
     with failing, other, gateway_of(failing, other) as gateway, ExitStack() as streams:
@@ -387,7 +445,9 @@ def test_a_further_attempt_keeps_its_place() -> None:
         wait_until(lambda: len(failing.prompts) == len(other.prompts) == 1, 10)
         running.append(streams.enter_context(chat(gateway, "m")))
         body = {"model": "box2/m", "messages": MESSAGES, "stream": True}
-        later = streams.enter_context(open_stream(gateway.url, "POST", "/v1/chat/completions", body, bearer(TOKEN)))
+        later = streams.enter_context(
+            open_stream(gateway.url, "POST", "/v1/chat/completions", body, bearer(TOKEN))
+        )
         read_until(later, rb": waiting, 1st of 1")
         failing.go.set()
         # The one that may use both boxes fails on the first, and is then in front of the later one.
@@ -398,7 +458,7 @@ def test_a_further_attempt_keeps_its_place() -> None:
         assert re.search(CHUNKS.good_end, later.read_all())
 
 
-# --- Boxes that go away ----------------------------------------------------------------------------------------------
+# --- Boxes that go away ---------------------------------------------------------------------------
 
 
 def test_a_box_that_is_lost_is_not_waited_for() -> None:
@@ -406,7 +466,9 @@ def test_a_box_that_is_lost_is_not_waited_for() -> None:
         streams.enter_context(held(gateway, box))
         late = streams.enter_context(ask(gateway.url, FACES["openai chat"]))
         read_until(late, rb": waiting, 1st of 1")
-        single = streams.enter_context(ask(gateway.url, FACES["native chat"], stream=False, wait_for_head=False))
+        single = streams.enter_context(
+            ask(gateway.url, FACES["native chat"], stream=False, wait_for_head=False)
+        )
         wait_until(lambda: waiting(gateway) == 2)
         box.script("/api/version", [Cut()])
         assert "Failed to connect" in last_error(late.read_all(20), FACES["openai chat"])
@@ -435,10 +497,14 @@ def test_a_request_moves_on_to_another_box() -> None:
         bodies = [HOLDER | {"model": name} for name in ("box1/m", "box2/m", "m")]
         for body in bodies[:2]:
             streams.enter_context(
-                open_stream(gateway.url, "POST", "/api/chat", body, bearer(TOKEN), wait_for_head=False)
+                open_stream(
+                    gateway.url, "POST", "/api/chat", body, bearer(TOKEN), wait_for_head=False
+                )
             )
         wait_until(lambda: len(lost.prompts) == len(other.prompts) == 1)
-        single = open_stream(gateway.url, "POST", "/api/chat", bodies[2], bearer(TOKEN), wait_for_head=False)
+        single = open_stream(
+            gateway.url, "POST", "/api/chat", bodies[2], bearer(TOKEN), wait_for_head=False
+        )
         with single:
             wait_until(lambda: waiting(gateway) == 1)
             lost.refuse()
@@ -448,7 +514,7 @@ def test_a_request_moves_on_to_another_box() -> None:
         assert sum(seen.json()["stream"] is False for seen in other.prompts) == 2
 
 
-# --- Tiers -----------------------------------------------------------------------------------------------------------
+# --- Tiers ----------------------------------------------------------------------------------------
 
 
 def test_flex_waits_behind_all_others(patient: Gateway, box: QueueBox) -> None:
@@ -479,7 +545,9 @@ def test_an_answer_reports_the_tier(
     answer = patient.ask(FACES[name].path, body)
     found = set(re.findall(r'"service_tier": ?"(\w+)"', answer.text))
     assert (answer.status, found) == (200, {used})
-    assert answer.headers.get("X-Ollama-Proxy-Ignored") == ("service_tier" if asked == "priority" else None)
+    assert answer.headers.get("X-Ollama-Proxy-Ignored") == (
+        "service_tier" if asked == "priority" else None
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "streamed"])
@@ -488,7 +556,11 @@ def test_usage_of_anthropics_messages_reports_the_tier(
     patient: Gateway, box: QueueBox, asked: str | None, stream: bool
 ) -> None:
     box.go.set()
-    body = FACES["anthropic messages"].body | {"stream": stream} | ({"service_tier": asked} if asked else {})
+    body = (
+        FACES["anthropic messages"].body
+        | {"stream": stream}
+        | ({"service_tier": asked} if asked else {})
+    )
     answer = patient.ask("/v1/messages", body)
     assert re.findall(r'"service_tier": ?"(\w+)"', answer.text) == (["standard"] if asked else [])
     assert answer.headers.get("X-Ollama-Proxy-Ignored") is None
@@ -496,10 +568,12 @@ def test_usage_of_anthropics_messages_reports_the_tier(
 
 def test_a_request_without_a_tier_gets_none(patient: Gateway, box: QueueBox) -> None:
     box.go.set()
-    assert "service_tier" not in patient.ask("/v1/chat/completions", FACES["openai chat"].body).json()
+    assert (
+        "service_tier" not in patient.ask("/v1/chat/completions", FACES["openai chat"].body).json()
+    )
 
 
-# --- Limits ----------------------------------------------------------------------------------------------------------
+# --- Limits ---------------------------------------------------------------------------------------
 
 
 def test_exactly_as_many_requests_pass_as_the_limit_says(box: QueueBox) -> None:
@@ -509,7 +583,9 @@ def test_exactly_as_many_requests_pass_as_the_limit_says(box: QueueBox) -> None:
         wait_for_minute(5)
         answers: list[Answer] = []
         threads = [
-            threading.Thread(target=lambda: answers.append(gateway.ask("/api/chat", HOLDER, token=TOKEN)))
+            threading.Thread(
+                target=lambda: answers.append(gateway.ask("/api/chat", HOLDER, token=TOKEN))
+            )
             for _ in range(9)
         ]
         for thread in threads:
@@ -523,7 +599,9 @@ def test_exactly_as_many_requests_pass_as_the_limit_says(box: QueueBox) -> None:
 
 
 @pytest.mark.parametrize("bounds", [{"concurrency": 1}, {}], ids=["with slots", "without"])
-def test_several_answers_are_one_request_for_the_limits(box: QueueBox, bounds: dict[str, int]) -> None:
+def test_several_answers_are_one_request_for_the_limits(
+    box: QueueBox, bounds: dict[str, int]
+) -> None:
     token = {"name": "few", "token": TOKEN, "limits": {"requests_per_minute": 2}}
     body = {"model": "m", "messages": MESSAGES, "n": 3}
     other = {"name": "plain", "base_url": box.url, **bounds}
@@ -536,18 +614,22 @@ def test_several_answers_are_one_request_for_the_limits(box: QueueBox, bounds: d
         assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
 
 
-# --- The end of a worker, and of a token -----------------------------------------------------------------------------
+# --- The end of a worker, and of a token ----------------------------------------------------------
 
 
 def test_a_drain_refuses_what_waits_and_finishes_what_runs() -> None:
     with QueueBox() as box, gateway_of(box, workers=1) as gateway, ExitStack() as streams:
         running = streams.enter_context(
-            open_stream(gateway.url, "POST", "/api/chat", HOLDER, bearer(TOKEN), wait_for_head=False)
+            open_stream(
+                gateway.url, "POST", "/api/chat", HOLDER, bearer(TOKEN), wait_for_head=False
+            )
         )
         wait_until(lambda: len(box.prompts) == 1)
         late = streams.enter_context(ask(gateway.url, FACES["openai chat"]))
         read_until(late, rb": waiting, 1st of 1")
-        single = streams.enter_context(ask(gateway.url, FACES["native chat"], stream=False, wait_for_head=False))
+        single = streams.enter_context(
+            ask(gateway.url, FACES["native chat"], stream=False, wait_for_head=False)
+        )
         wait_until(lambda: waiting(gateway) == 2)
         ended = threading.Thread(target=gateway.stop)
         ended.start()

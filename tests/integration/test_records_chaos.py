@@ -1,5 +1,5 @@
-"""Requests of all kinds while workers, the coordinator and the database are killed and clients leave: every admitted
-request has one row, and the rows have the tokens that its server counted."""
+"""Requests of all kinds while workers, the coordinator and the database are killed and clients
+leave: every admitted request has one row, and the rows have the tokens that its server counted."""
 
 from __future__ import annotations
 
@@ -57,8 +57,11 @@ def kill_coordinator(gateway: Gateway) -> None:
 
 
 @pytest.fixture
-def take_database(request: pytest.FixtureRequest, gateway: Gateway, records_url: str) -> Callable[[float], None]:
-    """Makes the database unavailable for so many seconds: PostgreSQL is killed, SQLite is locked by somebody else."""
+def take_database(
+    request: pytest.FixtureRequest, gateway: Gateway, records_url: str
+) -> Callable[[float], None]:
+    """Makes the database unavailable for so many seconds: PostgreSQL is killed, SQLite is
+    locked by somebody else."""
     if not records_url.startswith("sqlite:"):
         server: PostgresServer = request.getfixturevalue("postgres_server")
 
@@ -82,7 +85,10 @@ def take_database(request: pytest.FixtureRequest, gateway: Gateway, records_url:
 def test_every_admitted_request_has_one_row_and_its_tokens(
     gateway: Gateway, box: CountingBox, records_url: str, take_database: Callable[[float], None]
 ) -> None:
-    view, client = RecordsView(gateway, records_url), NumberedClient(gateway.url, token=TOKEN, leaving=LEAVING)
+    view, client = (
+        RecordsView(gateway, records_url),
+        NumberedClient(gateway.url, token=TOKEN, leaving=LEAVING),
+    )
     blows: list[Callable[[], None]] = [
         lambda: kill_worker(gateway),
         lambda: kill_coordinator(gateway),
@@ -97,7 +103,11 @@ def test_every_admitted_request_has_one_row_and_its_tokens(
                 break
             time.sleep(0.7)
             blow()
-        wait_until(lambda: len(client.answered) > ENOUGH, 30, lambda: f"only {len(client.answered)} answers")
+        wait_until(
+            lambda: len(client.answered) > ENOUGH,
+            30,
+            lambda: f"only {len(client.answered)} answers",
+        )
     rows = view.wait_until_complete()
     check_conservation(rows, view.sums(), client, box)
     assert {row["state"] for row in rows} >= {"ok", "client_gone", "lost"}

@@ -1,4 +1,5 @@
-"""Quotas go on from the records: a coordinator that is killed in the middle neither forgives usage nor doubles it."""
+"""Quotas go on from the records: a coordinator that is killed in the middle neither forgives
+usage nor doubles it."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from tests.rig.http_client import bearer, open_stream, request
 from tests.rig.records_view import CountingBox, RecordsView, tokens_of
 from tests.rig.redis_server import RedisServer
 
-#: Requests that the quota of a day is for. Their numbers are such that each takes as many tokens as every other.
+#: Requests that the quota of a day is for. Their numbers are such that each takes as many
+#: tokens as every other.
 QUOTA, STEP = 10, 97 * 13
 EACH = sum(tokens_of(0))
 
@@ -27,9 +29,13 @@ def box() -> Iterator[CountingBox]:
 
 
 @pytest.fixture(params=["memory", "redis"])
-def gateway(request: pytest.FixtureRequest, box: CountingBox, records_url: str) -> Iterator[Gateway]:
+def gateway(
+    request: pytest.FixtureRequest, box: CountingBox, records_url: str
+) -> Iterator[Gateway]:
     token = {"name": "team", "token": TOKEN, "limits": {"tokens_per_day": QUOTA * EACH}}
-    config = fleet_config(TOKEN, [box], records={"url": records_url}) | {"auth": {"generate_tokens": [token]}}
+    config = fleet_config(TOKEN, [box], records={"url": records_url}) | {
+        "auth": {"generate_tokens": [token]}
+    }
     if request.param == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
         config["state"] = {"url": server.url}
@@ -53,14 +59,20 @@ def ask(gateway: Gateway, number: int) -> int:
 def wait_for_another(gateway: Gateway, pid: int) -> None:
     """Until all workers are connected to another coordinator."""
     wait_until(lambda: coordinator_pid(gateway) not in (0, pid), 30, "there is no new coordinator")
-    wait_until(lambda: workers_connected(gateway) == gateway.workers, 10, "a worker does not come back")
+    wait_until(
+        lambda: workers_connected(gateway) == gateway.workers, 10, "a worker does not come back"
+    )
 
 
 def wait_until_used(gateway: Gateway, count: int) -> None:
-    """Until the quota counts so many requests: each is charged in the moment after its answer, or, if it ended without
-    a coordinator, when the next one compares quotas with the records."""
+    """Until the quota counts so many requests: each is charged in the moment after its answer, or,
+    if it ended without a coordinator, when the next one compares quotas with the records."""
     left = QUOTA * EACH - count * EACH
-    wait_until(lambda: remaining(gateway) == left, 20, lambda: f"{remaining(gateway)} tokens are left of {left}")
+    wait_until(
+        lambda: remaining(gateway) == left,
+        20,
+        lambda: f"{remaining(gateway)} tokens are left of {left}",
+    )
 
 
 def remaining(gateway: Gateway) -> float | None:
@@ -74,7 +86,8 @@ def test_killed_coordinator_neither_forgives_nor_doubles_usage(
     gateway: Gateway, box: CountingBox, records_url: str
 ) -> None:
     assert [ask(gateway, number) for number in range(3)] == [200] * 3
-    # One ends before there is a new coordinator, which takes longer to start than the rest of this answer.
+    # One ends before there is a new coordinator, which takes longer to start than
+    # the rest of this answer.
     with open_stream(gateway.url, "POST", "/api/chat", body(3), bearer(TOKEN)) as stream:
         stream.read_some()
         pid = kill_coordinator(gateway)
@@ -99,13 +112,17 @@ def test_killed_coordinator_neither_forgives_nor_doubles_usage(
     assert [ask(gateway, number) for number in (QUOTA, QUOTA + 1)] == [429] * 2
     rows = view.wait_for(lambda rows: len(rows) == QUOTA + 2)
     assert [row["state"] for row in rows] == ["ok"] * QUOTA + ["refused"] * 2
-    assert sum((row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0) for row in rows) == QUOTA * EACH
+    assert (
+        sum((row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0) for row in rows)
+        == QUOTA * EACH
+    )
 
 
 def test_whole_gateway_is_restarted(gateway: Gateway, records_url: str) -> None:
     assert [ask(gateway, number) for number in range(QUOTA - 1)] == [200] * (QUOTA - 1)
     view = RecordsView(gateway, records_url)
-    view.wait_for(lambda rows: len(rows) == QUOTA - 1)  # a worker that is killed between answer and record loses that
+    # A worker that is killed between answer and record loses that.
+    view.wait_for(lambda rows: len(rows) == QUOTA - 1)
     gateway.kill()
     gateway.start()
     wait_for_another(gateway, 0)

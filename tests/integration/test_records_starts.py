@@ -29,9 +29,12 @@ def box() -> Iterator[CountingBox]:
 
 @pytest.fixture(scope="module")
 def old_store(box: CountingBox, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state directory that another gateway has left, with a row, and with spool files of workers that were killed."""
+    """A state directory that another gateway has left, with a row, and with spool files of
+    workers that were killed."""
     copy = tmp_path_factory.mktemp("old") / "state"
-    with Gateway(fleet_config(TOKEN, [box], records={"url": URL}), workers=WORKERS, records=True) as gateway:
+    with Gateway(
+        fleet_config(TOKEN, [box], records={"url": URL}), workers=WORKERS, records=True
+    ) as gateway:
         use_once(gateway, 1)
         gateway.kill()
         shutil.copytree(gateway.state_directory, copy, ignore=shutil.ignore_patterns("*.sock"))
@@ -50,14 +53,22 @@ def test_every_start_brings_all_workers_to_one_database(
     box: CountingBox, kind: str, request: pytest.FixtureRequest
 ) -> None:
     for _ in range(STARTS):
-        gateway = Gateway(fleet_config(TOKEN, [box], records={"url": URL}), workers=WORKERS, records=True)
+        gateway = Gateway(
+            fleet_config(TOKEN, [box], records={"url": URL}), workers=WORKERS, records=True
+        )
         if kind == "old":
             old: Path = request.getfixturevalue("old_store")
             shutil.copytree(old, gateway.state_directory, dirs_exist_ok=True)
         with gateway:
-            wait_until(lambda gateway=gateway: workers_connected(gateway) == WORKERS, 30, "a worker is not connected")
+            wait_until(
+                lambda gateway=gateway: workers_connected(gateway) == WORKERS,
+                30,
+                "a worker is not connected",
+            )
             use_once(gateway, 1 if kind == "empty" else 2)
-            assert RecordsView(gateway, URL).select("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+            assert RecordsView(gateway, URL).select("PRAGMA integrity_check") == [
+                {"integrity_check": "ok"}
+            ]
             events = [line["event"] for line in gateway.log_lines("events")]
             assert "records_unavailable" not in events
             assert "Traceback" not in gateway.output()

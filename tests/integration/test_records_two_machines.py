@@ -1,5 +1,5 @@
-"""Two machines, that is gateways with state directories of their own, on one PostgreSQL for their records: rows, sums,
-keys and quotas are those of both."""
+"""Two machines, that is gateways with state directories of their own, on one PostgreSQL for their
+records: rows, sums, keys and quotas are those of both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.integration.test_records_quotas import EACH, QUOTA, ask, remaining, wait_for_another, wait_until_used
+from tests.integration.test_records_quotas import (
+    EACH,
+    QUOTA,
+    ask,
+    remaining,
+    wait_for_another,
+    wait_until_used,
+)
 from tests.rig.boxes import WorkBox, fleet_config
 from tests.rig.calls import TOKEN
 from tests.rig.coordinator import kill_coordinator, workers_connected
@@ -64,7 +71,11 @@ def two_machines(config: dict[str, object]) -> Iterator[tuple[Gateway, Gateway]]
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(Gateway.start, machines))
         for each in machines:
-            wait_until(lambda each=each: workers_connected(each) == each.workers, 30, "a worker is not connected")
+            wait_until(
+                lambda each=each: workers_connected(each) == each.workers,
+                30,
+                "a worker is not connected",
+            )
         yield machines
         assert "Traceback" not in machines[0].output() + machines[1].output()
 
@@ -80,7 +91,9 @@ def read_all(machines: tuple[Gateway, Gateway], url: str) -> tuple[list[Row], Ro
     return view.wait_until_complete(), view.sums()
 
 
-def test_rows_of_both_arrive_exactly_once_and_their_sums_are_right(new_database: NewDatabase) -> None:
+def test_rows_of_both_arrive_exactly_once_and_their_sums_are_right(
+    new_database: NewDatabase,
+) -> None:
     """Also if the coordinator of one and a worker of the other are killed."""
     url = new_database()
     with CountingBox("box1", ["m"], line_s=0.01) as box:
@@ -98,7 +111,9 @@ def test_rows_of_both_arrive_exactly_once_and_their_sums_are_right(new_database:
             check_conservation(rows, sums, client, box)
             for each in machines:
                 done = run_command(each, "records", "check")
-                assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "OK"), done.stdout + done.stderr
+                assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "OK"), (
+                    done.stdout + done.stderr
+                )
                 assert f"{len(rows)} rows;" in done.stdout
 
 
@@ -107,7 +122,9 @@ def test_a_key_made_with_one_works_in_the_other_and_its_streams_end_when_it_is_w
 ) -> None:
     with WorkBox("box1", ["m"], slots=200) as box:
         box.go.set()
-        config = fleet_config(TOKEN, [box], records={"url": new_database()}, stream={"heartbeat_s": 0.2})
+        config = fleet_config(
+            TOKEN, [box], records={"url": new_database()}, stream={"heartbeat_s": 0.2}
+        )
         with two_machines(config) as machines:
             for made_at, used_at in (machines, machines[::-1]):
                 wait_for_records(made_at)
@@ -133,7 +150,9 @@ def test_both_start_at_once_with_an_empty_database(new_database: NewDatabase) ->
                     wait_until(lambda client=client: len(client.answered) > 10, 20)
                 rows, sums = read_all(machines, url)
                 check_conservation(rows, sums, client, box)
-                assert len(RecordsView(machines[0], url).select("SELECT * FROM records_version")) == 1
+                assert (
+                    len(RecordsView(machines[0], url).select("SELECT * FROM records_version")) == 1
+                )
                 assert len(RecordsView(machines[0], url).select("SELECT * FROM meta")) == 1
                 assert "records_unavailable" not in list_events(machines)
                 box.numbers.clear()
@@ -143,7 +162,9 @@ def test_quota_counts_what_was_used_at_both_after_a_restart(new_database: NewDat
     token = {"name": "team", "token": TOKEN, "limits": {"tokens_per_day": QUOTA * EACH}}
     url = new_database()
     with CountingBox("box1", ["m"]) as box:
-        config = fleet_config(TOKEN, [box], records={"url": url}) | {"auth": {"generate_tokens": [token]}}
+        config = fleet_config(TOKEN, [box], records={"url": url}) | {
+            "auth": {"generate_tokens": [token]}
+        }
         with two_machines(config) as machines:
             assert [ask(machines[0], number) for number in range(3)] == [200] * 3
             assert [ask(machines[1], number) for number in range(3, 7)] == [200] * 4
@@ -151,7 +172,9 @@ def test_quota_counts_what_was_used_at_both_after_a_restart(new_database: NewDat
             machines[1].kill()
             machines[1].start()
             wait_for_another(machines[1], 0)
-            assert remaining(machines[1]) == 3 * EACH, "the first request would not be counted on what both have used"
+            assert remaining(machines[1]) == 3 * EACH, (
+                "the first request would not be counted on what both have used"
+            )
             for number in range(7, QUOTA):
                 assert ask(machines[1], number) == 200
                 wait_until_used(machines[1], number + 1)

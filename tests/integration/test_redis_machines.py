@@ -1,4 +1,5 @@
-"""Machines that share a Redis, as processes: together they never exceed the slots, and one that dies stops nobody."""
+"""Machines that share a Redis, as processes: together they never exceed the slots, and one
+that dies stops nobody."""
 
 from __future__ import annotations
 
@@ -30,12 +31,20 @@ def notes(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(redis_server: RedisServer, notes: Path) -> Iterator[Start]:
-    """`start(name, greenlets, requests, hold_s)` starts a machine, which ends at the latest with the test."""
+    """`start(name, greenlets, requests, hold_s)` starts a machine, which ends at the
+    latest with the test."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def run(name: str, greenlets: int, requests: int, hold_s: float) -> subprocess.Popen[bytes]:
-        arguments = [redis_server.url, name, str(notes), *map(str, (greenlets, requests, hold_s, LEASE_S))]
-        processes.append(subprocess.Popen([sys.executable, "-m", "tests.rig.redis_machine", *arguments]))
+        arguments = [
+            redis_server.url,
+            name,
+            str(notes),
+            *map(str, (greenlets, requests, hold_s, LEASE_S)),
+        ]
+        processes.append(
+            subprocess.Popen([sys.executable, "-m", "tests.rig.redis_machine", *arguments])
+        )
         return processes[-1]
 
     yield run
@@ -81,7 +90,9 @@ def test_slots_of_a_killed_machine_are_free_after_its_lease(start: Start, notes:
     assert other.wait(30) == 0
 
 
-def test_machine_that_was_paused_too_long_ends_its_requests_and_goes_on(start: Start, notes: Path) -> None:
+def test_machine_that_was_paused_too_long_ends_its_requests_and_goes_on(
+    start: Start, notes: Path
+) -> None:
     paused = start("paused", 3, 4, 0.2)
     wait_until(lambda: read(notes), 10)
     paused.send_signal(signal.SIGSTOP)
@@ -89,7 +100,10 @@ def test_machine_that_was_paused_too_long_ends_its_requests_and_goes_on(start: S
     assert other.wait(30) == 0
     paused.send_signal(signal.SIGCONT)
     assert paused.wait(30) == 0
-    assert Counter(name for what, name, _ in read(notes) if what == "-") == {"paused": 12, "other": 12}
+    assert Counter(name for what, name, _ in read(notes) if what == "-") == {
+        "paused": 12,
+        "other": 12,
+    }
 
 
 @pytest.mark.parametrize("fault", ["flush", "cut"])
@@ -100,4 +114,7 @@ def test_requests_survive_what_happens_to_redis(
     wait_until(lambda: len(read(notes)) > 20, 20)
     getattr(redis_server, fault)()
     assert [each.wait(60) for each in machines] == [0, 0]
-    assert Counter(name for what, name, _ in read(notes) if what == "-") == {"first": 72, "second": 72}
+    assert Counter(name for what, name, _ in read(notes) if what == "-") == {
+        "first": 72,
+        "second": 72,
+    }

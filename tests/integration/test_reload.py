@@ -1,4 +1,5 @@
-"""Edits of the configuration while the gateway runs: good ones count everywhere, broken ones harm nobody."""
+"""Edits of the configuration while the gateway runs: good ones count everywhere,
+broken ones harm nobody."""
 
 from __future__ import annotations
 
@@ -42,7 +43,12 @@ class RunningStream:
     def __init__(self, gateway: Gateway, upstream: FaultUpstream) -> None:
         self._go_on = threading.Event()
         line = b'{"model":"m","message":{"role":"assistant","content":"Hel"},"done":%s}\n'
-        script = [Head(200, NDJSON), Chunk(line % b"false"), WaitFor(self._go_on, 60), Chunk(line % b"true")]
+        script = [
+            Head(200, NDJSON),
+            Chunk(line % b"false"),
+            WaitFor(self._go_on, 60),
+            Chunk(line % b"true"),
+        ]
         upstream.script("/api/chat", script)
         self._stream: Stream = ask(gateway.url, FACES["openai chat"])
         assert self._stream.read_some()
@@ -84,7 +90,7 @@ def test_moved_upstream_gets_the_next_request_and_loses_none_in_progress(
     stream.finish()
 
 
-# --- Broken edits ----------------------------------------------------------------------------------------------------
+# --- Broken edits ---------------------------------------------------------------------------------
 
 
 def good_text(upstream: FaultUpstream) -> str:
@@ -93,7 +99,8 @@ def good_text(upstream: FaultUpstream) -> str:
     return yaml.safe_dump(document, default_flow_style=None)
 
 
-#: Read without a complaint, and refused by what would have to serve it: a key that could go anywhere.
+#: Read without a complaint, and refused by what would have to serve it: a key
+#: that could go anywhere.
 UNSERVED = "upstreams: [{name: any, kind: litellm, api_key_env: PATH}]\n"
 
 BROKEN: dict[str, Callable[[Path, str], None]] = {
@@ -113,7 +120,7 @@ def test_complaint_about_a_file_that_stays_broken_is_not_repeated(gateway: Gatew
         wait_until(lambda: len(events(gateway, "configuration_broken")) > told_before + 2, 2.5)
 
 
-# --- Processes that start while the file is broken --------------------------------------------------------------------
+# --- Processes that start while the file is broken ------------------------------------------------
 
 
 def expect_service(gateway: Gateway) -> None:
@@ -140,7 +147,9 @@ def test_worker_that_starts_while_the_file_is_broken_serves_with_the_last_good_s
     assert gateway.process.poll() is None
 
 
-def test_upstream_can_be_edited_without_touching_a_request(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_upstream_can_be_edited_without_touching_a_request(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [Json({**CHAT_LINE, "done": True, "done_reason": "stop"})])
     sections = {"auth": {"generate_tokens": [TOKEN, NEW_TOKEN]}, "timeouts": {"first_byte_s": 5}}
     gateway.write_config(config(upstream.url, **sections))
@@ -148,5 +157,7 @@ def test_upstream_can_be_edited_without_touching_a_request(gateway: Gateway, ups
     body = {"model": "m", "messages": MESSAGES, "stream": False}
     deadline = time.monotonic() + FOLLOWED_S
     while time.monotonic() < deadline and len(workers_that_know(gateway, NEW_TOKEN)) < 2:
-        statuses.add(request(gateway.url, "POST", "/v1/chat/completions", body, bearer(TOKEN)).status)
+        statuses.add(
+            request(gateway.url, "POST", "/v1/chat/completions", body, bearer(TOKEN)).status
+        )
     assert statuses == {200}

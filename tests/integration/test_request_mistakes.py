@@ -1,4 +1,5 @@
-"""Mistakes of a request that Ollama reports as its own failures: the client's in every API, and no box's."""
+"""Mistakes of a request that Ollama reports as its own failures: the client's in
+every API, and no box's."""
 
 from __future__ import annotations
 
@@ -36,13 +37,18 @@ class Fleet(NamedTuple):
     def ask(self, face: Face, id: str, **fields: Any) -> Answer:
         """The answer to a request of one API."""
         headers = bearer(TOKEN) | {"X-Request-Id": id}
-        return request(self.gateway.url, "POST", face.path, {**face.body, **fields}, headers, timeout=20)
+        return request(
+            self.gateway.url, "POST", face.path, {**face.body, **fields}, headers, timeout=20
+        )
 
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[Fleet]:
     boxes = Box("box1", ["m", FRAIL]), Box("box2", ["m", FRAIL])
-    with running(*boxes), shared_gateway(upstreams=[box.declared for box in boxes], idle=12) as gateway:
+    with (
+        running(*boxes),
+        shared_gateway(upstreams=[box.declared for box in boxes], idle=12) as gateway,
+    ):
         wait_until_listed(gateway, {"m", FRAIL})
         yield Fleet(gateway, boxes)
 
@@ -56,7 +62,8 @@ def fleet(started: Fleet) -> Fleet:
 
 
 def shown(place: str) -> Recording:
-    """What a recording shows, with the status of a failure: newer engines refuse some of it with 400."""
+    """What a recording shows, with the status of a failure: newer engines
+    refuse some of it with 400."""
     row = recorded_at(place)
     return replace(row, status=max(row.status, 500))
 
@@ -64,7 +71,9 @@ def shown(place: str) -> Recording:
 @each_way
 @each_face
 @pytest.mark.parametrize("place", [place for _, place in MISTAKES])
-def test_mistake_of_a_request_is_its_clients_and_no_boxs(place: str, name: str, stream: bool, fleet: Fleet) -> None:
+def test_mistake_of_a_request_is_its_clients_and_no_boxs(
+    place: str, name: str, stream: bool, fleet: Fleet
+) -> None:
     face, row, id = ALL[name], shown(place), f"mistake-{next(_NUMBERS)}"
     for box in fleet.boxes:
         box.script(face.upstream_path, [Replay(row)])
@@ -77,7 +86,11 @@ def test_mistake_of_a_request_is_its_clients_and_no_boxs(place: str, name: str, 
     assert len([seen for box in fleet.boxes for seen in box.prompts]) == 1
     assert "X-Ollama-Proxy-Attempts" not in answer.headers
     line = access_line(fleet.gateway, id)
-    assert (line["state"], line["error"], line["status"]) == ("refused", "invalid_request", answer.status)
+    assert (line["state"], line["error"], line["status"]) == (
+        "refused",
+        "invalid_request",
+        answer.status,
+    )
     # Of all tests of this module together: whichever worker answers.
     upstreams = fleet.gateway.ask("/health", token=TOKEN).json()["upstreams"]
     assert [each["state"] for each in upstreams.values()] == ["up", "up"]
@@ -86,7 +99,11 @@ def test_mistake_of_a_request_is_its_clients_and_no_boxs(place: str, name: str, 
 
 @pytest.mark.parametrize("name", ["native chat", "openai chat", "native embed"])
 def test_failure_of_a_box_is_still_retried_on_another(name: str, fleet: Fleet) -> None:
-    face, row, id = ALL[name], recorded_at("0.32/chat-engine-cannot-start"), f"failure-{next(_NUMBERS)}"
+    face, row, id = (
+        ALL[name],
+        recorded_at("0.32/chat-engine-cannot-start"),
+        f"failure-{next(_NUMBERS)}",
+    )
     for box in fleet.boxes:
         box.script(face.upstream_path, [Replay(row)])
     answer = fleet.ask(face, id, model=FRAIL)

@@ -72,10 +72,30 @@ FOREIGN = {
 }
 #: Those that the gateway gives itself, on some answers or all.
 OURS = {
-    *("cache-control", "connection", "content-length", "content-type", "date", "keep-alive", "retry-after"),
-    *("request-id", "anthropic-version", "server", "transfer-encoding", "x-accel-buffering", "x-request-id"),
+    *(
+        "cache-control",
+        "connection",
+        "content-length",
+        "content-type",
+        "date",
+        "keep-alive",
+        "retry-after",
+    ),
+    *(
+        "request-id",
+        "anthropic-version",
+        "server",
+        "transfer-encoding",
+        "x-accel-buffering",
+        "x-request-id",
+    ),
 }
-DONE = {"model": MODEL, "message": {"role": "assistant", "content": "hi"}, "done": True, "done_reason": "stop"}
+DONE = {
+    "model": MODEL,
+    "message": {"role": "assistant", "content": "hi"},
+    "done": True,
+    "done_reason": "stop",
+}
 MESSAGE = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}
 FORWARDED = {"retry-after", "openai-processing-ms", "x-generation-id", "x-siliconcloud-trace-id"}
 
@@ -128,13 +148,22 @@ UPSTREAM_PATHS = {
 }
 
 
-@pytest.mark.parametrize(("door", "status"), [("gateway", 200), ("gateway", 404), ("gateway", 503), ("nginx", 200)])
+@pytest.mark.parametrize(
+    ("door", "status"), [("gateway", 200), ("gateway", 404), ("gateway", 503), ("nginx", 200)]
+)
 @pytest.mark.parametrize("name", WHOLE)
 def test_no_foreign_header_of_an_answer_passes(
     door: str, name: str, status: int, gateway: Gateway, nginx: Nginx, upstream: FaultUpstream
 ) -> None:
     method, path, body = WHOLE[name]
-    document = {**DONE, "version": "1", "models": [], "response": "hi", "embeddings": [[1.0]], "error": "no"}
+    document = {
+        **DONE,
+        "version": "1",
+        "models": [],
+        "response": "hi",
+        "embeddings": [[1.0]],
+        "error": "no",
+    }
     document |= {"details": {}, "capabilities": []}
     if status == 200:
         del document["error"]
@@ -145,7 +174,9 @@ def test_no_foreign_header_of_an_answer_passes(
     assert_only_ours(answer)
 
 
-@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize(
+    "path", ["/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses"]
+)
 @pytest.mark.parametrize("door", ["gateway", "nginx"])
 def test_no_foreign_header_of_a_stream_passes(
     door: str, path: str, gateway: Gateway, nginx: Nginx, upstream: FaultUpstream
@@ -154,8 +185,12 @@ def test_no_foreign_header_of_a_stream_passes(
     lines = b'{"model":"m","message":{"role":"assistant","content":"hello"},"done":false}\n' * 20
     last = b'{"model":"m","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}\n'
     upstream.script("/api/chat", [Head(200, {**NDJSON, **FOREIGN}), Chunk(lines), Chunk(last)])
-    body = ({"model": MODEL, "input": "hi"} if path == "/v1/responses" else MESSAGE) | {"stream": True}
-    with open_stream(nginx.url if door == "nginx" else gateway.url, "POST", path, body, bearer(TOKEN)) as stream:
+    body = ({"model": MODEL, "input": "hi"} if path == "/v1/responses" else MESSAGE) | {
+        "stream": True
+    }
+    with open_stream(
+        nginx.url if door == "nginx" else gateway.url, "POST", path, body, bearer(TOKEN)
+    ) as stream:
         data = stream.read_all(timeout=10)
         assert stream.complete and data.count(b"hello") >= 1
         assert_only_ours(Answer(stream.status, stream.headers, data, True))
@@ -169,12 +204,15 @@ def test_retry_after_passes(gateway: Gateway, upstream: FaultUpstream) -> None:
 
 def test_length_of_a_head_passes(gateway: Gateway, upstream: FaultUpstream) -> None:
     """The official client reads no more than the status, others the length of the list."""
-    upstream.script("/api/tags", [Head(200, {"Content-Type": "application/json", "Content-Length": "321"})])
+    upstream.script(
+        "/api/tags", [Head(200, {"Content-Type": "application/json", "Content-Length": "321"})]
+    )
     answer = request(gateway.url, "HEAD", "/api/tags", headers=bearer(TOKEN))
     assert (answer.status, answer.headers.get("content-length")) == (200, "321")
 
 
-#: Browsers split a content type at commas and take the last type; others may take the prefix for the type.
+#: Browsers split a content type at commas and take the last type; others may take
+#: the prefix for the type.
 BAD_TYPES = [
     "application/json, text/html",
     "application/json;charset=utf-8,text/html",
@@ -199,8 +237,12 @@ def test_a_content_type_that_can_be_read_two_ways_is_no_answer(
     assert (answer.status, answer.headers.get("content-type")) == (502, "application/json")
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8", "application/json "])
-def test_a_plain_content_type_passes(content_type: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/json; charset=utf-8", "application/json "]
+)
+def test_a_plain_content_type_passes(
+    content_type: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/show", [Json({"details": {}}, 200, {"Content-Type": content_type})])
     answer = request(gateway.url, "POST", "/api/show", {"model": MODEL}, bearer(TOKEN))
     assert (answer.status, answer.headers.get("content-type")) == (200, content_type.strip())
@@ -229,9 +271,15 @@ NAMED = {"OpenAI-Processing-Ms": "7", "X-Generation-Id": "gen-1", "X-SiliconClou
 def test_of_a_providers_headers_those_pass_that_name_the_answer(
     stream: bool, passing: Gateway, provider: Provider
 ) -> None:
-    chunk = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    chunk = (
+        b"data: "
+        b'{"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\ndata: '
+        b"[DONE]\n\n"
+    )
     script: Script = [Head(200, {**SSE, **FOREIGN, **NAMED}), Chunk(chunk)]
-    provider.script(CHAT, script if stream else [Json({"choices": [CHOICE]}, 200, {**FOREIGN, **NAMED})])
+    provider.script(
+        CHAT, script if stream else [Json({"choices": [CHOICE]}, 200, {**FOREIGN, **NAMED})]
+    )
     body = {"model": ALIAS, "messages": ASKED, "stream": stream}
     answer = request(passing.url, "POST", "/v1/chat/completions", body, bearer(face.TOKEN))
     assert answer.status == 200
@@ -243,7 +291,8 @@ def test_of_a_providers_headers_those_pass_that_name_the_answer(
 
 
 def test_nginx_obeys_no_upstream(nginx_alone: Nginx) -> None:
-    """Should another program answer in the gateway's place, nginx neither serves its own files nor slows down."""
+    """Should another program answer in the gateway's place, nginx neither serves its own
+    files nor slows down."""
     answer = request(nginx_alone.url, "GET", "/api/tags", headers=bearer(TOKEN), timeout=10)
     assert (answer.status, answer.text) == (200, "x" * 2000)
     assert not [name for name in names_of(answer) if name.startswith("x-accel-")]
@@ -251,12 +300,17 @@ def test_nginx_obeys_no_upstream(nginx_alone: Nginx) -> None:
 
 @pytest.fixture
 def nginx_alone(tmp_path: Path) -> Iterator[Nginx]:
-    """nginx without the gateway: with an upstream that tries to control it, and a file that it must not serve."""
+    """nginx without the gateway: with an upstream that tries to control it, and a file
+    that it must not serve."""
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "file").write_text("INTERNAL")
-    location = f"\n    location /secret/ {{ internal; alias {tmp_path}/secret/; }}\n    location / {{"
+    location = (
+        f"\n    location /secret/ {{ internal; alias {tmp_path}/secret/; }}\n    location / {{"
+    )
     with FaultUpstream() as server:
         head = {"Content-Type": "application/json", "Content-Length": "2000", **FOREIGN}
         server.script("/api/tags", [Head(200, head, chunked=False), Send(b"x" * 2000)])
-        with Nginx(tmp_path, f"127.0.0.1:{server.port}", {"\n    location / {": location}) as running:
+        with Nginx(
+            tmp_path, f"127.0.0.1:{server.port}", {"\n    location / {": location}
+        ) as running:
             yield running

@@ -1,4 +1,5 @@
-"""What goes wrong on the Responses face: before the first byte a real status, behind it `response.failed`."""
+"""What goes wrong on the Responses face: before the first byte a real status, behind
+it `response.failed`."""
 
 from __future__ import annotations
 
@@ -13,7 +14,18 @@ from tests.golden.face import TOKEN, get, post
 from tests.golden.responses.reading import Document, events, rebuilt
 from tests.rig import NDJSON
 from tests.rig.errors import OPENAI, assert_error
-from tests.rig.fault_upstream import Action, Chunk, Cut, FaultUpstream, Head, Json, Lines, Reset, Wait, WaitForPeerClose
+from tests.rig.fault_upstream import (
+    Action,
+    Chunk,
+    Cut,
+    FaultUpstream,
+    Head,
+    Json,
+    Lines,
+    Reset,
+    Wait,
+    WaitForPeerClose,
+)
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
 
@@ -22,7 +34,12 @@ HEARTBEAT_S, LIMIT_S = 0.3, 1.6
 KEEP_ALIVE = b": keep-alive\n\n"
 OPENING = ["response.created", "response.in_progress"]
 LINE = {"model": "m", "message": {"role": "assistant", "content": "Hel"}, "done": False}
-DONE = {"model": "m", "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+DONE = {
+    "model": "m",
+    "message": {"role": "assistant", "content": ""},
+    "done": True,
+    "done_reason": "stop",
+}
 CUT_TEXT = "The model server stopped in the middle of its answer."
 Ask = Callable[..., Answer]
 
@@ -31,14 +48,18 @@ Ask = Callable[..., Answer]
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """A gateway with a fast heartbeat and little patience."""
     limits = {"first_byte_s": LIMIT_S, "idle_s": LIMIT_S}
-    with face.shared_gateway(shared_upstream, stream={"heartbeat_s": HEARTBEAT_S}, timeouts=limits) as running:
+    with face.shared_gateway(
+        shared_upstream, stream={"heartbeat_s": HEARTBEAT_S}, timeouts=limits
+    ) as running:
         yield running
 
 
 @pytest.fixture
 def ask(gateway: Gateway) -> Ask:
     def run(path: str = PATH, **fields: Any) -> Answer:
-        own: Document = {"input": "Hi"} if path == PATH else {"messages": [{"role": "user", "content": "Hi"}]}
+        own: Document = (
+            {"input": "Hi"} if path == PATH else {"messages": [{"role": "user", "content": "Hi"}]}
+        )
         return post(gateway, path, {"model": "m"} | own | fields)
 
     return run
@@ -59,7 +80,9 @@ REFUSALS = [
 
 @each_way
 @pytest.mark.parametrize(
-    ("status", "document"), REFUSALS, ids=[f"{status}-{n}" for n, (status, _) in enumerate(REFUSALS)]
+    ("status", "document"),
+    REFUSALS,
+    ids=[f"{status}-{n}" for n, (status, _) in enumerate(REFUSALS)],
 )
 def test_G05_error_before_the_first_byte_is_that_of_chat(
     status: int, document: Document, stream: bool, ask: Ask, upstream: FaultUpstream
@@ -73,7 +96,9 @@ def test_G05_error_before_the_first_byte_is_that_of_chat(
 
 
 @each_way
-def test_G05_missing_model_has_its_status_and_code(stream: bool, ask: Ask, upstream: FaultUpstream) -> None:
+def test_G05_missing_model_has_its_status_and_code(
+    stream: bool, ask: Ask, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [Json({"error": "model 'm' not found"}, 404)])
     answer = ask(stream=stream)
     assert (answer.status, answer.json()["error"]["code"]) == (404, "model_not_found")
@@ -81,8 +106,12 @@ def test_G05_missing_model_has_its_status_and_code(stream: bool, ask: Ask, upstr
 
 
 @each_way
-def test_G05_error_as_the_first_line_still_gets_a_status(stream: bool, ask: Ask, upstream: FaultUpstream) -> None:
-    upstream.script("/api/chat", [Lines([{"error": "boom"}])] if stream else [Json({"error": "boom"}, 500)])
+def test_G05_error_as_the_first_line_still_gets_a_status(
+    stream: bool, ask: Ask, upstream: FaultUpstream
+) -> None:
+    upstream.script(
+        "/api/chat", [Lines([{"error": "boom"}])] if stream else [Json({"error": "boom"}, 500)]
+    )
     answer = ask(stream=stream)
     assert (answer.status, answer.json()["error"]["message"]) == (500, "boom")
 
@@ -122,7 +151,9 @@ ENDS: dict[str, tuple[list[Action], str]] = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_G04_stream_without_its_last_line_is_response_failed(end: str, ask: Ask, upstream: FaultUpstream) -> None:
+def test_G04_stream_without_its_last_line_is_response_failed(
+    end: str, ask: Ask, upstream: FaultUpstream
+) -> None:
     script, message = ENDS[end]
     upstream.script("/api/chat", [Head(200, NDJSON), Lines([LINE]), *script])
     response = failed(ask(stream=True))
@@ -138,7 +169,9 @@ def test_G04_single_answer_that_is_cut_is_a_bad_gateway(ask: Ask, upstream: Faul
 
 def test_error_in_the_middle_is_told_with_its_text(ask: Ask, upstream: FaultUpstream) -> None:
     """G02"""
-    upstream.script("/api/chat", [Lines([LINE, {"error": "an error was encountered while running the model"}])])
+    upstream.script(
+        "/api/chat", [Lines([LINE, {"error": "an error was encountered while running the model"}])]
+    )
     assert failed(ask(stream=True))["error"] == {
         "code": "server_error",
         "message": "an error was encountered while running the model",
@@ -154,16 +187,28 @@ def test_silence_in_the_middle_is_told(ask: Ask, upstream: FaultUpstream) -> Non
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(400, "invalid_prompt"), (404, "server_error"), (429, "rate_limit_exceeded")]
+    ("status", "code"),
+    [(400, "invalid_prompt"), (404, "server_error"), (429, "rate_limit_exceeded")],
 )
-def test_error_behind_a_heartbeat_is_response_failed(status: int, code: str, ask: Ask, upstream: FaultUpstream) -> None:
-    upstream.script("/api/chat", [Wait(2.5 * HEARTBEAT_S), Json({"error": "what Ollama said"}, status)])
+def test_error_behind_a_heartbeat_is_response_failed(
+    status: int, code: str, ask: Ask, upstream: FaultUpstream
+) -> None:
+    upstream.script(
+        "/api/chat", [Wait(2.5 * HEARTBEAT_S), Json({"error": "what Ollama said"}, status)]
+    )
     response = failed(ask(stream=True))
-    assert (response["error"], response["output"]) == ({"code": code, "message": "what Ollama said"}, [])
+    assert (response["error"], response["output"]) == (
+        {"code": code, "message": "what Ollama said"},
+        [],
+    )
 
 
-@pytest.mark.parametrize("before", [(), (Head(200, NDJSON),)], ids=["before the head", "before the first token"])
-def test_first_heartbeat_opens_the_answer(before: tuple[Head, ...], gateway: Gateway, upstream: FaultUpstream) -> None:
+@pytest.mark.parametrize(
+    "before", [(), (Head(200, NDJSON),)], ids=["before the head", "before the first token"]
+)
+def test_first_heartbeat_opens_the_answer(
+    before: tuple[Head, ...], gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [*before, Wait(3.5 * HEARTBEAT_S), Lines([LINE, DONE])])
     asked = {"model": "m", "input": "Hi", "stream": True}
     with open_stream(gateway.url, "POST", PATH, asked, bearer(TOKEN)) as stream:
@@ -173,7 +218,10 @@ def test_first_heartbeat_opens_the_answer(before: tuple[Head, ...], gateway: Gat
         rest = stream.read_all()
     assert rest.startswith(KEEP_ALIVE)
     documents = events(first + rest)
-    assert [document["type"] for document in documents[:3]] == [*OPENING, "response.output_item.added"]
+    assert [document["type"] for document in documents[:3]] == [
+        *OPENING,
+        "response.output_item.added",
+    ]
     assert [document["sequence_number"] for document in documents] == list(range(len(documents)))
 
 
@@ -207,7 +255,9 @@ def test_client_that_leaves_ends_the_call(gateway: Gateway, upstream: FaultUpstr
         ("GET", "/v1/conversations/conv_1/items"),
     ],
 )
-def test_addresses_of_stored_answers_say_that_there_are_none(method: str, path: str, gateway: Gateway) -> None:
+def test_addresses_of_stored_answers_say_that_there_are_none(
+    method: str, path: str, gateway: Gateway
+) -> None:
     answer = request(gateway.url, method, path, {} if method == "POST" else None, bearer(TOKEN))
     assert_error(answer, OPENAI, 404)
     assert "This gateway stores no responses" in answer.json()["error"]["message"]
@@ -221,13 +271,21 @@ def test_other_methods_are_refused(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}])
 @pytest.mark.parametrize("path", [PATH, "/v1/responses/resp_1", "/v1/conversations"])
-def test_token_is_needed(path: str, headers: dict[str, str], gateway: Gateway, upstream: FaultUpstream) -> None:
-    assert_error(request(gateway.url, "POST", path, {"model": "m", "input": "Hi"}, headers), OPENAI, 401)
+def test_token_is_needed(
+    path: str, headers: dict[str, str], gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    assert_error(
+        request(gateway.url, "POST", path, {"model": "m", "input": "Hi"}, headers), OPENAI, 401
+    )
     assert not face.forwarded(upstream)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b'{"model":"m","Input":"a","input":"b"}'])
-def test_body_that_is_no_request_is_refused(body: bytes, gateway: Gateway, upstream: FaultUpstream) -> None:
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'"x"', b'{"model":"m","Input":"a","input":"b"}']
+)
+def test_body_that_is_no_request_is_refused(
+    body: bytes, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     headers = bearer(TOKEN) | {"Content-Type": "application/json"}
     assert_error(request(gateway.url, "POST", PATH, body, headers), OPENAI, 400)
     assert not face.forwarded(upstream)

@@ -22,7 +22,9 @@ each_complete = pytest.mark.parametrize("case", COMPLETE, ids=lambda case: case.
 
 
 @each_complete
-def test_streamed_and_single_say_the_same(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_streamed_and_single_say_the_same(
+    case: Case, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     streamed = events(stream(case, 7, upstream, gateway).body)[-1]["response"]
     whole = single(case, upstream, gateway).json()
     assert texts(streamed) == texts(whole)
@@ -34,8 +36,11 @@ def test_streamed_and_single_say_the_same(case: Case, upstream: FaultUpstream, g
 
 
 @each_complete
-def test_answer_says_what_the_upstream_said(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
-    """Independent of the expected files: the text, the thoughts, the calls and their order come from the lines."""
+def test_answer_says_what_the_upstream_said(
+    case: Case, upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    """Independent of the expected files: the text, the thoughts, the calls and their
+    order come from the lines."""
     lines = [json.loads(line) for line in case.lines.splitlines()]
     said = [line["message"] for line in lines]
     got = texts(events(stream(case, 3, upstream, gateway).body)[-1]["response"])
@@ -45,19 +50,26 @@ def test_answer_says_what_the_upstream_said(case: Case, upstream: FaultUpstream,
     if all(tool["type"] == "function" for tool in case.request.get("tools", ())):
         # Compact, keys in the model's order.
         assert got["calls"] == [
-            (one["name"], json.dumps(one["arguments"], ensure_ascii=False, separators=(",", ":"))) for one in called
+            (one["name"], json.dumps(one["arguments"], ensure_ascii=False, separators=(",", ":")))
+            for one in called
         ]
     assert got["status"] == ("incomplete" if lines[-1]["done_reason"] == "length" else "completed")
 
 
 @each
-def test_events_are_built_as_official_helpers_need_them(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
-    """Numbers without a gap, items opened before they are filled; what the events build is what the last one has."""
+def test_events_are_built_as_official_helpers_need_them(
+    case: Case, upstream: FaultUpstream, gateway: Gateway
+) -> None:
+    """Numbers without a gap, items opened before they are filled; what the events build is
+    what the last one has."""
     answer = stream(case, None, upstream, gateway)
     assert b"[DONE]" not in answer.body
     documents = events(answer.body)
     assert [document["sequence_number"] for document in documents] == list(range(len(documents)))
-    assert [document["type"] for document in documents[:2]] == ["response.created", "response.in_progress"]
+    assert [document["type"] for document in documents[:2]] == [
+        "response.created",
+        "response.in_progress",
+    ]
     assert all(document["response"]["status"] == "in_progress" for document in documents[:2])
     last = documents[-1]["response"]
     assert documents[-1]["type"] == f"response.{last['status']}"
@@ -66,9 +78,10 @@ def test_events_are_built_as_official_helpers_need_them(case: Case, upstream: Fa
         assert built == last["output"]
     else:
         # What nobody could close any more is incomplete.
-        assert [item | {"status": "incomplete"} if item["status"] == "in_progress" else item for item in built] == last[
-            "output"
-        ]
+        assert [
+            item | {"status": "incomplete"} if item["status"] == "in_progress" else item
+            for item in built
+        ] == last["output"]
 
 
 def test_ids_are_unique_and_long(upstream: FaultUpstream, gateway: Gateway) -> None:
@@ -81,17 +94,28 @@ def test_ids_are_unique_and_long(upstream: FaultUpstream, gateway: Gateway) -> N
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.name)
-def test_G02_G04_broken_stream_ends_with_response_failed(case: Case, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_G02_G04_broken_stream_ends_with_response_failed(
+    case: Case, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     answer = stream(case, 7, upstream, gateway)
     assert answer.body.endswith(b"\n\n")
     last = events(answer.body)[-1]
     assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
-    assert (last["response"]["completed_at"], last["response"]["incomplete_details"]) == (None, None)
-    expected = "boom" if b'"error"' in case.lines else "The model server stopped in the middle of its answer."
+    assert (last["response"]["completed_at"], last["response"]["incomplete_details"]) == (
+        None,
+        None,
+    )
+    expected = (
+        "boom"
+        if b'"error"' in case.lines
+        else "The model server stopped in the middle of its answer."
+    )
     assert last["response"]["error"] == {"code": "server_error", "message": expected}
     # What is open is not closed: nothing may look like a proper end.
     kinds = [document["type"] for document in events(answer.body)]
-    assert kinds.count("response.content_part.added") - kinds.count("response.content_part.done") in (0, 1)
+    assert kinds.count("response.content_part.added") - kinds.count(
+        "response.content_part.done"
+    ) in (0, 1)
     assert not {"response.completed", "response.incomplete"} & set(kinds)
 
 
@@ -115,29 +139,40 @@ def test_G27_length_is_incomplete(name: str, upstream: FaultUpstream, gateway: G
 
 
 @pytest.mark.parametrize("name", ["length", "length-in-thinking"])
-def test_G27_what_the_limit_cut_off_is_incomplete(name: str, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_G27_what_the_limit_cut_off_is_incomplete(
+    name: str, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     for response in ended(name, upstream, gateway):
         assert [item["status"] for item in response["output"]] == ["incomplete"]
 
 
-def test_G27_text_and_a_call_are_both_in_the_output(upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_G27_text_and_a_call_are_both_in_the_output(
+    upstream: FaultUpstream, gateway: Gateway
+) -> None:
     for response in ended("tool-after-content", upstream, gateway):
         assert [item["type"] for item in response["output"]] == ["message", "function_call"]
         assert [item["status"] for item in response["output"]] == ["completed", "completed"]
 
 
-def test_text_behind_a_call_is_a_message_of_its_own(upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_text_behind_a_call_is_a_message_of_its_own(
+    upstream: FaultUpstream, gateway: Gateway
+) -> None:
     streamed, _ = ended("text-after-tool", upstream, gateway)
     assert [item["type"] for item in streamed["output"]] == ["function_call", "message"]
 
 
 def test_G23_call_on_the_done_line(upstream: FaultUpstream, gateway: Gateway) -> None:
     for response in ended("tool-on-done-line", upstream, gateway):
-        assert ([item["type"] for item in response["output"]], response["status"]) == (["function_call"], "completed")
+        assert ([item["type"] for item in response["output"]], response["status"]) == (
+            ["function_call"],
+            "completed",
+        )
 
 
 @pytest.mark.parametrize("name", ["tools-equal-ids", "tools-missing-ids"])
-def test_G24_calls_have_different_ids_and_indexes(name: str, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_G24_calls_have_different_ids_and_indexes(
+    name: str, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     for response in ended(name, upstream, gateway):
         calls = response["output"]
         assert [item["type"] for item in calls] == ["function_call"] * 2

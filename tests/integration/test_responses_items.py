@@ -1,4 +1,5 @@
-"""What the items of `input` become on the Responses face: one turn is one message, and a bad part is named."""
+"""What the items of `input` become on the Responses face: one turn is one message,
+and a bad part is named."""
 
 from __future__ import annotations
 
@@ -34,7 +35,11 @@ def image(url: Any, **fields: Any) -> Document:
 
 
 def file(kind: str, content: bytes, **fields: Any) -> Document:
-    return {"type": "input_file", "file_data": f"data:{kind};base64,{base64.b64encode(content).decode()}", **fields}
+    return {
+        "type": "input_file",
+        "file_data": f"data:{kind};base64,{base64.b64encode(content).decode()}",
+        **fields,
+    }
 
 
 @pytest.mark.parametrize(
@@ -48,16 +53,24 @@ def file(kind: str, content: bytes, **fields: Any) -> Document:
         ([{"type": "refusal", "refusal": "no"}], {"content": "no"}),
         ([image("data:image/png;base64,AAAA")], {"content": "", "images": ["AAAA"]}),
         ([image("data:;base64,AAAA", file_id=None)], {"content": "", "images": ["AAAA"]}),
-        ([text("a"), image("data:image/webp;base64,AAAA"), text("b")], {"content": "a\nb", "images": ["AAAA"]}),
+        (
+            [text("a"), image("data:image/webp;base64,AAAA"), text("b")],
+            {"content": "a\nb", "images": ["AAAA"]},
+        ),
         ([file("text/plain", "é".encode())], {"content": "é"}),
-        ([text("a"), file("text/csv;charset=utf-8", b"x,y", filename="t.csv")], {"content": "a\nt.csv\nx,y"}),
+        (
+            [text("a"), file("text/csv;charset=utf-8", b"x,y", filename="t.csv")],
+            {"content": "a\nt.csv\nx,y"},
+        ),
         ([file("application/json", b"{}")], {"content": "{}"}),
         ([file("text/plain", b"")], {"content": ""}),
     ],
 )
 def test_parts_stay_one_message(content: Any, expected: Document, ask: Ask) -> None:
     """G17"""
-    assert messages(ask(input=[{"role": "user", "content": content}])) == [{"role": "user"} | expected]
+    assert messages(ask(input=[{"role": "user", "content": content}])) == [
+        {"role": "user"} | expected
+    ]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +117,10 @@ def test_image_of_a_private_address_is_refused_by_name(ask: Ask, upstream: Fault
         ({"role": "user", "content": "x"}, "user"),
         ({"role": "assistant", "content": "x"}, "assistant"),
         ({"type": "message", "role": "developer", "content": [text("x")]}, "system"),
-        ({"type": "message", "role": "assistant", "phase": "commentary", "content": "x"}, "assistant"),
+        (
+            {"type": "message", "role": "assistant", "phase": "commentary", "content": "x"},
+            "assistant",
+        ),
     ],
 )
 def test_roles(item: Document, role: str, ask: Ask) -> None:
@@ -128,12 +144,21 @@ def test_roles(item: Document, role: str, ask: Ask) -> None:
         ({"type": "function_call", "call_id": "c", "name": "f", "arguments": "[1]"}, ".arguments"),
         ({"type": "function_call", "call_id": "c", "name": "f", "arguments": 5}, ".arguments"),
         ({"type": "function_call_output", "call_id": "c", "output": 5}, ".output"),
-        ({"type": "function_call_output", "call_id": "c", "output": [{"type": "x"}]}, ".output[0].type"),
-        ({"type": "compaction", "encrypted_content": "gAAAAABfaKeCiPhErTeXt"}, ".encrypted_content"),
+        (
+            {"type": "function_call_output", "call_id": "c", "output": [{"type": "x"}]},
+            ".output[0].type",
+        ),
+        (
+            {"type": "compaction", "encrypted_content": "gAAAAABfaKeCiPhErTeXt"},
+            ".encrypted_content",
+        ),
         ({"type": "compaction"}, ".encrypted_content"),
         ({"type": "reasoning", "summary": "x"}, ".summary"),
         ({"type": "reasoning", "summary": ["x"]}, ".summary[0].type"),
-        ({"type": "reasoning", "summary": [{"type": "summary_text", "text": 5}]}, ".summary[0].text"),
+        (
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": 5}]},
+            ".summary[0].text",
+        ),
         ({"type": "reasoning", "summary": [], "encrypted_content": 5}, ".encrypted_content"),
     ],
 )
@@ -150,12 +175,20 @@ def test_item_that_cannot_be_used_is_named(item: Any, where: str, ask: Ask) -> N
     compaction_trigger""".split(),
 )
 def test_items_of_tools_that_are_not_run_here_are_refused(kind: str, ask: Ask) -> None:
-    error = ask(input=[{"type": kind, "id": "x"}, {"role": "user", "content": "x"}]).answer.json()["error"]
+    error = ask(input=[{"type": kind, "id": "x"}, {"role": "user", "content": "x"}]).answer.json()[
+        "error"
+    ]
     assert error["message"] == f'input[0]: unknown input item type: "{kind}"'
 
 
 def call(call_id: str = "c1", name: str = "f", arguments: Any = "{}") -> Document:
-    return {"type": "function_call", "id": "fc_1", "call_id": call_id, "name": name, "arguments": arguments}
+    return {
+        "type": "function_call",
+        "id": "fc_1",
+        "call_id": call_id,
+        "name": name,
+        "arguments": arguments,
+    }
 
 
 def result(call_id: str = "c1", output: Any = "r") -> Document:
@@ -190,7 +223,10 @@ RESULT = {"role": "tool", "content": "r", "tool_name": "f", "tool_call_id": "c1"
         ([ASSISTANT, call(), result()], [said("One moment.", ("c1", "f")), RESULT]),
         ([call(), call("c2", "g"), result()], [said("", ("c1", "f"), ("c2", "g")), RESULT]),
         ([call(), ASSISTANT, result()], [said("One moment.", ("c1", "f")), RESULT]),
-        ([call(), result(), call(), result()], [said("", ("c1", "f")), RESULT, said("", ("c1", "f")), RESULT]),
+        (
+            [call(), result(), call(), result()],
+            [said("", ("c1", "f")), RESULT, said("", ("c1", "f")), RESULT],
+        ),
         ([ASSISTANT, ASSISTANT], [said("One moment."), said("One moment.")]),
         ([thought("t"), ASSISTANT], [said("One moment.", thinking="t")]),
         ([thought("t"), call(), result()], [said("", ("c1", "f"), thinking="t"), RESULT]),
@@ -200,9 +236,18 @@ RESULT = {"role": "tool", "content": "r", "tool_name": "f", "tool_call_id": "c1"
             [thought("t"), call(), thought("u"), call("c2", "g")],
             [said("", ("c1", "f"), ("c2", "g"), thinking="t\nu")],
         ),
-        ([ASSISTANT, thought("t"), ASSISTANT], [said("One moment."), said("One moment.", thinking="t")]),
-        ([thought("t"), *user(text("x")), ASSISTANT], [{"role": "user", "content": "x"}, said("One moment.")]),
-        ([ASSISTANT, {"type": "web_search_call", "id": "ws_1", "status": "completed"}], [said("One moment.")]),
+        (
+            [ASSISTANT, thought("t"), ASSISTANT],
+            [said("One moment."), said("One moment.", thinking="t")],
+        ),
+        (
+            [thought("t"), *user(text("x")), ASSISTANT],
+            [{"role": "user", "content": "x"}, said("One moment.")],
+        ),
+        (
+            [ASSISTANT, {"type": "web_search_call", "id": "ws_1", "status": "completed"}],
+            [said("One moment.")],
+        ),
         ([result("unknown")], [{"role": "tool", "content": "r", "tool_call_id": "unknown"}]),
         (
             [call(), result(output=[text("a"), image("data:image/png;base64,AAAA"), text("b")])],
@@ -210,7 +255,9 @@ RESULT = {"role": "tool", "content": "r", "tool_name": "f", "tool_call_id": "c1"
         ),
     ],
 )
-def test_items_of_one_turn_are_one_message(items: list[Document], expected: list[Document], ask: Ask) -> None:
+def test_items_of_one_turn_are_one_message(
+    items: list[Document], expected: list[Document], ask: Ask
+) -> None:
     assert messages(ask(input=items)) == expected
 
 
@@ -218,12 +265,23 @@ def test_items_of_one_turn_are_one_message(items: list[Document], expected: list
     ("item", "thinking"),
     [
         ({"encrypted_content": seal("ours")}, "ours"),
-        ({"encrypted_content": seal("ours"), "summary": [{"type": "summary_text", "text": "s"}]}, "ours"),
+        (
+            {"encrypted_content": seal("ours"), "summary": [{"type": "summary_text", "text": "s"}]},
+            "ours",
+        ),
         ({"encrypted_content": "gAAAAABfaKeCiPhErTeXt"}, None),
         ({"encrypted_content": "gw1.!!!"}, None),
         ({"encrypted_content": "gw1./w=="}, None),
         ({"encrypted_content": None}, None),
-        ({"summary": [{"type": "summary_text", "text": "s"}, {"type": "summary_text", "text": "t"}]}, "s\nt"),
+        (
+            {
+                "summary": [
+                    {"type": "summary_text", "text": "s"},
+                    {"type": "summary_text", "text": "t"},
+                ]
+            },
+            "s\nt",
+        ),
         ({"encrypted_content": "foreign", "summary": [{"type": "summary_text", "text": "s"}]}, "s"),
         (
             {
@@ -234,14 +292,21 @@ def test_items_of_one_turn_are_one_message(items: list[Document], expected: list
         ),
     ],
 )
-def test_reasoning_item_is_the_thinking_of_what_follows(item: Document, thinking: str | None, ask: Ask) -> None:
+def test_reasoning_item_is_the_thinking_of_what_follows(
+    item: Document, thinking: str | None, ask: Ask
+) -> None:
     asked = ask(input=[{"type": "reasoning", "id": "rs_1", "summary": []} | item, ASSISTANT])
     assert messages(asked) == [said("One moment.", thinking=thinking or "")]
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [('{"b":1,"a":2}', '{"b":1,"a":2}'), ("", "{}"), (None, "{}"), ({"b": 1, "a": 2}, '{"b":1,"a":2}')],
+    [
+        ('{"b":1,"a":2}', '{"b":1,"a":2}'),
+        ("", "{}"),
+        (None, "{}"),
+        ({"b": 1, "a": 2}, '{"b":1,"a":2}'),
+    ],
 )
 def test_arguments_become_an_object_in_their_order(
     arguments: Any, expected: str, ask: Ask, upstream: FaultUpstream
@@ -254,12 +319,19 @@ def test_arguments_become_an_object_in_their_order(
 def test_own_output_can_be_sent_back_as_it_is(ask: Ask, upstream: FaultUpstream) -> None:
     calls = [{"id": "call_1", "function": {"name": "f", "arguments": {"b": 1, "a": 2}}}]
     message = {"role": "assistant", "content": "One moment.", "thinking": "hm", "tool_calls": calls}
-    upstream.script("/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})])
+    upstream.script(
+        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
+    )
     include = ["reasoning.encrypted_content"]
     output = ask(tools=[TOOL], include=include).answer.json()["output"]
     asked = ask(input=[*user(text("Hi")), *output, result("call_1")], tools=[TOOL], include=include)
     arguments = {"b": 1, "a": 2}
     assert messages(asked)[1:] == [
-        message | {"tool_calls": [{"id": "call_1", "function": {"index": 0, "name": "f", "arguments": arguments}}]},
+        message
+        | {
+            "tool_calls": [
+                {"id": "call_1", "function": {"index": 0, "name": "f", "arguments": arguments}}
+            ]
+        },
         RESULT | {"tool_call_id": "call_1"},
     ]

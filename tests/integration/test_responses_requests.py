@@ -1,5 +1,5 @@
-"""What requests to the Responses face become: every field is mapped, carried or refused, and it shows. What becomes of
-the items of `input` is in test_responses_items."""
+"""What requests to the Responses face become: every field is mapped, carried or refused, and it
+shows. What becomes of the items of `input` is in test_responses_items."""
 
 from __future__ import annotations
 
@@ -41,34 +41,54 @@ def both(*checks: Callable[[Asked], bool]) -> Callable[[Asked], bool]:
     return lambda asked: all(check(asked) for check in checks)
 
 
-#: The fields of OpenAI's request as of August 2026, the two penalties of Open Responses, and what becomes of them.
+#: The fields of OpenAI's request as of August 2026, the two penalties of Open Responses, and
+#: what becomes of them.
 FATES: dict[str, Fate] = {
-    "model": Fate(MAPPED, "other:tag", both(sent("model", "other:tag"), echoes("model", "other:tag"))),
+    "model": Fate(
+        MAPPED, "other:tag", both(sent("model", "other:tag"), echoes("model", "other:tag"))
+    ),
     "input": Fate(MAPPED, "Yo", sent("messages", [{"role": "user", "content": "Yo"}])),
     "instructions": Fate(
         MAPPED,
         "Be brief.",
         both(
-            lambda a: messages(a)[0] == {"role": "system", "content": "Be brief."}, echoes("instructions", "Be brief.")
+            lambda a: messages(a)[0] == {"role": "system", "content": "Be brief."},
+            echoes("instructions", "Be brief."),
         ),
     ),
-    "stream": Fate(MAPPED, True, lambda a: events(a.answer.body)[-1]["type"] == "response.completed"),
+    "stream": Fate(
+        MAPPED, True, lambda a: events(a.answer.body)[-1]["type"] == "response.completed"
+    ),
     "stream_options": Fate(
-        MAPPED, {"include_obfuscation": True}, lambda a: b"obfuscation" not in a.answer.body, {"stream": True}
+        MAPPED,
+        {"include_obfuscation": True},
+        lambda a: b"obfuscation" not in a.answer.body,
+        {"stream": True},
     ),
     "include": Fate(MAPPED, ["message.output_text.logprobs"], sent("logprobs", True)),
-    "temperature": Fate(MAPPED, 0.25, both(option("temperature", 0.25), echoes("temperature", 0.25))),
+    "temperature": Fate(
+        MAPPED, 0.25, both(option("temperature", 0.25), echoes("temperature", 0.25))
+    ),
     "top_p": Fate(MAPPED, 0.75, both(option("top_p", 0.75), echoes("top_p", 0.75))),
-    "presence_penalty": Fate(MAPPED, -0.5, both(option("presence_penalty", -0.5), echoes("presence_penalty", -0.5))),
-    "frequency_penalty": Fate(MAPPED, 0.5, both(option("frequency_penalty", 0.5), echoes("frequency_penalty", 0.5))),
-    "max_output_tokens": Fate(MAPPED, 16, both(option("num_predict", 16), echoes("max_output_tokens", 16))),
+    "presence_penalty": Fate(
+        MAPPED, -0.5, both(option("presence_penalty", -0.5), echoes("presence_penalty", -0.5))
+    ),
+    "frequency_penalty": Fate(
+        MAPPED, 0.5, both(option("frequency_penalty", 0.5), echoes("frequency_penalty", 0.5))
+    ),
+    "max_output_tokens": Fate(
+        MAPPED, 16, both(option("num_predict", 16), echoes("max_output_tokens", 16))
+    ),
     "max_tool_calls": Fate(MAPPED, 3, echoes("max_tool_calls", 3)),
-    "top_logprobs": Fate(MAPPED, 3, both(sent("top_logprobs", 3), sent("logprobs", True), echoes("top_logprobs", 3))),
+    "top_logprobs": Fate(
+        MAPPED, 3, both(sent("top_logprobs", 3), sent("logprobs", True), echoes("top_logprobs", 3))
+    ),
     "text": Fate(
         MAPPED,
         {"format": {"type": "json_object"}},
         both(
-            sent("format", "json"), lambda a: json.loads(a.answer.body)["text"] == {"format": {"type": "json_object"}}
+            sent("format", "json"),
+            lambda a: json.loads(a.answer.body)["text"] == {"format": {"type": "json_object"}},
         ),
     ),
     "reasoning": Fate(
@@ -76,9 +96,16 @@ FATES: dict[str, Fate] = {
         {"effort": "low", "summary": "auto"},
         both(sent("think", "low"), echoes("reasoning", {"effort": "low", "summary": "auto"})),
     ),
-    "tools": Fate(MAPPED, [TOOL], both(sent("tools", [SENT_TOOL]), echoes("tools", [TOOL | {"description": None}]))),
+    "tools": Fate(
+        MAPPED,
+        [TOOL],
+        both(sent("tools", [SENT_TOOL]), echoes("tools", [TOOL | {"description": None}])),
+    ),
     "tool_choice": Fate(
-        MAPPED, "none", both(lambda a: "tools" not in a.sent, echoes("tool_choice", "none")), {"tools": [TOOL]}
+        MAPPED,
+        "none",
+        both(lambda a: "tools" not in a.sent, echoes("tool_choice", "none")),
+        {"tools": [TOOL]},
     ),
     "parallel_tool_calls": Fate(MAPPED, False, echoes("parallel_tool_calls", False)),
     "truncation": Fate(MAPPED, "auto", echoes("truncation", "auto")),
@@ -107,7 +134,11 @@ def test_field_has_the_effect_that_its_fate_promises(name: str, ask: Ask) -> Non
     assert getattr(SCHEMA.fields[name], "handling", None) == fate.kind
     if fate.kind == REFUSED:
         error = asked.answer.json()["error"]
-        assert (asked.answer.status, error["param"], error["type"]) == (400, name, "invalid_request_error")
+        assert (asked.answer.status, error["param"], error["type"]) == (
+            400,
+            name,
+            "invalid_request_error",
+        )
         assert name in error["message"]
         assert asked.sent == {}
         return
@@ -147,7 +178,9 @@ def test_every_field_of_the_schema_has_a_fate_here() -> None:
         ("stream_options", {"include_obfuscation": False}),
     ],
 )
-def test_values_that_ask_for_nothing_special_are_taken_in_silence(name: str, value: Any, ask: Ask) -> None:
+def test_values_that_ask_for_nothing_special_are_taken_in_silence(
+    name: str, value: Any, ask: Ask
+) -> None:
     asked = ask(**{name: value})
     assert (asked.answer.status, asked.answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, None)
     assert asked.sent.keys() == ALWAYS
@@ -158,12 +191,16 @@ def test_verbosity_is_named_where_it_has_no_effect(ask: Ask) -> None:
     assert (asked.ignored, asked.answer.json()["text"]["verbosity"]) == (["text.verbosity"], "low")
 
 
-def test_absent_sampling_stays_absent_and_the_answer_shows_the_documented_defaults(ask: Ask) -> None:
+def test_absent_sampling_stays_absent_and_the_answer_shows_the_documented_defaults(
+    ask: Ask,
+) -> None:
     """G15"""
     asked = ask()
     assert asked.sent.keys() == ALWAYS
     shown = asked.answer.json()
-    assert [shown[name] for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty")] == [1, 1, 0, 0]
+    assert [
+        shown[name] for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+    ] == [1, 1, 0, 0]
 
 
 def test_zero_is_not_absent(ask: Ask) -> None:
@@ -186,14 +223,17 @@ def test_options_of_ollama_are_an_extension(fields: Document, expected: Document
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("keep_alive", "10m"), ("think", "high"), ("think", False), ("format", "json")]
+    ("name", "value"),
+    [("keep_alive", "10m"), ("think", "high"), ("think", False), ("format", "json")],
 )
 def test_other_extensions(name: str, value: Any, ask: Ask) -> None:
     assert ask(**{name: value}).sent[name] == value
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_thinking_is_left_out_where_nobody_wants_it(stream: bool, ask: Ask, upstream: FaultUpstream) -> None:
+def test_thinking_is_left_out_where_nobody_wants_it(
+    stream: bool, ask: Ask, upstream: FaultUpstream
+) -> None:
     message = {"role": "assistant", "content": "Yes.", "thinking": "hm"}
     document = {"model": "m", "message": message, "done": True, "done_reason": "stop"}
     upstream.script("/api/chat", [Lines([document])] if stream else [Json(document)])
@@ -205,7 +245,9 @@ def test_thinking_is_left_out_where_nobody_wants_it(stream: bool, ask: Ask, upst
 def test_user_is_in_the_access_log(gateway: Gateway) -> None:
     post(gateway, PATH, {"model": "m", "input": "Hi", "user": "user of responses"})
     wait_until(
-        lambda: "user of responses" in [row.get("user") for row in gateway.log_lines("access")], 5, "it is in no line"
+        lambda: "user of responses" in [row.get("user") for row in gateway.log_lines("access")],
+        5,
+        "it is in no line",
     )
 
 
@@ -244,7 +286,9 @@ def test_tools_that_are_nested_too_deep_are_refused(ask: Ask) -> None:
 
 def test_every_field_at_fault_is_named_at_once(ask: Ask) -> None:
     error = ask(temperature="hot", background=True, max_output_tokens=1.5).answer.json()["error"]
-    assert [name in error["message"] for name in ("temperature", "background", "max_output_tokens")] == [True] * 3
+    assert [
+        name in error["message"] for name in ("temperature", "background", "max_output_tokens")
+    ] == [True] * 3
 
 
 @pytest.mark.parametrize(
@@ -277,15 +321,30 @@ def test_every_field_at_fault_is_named_at_once(ask: Ask) -> None:
         ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "h"}}, "tool_choice.name"),
         ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.name"),
         ({"tools": [TOOL], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
-        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "tool_choice.tools"),
-        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "tools": [TOOL]}}, "tool_choice.mode"),
         (
-            {"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]}},
+            {"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto"}},
+            "tool_choice.tools",
+        ),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "tools": [TOOL]}},
+            "tool_choice.mode",
+        ),
+        (
+            {
+                "tools": [TOOL],
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "mode": "auto",
+                    "tools": [{"type": "mcp"}],
+                },
+            },
             "tool_choice.tools[0].type",
         ),
     ],
 )
-def test_value_that_cannot_be_honoured_is_refused_by_name(fields: Document, param: str, ask: Ask) -> None:
+def test_value_that_cannot_be_honoured_is_refused_by_name(
+    fields: Document, param: str, ask: Ask
+) -> None:
     asked = ask(**fields)
     error = asked.answer.json()["error"]
     assert (asked.answer.status, error["param"], asked.sent) == (400, param, {})
@@ -294,16 +353,35 @@ def test_value_that_cannot_be_honoured_is_refused_by_name(fields: Document, para
 
 @pytest.mark.parametrize(
     "kind",
-    ["web_search", "web_search_preview", "file_search", "computer", "mcp", "code_interpreter", "image_generation"],
+    [
+        "web_search",
+        "web_search_preview",
+        "file_search",
+        "computer",
+        "mcp",
+        "code_interpreter",
+        "image_generation",
+    ],
 )
 def test_tool_that_a_server_would_run_is_left_out(kind: str, ask: Ask) -> None:
     asked = ask(tools=[TOOL, {"type": kind, "name": "x"}])
-    assert (len(asked.sent["tools"]), len(asked.answer.json()["tools"]), asked.ignored) == (1, 1, [kind])
+    assert (len(asked.sent["tools"]), len(asked.answer.json()["tools"]), asked.ignored) == (
+        1,
+        1,
+        [kind],
+    )
 
 
 @pytest.mark.parametrize(
     ("effort", "think"),
-    [("none", False), ("minimal", "low"), ("low", "low"), ("medium", "medium"), ("high", "high"), ("xhigh", "max")],
+    [
+        ("none", False),
+        ("minimal", "low"),
+        ("low", "low"),
+        ("medium", "medium"),
+        ("high", "high"),
+        ("xhigh", "max"),
+    ],
 )
 def test_G21_effort(effort: str, think: Any, ask: Ask) -> None:
     asked = ask(reasoning={"effort": effort})
@@ -313,8 +391,14 @@ def test_G21_effort(effort: str, think: Any, ask: Ask) -> None:
 
 
 def test_schema_is_not_touched(ask: Ask, upstream: FaultUpstream) -> None:
-    schema = {"type": "object", "$defs": {"z": {}, "a": {}}, "properties": {"b": {"$ref": "#/$defs/z"}, "a": {}}}
-    asked = ask(text={"format": {"type": "json_schema", "name": "x", "schema": schema, "strict": True}})
+    schema = {
+        "type": "object",
+        "$defs": {"z": {}, "a": {}},
+        "properties": {"b": {"$ref": "#/$defs/z"}, "a": {}},
+    }
+    asked = ask(
+        text={"format": {"type": "json_schema", "name": "x", "schema": schema, "strict": True}}
+    )
     assert json.dumps(asked.sent["format"]) == json.dumps(schema)
     assert json.dumps(asked.answer.json()["text"]["format"]["schema"]) == json.dumps(schema)
 
@@ -347,9 +431,13 @@ def test_G19_tool_choice(choice: Any, offered: list[str], ask: Ask) -> None:
 
 
 def test_one_call_at_a_time(ask: Ask, upstream: FaultUpstream) -> None:
-    calls = [{"id": f"c{number}", "function": {"name": "f", "arguments": {}}} for number in range(2)]
+    calls = [
+        {"id": f"c{number}", "function": {"name": "f", "arguments": {}}} for number in range(2)
+    ]
     message = {"role": "assistant", "content": "", "tool_calls": calls}
-    upstream.script("/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})])
+    upstream.script(
+        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
+    )
     asked = ask(tools=[TOOL], parallel_tool_calls=False)
     assert [item["call_id"] for item in asked.answer.json()["output"]] == ["c0"]
 
@@ -367,7 +455,9 @@ def test_one_call_at_a_time(ask: Ask, upstream: FaultUpstream) -> None:
 def test_prompt_that_is_too_long_is_cut_only_where_the_client_allows_it(
     fields: Document, asked_uncut: list[bool], ask: Ask, upstream: FaultUpstream
 ) -> None:
-    upstream.script("/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)])
+    upstream.script(
+        "/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)]
+    )
     answer = ask(**fields).answer
     assert (answer.status, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
     chats = [seen.json() for seen in forwarded(upstream) if seen.path == "/api/chat"]

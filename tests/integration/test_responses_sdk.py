@@ -1,4 +1,5 @@
-"""The official Python client of OpenAI on the Responses face: create, stream, parse, and what went wrong."""
+"""The official Python client of OpenAI on the Responses face: create, stream,
+parse, and what went wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +21,11 @@ from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, Lines
 from tests.rig.gateway import Gateway
 
 CASES = {case.name: case for case in cases("responses")}
-COMPLETED = [case for case in CASES.values() if case.is_complete and case.expected_single["status"] == "completed"]
+COMPLETED = [
+    case
+    for case in CASES.values()
+    if case.is_complete and case.expected_single["status"] == "completed"
+]
 #: A function tool whose parameters are no strict schema is refused by the client's own helper.
 STREAMABLE = [case for case in COMPLETED if not case.request.get("tools")]
 WEATHER: Any = {
@@ -61,10 +66,13 @@ def plain(gateway: Gateway) -> Iterator[openai.OpenAI]:
 
 
 def arguments(case: Case) -> dict[str, Any]:
-    """A case's request as arguments of the client, which does not know what only Open Responses has."""
+    """A case's request as arguments of the client, which does not know what
+    only Open Responses has."""
     beyond = ("presence_penalty", "frequency_penalty")
     known = {name: value for name, value in case.request.items() if name not in beyond}
-    return known | {"extra_body": {name: case.request[name] for name in beyond if name in case.request}}
+    return known | {
+        "extra_body": {name: case.request[name] for name in beyond if name in case.request}
+    }
 
 
 def say_single(upstream: FaultUpstream, case: Case) -> None:
@@ -86,7 +94,9 @@ def test_create(case: Case, client: Any, upstream: FaultUpstream) -> None:
     expected = texts(case.expected_single)
     assert answer.status == "completed"
     assert answer.output_text == expected["content"]
-    assert [(item.name, item.arguments) for item in answer.output if item.type == "function_call"] == expected["calls"]
+    assert [
+        (item.name, item.arguments) for item in answer.output if item.type == "function_call"
+    ] == expected["calls"]
     assert answer.usage.total_tokens == case.expected_single["usage"]["total_tokens"]
 
 
@@ -96,17 +106,24 @@ def test_create_streamed(case: Case, client: Any, upstream: FaultUpstream) -> No
     got = list(client.responses.create(**arguments(case), stream=True))
     assert (got[0].type, got[-1].type) == ("response.created", "response.completed")
     expected = texts(case.expected_single)
-    assert "".join(one.delta for one in got if one.type == "response.output_text.delta") == expected["content"]
+    assert (
+        "".join(one.delta for one in got if one.type == "response.output_text.delta")
+        == expected["content"]
+    )
     thoughts = "".join(one.delta for one in got if one.type == "response.reasoning_text.delta")
     assert thoughts == expected["thinking"]
     assert got[-1].response.output_text == expected["content"]
 
 
 @pytest.mark.parametrize("case", STREAMABLE, ids=lambda case: case.name)
-def test_stream_helper_puts_the_same_answer_together(case: Case, plain: openai.OpenAI, upstream: FaultUpstream) -> None:
+def test_stream_helper_puts_the_same_answer_together(
+    case: Case, plain: openai.OpenAI, upstream: FaultUpstream
+) -> None:
     say_stream(upstream, case)
     with plain.responses.stream(**arguments(case)) as stream:
-        snapshots = [event.snapshot for event in stream if event.type == "response.output_text.delta"]
+        snapshots = [
+            event.snapshot for event in stream if event.type == "response.output_text.delta"
+        ]
         final = stream.get_final_response()
     expected = texts(case.expected_single)
     assert final.output_text == expected["content"]
@@ -115,7 +132,9 @@ def test_stream_helper_puts_the_same_answer_together(case: Case, plain: openai.O
 
 def test_parse(client: Any, upstream: FaultUpstream) -> None:
     message = {"role": "assistant", "content": '{"name":"Paris","people":2}'}
-    upstream.script("/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})])
+    upstream.script(
+        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
+    )
     answer = client.responses.parse(model="m", input="Hi", text_format=City)
     assert answer.output_parsed == City(name="Paris", people=2)
     assert forwarded(upstream)[-1].json()["format"]["properties"].keys() == {"name", "people"}
@@ -123,7 +142,11 @@ def test_parse(client: Any, upstream: FaultUpstream) -> None:
 
 def test_stream_helper_parses(plain: openai.OpenAI, upstream: FaultUpstream) -> None:
     lines = [
-        {"model": "m", "message": {"role": "assistant", "content": '{"name":"Paris",'}, "done": False},
+        {
+            "model": "m",
+            "message": {"role": "assistant", "content": '{"name":"Paris",'},
+            "done": False,
+        },
         {
             "model": "m",
             "message": {"role": "assistant", "content": '"people":2}'},
@@ -138,13 +161,31 @@ def test_stream_helper_parses(plain: openai.OpenAI, upstream: FaultUpstream) -> 
 
 def test_tools_there_and_back_with_their_thinking(client: Any, upstream: FaultUpstream) -> None:
     calls = [{"id": "call_1", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}]
-    message = {"role": "assistant", "content": "", "thinking": "I need the tool.", "tool_calls": calls}
-    upstream.script("/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})])
-    asked: Any = {"model": "m", "tools": [WEATHER], "include": ["reasoning.encrypted_content"], "store": False}
+    message = {
+        "role": "assistant",
+        "content": "",
+        "thinking": "I need the tool.",
+        "tool_calls": calls,
+    }
+    upstream.script(
+        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
+    )
+    asked: Any = {
+        "model": "m",
+        "tools": [WEATHER],
+        "include": ["reasoning.encrypted_content"],
+        "store": False,
+    }
     history: list[Any] = [{"role": "user", "content": "Weather?"}]
     first = client.responses.create(input=history, **asked)
     history += first.output
-    history.append({"type": "function_call_output", "call_id": first.output[-1].call_id, "output": "18 degrees"})
+    history.append(
+        {
+            "type": "function_call_output",
+            "call_id": first.output[-1].call_id,
+            "output": "18 degrees",
+        }
+    )
     client.responses.create(input=history, **asked)
     sent = forwarded(upstream)[-1].json()["messages"]
     assert [message["role"] for message in sent] == ["user", "assistant", "tool"]
@@ -156,7 +197,10 @@ def test_tools_there_and_back_with_their_thinking(client: Any, upstream: FaultUp
 def test_stream_helper_parses_arguments(plain: openai.OpenAI, upstream: FaultUpstream) -> None:
     calls = [{"id": "call_1", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}]
     message = {"role": "assistant", "content": "One moment.", "tool_calls": calls}
-    upstream.script("/api/chat", [Lines([{"model": "m", "message": message, "done": True, "done_reason": "stop"}])])
+    upstream.script(
+        "/api/chat",
+        [Lines([{"model": "m", "message": message, "done": True, "done_reason": "stop"}])],
+    )
     with plain.responses.stream(model="m", input="Weather?", tools=[WEATHER]) as stream:
         final = stream.get_final_response()
     text, call = final.output
@@ -164,7 +208,9 @@ def test_stream_helper_parses_arguments(plain: openai.OpenAI, upstream: FaultUps
     assert getattr(call, "parsed_arguments", None) == {"city": "Paris"}
 
 
-def test_G27_limit_that_was_hit_is_told_to_who_iterates(client: Any, upstream: FaultUpstream) -> None:
+def test_G27_limit_that_was_hit_is_told_to_who_iterates(
+    client: Any, upstream: FaultUpstream
+) -> None:
     """The `.stream()` helper raises on it with OpenAI itself."""
     say_stream(upstream, CASES["length"])
     got = list(client.responses.create(**CASES["length"].request, stream=True))
@@ -173,15 +219,23 @@ def test_G27_limit_that_was_hit_is_told_to_who_iterates(client: Any, upstream: F
 
 
 @pytest.mark.parametrize("name", ["error-in-stream", "cut"])
-def test_failure_in_a_stream_is_told_to_who_iterates(name: str, client: Any, upstream: FaultUpstream) -> None:
+def test_failure_in_a_stream_is_told_to_who_iterates(
+    name: str, client: Any, upstream: FaultUpstream
+) -> None:
     """G02, G04"""
     say_stream(upstream, CASES[name])
     last = list(client.responses.create(model="m", input="Hi", stream=True))[-1]
-    assert (last.type, last.response.status, last.response.error.code) == ("response.failed", "failed", "server_error")
+    assert (last.type, last.response.status, last.response.error.code) == (
+        "response.failed",
+        "failed",
+        "server_error",
+    )
     assert last.response.error.message
 
 
-def test_failure_in_a_stream_stops_the_helper(plain: openai.OpenAI, upstream: FaultUpstream) -> None:
+def test_failure_in_a_stream_stops_the_helper(
+    plain: openai.OpenAI, upstream: FaultUpstream
+) -> None:
     say_stream(upstream, CASES["cut"])
     with plain.responses.stream(model="m", input="Hi") as stream, pytest.raises(RuntimeError):
         stream.get_final_response()
@@ -198,7 +252,11 @@ def test_failure_in_a_stream_stops_the_helper(plain: openai.OpenAI, upstream: Fa
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_class_of_an_error_follows_its_status(
-    status: int, kind: type[openai.APIStatusError], stream: bool, client: Any, upstream: FaultUpstream
+    status: int,
+    kind: type[openai.APIStatusError],
+    stream: bool,
+    client: Any,
+    upstream: FaultUpstream,
 ) -> None:
     upstream.script("/api/chat", [Json({"error": "what Ollama said"}, status)])
     with pytest.raises(kind) as caught:
@@ -225,6 +283,8 @@ def test_demo_answers(demo_gateway: Gateway) -> None:
         single = client.responses.create(model="demo", input="Hello!").output_text
         with client.responses.stream(model="demo", input="Hello!") as stream:
             assert stream.get_final_response().output_text == single
-        called = client.responses.create(model="demo", input="What is the weather in Paris?", tools=[WEATHER])
+        called = client.responses.create(
+            model="demo", input="What is the weather in Paris?", tools=[WEATHER]
+        )
         assert json.loads(getattr(called.output[-1], "arguments", "null")) is not None
     assert "demo" in single.lower()

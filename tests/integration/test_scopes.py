@@ -57,7 +57,10 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         {"name": "narrow", "token": NARROW, "models": ["tiny-test"]},
         {"name": "pattern", "token": PATTERN, "models": ["tiny*", "qwen3:*"]},
     ]
-    manage = [BOSS, {"name": "everything", "token": EVERYTHING, "scopes": ["read", "generate", "manage"]}]
+    manage = [
+        BOSS,
+        {"name": "everything", "token": EVERYTHING, "scopes": ["read", "generate", "manage"]},
+    ]
     manage += [{"name": "narrow-boss", "token": NARROW_BOSS, "models": ["tiny-test"]}]
     auth = {"generate_tokens": generate, "manage_tokens": manage}
     with checked_gateway(shared_upstream, BOSS, auth=auth) as running:
@@ -88,11 +91,14 @@ def ask(gateway: Gateway, token: str, method: str, path: str, body: Any = None) 
 def seen_by(upstream: FaultUpstream) -> list[str]:
     """Paths that reached the upstream, but for the gateway's own look at its health."""
     own = ("/api/version", "ollama-proxy")
-    return [seen.raw_path for seen in upstream.requests if (seen.path, seen.header("user-agent")) != own]
+    return [
+        seen.raw_path for seen in upstream.requests if (seen.path, seen.header("user-agent")) != own
+    ]
 
 
 def last_prompt(upstream: FaultUpstream) -> Any:
-    """The body of the last request for the sake of a test: the gateway's own look at its health may come behind it."""
+    """The body of the last request for the sake of a test: the gateway's own look at its
+    health may come behind it."""
     return [seen for seen in upstream.requests if seen.method == "POST"][-1].json()
 
 
@@ -139,7 +145,12 @@ def test_account_cloud_and_web_routes_are_nobodys(
     assert seen_by(upstream) == []
 
 
-CLOUD = ["gpt-oss:cloud", "gpt-oss:120b-cloud", "GPT-OSS:120B-CLOUD", "registry.ollama.ai/library/gpt-oss:120b-cloud"]
+CLOUD = [
+    "gpt-oss:cloud",
+    "gpt-oss:120b-cloud",
+    "GPT-OSS:120B-CLOUD",
+    "registry.ollama.ai/library/gpt-oss:120b-cloud",
+]
 
 
 @pytest.mark.parametrize("name", CLOUD)
@@ -195,7 +206,9 @@ def test_unloading_and_pinning_a_shared_model_need_the_scope_manage(
     gateway: Gateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any
 ) -> None:
     asked = {**body, "keep_alive": keep_alive}
-    assert "'manage'" in assert_error(ask(gateway, TEAM, "POST", path, asked), dialect_of(path), 403)
+    assert "'manage'" in assert_error(
+        ask(gateway, TEAM, "POST", path, asked), dialect_of(path), 403
+    )
     assert seen_by(upstream) == []
     assert ask(gateway, EVERYTHING, "POST", path, asked).status == 200
     assert last_prompt(upstream)["keep_alive"] == keep_alive
@@ -214,7 +227,12 @@ def test_usual_leases_are_everybodys(
 @pytest.mark.parametrize("keep_alive", SYNTAX)
 @pytest.mark.parametrize("token", [TEAM, EVERYTHING])
 def test_leases_that_ollama_would_not_understand_are_400(
-    gateway: Gateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any, token: str
+    gateway: Gateway,
+    upstream: FaultUpstream,
+    path: str,
+    body: dict[str, Any],
+    keep_alive: Any,
+    token: str,
 ) -> None:
     answer = ask(gateway, token, "POST", path, {**body, "keep_alive": keep_alive})
     assert_error(answer, dialect_of(path), 400)
@@ -225,13 +243,23 @@ def test_leases_that_ollama_would_not_understand_are_400(
 def test_loading_a_model_is_everybodys_and_passes_as_it_came(
     one_list: Gateway, upstream: FaultUpstream, path: str
 ) -> None:
-    loaded = {"model": MODEL, "created_at": "2026-01-01T00:00:00Z", "done": True, "done_reason": "load"}
+    loaded = {
+        "model": MODEL,
+        "created_at": "2026-01-01T00:00:00Z",
+        "done": True,
+        "done_reason": "load",
+    }
     upstream.script(path, [do.Json(loaded)])
     answer = ask(one_list, TEAM, "POST", path, {"model": MODEL})
-    assert (answer.json(), answer.headers.get("content-type")) == (loaded, "application/json; charset=utf-8")
+    assert (answer.json(), answer.headers.get("content-type")) == (
+        loaded,
+        "application/json; charset=utf-8",
+    )
 
 
-def test_without_manage_tokens_everybody_may_unload(one_list: Gateway, upstream: FaultUpstream) -> None:
+def test_without_manage_tokens_everybody_may_unload(
+    one_list: Gateway, upstream: FaultUpstream
+) -> None:
     assert ask(one_list, TEAM, "POST", "/api/chat", {**CHAT, "keep_alive": 0}).status == 200
 
 
@@ -239,9 +267,23 @@ def test_without_manage_tokens_everybody_may_unload(one_list: Gateway, upstream:
 
 SPELLINGS = ["tiny-test", "TINY-Test", "tiny-test:latest", "library/tiny-test"]
 SPELLINGS += ["registry.ollama.ai/library/tiny-test:latest", "Registry.Ollama.AI/Library/Tiny-Test"]
-OTHERS = ["other", "tiny-test:q4", "team/tiny-test", "hf.co/library/tiny-test", "tiny-test2", "https://x/tiny-test"]
+OTHERS = [
+    "other",
+    "tiny-test:q4",
+    "team/tiny-test",
+    "hf.co/library/tiny-test",
+    "tiny-test2",
+    "https://x/tiny-test",
+]
 OTHERS += ["tiny-test@sha256:" + "0" * 64, "xtiny-test", "tiny-test/evil", "tiny-test:latest/evil"]
-BY_MODEL = ["/api/chat", "/api/generate", "/api/embed", "/api/show", "/v1/chat/completions", "/v1/completions"]
+BY_MODEL = [
+    "/api/chat",
+    "/api/generate",
+    "/api/embed",
+    "/api/show",
+    "/v1/chat/completions",
+    "/v1/completions",
+]
 BY_MODEL += ["/v1/messages", "/v1/messages/count_tokens"]
 
 
@@ -274,9 +316,14 @@ def test_a_right_to_one_model_is_a_right_to_no_other(
     assert seen_by(upstream) == []
 
 
-def test_a_refused_model_looks_like_one_that_does_not_exist(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_a_refused_model_looks_like_one_that_does_not_exist(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [do.Json({"error": "model 'other' not found"}, 404)])
-    bodies = [ask(gateway, token, "POST", "/api/chat", {**CHAT, "model": "other"}).json() for token in (NARROW, TEAM)]
+    bodies = [
+        ask(gateway, token, "POST", "/api/chat", {**CHAT, "model": "other"}).json()
+        for token in (NARROW, TEAM)
+    ]
     assert bodies[0] == bodies[1]
 
 
@@ -294,10 +341,20 @@ def test_a_refused_model_looks_like_one_that_does_not_exist(gateway: Gateway, up
 )
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/api/show"), ("DELETE", "/api/delete"), ("POST", "/api/pull"), ("POST", "/api/push")],
+    [
+        ("POST", "/api/show"),
+        ("DELETE", "/api/delete"),
+        ("POST", "/api/pull"),
+        ("POST", "/api/push"),
+    ],
 )
 def test_the_field_that_ollama_would_use_decides(
-    gateway: Gateway, upstream: FaultUpstream, method: str, path: str, fields: dict[str, Any], status: int
+    gateway: Gateway,
+    upstream: FaultUpstream,
+    method: str,
+    path: str,
+    fields: dict[str, Any],
+    status: int,
 ) -> None:
     assert ask(gateway, NARROW_BOSS, method, path, {**fields, "stream": False}).status == status
     assert seen_by(upstream) == ([path] if status == 200 else [])
@@ -322,13 +379,21 @@ def test_every_model_that_a_request_speaks_of_must_be_allowed(
 
 
 @pytest.mark.parametrize("name", ["From", "FROM"])
-def test_the_origin_of_a_model_has_one_spelling(gateway: Gateway, upstream: FaultUpstream, name: str) -> None:
-    assert ask(gateway, NARROW_BOSS, "POST", "/api/create", {"model": "tiny-test", name: "other"}).status == 400
+def test_the_origin_of_a_model_has_one_spelling(
+    gateway: Gateway, upstream: FaultUpstream, name: str
+) -> None:
+    assert (
+        ask(
+            gateway, NARROW_BOSS, "POST", "/api/create", {"model": "tiny-test", name: "other"}
+        ).status
+        == 400
+    )
     assert seen_by(upstream) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "status"), [("tiny-test", 200), ("tinyllama:1b", 200), ("qwen3:8b", 200), ("qwen3-coder:30b", 404)]
+    ("name", "status"),
+    [("tiny-test", 200), ("tinyllama:1b", 200), ("qwen3:8b", 200), ("qwen3-coder:30b", 404)],
 )
 def test_rights_can_be_patterns(gateway: Gateway, name: str, status: int) -> None:
     assert ask(gateway, PATTERN, "POST", "/api/chat", {**CHAT, "model": name}).status == status
@@ -337,12 +402,21 @@ def test_rights_can_be_patterns(gateway: Gateway, name: str, status: int) -> Non
 # Lists.
 
 NAMES = ("tiny-test:latest", "tiny-test:q4", "other:latest", "qwen3:8b", "team/tiny-test:latest")
-LISTED = {"models": [{"name": name, "model": name, "size": 1, "modified_at": "2026-01-01T00:00:00Z"} for name in NAMES]}
+LISTED = {
+    "models": [
+        {"name": name, "model": name, "size": 1, "modified_at": "2026-01-01T00:00:00Z"}
+        for name in NAMES
+    ]
+}
 
 
 @pytest.mark.parametrize(
     ("token", "expected"),
-    [(TEAM, NAMES), (NARROW, NAMES[:1]), (PATTERN, ("tiny-test:latest", "tiny-test:q4", "qwen3:8b"))],
+    [
+        (TEAM, NAMES),
+        (NARROW, NAMES[:1]),
+        (PATTERN, ("tiny-test:latest", "tiny-test:q4", "qwen3:8b")),
+    ],
 )
 @pytest.mark.parametrize("path", ["/api/tags", "/api/ps", "/v1/models"])
 def test_lists_show_what_the_token_may_use(
@@ -358,14 +432,18 @@ def test_lists_show_what_the_token_may_use(
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/v1/models"])
-def test_a_list_of_nothing_is_an_empty_list(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
+def test_a_list_of_nothing_is_an_empty_list(
+    gateway: Gateway, upstream: FaultUpstream, path: str
+) -> None:
     upstream.script("/api/tags", [do.Json({"models": None})])
     listed = ask(gateway, NARROW, "GET", path).json()
     assert listed.get("models", listed.get("data")) == []
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/v1/models"])
-@pytest.mark.parametrize("body", [b"[]", b"{", b'"text"', b'{"models":5}', b'{"models":[5,null,{"name":5}]}'])
+@pytest.mark.parametrize(
+    "body", [b"[]", b"{", b'"text"', b'{"models":5}', b'{"models":[5,null,{"name":5}]}']
+)
 def test_a_list_that_cannot_be_read_is_the_upstreams_fault(
     gateway: Gateway, upstream: FaultUpstream, path: str, body: bytes
 ) -> None:
@@ -374,7 +452,9 @@ def test_a_list_that_cannot_be_read_is_the_upstreams_fault(
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/api/ps"])
-def test_an_error_in_place_of_a_list_stays_an_error(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
+def test_an_error_in_place_of_a_list_stays_an_error(
+    gateway: Gateway, upstream: FaultUpstream, path: str
+) -> None:
     upstream.script(path, [do.Json({"error": "it broke"}, 500)])
     answer = ask(gateway, NARROW, "GET", path)
     assert (answer.status, answer.json()) == (500, {"error": "it broke"})
@@ -382,8 +462,17 @@ def test_an_error_in_place_of_a_list_stays_an_error(gateway: Gateway, upstream: 
 
 @pytest.mark.parametrize(
     ("token", "name", "status"),
-    [(NARROW, "tiny-test", 200), (NARROW, "TINY-TEST:latest", 200), (NARROW, "qwen3:8b", 404), (TEAM, "qwen3:8b", 200)]
-    + [(TEAM, "team%2Ftiny-test", 200), (TEAM, "team/tiny-test", 200), (NARROW, "team/tiny-test", 404)],
+    [
+        (NARROW, "tiny-test", 200),
+        (NARROW, "TINY-TEST:latest", 200),
+        (NARROW, "qwen3:8b", 404),
+        (TEAM, "qwen3:8b", 200),
+    ]
+    + [
+        (TEAM, "team%2Ftiny-test", 200),
+        (TEAM, "team/tiny-test", 200),
+        (NARROW, "team/tiny-test", 404),
+    ],
 )
 def test_one_model_is_shown_to_those_who_may_use_it(
     gateway: Gateway, upstream: FaultUpstream, token: str, name: str, status: int

@@ -1,4 +1,5 @@
-"""A provider that somebody else has written: LiteLLM's proxy behind the gateway, as kind openai and as kind anthropic.
+"""A provider that somebody else has written: LiteLLM's proxy behind the gateway, as kind
+openai and as kind anthropic.
 
 What it has to say comes from the built-in demo, so that the same words arrive however they went.
 """
@@ -41,8 +42,20 @@ def gateway(second: SecondImplementation) -> Iterator[Gateway]:
     common = {"api_key_env": "SECOND_KEY"}
     upstreams: list[dict[str, Any]] = [
         common | {"name": "second", "kind": "openai", "base_url": second.base_url},
-        common | {"name": "claude", "kind": "anthropic", "base_url": second.url, "models": {"lab-claude": "lab"}},
-        common | {"name": "other", "kind": "openai", "base_url": second.base_url, "models": {"unknown": "of-nobody"}},
+        common
+        | {
+            "name": "claude",
+            "kind": "anthropic",
+            "base_url": second.url,
+            "models": {"lab-claude": "lab"},
+        },
+        common
+        | {
+            "name": "other",
+            "kind": "openai",
+            "base_url": second.base_url,
+            "models": {"unknown": "of-nobody"},
+        },
     ]
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": upstreams}
     with Gateway(config, env={"SECOND_KEY": KEY}) as running:
@@ -80,10 +93,20 @@ def test_native_chat(gateway: Gateway, model: str, stream: bool) -> None:
 @each_way
 @each_kind
 def test_openai_chat(gateway: Gateway, model: str, stream: bool) -> None:
-    answer = ask(gateway, "/v1/chat/completions", model, stream=stream, stream_options={"include_usage": True})
+    answer = ask(
+        gateway,
+        "/v1/chat/completions",
+        model,
+        stream=stream,
+        stream_options={"include_usage": True},
+    )
     if not stream:
         [choice] = answer.json()["choices"]
-        said, finish, usage = choice["message"]["content"], choice["finish_reason"], answer.json()["usage"]
+        said, finish, usage = (
+            choice["message"]["content"],
+            choice["finish_reason"],
+            answer.json()["usage"],
+        )
     else:
         *chunks, end = frames(answer.body)
         assert end == "[DONE]"
@@ -106,7 +129,9 @@ def test_anthropic_messages(gateway: Gateway, model: str, stream: bool) -> None:
         assert events[-1]["type"] == "message_stop"
         deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
         said = "".join(delta["text"] for delta in deltas)
-        [reason] = [event["delta"]["stop_reason"] for event in events if event["type"] == "message_delta"]
+        [reason] = [
+            event["delta"]["stop_reason"] for event in events if event["type"] == "message_delta"
+        ]
     assert said.endswith(SAID)
     assert reason == "end_turn"
 
@@ -121,16 +146,23 @@ def test_generate(gateway: Gateway, model: str) -> None:
 
 @each_way
 @each_kind
-def test_a_tool_is_called_and_its_result_goes_back(gateway: Gateway, model: str, stream: bool) -> None:
+def test_a_tool_is_called_and_its_result_goes_back(
+    gateway: Gateway, model: str, stream: bool
+) -> None:
     told = lines(ask(gateway, "/api/chat", model, tools=[WEATHER], stream=stream))
     [call] = [call for line in told for call in line["message"].get("tool_calls", ())]
-    assert (call["function"]["name"], list(call["function"]["arguments"])) == ("get_weather", ["city"])
+    assert (call["function"]["name"], list(call["function"]["arguments"])) == (
+        "get_weather",
+        ["city"],
+    )
     history = [
         {"role": "user", "content": "hello"},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_name": "get_weather", "content": "18 degrees"},
     ]
-    again = lines(ask(gateway, "/api/chat", model, messages=history, tools=[WEATHER], stream=stream))
+    again = lines(
+        ask(gateway, "/api/chat", model, messages=history, tools=[WEATHER], stream=stream)
+    )
     assert again[-1]["done_reason"] == "stop"
     assert "".join(line["message"]["content"] for line in again)
 
@@ -166,13 +198,22 @@ def test_a_model_that_it_does_not_have(
 
 @each_way
 @each_dialect
-def test_a_model_that_its_own_upstream_does_not_have(gateway: Gateway, dialect: str, path: str, stream: bool) -> None:
+def test_a_model_that_its_own_upstream_does_not_have(
+    gateway: Gateway, dialect: str, path: str, stream: bool
+) -> None:
     assert "not found" in assert_error(ask(gateway, path, "absent", stream=stream), dialect, 404)
 
 
 @each_dialect
-def test_its_refusal_of_our_key_is_not_the_clients_fault(second: SecondImplementation, dialect: str, path: str) -> None:
-    lab = {"name": "second", "kind": "openai", "base_url": second.base_url, "api_key_env": "SECOND_KEY"}
+def test_its_refusal_of_our_key_is_not_the_clients_fault(
+    second: SecondImplementation, dialect: str, path: str
+) -> None:
+    lab = {
+        "name": "second",
+        "kind": "openai",
+        "base_url": second.base_url,
+        "api_key_env": "SECOND_KEY",
+    }
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [lab | {"models": ["lab"]}]}
     with Gateway(config, env={"SECOND_KEY": "no-key-at-all"}, workers=1) as gateway:
         answer = ask(gateway, path, "lab")

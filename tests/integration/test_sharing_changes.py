@@ -1,4 +1,5 @@
-"""Requests wait while the gateway drains and reloads, limits and slots change, and tokens are withdrawn."""
+"""Requests wait while the gateway drains and reloads, limits and slots change, and
+tokens are withdrawn."""
 
 from __future__ import annotations
 
@@ -13,7 +14,16 @@ import pytest
 
 from ollama_proxy.errors import ShuttingDown, TokenRevoked
 from tests.rig.boxes import WorkBox, fleet_config
-from tests.rig.calls import FACES, SSE_FACES, TOKEN, Face, ask, error_text, is_well_ended, last_error
+from tests.rig.calls import (
+    FACES,
+    SSE_FACES,
+    TOKEN,
+    Face,
+    ask,
+    error_text,
+    is_well_ended,
+    last_error,
+)
 from tests.rig.coordinator import counts, join_coordinator, wait_until_counted
 from tests.rig.deadline import wait_for_minute, wait_until
 from tests.rig.edits import FOLLOWED_S, edit
@@ -33,10 +43,14 @@ def box() -> Iterator[WorkBox]:
         yield running
 
 
-def configured(box: WorkBox, limits: dict[str, Any] | None = None, tokens: Sequence[str] = (TOKEN, OTHER)) -> Any:
+def configured(
+    box: WorkBox, limits: dict[str, Any] | None = None, tokens: Sequence[str] = (TOKEN, OTHER)
+) -> Any:
     """A configuration with a token that has limits."""
     limited = {"name": "limited", "token": LIMITED, "limits": limits or {"requests_per_minute": 2}}
-    return fleet_config(TOKEN, [box], auth={"generate_tokens": [*tokens, limited]}, stream={"heartbeat_s": 0.2})
+    return fleet_config(
+        TOKEN, [box], auth={"generate_tokens": [*tokens, limited]}, stream={"heartbeat_s": 0.2}
+    )
 
 
 @pytest.fixture
@@ -87,7 +101,8 @@ def error_of(stream: Stream, way: tuple[Face, bool], status: int) -> str:
 
 @pytest.mark.parametrize("how", ["stop", "reload"])
 def test_workers_end_while_requests_wait(gateway: Gateway, box: WorkBox, how: str) -> None:
-    """What runs is finished; what waits is told to come back, and finds the slot in use until then."""
+    """What runs is finished; what waits is told to come back, and finds the
+    slot in use until then."""
     box.go.clear()
     with ExitStack() as streams, ThreadPoolExecutor(1) as pool:
         running = hold(gateway, streams)
@@ -120,7 +135,9 @@ def test_slots_change_while_requests_wait(gateway: Gateway, box: WorkBox) -> Non
     """More slots are used at once; fewer, as soon as enough of them are free."""
     box.go.clear()
     with ExitStack() as streams:
-        found = [hold(gateway, streams)] + [wait_in(gateway, streams, (CHAT, False)) for _ in range(5)]
+        found = [hold(gateway, streams)] + [
+            wait_in(gateway, streams, (CHAT, False)) for _ in range(5)
+        ]
         box.slots = 3
         edit(gateway, configured(box))
         wait_until_counted(gateway, 3, 3, FOLLOWED_S)

@@ -1,4 +1,5 @@
-"""A worker or the coordinator is killed while requests hold slots and wait: whoever is left gets an answer."""
+"""A worker or the coordinator is killed while requests hold slots and wait: whoever
+is left gets an answer."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def box() -> Iterator[WorkBox]:
 
 @pytest.fixture
 def gateway(box: WorkBox) -> Iterator[Gateway]:
-    with Gateway(fleet_config(TOKEN, [box], stream={"heartbeat_s": 0.2}), workers=WORKERS) as running:
+    with Gateway(
+        fleet_config(TOKEN, [box], stream={"heartbeat_s": 0.2}), workers=WORKERS
+    ) as running:
         join_coordinator(running, TOKEN)
         box.clear()
         yield running
@@ -51,7 +54,9 @@ def gateway(box: WorkBox) -> Iterator[Gateway]:
 
 def open_streams(gateway: Gateway, streams: ExitStack, count: int) -> list[Stream]:
     """So many requests, of which every worker has some, and of which some hold all slots."""
-    found = [streams.enter_context(ask(gateway.url, FACE, wait_for_head=False)) for _ in range(count)]
+    found = [
+        streams.enter_context(ask(gateway.url, FACE, wait_for_head=False)) for _ in range(count)
+    ]
     wait_until_counted(gateway, SLOTS, count - SLOTS)
     return found
 
@@ -73,7 +78,9 @@ def test_a_worker_is_killed(gateway: Gateway, box: WorkBox) -> None:
     box.go.clear()
     with ExitStack() as streams:
         found = open_streams(gateway, streams, 4 * SLOTS)
-        watched = {pid: details["watched"] for pid, details in worker_details(gateway, TOKEN).items()}
+        watched = {
+            pid: details["watched"] for pid, details in worker_details(gateway, TOKEN).items()
+        }
         killed = max(watched, key=lambda pid: watched[pid])
         lost, left = watched[killed], 4 * SLOTS - watched[killed]
         assert lost and left, watched
@@ -90,7 +97,11 @@ def test_the_coordinator_is_killed_while_requests_wait(gateway: Gateway, box: Wo
     with ExitStack() as streams:
         found = open_streams(gateway, streams, 3 * SLOTS)
         pid = kill_coordinator(gateway)
-        wait_until(lambda: coordinator_pid(gateway) not in (0, pid), EXACT_AGAIN_S, "there is no new coordinator")
+        wait_until(
+            lambda: coordinator_pid(gateway) not in (0, pid),
+            EXACT_AGAIN_S,
+            "there is no new coordinator",
+        )
         wait_until_counted(gateway, SLOTS, 2 * SLOTS, EXACT_AGAIN_S)
         assert len(box.prompts) == SLOTS
         box.go.set()
@@ -100,7 +111,8 @@ def test_the_coordinator_is_killed_while_requests_wait(gateway: Gateway, box: Wo
 
 @contextmanager
 def steady_load(gateway: Gateway) -> Iterator[list[int]]:
-    """Requests of every kind one after the other, three times as many at a time as there are slots; their statuses."""
+    """Requests of every kind one after the other, three times as many at a time as there are
+    slots; their statuses."""
     statuses: list[int] = []
     is_over = threading.Event()
 
@@ -122,14 +134,22 @@ def steady_load(gateway: Gateway) -> Iterator[list[int]]:
             each.result(30)
 
 
-def test_the_coordinator_is_killed_again_and_again_under_load(gateway: Gateway, box: WorkBox) -> None:
+def test_the_coordinator_is_killed_again_and_again_under_load(
+    gateway: Gateway, box: WorkBox
+) -> None:
     """No request fails, and the box has at most one request more for each worker but one."""
     box.takes_s = 0.03
     with steady_load(gateway) as statuses:
         for _ in range(3):
             pid, before = kill_coordinator(gateway), len(statuses)
-            wait_until(lambda pid=pid: coordinator_pid(gateway) not in (0, pid), 5, "there is no new coordinator")
-            wait_until(lambda before=before: len(statuses) > before + 50, 10, "nothing is served any more")
+            wait_until(
+                lambda pid=pid: coordinator_pid(gateway) not in (0, pid),
+                5,
+                "there is no new coordinator",
+            )
+            wait_until(
+                lambda before=before: len(statuses) > before + 50, 10, "nothing is served any more"
+            )
     assert set(statuses) == {200}
     assert box.most <= SLOTS + WORKERS - 1
     wait_until_counted(gateway, 0, 0, EXACT_AGAIN_S)
@@ -140,19 +160,30 @@ def test_the_coordinator_is_killed_again_and_again_under_load(gateway: Gateway, 
 
 
 def test_there_is_no_coordinator_for_a_while(gateway: Gateway, box: WorkBox) -> None:
-    """A coordinator that hangs costs a moment; then each worker grants its share, and requests are served."""
+    """A coordinator that hangs costs a moment; then each worker grants its share,
+    and requests are served."""
     box.takes_s = 0.03
     with steady_load(gateway) as statuses:
         pid = coordinator_pid(gateway)
         os.kill(pid, signal.SIGSTOP)
         try:
             before = len(statuses)
-            wait_until(lambda: len(statuses) > before + 100, 15, lambda: f"{len(statuses) - before} were served")
+            wait_until(
+                lambda: len(statuses) > before + 100,
+                15,
+                lambda: f"{len(statuses) - before} were served",
+            )
         finally:
             os.kill(pid, signal.SIGCONT)
         events = [line["event"] for line in gateway.log_lines("events")]
         assert "coordinator_unavailable" in events
-        wait_until(lambda: [line["event"] for line in gateway.log_lines("events")].count("coordinator_back") >= 1, 10)
+        wait_until(
+            lambda: (
+                [line["event"] for line in gateway.log_lines("events")].count("coordinator_back")
+                >= 1
+            ),
+            10,
+        )
     assert set(statuses) == {200}
     assert box.most <= SLOTS + WORKERS - 1
 
@@ -163,7 +194,8 @@ _BRIEF += "sys.exit(not run(pathlib.Path(sys.argv[1]), idle_s=float(sys.argv[2])
 
 
 def test_the_coordinator_ends_after_the_last_worker(box: WorkBox) -> None:
-    """It stays as long as there is a worker, however long that needs nothing, and takes its socket with it."""
+    """It stays as long as there is a worker, however long that needs nothing, and
+    takes its socket with it."""
     with Gateway(fleet_config(TOKEN, [box]), workers=WORKERS) as gateway:
         command = [sys.executable, "-c", _BRIEF, str(gateway.state_directory), str(IDLE_S)]
         with subprocess.Popen(command) as process:
@@ -171,7 +203,9 @@ def test_the_coordinator_ends_after_the_last_worker(box: WorkBox) -> None:
                 wait_until(lambda: coordinator_pid(gateway) == process.pid, 10, "it did not start")
                 join_coordinator(gateway, TOKEN)
                 quiet_until = time.monotonic() + 2 * IDLE_S
-                wait_until(lambda: process.poll() is not None or time.monotonic() > quiet_until, 3 * IDLE_S)
+                wait_until(
+                    lambda: process.poll() is not None or time.monotonic() > quiet_until, 3 * IDLE_S
+                )
                 assert process.poll() is None, "it has left its workers"
                 assert gateway.stop() == 0
                 assert process.wait(IDLE_S + EXACT_AGAIN_S) == 0

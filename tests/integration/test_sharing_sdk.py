@@ -1,4 +1,5 @@
-"""The official clients of OpenAI's and Anthropic's APIs wait through a queue, read their limits, and obey refusals."""
+"""The official clients of OpenAI's and Anthropic's APIs wait through a queue, read their
+limits, and obey refusals."""
 
 from __future__ import annotations
 
@@ -22,7 +23,12 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, open_stream
 from tests.rig.programs import require_program
 
-OTHER, MINUTE, DAY, ONE = "other-token-1", "token-per-minute", "token-per-day", "token-of-one-at-a-time"
+OTHER, MINUTE, DAY, ONE = (
+    "other-token-1",
+    "token-per-minute",
+    "token-per-day",
+    "token-of-one-at-a-time",
+)
 NODE = Path(__file__).parents[1] / "node"
 #: What the clients allow between two pieces of an answer, and how long they wait in the queue.
 TIMEOUT_S, QUEUE_S = 1.0, 3.5
@@ -40,14 +46,21 @@ def shared_gateway(shared_box: WorkBox) -> Iterator[Gateway]:
     tokens = [
         TOKEN,
         OTHER,
-        {"name": "minute", "token": MINUTE, "limits": {"requests_per_minute": 1000, "tokens_per_minute": 100_000}},
+        {
+            "name": "minute",
+            "token": MINUTE,
+            "limits": {"requests_per_minute": 1000, "tokens_per_minute": 100_000},
+        },
         {"name": "day", "token": DAY, "limits": {"tokens_per_day": 1}},
         {"name": "one", "token": ONE, "limits": {"concurrent": 1}},
     ]
-    config = fleet_config(TOKEN, [shared_box], auth={"generate_tokens": tokens}, stream={"heartbeat_s": 0.3})
+    config = fleet_config(
+        TOKEN, [shared_box], auth={"generate_tokens": tokens}, stream={"heartbeat_s": 0.3}
+    )
     with Gateway(config) as running:
         join_coordinator(running, TOKEN)
-        assert running.ask(CHAT.path, CHAT.body | {"stream": False}, token=DAY).status == 200  # uses up its day
+        # Uses up its day.
+        assert running.ask(CHAT.path, CHAT.body | {"stream": False}, token=DAY).status == 200
         wait_until(lambda: statuses_of(running, "day", 0), 10, "it is not in the log")
         yield running
 
@@ -70,7 +83,9 @@ def slot_taken(gateway: Gateway, box: WorkBox, token: str = OTHER) -> Iterator[N
     """Another request has the slot."""
     box.go.clear()
     body = CHAT.body | {"stream": False}
-    with open_stream(gateway.url, "POST", CHAT.path, body, bearer(token), wait_for_head=False) as stream:
+    with open_stream(
+        gateway.url, "POST", CHAT.path, body, bearer(token), wait_for_head=False
+    ) as stream:
         wait_until_counted(gateway, 1, 0)
         yield
         box.go.set()
@@ -98,7 +113,10 @@ def stream_completion(gateway: Gateway, **options: Any) -> str:
 
 
 def stream_response(gateway: Gateway, **options: Any) -> str:
-    with by_openai(gateway, **options) as client, client.responses.stream(model="m", input="hi") as events:
+    with (
+        by_openai(gateway, **options) as client,
+        client.responses.stream(model="m", input="hi") as events,
+    ):
         return events.get_final_response().output_text
 
 
@@ -111,13 +129,17 @@ def stream_messages(gateway: Gateway, **options: Any) -> str:
 STREAMS = [stream_chat, stream_completion, stream_response, stream_messages]
 
 
-@pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.__name__.removeprefix("stream_"))
+@pytest.mark.parametrize(
+    "stream", STREAMS, ids=lambda stream: stream.__name__.removeprefix("stream_")
+)
 def test_clients_wait_for_longer_than_their_time_limit(
     gateway: Gateway, box: WorkBox, stream: Callable[..., str]
 ) -> None:
     with ThreadPoolExecutor(1) as pool, slot_taken(gateway, box):
         text = pool.submit(stream, gateway, timeout=TIMEOUT_S, max_retries=0)
-        wait_until(lambda: text.done() or longest_wait_s(gateway) > QUEUE_S, 3 * QUEUE_S, "nothing waits")
+        wait_until(
+            lambda: text.done() or longest_wait_s(gateway) > QUEUE_S, 3 * QUEUE_S, "nothing waits"
+        )
         box.go.set()
         assert text.result(10) == "Hello from upstream"
 
@@ -140,19 +162,29 @@ def test_clients_read_their_limits(gateway: Gateway, box: WorkBox) -> None:
 
 def statuses_of(gateway: Gateway, token: str, before: int) -> list[int]:
     """The statuses of a token's requests, but those of before."""
-    return [line["status"] for line in gateway.log_lines("access") if line["token"] == token][before:]
+    return [line["status"] for line in gateway.log_lines("access") if line["token"] == token][
+        before:
+    ]
 
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
-def test_clients_do_not_repeat_what_a_quota_refuses(gateway: Gateway, box: WorkBox, kind: str) -> None:
+def test_clients_do_not_repeat_what_a_quota_refuses(
+    gateway: Gateway, box: WorkBox, kind: str
+) -> None:
     before = len(statuses_of(gateway, "day", 0))
     if kind == "openai":
-        with by_openai(gateway, DAY, max_retries=3) as client, pytest.raises(openai.RateLimitError) as raised:
+        with (
+            by_openai(gateway, DAY, max_retries=3) as client,
+            pytest.raises(openai.RateLimitError) as raised,
+        ):
             client.chat.completions.create(model="m", messages=MESSAGES)  # type: ignore[call-overload]
         assert raised.value.code == "insufficient_quota"
         headers = raised.value.response.headers
     else:
-        with by_anthropic(gateway, DAY, max_retries=3) as other, pytest.raises(anthropic.RateLimitError) as refused:
+        with (
+            by_anthropic(gateway, DAY, max_retries=3) as other,
+            pytest.raises(anthropic.RateLimitError) as refused,
+        ):
             other.messages.create(model="m", max_tokens=9, messages=MESSAGES)  # type: ignore[call-overload]
         headers = refused.value.response.headers
     assert (headers["x-should-retry"], int(headers["Retry-After"]) > 0) == ("false", True)
@@ -197,7 +229,9 @@ console.log(JSON.stringify(found));
 """
 
 
-def test_javascript_clients_do_not_repeat_what_a_quota_refuses(gateway: Gateway, box: WorkBox) -> None:
+def test_javascript_clients_do_not_repeat_what_a_quota_refuses(
+    gateway: Gateway, box: WorkBox
+) -> None:
     program = require_program("node")
     if not (NODE / "node_modules").is_dir():
         pytest.skip("tests/node/node_modules is missing: run `npm ci` in tests/node")

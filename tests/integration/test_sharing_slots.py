@@ -1,5 +1,5 @@
-"""What all workers together never exceed, on one machine or on two with one Redis: the slots of a box, and the limits
-of a token."""
+"""What all workers together never exceed, on one machine or on two with one Redis: the slots of a
+box, and the limits of a token."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ SLOTS = (2, 3)
 PASS, CROWD = 20, 1000
 #: How many prompts each call is.
 CALLS: list[tuple[str, dict[str, Any], int]] = [
-    *((face.path, face.body | {"stream": stream}, 1) for face in FACES.values() for stream in (True, False)),
+    *(
+        (face.path, face.body | {"stream": stream}, 1)
+        for face in FACES.values()
+        for stream in (True, False)
+    ),
     *((face.path, face.body, 1) for face in EMBEDDINGS.values()),
     *(
         (FACES["openai chat"].path, FACES["openai chat"].body | {"n": 4, "stream": stream}, 4)
@@ -40,23 +44,30 @@ CALLS: list[tuple[str, dict[str, Any], int]] = [
 
 @pytest.fixture(scope="module")
 def boxes() -> Iterator[tuple[WorkBox, ...]]:
-    made = tuple(WorkBox(f"box{number}", ["m"], slots=slots) for number, slots in enumerate(SLOTS, 1))
+    made = tuple(
+        WorkBox(f"box{number}", ["m"], slots=slots) for number, slots in enumerate(SLOTS, 1)
+    )
     with running(*made):
         yield made
 
 
 @pytest.fixture(scope="module", params=["one machine", "two machines"])
 def machines(request: pytest.FixtureRequest, boxes: tuple[WorkBox, ...]) -> Iterator[list[Gateway]]:
-    """Gateways with two workers each; two of them have state directories of their own, and one Redis."""
+    """Gateways with two workers each; two of them have state directories of
+    their own, and one Redis."""
     limited = {"name": "counted", "token": COUNTED, "limits": {"requests_per_minute": PASS}}
     queue = {"max_waiting": 2 * CROWD}
-    config = fleet_config(TOKEN, boxes, auth={"generate_tokens": [TOKEN, OTHER, limited]}, queue=queue)
+    config = fleet_config(
+        TOKEN, boxes, auth={"generate_tokens": [TOKEN, OTHER, limited]}, queue=queue
+    )
     with ExitStack() as opened:
         if request.param == "one machine":
             yield [opened.enter_context(Gateway(config))]
             return
         redis = opened.enter_context(RedisServer())
-        gateways = [opened.enter_context(Gateway(config | {"state": {"url": redis.url}})) for _ in range(2)]
+        gateways = [
+            opened.enter_context(Gateway(config | {"state": {"url": redis.url}})) for _ in range(2)
+        ]
         for gateway in gateways:
             join_coordinator(gateway, TOKEN)
         wait_until(lambda: {shared(each)["machines"] for each in gateways} == {2}, 10)
@@ -75,10 +86,12 @@ def gateways(machines: list[Gateway], boxes: tuple[WorkBox, ...]) -> Iterator[li
         assert "Traceback" not in gateway.output()
 
 
-def test_boxes_never_get_more_than_their_slots(gateways: list[Gateway], boxes: tuple[WorkBox, ...]) -> None:
-    """Every dialect at once, several answers to one request and embeddings among them, over two workers each. A machine
-    that is so busy that a coordinator does not answer for 2 s gets a second and a third chance: then each worker grants
-    its share, and the documented bound is higher."""
+def test_boxes_never_get_more_than_their_slots(
+    gateways: list[Gateway], boxes: tuple[WorkBox, ...]
+) -> None:
+    """Every dialect at once, several answers to one request and embeddings among them, over two
+    workers each. A machine that is so busy that a coordinator does not answer for 2 s gets a second
+    and a third chance: then each worker grants its share, and the documented bound is higher."""
     calls = CALLS * 6
     random.Random(16).shuffle(calls)
 
@@ -100,13 +113,17 @@ def test_boxes_never_get_more_than_their_slots(gateways: list[Gateway], boxes: t
         assert sum(len(box.prompts) for box in boxes) == sum(prompts for _, _, prompts in calls)
         most = tuple(box.most for box in boxes)
         workers = sum(gateway.workers for gateway in gateways)
-        assert all(number < slots + workers for number, slots in zip(most, SLOTS, strict=True)), most
+        assert all(number < slots + workers for number, slots in zip(most, SLOTS, strict=True)), (
+            most
+        )
         if count_losses() == before:
             break
     assert (most, count_losses() - before) == (SLOTS, 0)
 
 
-def test_exactly_as_many_requests_pass_as_a_limit_allows(gateways: list[Gateway], boxes: tuple[WorkBox, ...]) -> None:
+def test_exactly_as_many_requests_pass_as_a_limit_allows(
+    gateways: list[Gateway], boxes: tuple[WorkBox, ...]
+) -> None:
     """Three times as many come at the same moment, in every dialect, to two workers each."""
     ways = [(face, stream) for face in FACES.values() for stream in (True, False)]
     barrier = threading.Barrier(3 * PASS)
@@ -114,18 +131,26 @@ def test_exactly_as_many_requests_pass_as_a_limit_allows(gateways: list[Gateway]
     def ask(number: int) -> Answer:
         face, stream = ways[number // len(gateways) % len(ways)]
         barrier.wait()
-        return gateways[number % len(gateways)].ask(face.path, face.body | {"stream": stream}, token=COUNTED)
+        return gateways[number % len(gateways)].ask(
+            face.path, face.body | {"stream": stream}, token=COUNTED
+        )
 
     wait_for_minute(10)
     with ThreadPoolExecutor(3 * PASS) as pool:
         answers = list(pool.map(ask, range(3 * PASS)))
     assert Counter(answer.status for answer in answers) == {200: PASS, 429: 2 * PASS}
     assert sum(len(box.prompts) for box in boxes) == PASS
-    assert all(int(answer.headers.get("Retry-After") or 0) >= 1 for answer in answers if answer.status == 429)
+    assert all(
+        int(answer.headers.get("Retry-After") or 0) >= 1
+        for answer in answers
+        if answer.status == 429
+    )
 
 
 @pytest.mark.parametrize("machines", ["one machine"], indirect=True)
-def test_a_thousand_requests_wait_and_are_served(gateways: list[Gateway], boxes: tuple[WorkBox, ...]) -> None:
+def test_a_thousand_requests_wait_and_are_served(
+    gateways: list[Gateway], boxes: tuple[WorkBox, ...]
+) -> None:
     (gateway,) = gateways
     for box in boxes:
         box.go.clear()

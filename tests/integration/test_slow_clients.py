@@ -1,5 +1,5 @@
-"""A client that sends its body too slowly is told so, and holds nothing: not a worker's place, not an upstream. One
-that reads slowly gets its answer, and one that stops reading is cut."""
+"""A client that sends its body too slowly is told so, and holds nothing: not a worker's place, not
+an upstream. One that reads slowly gets its answer, and one that stops reading is cut."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ DIGEST = "sha256:" + "0" * 64
 @pytest.fixture(scope="module")
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     limits = {"send_idle_s": SEND_IDLE_S}
-    with checked_gateway(shared_upstream, TOKEN, warm=warm_up, unsaid=("Traceback",), timeouts=limits) as running:
+    with checked_gateway(
+        shared_upstream, TOKEN, warm=warm_up, unsaid=("Traceback",), timeouts=limits
+    ) as running:
         yield running
 
 
@@ -37,8 +39,12 @@ def head(path: str, length: int) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
-@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/embeddings", f"/api/blobs/{DIGEST}"])
-def test_body_that_stops_coming_is_answered_with_408(gateway: Gateway, upstream: FaultUpstream, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/api/chat", "/v1/chat/completions", "/v1/embeddings", f"/api/blobs/{DIGEST}"]
+)
+def test_body_that_stops_coming_is_answered_with_408(
+    gateway: Gateway, upstream: FaultUpstream, path: str
+) -> None:
     answer = raw(gateway.port, head(path, 100) + b'{"mod', timeout=8)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"did not arrive in time" in answer
@@ -69,7 +75,11 @@ def test_body_that_comes_slowly_and_without_a_pause_is_taken(
 
 
 #: More than the kernels hold between the gateway and a client with a small window.
-ANSWER = {"model": MODEL, "message": {"role": "assistant", "content": "x" * 8_000_000}, "done": True}
+ANSWER = {
+    "model": MODEL,
+    "message": {"role": "assistant", "content": "x" * 8_000_000},
+    "done": True,
+}
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
 
 
@@ -77,7 +87,9 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream
 def large_answer(gateway: Gateway, upstream: FaultUpstream) -> Iterator[Stream]:
     """It is on its way, and nothing has been read."""
     upstream.script("/api/chat", [Json(ANSWER)])
-    with open_stream(gateway.url, "POST", "/api/chat", CHAT, bearer(TOKEN), receive_buffer=8192) as stream:
+    with open_stream(
+        gateway.url, "POST", "/api/chat", CHAT, bearer(TOKEN), receive_buffer=8192
+    ) as stream:
         yield stream
 
 

@@ -13,7 +13,12 @@ from tests.rig.fault_upstream import FaultUpstream, Lines, ScriptedServer, Wait,
 from tests.rig.gateway import Gateway
 from tests.unit.gateway.test_images import PNG
 
-DONE = {"model": "m", "message": {"role": "assistant", "content": "A cat."}, "done": True, "done_reason": "stop"}
+DONE = {
+    "model": "m",
+    "message": {"role": "assistant", "content": "A cat."},
+    "done": True,
+    "done_reason": "stop",
+}
 
 
 @pytest.fixture(scope="module")

@@ -52,8 +52,13 @@ def complaints() -> Complaints:
     def judge(schema: str, document: Any) -> list[str]:
         if schema not in judges:
             judges[schema] = check.validator(SPEC, schema)
-        causes = (cause for top in judges[schema].iter_errors(document) for cause in check.causes(top))
-        return [f"/{'/'.join(map(str, cause.absolute_path))}: {cause.message[-200:]}" for cause in causes]
+        causes = (
+            cause for top in judges[schema].iter_errors(document) for cause in check.causes(top)
+        )
+        return [
+            f"/{'/'.join(map(str, cause.absolute_path))}: {cause.message[-200:]}"
+            for cause in causes
+        ]
 
     return judge
 
@@ -65,7 +70,9 @@ def ask_single(case: Case, upstream: FaultUpstream, gateway: Gateway, **more: An
 
 
 def ask_stream(case: Case, upstream: FaultUpstream, gateway: Gateway, **more: Any) -> list[Any]:
-    upstream.script(case.upstream_path, [Head(200, {"Content-Type": "application/x-ndjson"}), Chunk(case.lines)])
+    upstream.script(
+        case.upstream_path, [Head(200, {"Content-Type": "application/x-ndjson"}), Chunk(case.lines)]
+    )
     *chunks, done = frames(post(gateway, case.path, case.request | more | {"stream": True}).body)
     assert done == "[DONE]"
     return chunks
@@ -73,35 +80,49 @@ def ask_stream(case: Case, upstream: FaultUpstream, gateway: Gateway, **more: An
 
 def test_judge_complains_about_what_is_wrong(complaints: Complaints) -> None:
     """The judge itself can fail."""
-    assert complaints("CreateChatCompletionResponse", {"id": "x", "object": "chat.completion", "choices": "none"})
+    assert complaints(
+        "CreateChatCompletionResponse", {"id": "x", "object": "chat.completion", "choices": "none"}
+    )
     assert complaints("Model", {"id": 5, "object": "model", "created": 1, "owned_by": "ollama"})
 
 
 @pytest.mark.parametrize("case", CHATS, ids=lambda case: case.name)
-def test_chat(case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_chat(
+    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     assert complaints("CreateChatCompletionResponse", ask_single(case, upstream, gateway)) == []
 
 
 @pytest.mark.parametrize("case", CHATS, ids=lambda case: case.name)
-def test_chat_stream(case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_chat_stream(
+    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     chunks = ask_stream(case, upstream, gateway)
-    assert [complaints("CreateChatCompletionStreamResponse", chunk) for chunk in chunks] == [[]] * len(chunks)
+    assert [complaints("CreateChatCompletionStreamResponse", chunk) for chunk in chunks] == [
+        []
+    ] * len(chunks)
 
 
 @pytest.mark.parametrize("case", COMPLETIONS, ids=lambda case: case.name)
-def test_completion(case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_completion(
+    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     assert complaints("CreateCompletionResponse", ask_single(case, upstream, gateway)) == []
 
 
 @pytest.mark.parametrize("case", COMPLETIONS, ids=lambda case: case.name)
-def test_completion_stream(case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_completion_stream(
+    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     expect_no_complaints(complaints, ask_stream(case, upstream, gateway), ends=1)
 
 
 def expect_no_complaints(complaints: Complaints, chunks: list[Any], *, ends: int) -> None:
-    """The schema is that of the single answer: it has no word for a choice that goes on, which OpenAI writes as null
-    here as everywhere else."""
-    running = [choice for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"] is None]
+    """The schema is that of the single answer: it has no word for a choice that goes on, which
+    OpenAI writes as null here as everywhere else."""
+    running = [
+        choice for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"] is None
+    ]
     assert len([chunk for chunk in chunks if chunk["choices"]]) == len(running) + ends
     for choice in running:
         choice["finish_reason"] = "stop"
@@ -113,7 +134,9 @@ def of_name(name: str) -> Case:
     return next(case for case in COMPLETE if case.name == name)
 
 
-@pytest.mark.parametrize("name", ["plain", "thinking", "logprobs", "tools-parallel", "functions", "usage"])
+@pytest.mark.parametrize(
+    "name", ["plain", "thinking", "logprobs", "tools-parallel", "functions", "usage"]
+)
 def test_several_choices_of_a_chat(
     name: str, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
 ) -> None:
@@ -121,7 +144,9 @@ def test_several_choices_of_a_chat(
     assert [choice["index"] for choice in answer["choices"]] == [0, 1]
     assert complaints("CreateChatCompletionResponse", answer) == []
     chunks = ask_stream(of_name(name), upstream, gateway, n=2)
-    assert [complaints("CreateChatCompletionStreamResponse", chunk) for chunk in chunks] == [[]] * len(chunks)
+    assert [complaints("CreateChatCompletionStreamResponse", chunk) for chunk in chunks] == [
+        []
+    ] * len(chunks)
 
 
 @pytest.mark.parametrize(
@@ -134,15 +159,24 @@ def test_several_choices_of_a_chat(
     ],
 )
 def test_several_choices_of_a_completion(
-    name: str, wishes: dict[str, Any], choices: int, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+    name: str,
+    wishes: dict[str, Any],
+    choices: int,
+    complaints: Complaints,
+    upstream: FaultUpstream,
+    gateway: Gateway,
 ) -> None:
     answer = ask_single(of_name(name), upstream, gateway, **wishes)
     assert len(answer["choices"]) == choices
     assert complaints("CreateCompletionResponse", answer) == []
-    expect_no_complaints(complaints, ask_stream(of_name(name), upstream, gateway, **wishes), ends=choices)
+    expect_no_complaints(
+        complaints, ask_stream(of_name(name), upstream, gateway, **wishes), ends=choices
+    )
 
 
-def test_best_of_several_completions(complaints: Complaints, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_best_of_several_completions(
+    complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+) -> None:
     answer = ask_single(of_name("completion-logprobs"), upstream, gateway, best_of=2)
     assert complaints("CreateCompletionResponse", answer) == []
 
@@ -153,7 +187,9 @@ def test_embeddings(value: Any, complaints: Complaints, gateway: Gateway) -> Non
     assert complaints("CreateEmbeddingResponse", answer.json()) == []
 
 
-@pytest.mark.parametrize(("path", "schema"), [("/v1/models", "ListModelsResponse"), ("/v1/models/tiny-test", "Model")])
+@pytest.mark.parametrize(
+    ("path", "schema"), [("/v1/models", "ListModelsResponse"), ("/v1/models/tiny-test", "Model")]
+)
 def test_models(path: str, schema: str, complaints: Complaints, gateway: Gateway) -> None:
     answer = get(gateway, path)
     assert answer.status == 200
@@ -162,9 +198,12 @@ def test_models(path: str, schema: str, complaints: Complaints, gateway: Gateway
 
 @pytest.mark.parametrize("case", CHATS, ids=lambda case: case.name)
 def test_golden_requests_are_what_clients_may_send(case: Case, complaints: Complaints) -> None:
-    """Our own cases must not ask for what OpenAI's clients can't; one is about a form that only other clients send."""
+    """Our own cases must not ask for what OpenAI's clients can't; one is about a form that
+    only other clients send."""
     bare_text_for_an_image = "image-parts"
-    assert bool(complaints("CreateChatCompletionRequest", case.request)) is (case.name == bare_text_for_an_image)
+    assert bool(complaints("CreateChatCompletionRequest", case.request)) is (
+        case.name == bare_text_for_an_image
+    )
 
 
 def test_published_schema_is_read_and_never_copied() -> None:

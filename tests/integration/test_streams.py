@@ -1,4 +1,5 @@
-"""Streams of every face: their frames, headers, heartbeats and memory, and uploads that pass through."""
+"""Streams of every face: their frames, headers, heartbeats and memory, and
+uploads that pass through."""
 
 from __future__ import annotations
 
@@ -65,12 +66,17 @@ def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     limits = {"first_byte_s": LIMIT_S, "idle_s": LIMIT_S}
     unsaid = ("Traceback", "internal_error")
     with checked_gateway(
-        shared_upstream, TOKEN, warm=warm_up, unsaid=unsaid, stream={"heartbeat_s": HEARTBEAT_S}, timeouts=limits
+        shared_upstream,
+        TOKEN,
+        warm=warm_up,
+        unsaid=unsaid,
+        stream={"heartbeat_s": HEARTBEAT_S},
+        timeouts=limits,
     ) as gateway:
         yield gateway
 
 
-# --- Error frames ----------------------------------------------------------------------------------------------------
+# --- Error frames ---------------------------------------------------------------------------------
 
 BOOM = {"error": "boom"}
 #: How the last data of a stream says that the fault was not the client's.
@@ -101,12 +107,17 @@ def test_U9_error_in_a_stream_is_a_frame_without_a_good_end(
     gateway: Gateway, upstream: FaultUpstream, request_id: str, face: Face, apart: bool
 ) -> None:
     lines = [json.dumps(face.line).encode() + b"\n", b'{"error":"boom"}\n']
-    upstream.script(face.upstream_path, [Lines(lines, delay_s=0.1)] if apart else [Head(), Chunk(b"".join(lines))])
+    upstream.script(
+        face.upstream_path,
+        [Lines(lines, delay_s=0.1)] if apart else [Head(), Chunk(b"".join(lines))],
+    )
     answer = whole(gateway, face, request_id)
     assert (answer.status, answer.complete) == (200, True)
     assert b"Hel" in answer.body
     assert last_error(answer.body, face) == "boom"
-    assert answer.body.rstrip().splitlines()[-1].removeprefix(b"data: ").startswith(FAULTS[face.path])
+    assert (
+        answer.body.rstrip().splitlines()[-1].removeprefix(b"data: ").startswith(FAULTS[face.path])
+    )
     assert access_line(gateway, request_id)["state"] == "upstream_error"
 
 
@@ -121,21 +132,27 @@ def test_stream_without_done_ends_with_an_error(
 
 
 @each_sse
-def test_single_answer_without_done_is_502(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_single_answer_without_done_is_502(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     upstream.script(face.upstream_path, [Json({**face.line, "done": False})])
     answer = whole(gateway, face, stream=False)
     assert (answer.status, bool(error_text(answer, face))) == (502, True)
 
 
 @each_sse
-def test_single_answer_that_is_an_error_is_no_answer(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_single_answer_that_is_an_error_is_no_answer(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     upstream.script(face.upstream_path, [Json(BOOM)])
     answer = whole(gateway, face, stream=False)
     assert (answer.status, error_text(answer, face)) == (500, "boom")
 
 
 @each_face
-def test_error_before_the_first_byte_keeps_its_status(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_error_before_the_first_byte_keeps_its_status(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     upstream.script(face.upstream_path, [Json({"error": "model 'm' not found"}, 404)])
     answer = whole(gateway, face)
     assert answer.status == 404
@@ -148,7 +165,9 @@ def test_error_before_the_first_byte_keeps_its_status(gateway: Gateway, upstream
 
 
 @each_sse
-def test_error_as_the_first_line_still_gets_a_status(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_error_as_the_first_line_still_gets_a_status(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     upstream.script(face.upstream_path, [Lines([BOOM])])
     answer = whole(gateway, face)
     assert (answer.status, error_text(answer, face)) == (500, "boom")
@@ -159,12 +178,16 @@ def test_error_as_the_first_line_still_gets_a_status(gateway: Gateway, upstream:
 def test_error_after_a_heartbeat_is_a_frame(
     gateway: Gateway, upstream: FaultUpstream, request_id: str, face: Face, status: int
 ) -> None:
-    upstream.script(face.upstream_path, [Wait(2.5 * HEARTBEAT_S), Json({"error": "no such model"}, status)])
+    upstream.script(
+        face.upstream_path, [Wait(2.5 * HEARTBEAT_S), Json({"error": "no such model"}, status)]
+    )
     answer = whole(gateway, face, request_id)
     assert (answer.status, face.stream.heartbeat in answer.body) == (200, True)
     assert last_error(answer.body, face) == "no such model"
     assert b"Hel" not in answer.body
-    assert access_line(gateway, request_id)["state"] == ("refused" if status < 500 else "upstream_error")
+    assert access_line(gateway, request_id)["state"] == (
+        "refused" if status < 500 else "upstream_error"
+    )
 
 
 #: What the first heartbeat brings with it: official clients take nothing before it.
@@ -180,15 +203,19 @@ def assert_first_heartbeat(data: bytes, face: Face) -> None:
     assert (heartbeat + face.stream.separator, end) == (face.stream.heartbeat, b"")
 
 
-# --- Heartbeats ------------------------------------------------------------------------------------------------------
+# --- Heartbeats -----------------------------------------------------------------------------------
 
 
 @each_sse
-@pytest.mark.parametrize("before", [(), (Head(200, NDJSON),)], ids=["before the head", "before the first token"])
+@pytest.mark.parametrize(
+    "before", [(), (Head(200, NDJSON),)], ids=["before the head", "before the first token"]
+)
 def test_heartbeats_come_before_the_first_token(
     gateway: Gateway, upstream: FaultUpstream, face: Face, before: tuple[Head, ...]
 ) -> None:
-    upstream.script(face.upstream_path, [*before, Wait(2.5 * HEARTBEAT_S), Lines([{**face.line, **DONE}])])
+    upstream.script(
+        face.upstream_path, [*before, Wait(2.5 * HEARTBEAT_S), Lines([{**face.line, **DONE}])]
+    )
     began = time.monotonic()
     with ask(gateway.url, face) as stream:
         assert_first_heartbeat(stream.read_some(), face)
@@ -198,26 +225,39 @@ def test_heartbeats_come_before_the_first_token(
 
 
 @each_sse
-def test_heartbeats_come_between_tokens(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
-    upstream.script(face.upstream_path, [Lines([face.line, {**face.line, **DONE}], delay_s=3.5 * HEARTBEAT_S)])
+def test_heartbeats_come_between_tokens(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
+    upstream.script(
+        face.upstream_path, [Lines([face.line, {**face.line, **DONE}], delay_s=3.5 * HEARTBEAT_S)]
+    )
     with ask(gateway.url, face) as stream:
         lines = list(stream.lines())
     spoken = next(number for number, line in enumerate(lines) if b"Hel" in line.data)
     beat = face.stream.heartbeat.splitlines()[0]
     arrived = [line.at for line in lines[spoken:] if line.data == beat]
     assert 2 <= len(arrived) <= 4
-    assert all(later - earlier < HEARTBEAT_S + LATE_S for earlier, later in zip(arrived, arrived[1:], strict=False))
+    assert all(
+        later - earlier < HEARTBEAT_S + LATE_S
+        for earlier, later in zip(arrived, arrived[1:], strict=False)
+    )
 
 
 @each_native
-def test_native_streams_have_no_heartbeats(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_native_streams_have_no_heartbeats(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     lines = [face.line, {**face.line, **DONE}]
-    upstream.script(face.upstream_path, [Wait(1.5 * HEARTBEAT_S), Lines(lines, delay_s=1.5 * HEARTBEAT_S)])
+    upstream.script(
+        face.upstream_path, [Wait(1.5 * HEARTBEAT_S), Lines(lines, delay_s=1.5 * HEARTBEAT_S)]
+    )
     assert [json.loads(line) for line in whole(gateway, face).body.splitlines()] == lines
 
 
 @each_sse
-def test_single_answers_have_no_heartbeats(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_single_answers_have_no_heartbeats(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     upstream.script(face.upstream_path, [Wait(1.5 * HEARTBEAT_S), Json({**face.line, **DONE})])
     answer = whole(gateway, face, stream=False)
     assert (answer.status, "Hel" in json.dumps(answer.json())) == (200, True)
@@ -238,8 +278,13 @@ def test_heartbeats_do_not_stretch_the_first_byte_limit(
 
 
 @each_sse
-def test_heartbeats_do_not_stretch_the_idle_limit(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
-    upstream.script(face.upstream_path, [Head(), Chunk(json.dumps(face.line).encode() + b"\n"), WaitForPeerClose()])
+def test_heartbeats_do_not_stretch_the_idle_limit(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
+    upstream.script(
+        face.upstream_path,
+        [Head(), Chunk(json.dumps(face.line).encode() + b"\n"), WaitForPeerClose()],
+    )
     began = time.monotonic()
     answer = whole(gateway, face)
     assert LIMIT_S <= time.monotonic() - began < LIMIT_S + 5
@@ -255,11 +300,15 @@ def test_client_that_leaves_between_heartbeats_is_noticed(
     assert_first_heartbeat(stream.read_some(), face)
     left_at = time.monotonic()
     stream.close()
-    assert upstream.wait_peer_closed(upstream.wait_for_request(1, face.upstream_path).connection) - left_at < 1
+    assert (
+        upstream.wait_peer_closed(upstream.wait_for_request(1, face.upstream_path).connection)
+        - left_at
+        < 1
+    )
     assert access_line(gateway, request_id)["state"] == "client_gone"
 
 
-# --- Headers and delivery --------------------------------------------------------------------------------------------
+# --- Headers and delivery -------------------------------------------------------------------------
 
 
 @each_face
@@ -271,9 +320,13 @@ def test_streams_are_neither_buffered_nor_stored(gateway: Gateway, face: Face) -
 
 
 @each_face
-def test_caching_headers_of_the_upstream_have_no_say(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
+def test_caching_headers_of_the_upstream_have_no_say(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
     head = Head(200, {**NDJSON, "Cache-Control": "public, max-age=600", "X-Accel-Buffering": "yes"})
-    upstream.script(face.upstream_path, [head, Chunk(json.dumps({**face.line, **DONE}).encode() + b"\n")])
+    upstream.script(
+        face.upstream_path, [head, Chunk(json.dumps({**face.line, **DONE}).encode() + b"\n")]
+    )
     answer = whole(gateway, face)
     assert answer.headers.get_all("Cache-Control") == ["no-store"]
     assert answer.headers.get_all("X-Accel-Buffering") == ["no"]
@@ -287,8 +340,12 @@ def test_single_answers_are_not_stored(gateway: Gateway, face: Face) -> None:
 
 
 @each_face
-def test_every_token_arrives_before_the_next_is_sent(gateway: Gateway, upstream: FaultUpstream, face: Face) -> None:
-    upstream.script(face.upstream_path, [Lines([face.line, face.line, {**face.line, **DONE}], delay_s=0.3)])
+def test_every_token_arrives_before_the_next_is_sent(
+    gateway: Gateway, upstream: FaultUpstream, face: Face
+) -> None:
+    upstream.script(
+        face.upstream_path, [Lines([face.line, face.line, {**face.line, **DONE}], delay_s=0.3)]
+    )
     with ask(gateway.url, face) as stream:
         arrived = [line.at for line in stream.lines() if b"Hel" in line.data]
     assert len(arrived) >= 3
@@ -300,7 +357,10 @@ def test_every_token_arrives_before_the_next_is_sent(gateway: Gateway, upstream:
 def test_U29_memory_stays_flat_when_the_answer_is_faster_than_the_client(
     gateway: Gateway, upstream: FaultUpstream, face: Face
 ) -> None:
-    line = json.dumps({**CHAT_LINE, "message": {"role": "assistant", "content": "x" * 4000}}).encode() + b"\n"
+    line = (
+        json.dumps({**CHAT_LINE, "message": {"role": "assistant", "content": "x" * 4000}}).encode()
+        + b"\n"
+    )
     upstream.script("/api/chat", [Flood(line, limit_s=30)])
     with ask(gateway.url, face, receive_buffer=65536) as stream:
         read_for(stream, 1)
@@ -317,7 +377,7 @@ def read_for(stream: Stream, seconds: float) -> None:
         time.sleep(0.02)
 
 
-# --- Interim and early answers ---------------------------------------------------------------------------------------
+# --- Interim and early answers --------------------------------------------------------------------
 
 
 @each_face
@@ -327,13 +387,18 @@ def read_for(stream: Stream, seconds: float) -> None:
 def test_interim_answers_are_not_the_answer(
     gateway: Gateway, upstream: FaultUpstream, face: Face, interim: bytes
 ) -> None:
-    upstream.script(face.upstream_path, [Send(interim), Wait(0.05), Send(interim), Lines([{**face.line, **DONE}])])
+    upstream.script(
+        face.upstream_path,
+        [Send(interim), Wait(0.05), Send(interim), Lines([{**face.line, **DONE}])],
+    )
     answer = whole(gateway, face)
     assert (answer.status, answer.headers.get("Link")) == (200, None)
     assert "Hel" in answer.text
 
 
-def test_refusal_of_a_body_that_is_still_being_sent_arrives(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_refusal_of_a_body_that_is_still_being_sent_arrives(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [NoReadBody(), Json({"error": "too large"}, 413)])
     body = {"model": "m", "messages": [{"role": "user", "content": "x" * 20_000_000}]}
     answer = request(gateway.url, "POST", "/api/chat", body, bearer(TOKEN))
@@ -342,14 +407,19 @@ def test_refusal_of_a_body_that_is_still_being_sent_arrives(gateway: Gateway, up
 
 @pytest.mark.parametrize("face", ["/api/version", "/api/tags"])
 def test_head_passes_and_has_no_body(gateway: Gateway, upstream: FaultUpstream, face: str) -> None:
-    upstream.script(face, [Head(200, {"Content-Type": "application/json", "Content-Length": "500"}, chunked=False)])
+    upstream.script(
+        face,
+        [Head(200, {"Content-Type": "application/json", "Content-Length": "500"}, chunked=False)],
+    )
     answer = request(gateway.url, "HEAD", face, headers=bearer(TOKEN))
     assert (answer.status, answer.body, answer.complete) == (200, b"", True)
     assert upstream.wait_for_request(1, face).method == "HEAD"
 
 
 @pytest.mark.parametrize("status", [200, 404])
-def test_head_of_a_blob_keeps_its_status(gateway: Gateway, upstream: FaultUpstream, status: int) -> None:
+def test_head_of_a_blob_keeps_its_status(
+    gateway: Gateway, upstream: FaultUpstream, status: int
+) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [Head(status, {"Content-Length": "0"}, chunked=False)])
     answer = request(gateway.url, "HEAD", f"/api/blobs/{DIGEST}", headers=bearer(TOKEN))
     assert (answer.status, answer.body) == (status, b"")
@@ -364,18 +434,23 @@ def test_answer_without_a_body_passes(gateway: Gateway, upstream: FaultUpstream)
 def test_trailers_are_passed_over(gateway: Gateway, upstream: FaultUpstream) -> None:
     end = json.dumps({**CHAT_LINE, **DONE}).encode() + b"\n"
     head = (
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
+        b"Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
     )
-    upstream.script("/api/chat", [Send(head + b"%x\r\n%s\r\n0\r\nX-Sum: 1\r\n\r\n" % (len(end), end))])
+    upstream.script(
+        "/api/chat", [Send(head + b"%x\r\n%s\r\n0\r\nX-Sum: 1\r\n\r\n" % (len(end), end))]
+    )
     answer = whole(gateway, FACES["native chat"])
     assert (answer.body, answer.headers.get("X-Sum"), answer.complete) == (end, None, True)
 
 
-# --- Uploads ---------------------------------------------------------------------------------------------------------
+# --- Uploads --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
-def test_large_upload_passes_through_with_flat_memory(gateway: Gateway, upstream: FaultUpstream, sized: bool) -> None:
+def test_large_upload_passes_through_with_flat_memory(
+    gateway: Gateway, upstream: FaultUpstream, sized: bool
+) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [NoReadBody(), Hash()])
     before = {pid: resident_kib(pid) for pid in gateway.worker_pids()}
     highest = 0
@@ -387,7 +462,9 @@ def test_large_upload_passes_through_with_flat_memory(gateway: Gateway, upstream
                 highest = max(highest, growth_kib(gateway, before))
             yield MIB
 
-    answer = send_upload(gateway.url, f"/api/blobs/{DIGEST}", TOKEN, parts(), 200 << 20 if sized else None)
+    answer = send_upload(
+        gateway.url, f"/api/blobs/{DIGEST}", TOKEN, parts(), 200 << 20 if sized else None
+    )
     digest = hashlib.sha256()
     for _ in range(200):
         digest.update(MIB)
@@ -397,24 +474,38 @@ def test_large_upload_passes_through_with_flat_memory(gateway: Gateway, upstream
 
 
 @pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
-def test_framing_of_an_upload_is_kept(gateway: Gateway, upstream: FaultUpstream, sized: bool) -> None:
+def test_framing_of_an_upload_is_kept(
+    gateway: Gateway, upstream: FaultUpstream, sized: bool
+) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [Head(201, {"Content-Length": "0"}, chunked=False)])
-    assert send_upload(gateway.url, f"/api/blobs/{DIGEST}", TOKEN, [b"ab", b"cd"], 4 if sized else None).status == 201
+    assert (
+        send_upload(
+            gateway.url, f"/api/blobs/{DIGEST}", TOKEN, [b"ab", b"cd"], 4 if sized else None
+        ).status
+        == 201
+    )
     seen = upstream.wait_for_request(1, f"/api/blobs/{DIGEST}")
     framing = (seen.header("content-length"), seen.header("transfer-encoding"))
     assert (seen.body, framing) == (b"abcd", ("4", None) if sized else (None, "chunked"))
 
 
-def test_refusal_of_an_upload_in_progress_arrives(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_refusal_of_an_upload_in_progress_arrives(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [NoReadBody(), Json({"error": "disk full"}, 507)])
     headers = [*bearer(TOKEN).items(), ("Content-Length", str(50_000_000))]
-    with open_stream(gateway.url, "POST", f"/api/blobs/{DIGEST}", None, headers, wait_for_head=False) as stream:
+    with open_stream(
+        gateway.url, "POST", f"/api/blobs/{DIGEST}", None, headers, wait_for_head=False
+    ) as stream:
         sent = 0
         while sent < 20_000_000 and not _can_read(stream):
             stream.sock.sendall(MIB)
             sent += len(MIB)
         assert (stream.status, stream.read_all()) == (507, b'{"error":"disk full"}')
-    assert request(gateway.url, "POST", "/api/chat", FACES["native chat"].body, bearer(TOKEN)).status == 200
+    assert (
+        request(gateway.url, "POST", "/api/chat", FACES["native chat"].body, bearer(TOKEN)).status
+        == 200
+    )
 
 
 def _can_read(stream: Stream) -> bool:
@@ -436,28 +527,40 @@ def test_upload_that_stops_is_never_a_whole_one(
     gateway: Gateway, upstream: FaultUpstream, framing: tuple[str, str], sent: bytes
 ) -> None:
     headers = [*bearer(TOKEN).items(), framing]
-    head = encode_request(f"127.0.0.1:{gateway.port}", "POST", f"/api/blobs/{DIGEST}", None, headers)
+    head = encode_request(
+        f"127.0.0.1:{gateway.port}", "POST", f"/api/blobs/{DIGEST}", None, headers
+    )
     raw(gateway.port, head + sent, half_close=True)
     assert not upstream.wait_for_request(1, f"/api/blobs/{DIGEST}").complete
 
 
-def test_client_that_waits_for_100_is_told_to_go_on(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_client_that_waits_for_100_is_told_to_go_on(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [Head(201, {"Content-Length": "0"}, chunked=False)])
     headers = [*bearer(TOKEN).items(), ("Expect", "100-continue"), ("Content-Length", "4")]
-    with open_stream(gateway.url, "POST", f"/api/blobs/{DIGEST}", None, headers, wait_for_head=False) as stream:
+    with open_stream(
+        gateway.url, "POST", f"/api/blobs/{DIGEST}", None, headers, wait_for_head=False
+    ) as stream:
         assert stream.sock.recv(100).startswith(b"HTTP/1.1 100 ")
         stream.sock.sendall(b"abcd")
         assert stream.status == 201
     assert upstream.wait_for_request(1, f"/api/blobs/{DIGEST}").body == b"abcd"
 
 
-# --- Connections of clients ------------------------------------------------------------------------------------------
+# --- Connections of clients -----------------------------------------------------------------------
 
 
-def test_connection_of_a_client_serves_one_request_after_another(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_connection_of_a_client_serves_one_request_after_another(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [Lines([{**CHAT_LINE, **DONE}])])
     one = encode_request(
-        "x", "POST", "/api/chat", {"model": "m", "messages": MESSAGES}, {**bearer(TOKEN), "Connection": "keep-alive"}
+        "x",
+        "POST",
+        "/api/chat",
+        {"model": "m", "messages": MESSAGES},
+        {**bearer(TOKEN), "Connection": "keep-alive"},
     )
     answer = raw(gateway.port, one * 3, quiet_s=0.5)
     assert answer.count(b"HTTP/1.1 200 OK") == 3
@@ -477,7 +580,9 @@ def test_client_that_leaves_behind_pipelined_bytes_is_noticed(
     assert access_line(gateway, request_id)["state"] == "client_gone"
 
 
-def test_nothing_of_an_upstream_that_floods_before_its_head_is_kept(gateway_for: Callable[..., Gateway]) -> None:
+def test_nothing_of_an_upstream_that_floods_before_its_head_is_kept(
+    gateway_for: Callable[..., Gateway],
+) -> None:
     with ScriptedServer() as upstream:
         upstream.script("/api/chat", [Send(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 5_000_000)])
         gateway = gateway_for(config(upstream.url), workers=1)

@@ -29,9 +29,15 @@ from tests.rig.replay_upstream import Replay, recording
 gateway, stocked = team.gateway, team.stocked
 
 
-# --- Names -----------------------------------------------------------------------------------------------------------
+# --- Names ----------------------------------------------------------------------------------------
 
-SPELLINGS = ["coder", "Coder", "coder:latest", "library/coder", "registry.ollama.ai/library/coder:LATEST"]
+SPELLINGS = [
+    "coder",
+    "Coder",
+    "coder:latest",
+    "library/coder",
+    "registry.ollama.ai/library/coder:LATEST",
+]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
@@ -48,7 +54,9 @@ def test_S2_07_an_alias_is_answered_by_its_target_under_its_own_name(
 
 
 @each_vector
-def test_S2_07_an_alias_can_be_embedded_with(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_S2_07_an_alias_can_be_embedded_with(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = ask(gateway, name, "coder")
     assert (answer.status, sent(upstream, name)["model"]) == (200, "qwen3:8b")
     assert named(answer) <= {"coder"}
@@ -79,24 +87,35 @@ def test_native_bodies_pass_byte_for_byte_where_no_rule_changes_them(
     name: str, model: str, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     face = EVERY[name]
-    body = b'{ "model" :"%s", %s ,"x":1.50}' % (model.encode(), json.dumps(face.body).encode()[1:-1])
+    body = b'{ "model" :"%s", %s ,"x":1.50}' % (
+        model.encode(),
+        json.dumps(face.body).encode()[1:-1],
+    )
     body = body.replace(b'"model": "m", ', b"").replace(b'"model":"m",', b"")
     answered = b'{"model":"%s" , "x":1.50,"done":true}' % model.encode()
-    upstream.script(face.upstream_path, [Head(200, {"Content-Type": "application/json"}), Chunk(answered)])
-    answer = request(gateway.url, "POST", face.path, body, bearer(TOKEN) | {"Content-Type": "application/json"})
+    upstream.script(
+        face.upstream_path, [Head(200, {"Content-Type": "application/json"}), Chunk(answered)]
+    )
+    answer = request(
+        gateway.url, "POST", face.path, body, bearer(TOKEN) | {"Content-Type": "application/json"}
+    )
     assert (answer.status, answer.body) == (200, answered)
     assert upstream.wait_for_request(path=face.upstream_path).body == body
 
 
 @each_one
-def test_default_model_may_be_an_alias(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_default_model_may_be_an_alias(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = ask(gateway, name, "")
     assert (answer.status, sent(upstream, name)["model"]) == (200, "qwen3:8b")
     assert named(answer) <= {"coder"}
 
 
 @pytest.mark.parametrize("field", ["model", "name"])
-def test_B10_show_tells_of_the_target(field: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_B10_show_tells_of_the_target(
+    field: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/show", [Replay(recording("show"))])
     answer = post(gateway, "/api/show", {field: "CODER"})
     assert answer.json() == json.loads(recording("show").response)
@@ -121,10 +140,18 @@ def test_work_on_models_means_the_name_itself(
     assert upstream.wait_for_request(path=path).json() == body
 
 
-# --- Lists -----------------------------------------------------------------------------------------------------------
+# --- Lists ----------------------------------------------------------------------------------------
 
 SEEN: dict[str, list[str]] = {
-    TOKEN: ["qwen3:8b", "coder", "Team Model", "tiny-test:latest", "shadowed", "pinned", "other:latest"],
+    TOKEN: [
+        "qwen3:8b",
+        "coder",
+        "Team Model",
+        "tiny-test:latest",
+        "shadowed",
+        "pinned",
+        "other:latest",
+    ],
     ALIAS_ONLY: ["coder"],
     TARGET_ONLY: ["qwen3:8b", "coder", "Team Model"],
     NOBODY: [],
@@ -139,7 +166,9 @@ LISTS = {
 
 @pytest.mark.parametrize("token", SEEN)
 @pytest.mark.parametrize("kind", LISTS)
-def test_lists_show_the_names_of_the_team_that_a_token_may_use(kind: str, token: str, gateway: Gateway) -> None:
+def test_lists_show_the_names_of_the_team_that_a_token_may_use(
+    kind: str, token: str, gateway: Gateway
+) -> None:
     path, key, name, headers = LISTS[kind]
     answer = request(gateway.url, path=path, headers={**bearer(token), **headers})
     assert sorted(row[name] for row in answer.json()[key]) == sorted(SEEN[token])
@@ -156,8 +185,12 @@ def test_alias_can_be_looked_up_by_every_spelling(asked: str, gateway: Gateway) 
     assert (answer.status, answer.json()["id"]) == (200, asked.replace("%2F", "/"))
 
 
-@pytest.mark.parametrize("headers", [{}, {"anthropic-version": "2023-06-01"}], ids=["openai", "anthropic"])
-@pytest.mark.parametrize(("asked", "status"), [("ghost", 200), ("secret", 200), ("tiny-test", 200), ("nowhere", 404)])
+@pytest.mark.parametrize(
+    "headers", [{}, {"anthropic-version": "2023-06-01"}], ids=["openai", "anthropic"]
+)
+@pytest.mark.parametrize(
+    ("asked", "status"), [("ghost", 200), ("secret", 200), ("tiny-test", 200), ("nowhere", 404)]
+)
 def test_hidden_model_can_be_looked_up_by_its_name(
     asked: str, status: int, headers: dict[str, str], gateway: Gateway
 ) -> None:
@@ -173,7 +206,8 @@ def test_hidden_model_is_not_there_for_a_token_that_may_not_use_it(gateway: Gate
 def test_rights_on_an_alias_are_no_rights_to_manage_a_real_model_of_its_name(
     gateway: Gateway, upstream: FaultUpstream
 ) -> None:
-    """The token may use qwen3, which `coder` stands for; a model of the server's that is called coder is another."""
+    """The token may use qwen3, which `coder` stands for; a model of the server's that is
+    called coder is another."""
     upstream.script("/api/delete", [Json({})])
     answer = request(gateway.url, "DELETE", "/api/delete", {"model": "coder"}, bearer(TARGET_ONLY))
     assert answer.status == 404
@@ -192,14 +226,20 @@ def test_error_of_the_model_server_calls_an_alias_by_its_name(
 
 
 @each_one
-def test_name_that_a_pattern_covers_is_its_target(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_name_that_a_pattern_covers_is_its_target(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = ask(gateway, name, "claude-opus-4-1")
     assert (answer.status, sent(upstream, name)["model"]) == (200, "qwen3:8b")
     assert "qwen3" not in answer.text
 
 
-@pytest.mark.parametrize("headers", [{}, {"anthropic-version": "2023-06-01"}], ids=["openai", "anthropic"])
-def test_name_that_a_pattern_covers_can_be_looked_up(headers: dict[str, str], gateway: Gateway) -> None:
+@pytest.mark.parametrize(
+    "headers", [{}, {"anthropic-version": "2023-06-01"}], ids=["openai", "anthropic"]
+)
+def test_name_that_a_pattern_covers_can_be_looked_up(
+    headers: dict[str, str], gateway: Gateway
+) -> None:
     assert get(gateway, "/v1/models/claude-opus-4-1", **headers).json()["id"] == "claude-opus-4-1"
 
 
@@ -210,22 +250,27 @@ def test_hidden_model_can_be_used(name: str, model: str, gateway: Gateway) -> No
 
 
 @each_text
-def test_alias_shadows_a_real_model_of_its_name(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_alias_shadows_a_real_model_of_its_name(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     assert ask(gateway, name, "shadowed").status == 200
     assert sent(upstream, name)["model"] == "tiny-test"
 
 
-# --- Rights ----------------------------------------------------------------------------------------------------------
+# --- Rights ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @each_one
-def test_B10_a_token_for_the_alias_may_use_it_however_it_is_spelled(name: str, spelling: str, gateway: Gateway) -> None:
+def test_B10_a_token_for_the_alias_may_use_it_however_it_is_spelled(
+    name: str, spelling: str, gateway: Gateway
+) -> None:
     assert ask(gateway, name, spelling, ALIAS_ONLY).status == 200
 
 
 @pytest.mark.parametrize(
-    "spelling", ["qwen3:8b", "QWEN3:8B", "library/qwen3:8b", "other", "tiny-test", "coder:8b", "ns/coder"]
+    "spelling",
+    ["qwen3:8b", "QWEN3:8B", "library/qwen3:8b", "other", "tiny-test", "coder:8b", "ns/coder"],
 )
 @each_one
 def test_B10_a_token_for_the_alias_may_not_use_the_target_or_any_other_model(
@@ -237,23 +282,44 @@ def test_B10_a_token_for_the_alias_may_not_use_the_target_or_any_other_model(
     assert forwarded(upstream) == []
 
 
-@pytest.mark.parametrize("spelling", ["qwen3:8b", "Qwen3:8B", "coder", "Team Model", "library/coder"])
+@pytest.mark.parametrize(
+    "spelling", ["qwen3:8b", "Qwen3:8B", "coder", "Team Model", "library/coder"]
+)
 @each_one
-def test_B10_a_token_for_the_target_may_use_its_aliases(name: str, spelling: str, gateway: Gateway) -> None:
+def test_B10_a_token_for_the_target_may_use_its_aliases(
+    name: str, spelling: str, gateway: Gateway
+) -> None:
     assert ask(gateway, name, spelling, TARGET_ONLY).status == 200
 
 
 @pytest.mark.parametrize("field", ["model", "name"])
-@pytest.mark.parametrize(("model", "status"), [("coder", 200), ("library/Coder", 200), ("qwen3:8b", 404)])
-def test_B10_rights_count_for_show_by_either_field(field: str, model: str, status: int, gateway: Gateway) -> None:
-    assert request(gateway.url, "POST", "/api/show", {field: model}, bearer(ALIAS_ONLY)).status == status
+@pytest.mark.parametrize(
+    ("model", "status"), [("coder", 200), ("library/Coder", 200), ("qwen3:8b", 404)]
+)
+def test_B10_rights_count_for_show_by_either_field(
+    field: str, model: str, status: int, gateway: Gateway
+) -> None:
+    assert (
+        request(gateway.url, "POST", "/api/show", {field: model}, bearer(ALIAS_ONLY)).status
+        == status
+    )
 
 
 @pytest.mark.parametrize(
-    "model", ["gpt-oss:20b-cloud", "m:cloud", "M:CLOUD", "library/gpt-oss:20b-cloud", "qwen3:cloud", "covered:cloud"]
+    "model",
+    [
+        "gpt-oss:20b-cloud",
+        "m:cloud",
+        "M:CLOUD",
+        "library/gpt-oss:20b-cloud",
+        "qwen3:cloud",
+        "covered:cloud",
+    ],
 )
 @each_one
-def test_B11_a_cloud_model_is_refused(name: str, model: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_B11_a_cloud_model_is_refused(
+    name: str, model: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = ask(gateway, name, model)
     assert answer.status == 403
     assert "cloud is disabled" in answer.text
@@ -277,5 +343,7 @@ def test_B11_a_cloud_model_that_the_operator_names_may_be_used(
 
 
 @each_text
-def test_B11_the_name_of_an_alias_of_a_cloud_model_opens_no_other(name: str, gateway: Gateway) -> None:
+def test_B11_the_name_of_an_alias_of_a_cloud_model_opens_no_other(
+    name: str, gateway: Gateway
+) -> None:
     assert ask(gateway, name, "kimi:cloud").status == 403

@@ -33,7 +33,9 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
 
 def chat(gateway: Gateway, model: str, **fields: Any) -> Answer:
     face = FACES["openai chat"]
-    return request(gateway.url, "POST", face.path, {**face.body, "model": model, **fields}, bearer(TOKEN))
+    return request(
+        gateway.url, "POST", face.path, {**face.body, "model": model, **fields}, bearer(TOKEN)
+    )
 
 
 def targets(gateway: Gateway, upstream: FaultUpstream, model: str) -> set[str]:
@@ -45,11 +47,16 @@ def targets(gateway: Gateway, upstream: FaultUpstream, model: str) -> set[str]:
 
 
 def listed(gateway: Gateway) -> set[tuple[str, ...]]:
-    answers = [request(gateway.url, path="/v1/models", headers=bearer(TOKEN)).json()["data"] for _ in range(TRIES)]
+    answers = [
+        request(gateway.url, path="/v1/models", headers=bearer(TOKEN)).json()["data"]
+        for _ in range(TRIES)
+    ]
     return {tuple(row["id"] for row in rows) for rows in answers}
 
 
-def test_alias_that_is_added_works_in_every_worker(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_alias_that_is_added_works_in_every_worker(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     workers = gateway.worker_pids()
     assert targets(gateway, upstream, "fresh") == {"fresh"}
     edit(gateway, config(upstream.url, models={**BEFORE, "fresh": {"target": "tiny-test"}}))
@@ -60,7 +67,10 @@ def test_alias_that_is_added_works_in_every_worker(gateway: Gateway, upstream: F
 
 
 def test_alias_that_moves_or_goes_is_followed(gateway: Gateway, upstream: FaultUpstream) -> None:
-    edit(gateway, config(upstream.url, models={"coder": {"target": "tiny-test:latest", "hidden": True}}))
+    edit(
+        gateway,
+        config(upstream.url, models={"coder": {"target": "tiny-test:latest", "hidden": True}}),
+    )
     assert targets(gateway, upstream, "coder") == {"tiny-test:latest"}
     assert listed(gateway) == {("tiny-test:latest",)}
     edit(gateway, config(upstream.url, models={}))
@@ -69,11 +79,16 @@ def test_alias_that_moves_or_goes_is_followed(gateway: Gateway, upstream: FaultU
 
 def test_limit_that_changes_is_followed(gateway: Gateway, upstream: FaultUpstream) -> None:
     edit(gateway, config(upstream.url, models={"limited": {"clamp": {"num_ctx": 128}}}))
-    said = {chat(gateway, "limited", num_ctx=4096).headers.get("X-Ollama-Proxy-Clamped") for _ in range(TRIES)}
+    said = {
+        chat(gateway, "limited", num_ctx=4096).headers.get("X-Ollama-Proxy-Clamped")
+        for _ in range(TRIES)
+    }
     assert said == {"num_ctx=128"}
 
 
-def test_broken_edit_leaves_the_aliases_as_they_are(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_broken_edit_leaves_the_aliases_as_they_are(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     edit(gateway, config(upstream.url, models={"coder": {"target": "tiny-test"}}))
     gateway.write_config(config(upstream.url, models={"coder": {"target": "other", "thnik": True}}))
     wait_until(lambda: all(problems(gateway)), FOLLOWED_S, "nobody complains")

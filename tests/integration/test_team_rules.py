@@ -1,4 +1,5 @@
-"""`models` of the configuration: overrides and limits, what is left out, time and system prompts, in every API."""
+"""`models` of the configuration: overrides and limits, what is left out, time and system
+prompts, in every API."""
 
 from __future__ import annotations
 
@@ -25,7 +26,15 @@ from tests.rig import NDJSON
 from tests.rig.calls import CHAT_LINE, FACES, MESSAGES
 from tests.rig.deadline import wait_until
 from tests.rig.errors import NATIVE, assert_error
-from tests.rig.fault_upstream import Action, Chunk, FaultUpstream, Head, Json, Lines, WaitForPeerClose
+from tests.rig.fault_upstream import (
+    Action,
+    Chunk,
+    FaultUpstream,
+    Head,
+    Json,
+    Lines,
+    WaitForPeerClose,
+)
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
 from tests.rig.replay_upstream import Replay, recording
@@ -33,7 +42,7 @@ from tests.rig.replay_upstream import Replay, recording
 gateway, stocked = team.gateway, team.stocked
 
 
-# --- Precedence: caller, override, the model's own -------------------------------------------------------------------
+# --- Precedence: caller, override, the model's own ------------------------------------------------
 
 #: What the caller says, to which model, and what of it the upstream is told.
 PRECEDENCE: dict[str, tuple[Document, str, Document]] = {
@@ -81,15 +90,23 @@ PRECEDENCE: dict[str, tuple[Document, str, Document]] = {
 
 
 #: What an API says where nobody else does.
-DEFAULTS: dict[str, Document] = {"anthropic messages": {"think": False}, "openai completions": {"think": False}}
+DEFAULTS: dict[str, Document] = {
+    "anthropic messages": {"think": False},
+    "openai completions": {"think": False},
+}
 
 
 def told(upstream: FaultUpstream, name: str) -> Document:
-    """Options, thinking and lease that the upstream was told, without the length that Anthropic's clients must give."""
+    """Options, thinking and lease that the upstream was told, without the length that
+    Anthropic's clients must give."""
     body = sent(upstream, name)
     if name == "anthropic messages":
         del body["options"]["num_predict"]
-    return {key: body[key] for key in ("options", "think", "keep_alive") if body.get(key) not in (None, {})}
+    return {
+        key: body[key]
+        for key in ("options", "think", "keep_alive")
+        if body.get(key) not in (None, {})
+    }
 
 
 @pytest.mark.parametrize("case", PRECEDENCE)
@@ -104,15 +121,21 @@ def test_S2_27_caller_then_override_then_the_models_own(
 
 
 @each_vector
-def test_S2_27_options_and_lease_of_embeddings(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_S2_27_options_and_lease_of_embeddings(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     ask(gateway, name, "ruled", options={"num_ctx": 512})
     body = sent(upstream, name)
     assert (body["options"], body["keep_alive"]) == ({"num_ctx": 512, "temperature": 0.1}, "30m")
     assert "think" not in body
 
 
-@pytest.mark.parametrize("name", ["openai chat", "openai completions", "openai responses", "anthropic messages"])
-def test_S2_19_num_ctx_beside_the_other_fields(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+@pytest.mark.parametrize(
+    "name", ["openai chat", "openai completions", "openai responses", "anthropic messages"]
+)
+def test_S2_19_num_ctx_beside_the_other_fields(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     ask(gateway, name, "ruled", num_ctx=1024)
     assert sent(upstream, name)["options"]["num_ctx"] == 1024
 
@@ -138,27 +161,40 @@ def test_thinking_that_a_model_cannot_do_is_not_asked_for_where_the_client_would
 ) -> None:
     upstream.script("/api/show", [Json({"capabilities": ["completion"]})])
     assert (
-        ask(gateway, "anthropic messages", "incapable", thinking={"type": "enabled", "budget_tokens": 9}).status == 200
+        ask(
+            gateway,
+            "anthropic messages",
+            "incapable",
+            thinking={"type": "enabled", "budget_tokens": 9},
+        ).status
+        == 200
     )
     assert "think" not in sent(upstream, "anthropic messages")
     assert upstream.wait_for_request(path="/api/show").json() == {"model": "incapable"}
 
 
 @pytest.mark.parametrize("field", ["Think", "SYSTEM", "Options", "Keep_Alive"])
-def test_B6_a_field_that_rules_decide_on_is_refused_in_another_case(field: str, gateway: Gateway) -> None:
+def test_B6_a_field_that_rules_decide_on_is_refused_in_another_case(
+    field: str, gateway: Gateway
+) -> None:
     fields: Document = {field: None}
     answer = ask(gateway, "native generate", "ruled", **fields)
     assert answer.status == 400
     assert f"'{field}'" in answer.text
 
 
-# --- Limits ----------------------------------------------------------------------------------------------------------
+# --- Limits ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
 @each_text
-def test_limits_hold_and_the_answer_says_so(name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
-    options, fields = dict[str, int](num_ctx=65536, num_predict=9999), dict[str, Any](keep_alive="2h")
+def test_limits_hold_and_the_answer_says_so(
+    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    options, fields = (
+        dict[str, int](num_ctx=65536, num_predict=9999),
+        dict[str, Any](keep_alive="2h"),
+    )
     if name == "anthropic messages":
         fields["max_tokens"] = options.pop("num_predict")
     answer = ask(gateway, name, "limited", stream=stream, options=options, **fields)
@@ -168,7 +204,9 @@ def test_limits_hold_and_the_answer_says_so(name: str, stream: bool, gateway: Ga
 
 
 @each_text
-def test_what_is_within_the_limits_passes_without_a_word(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_what_is_within_the_limits_passes_without_a_word(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     is_anthropic = name == "anthropic messages"
     fields: Document = {"max_tokens": 4096} if is_anthropic else {"options": {"num_predict": 4096}}
     answer = ask(gateway, name, "Limited:latest", keep_alive="1h", **fields)
@@ -177,13 +215,25 @@ def test_what_is_within_the_limits_passes_without_a_word(name: str, gateway: Gat
 
 
 @each_vector
-def test_limits_of_embeddings_are_those_that_they_have(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_limits_of_embeddings_are_those_that_they_have(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = ask(gateway, name, "limited", options={"num_ctx": 65536})
-    assert (clamped(answer), sent(upstream, name)["options"]) == ("num_ctx=32768", {"num_ctx": 32768})
+    assert (clamped(answer), sent(upstream, name)["options"]) == (
+        "num_ctx=32768",
+        {"num_ctx": 32768},
+    )
 
 
 @pytest.mark.parametrize(
-    "spelling", ["limited", "LIMITED", "library/limited", "limited:local", "https://registry.ollama.ai/library/limited"]
+    "spelling",
+    [
+        "limited",
+        "LIMITED",
+        "library/limited",
+        "limited:local",
+        "https://registry.ollama.ai/library/limited",
+    ],
 )
 def test_B10_no_spelling_gets_around_a_limit(spelling: str, gateway: Gateway) -> None:
     answer = ask(gateway, "openai chat", spelling, num_ctx=65536, max_tokens=10)
@@ -191,7 +241,9 @@ def test_B10_no_spelling_gets_around_a_limit(spelling: str, gateway: Gateway) ->
 
 
 @pytest.mark.parametrize("lease", ["+2h", "120.m", "7200000000µs", "7200000000000ns", 7200])
-def test_lease_is_limited_in_every_notation(lease: str | int, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_lease_is_limited_in_every_notation(
+    lease: str | int, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = ask(gateway, "native chat", "limited", keep_alive=lease, options={"num_predict": 1})
     assert (answer.status, clamped(answer)) == (200, "keep_alive=3600s")
     assert sent(upstream, "native chat")["keep_alive"] == 3600
@@ -224,12 +276,14 @@ def test_pinned_options_of_a_model_that_is_not_loaded_are_the_callers(
         return ask(gateway, "native chat", "pinned", options={"num_ctx": 2048})
 
     # As above.
-    answer = wait_until(lambda: answer if clamped(answer := asked()) is None else None, 5, "still pinned")
+    answer = wait_until(
+        lambda: answer if clamped(answer := asked()) is None else None, 5, "still pinned"
+    )
     assert answer.status == 200
     assert sent(upstream, "native chat")["options"] == {"num_ctx": 2048}
 
 
-# --- Thinking that is left out ---------------------------------------------------------------------------------------
+# --- Thinking that is left out --------------------------------------------------------------------
 
 THOUGHT, SAID = "Let me see.", "Four."
 
@@ -242,7 +296,12 @@ def thinking_script(name: str, *, stream: bool, edges: int | None = None) -> lis
     def line(thinking: str = "", text: str = "", **more: Any) -> Document:
         part = {"thinking": thinking} if thinking else {}
         if is_chat:
-            return {**base, "message": {"role": "assistant", "content": text, **part}, "done": False, **more}
+            return {
+                **base,
+                "message": {"role": "assistant", "content": text, **part},
+                "done": False,
+                **more,
+            }
         return {**base, "response": text, **part, "done": False, **more}
 
     end: Document = {"done": True, "done_reason": "stop", "prompt_eval_count": 3, "eval_count": 5}
@@ -256,7 +315,12 @@ def thinking_script(name: str, *, stream: bool, edges: int | None = None) -> lis
 @pytest.mark.parametrize("model", ["silent", "thinker"])
 @pytest.mark.parametrize("name", FACES)
 def test_S2_29_thinking_is_left_out_by_the_operator_or_by_the_caller(
-    name: str, model: str, stream: bool, edges: int | None, gateway: Gateway, upstream: FaultUpstream
+    name: str,
+    model: str,
+    stream: bool,
+    edges: int | None,
+    gateway: Gateway,
+    upstream: FaultUpstream,
 ) -> None:
     upstream.script(EVERY[name].upstream_path, thinking_script(name, stream=stream, edges=edges))
     fields: Document = {} if model == "silent" else {"exclude_reasoning": True}
@@ -268,8 +332,12 @@ def test_S2_29_thinking_is_left_out_by_the_operator_or_by_the_caller(
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
-@pytest.mark.parametrize("name", ["native chat", "native generate", "openai chat", "openai responses"])
-def test_S2_29_the_caller_may_undo_it(name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
+@pytest.mark.parametrize(
+    "name", ["native chat", "native generate", "openai chat", "openai responses"]
+)
+def test_S2_29_the_caller_may_undo_it(
+    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script(EVERY[name].upstream_path, thinking_script(name, stream=stream))
     answer = ask(gateway, name, "silent", stream=stream, exclude_reasoning=False)
     assert "Let me " in answer.text
@@ -290,13 +358,20 @@ def entry(token: str) -> Document:
 def test_S2_29_thinking_that_is_left_out_of_a_stream_is_not_in_its_log_probabilities(
     name: str, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
-    """Also not in a line with nothing to read, while the model server holds back what may be thinking."""
+    """Also not in a line with nothing to read, while the model server holds back
+    what may be thinking."""
     lines = []
     for thinking, text, token in [("Let me see.", "", "see."), ("", "", "held"), ("", SAID, SAID)]:
         parts = {"thinking": thinking} if thinking else {}
-        said = {"message": {"content": text, **parts}} if name == "native chat" else {"response": text, **parts}
+        said = (
+            {"message": {"content": text, **parts}}
+            if name == "native chat"
+            else {"response": text, **parts}
+        )
         lines.append({"model": "thinker", **said, "logprobs": [entry(token)], "done": False})
-    upstream.script(EVERY[name].upstream_path, [Lines([*lines, {"model": "thinker", "done": True}])])
+    upstream.script(
+        EVERY[name].upstream_path, [Lines([*lines, {"model": "thinker", "done": True}])]
+    )
     seen = ask(gateway, name, "silent", stream=True, think=True, logprobs=True).body.splitlines()
     assert [json.loads(line).get("logprobs") for line in seen] == [None, None, [entry(SAID)], None]
 
@@ -309,13 +384,17 @@ def test_S2_29_single_answer_that_has_thought_has_no_log_probabilities_without_i
     said = {"thinking": thinking, "content" if name == "native chat" else "response": SAID}
     document = {"message": said} if name == "native chat" else said
     logprobs = [entry(token) for token in (thinking, SAID) if token]
-    upstream.script(EVERY[name].upstream_path, [Json({"model": "thinker", **document, "logprobs": logprobs})])
+    upstream.script(
+        EVERY[name].upstream_path, [Json({"model": "thinker", **document, "logprobs": logprobs})]
+    )
     answer = ask(gateway, name, "silent", think=True, logprobs=True)
     assert answer.json().get("logprobs") == (logprobs if kept else None)
     assert THOUGHT not in answer.text
 
 
-def test_thinking_in_a_line_that_was_cut_is_not_seen(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_thinking_in_a_line_that_was_cut_is_not_seen(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
     lines = b'{"model":"thinker","message":{"thinking":"hidden th'
     upstream.script("/api/chat", [Head(200, NDJSON), Chunk(lines)])
     answer = ask(gateway, "native chat", "silent", stream=True)
@@ -334,8 +413,13 @@ def test_errors_of_the_upstream_pass_for_an_alias_as_for_a_model(
     assert "model 'x' not found" in answer.text
 
 
-def test_client_that_leaves_an_edited_stream_ends_it(gateway: Gateway, upstream: FaultUpstream) -> None:
-    upstream.script("/api/chat", [Head(200, NDJSON), Chunk(json.dumps(CHAT_LINE).encode() + b"\n"), WaitForPeerClose()])
+def test_client_that_leaves_an_edited_stream_ends_it(
+    gateway: Gateway, upstream: FaultUpstream
+) -> None:
+    upstream.script(
+        "/api/chat",
+        [Head(200, NDJSON), Chunk(json.dumps(CHAT_LINE).encode() + b"\n"), WaitForPeerClose()],
+    )
     body = {"model": "coder", "messages": MESSAGES}
     with open_stream(gateway.url, "POST", "/api/chat", body, bearer(TOKEN)) as stream:
         assert json.loads(stream.read_some())["model"] == "coder"
@@ -343,7 +427,7 @@ def test_client_that_leaves_an_edited_stream_ends_it(gateway: Gateway, upstream:
     upstream.wait_peer_closed(seen.connection, 2)
 
 
-# --- Time ------------------------------------------------------------------------------------------------------------
+# --- Time -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
@@ -360,7 +444,9 @@ def test_S2_28_the_operators_time_for_an_answer_counts(
 
 @pytest.mark.parametrize("field", ["request_timeout", "timeout_ms"])
 @each_one
-def test_S2_28_the_caller_may_wait_for_less(field: str, name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_S2_28_the_caller_may_wait_for_less(
+    field: str, name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script(EVERY[name].upstream_path, [WaitForPeerClose()])
     began = time.monotonic()
     fields: Document = {field: 200}
@@ -370,21 +456,25 @@ def test_S2_28_the_caller_may_wait_for_less(field: str, name: str, gateway: Gate
 
 
 @each_one
-def test_S2_28_the_caller_gets_no_more_than_the_operator_allows(name: str, gateway: Gateway) -> None:
+def test_S2_28_the_caller_gets_no_more_than_the_operator_allows(
+    name: str, gateway: Gateway
+) -> None:
     answer = ask(gateway, name, "plainly", request_timeout=99_999_999)
     assert (answer.status, clamped(answer)) == (200, "request_timeout=50000")
 
 
 @pytest.mark.parametrize("value", [0, -5, "5s", True])
 @pytest.mark.parametrize("name", EVERY)
-def test_time_that_is_none_is_refused(name: str, value: Any, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_time_that_is_none_is_refused(
+    name: str, value: Any, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     answer = ask(gateway, name, "other", request_timeout=value)
     assert answer.status == 400
     assert "request_timeout" in answer.text
     assert forwarded(upstream) == []
 
 
-# --- System prompts --------------------------------------------------------------------------------------------------
+# --- System prompts -------------------------------------------------------------------------------
 
 GIVEN = "SECRET You are a cat."
 SYSTEM: dict[str, Document] = {
@@ -405,7 +495,8 @@ def system_texts(upstream: FaultUpstream, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("model", "expected"), [("spoken", ["Rules.\n\nYou are a dog."]), ("mute", []), ("plainly", [GIVEN])]
+    ("model", "expected"),
+    [("spoken", ["Rules.\n\nYou are a dog."]), ("mute", []), ("plainly", [GIVEN])],
 )
 @pytest.mark.parametrize("name", SYSTEM)
 def test_system_prompt_is_what_the_operator_makes_of_it(
@@ -415,7 +506,9 @@ def test_system_prompt_is_what_the_operator_makes_of_it(
     assert system_texts(upstream, name) == expected
 
 
-@pytest.mark.parametrize(("model", "expected"), [("spoken", ["Rules."]), ("mute", []), ("plainly", [])])
+@pytest.mark.parametrize(
+    ("model", "expected"), [("spoken", ["Rules."]), ("mute", []), ("plainly", [])]
+)
 @each_text
 def test_system_prompt_where_the_client_gives_none(
     name: str, model: str, expected: list[str], gateway: Gateway, upstream: FaultUpstream
@@ -517,7 +610,9 @@ UNREAD: dict[str, list[Document]] = {
 
 
 @pytest.mark.parametrize("model", ["spoken", "mute", "SPOKEN:latest", "spoken:local"])
-@pytest.mark.parametrize(("name", "fields"), [(name, each) for name, many in UNREAD.items() for each in many])
+@pytest.mark.parametrize(
+    ("name", "fields"), [(name, each) for name, many in UNREAD.items() for each in many]
+)
 def test_field_that_would_drop_the_system_rule_is_refused(
     name: str, fields: Document, model: str, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
@@ -529,9 +624,24 @@ def test_field_that_would_drop_the_system_rule_is_refused(
 @pytest.mark.parametrize(
     "said",
     [
-        *('"Template": "x"', '"TEMPLATE": "x"', '"\\u0054emplate": "x"', '"template": "x", "template": ""'),
-        *('"Suffix": "x"', '"suffi\\u0058": "x"', '"\u017fuffix": "x"', '"suffix": "x", "suffix": null'),
-        *('"RAW": true', '"\\u0072AW": true', '"raw": true, "raw": false', '"raw": true, "\\u0072aw": false'),
+        *(
+            '"Template": "x"',
+            '"TEMPLATE": "x"',
+            '"\\u0054emplate": "x"',
+            '"template": "x", "template": ""',
+        ),
+        *(
+            '"Suffix": "x"',
+            '"suffi\\u0058": "x"',
+            '"\u017fuffix": "x"',
+            '"suffix": "x", "suffix": null',
+        ),
+        *(
+            '"RAW": true',
+            '"\\u0072AW": true',
+            '"raw": true, "raw": false',
+            '"raw": true, "\\u0072aw": false',
+        ),
     ],
 )
 def test_field_that_would_drop_the_system_rule_has_one_spelling(
@@ -543,7 +653,9 @@ def test_field_that_would_drop_the_system_rule_has_one_spelling(
     assert forwarded(upstream) == []
 
 
-@pytest.mark.parametrize("fields", [{"raw": True}, {"template": "{{ .Prompt }}"}, {"suffix": "end"}])
+@pytest.mark.parametrize(
+    "fields", [{"raw": True}, {"template": "{{ .Prompt }}"}, {"suffix": "end"}]
+)
 @pytest.mark.parametrize("model", ["limited", "plainly", "free"])
 def test_model_without_a_system_rule_takes_them(
     model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
@@ -552,7 +664,9 @@ def test_model_without_a_system_rule_takes_them(
     assert sent(upstream, "native generate").items() >= fields.items()
 
 
-@pytest.mark.parametrize("fields", [{"raw": False}, {"template": ""}, {"suffix": None}, {"context": [1, 2]}])
+@pytest.mark.parametrize(
+    "fields", [{"raw": False}, {"template": ""}, {"suffix": None}, {"context": [1, 2]}]
+)
 def test_field_that_asks_for_nothing_of_the_kind_is_no_reason_to_refuse(
     fields: Document, gateway: Gateway, upstream: FaultUpstream
 ) -> None:

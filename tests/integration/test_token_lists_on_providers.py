@@ -1,5 +1,6 @@
-"""A token's list of models on providers whose requests can choose more than one model: what the list does not cover is
-not chosen, whether the bytes pass or are translated. Tokens without a list keep all of it."""
+"""A token's list of models on providers whose requests can choose more than one model: what
+the list does not cover is not chosen, whether the bytes pass or are translated. Tokens without
+a list keep all of it."""
 
 from __future__ import annotations
 
@@ -46,12 +47,19 @@ def gateway(shared_provider: Provider) -> Iterator[Gateway]:
     models = {"team": {"target": f"router/{CHEAP}"}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROUTER_SECRET", "a-key")
-        with shared_gateway(upstreams=[router, lab], auth={"generate_tokens": tokens}, models=models) as running:
+        with shared_gateway(
+            upstreams=[router, lab], auth={"generate_tokens": tokens}, models=models
+        ) as running:
             yield running
 
 
 def ask(gateway: Gateway, way: str, token: str, model: str = CHEAP, **fields: Any) -> Answer:
-    body = {**WAYS[way].body, "model": model, **({} if way in EMBEDDINGS else {"stream": False}), **fields}
+    body = {
+        **WAYS[way].body,
+        "model": model,
+        **({} if way in EMBEDDINGS else {"stream": False}),
+        **fields,
+    }
     return request(gateway.url, "POST", WAYS[way].path, body, bearer(token))
 
 
@@ -60,7 +68,7 @@ def sent(provider: Provider) -> list[dict[str, Any]]:
     return [seen.json() for seen in provider.requests if seen.method == "POST"]
 
 
-# --- Refused ----------------------------------------------------------------------------------------------------------
+# --- Refused --------------------------------------------------------------------------------------
 
 FOREIGN: list[Any] = [
     [PRICEY],
@@ -85,12 +93,22 @@ UNCHECKABLE: list[Any] = [
     [f"{OTHER},{PRICEY}"],
     [OTHER] * 1000,
 ]
-MALFORMED: list[Any] = [[f" {OTHER}"], [f"{OTHER}\u200b"], [f"ftp://{OTHER}"], ["x" * 600], [f"https://{OTHER}"]]
+MALFORMED: list[Any] = [
+    [f" {OTHER}"],
+    [f"{OTHER}\u200b"],
+    [f"ftp://{OTHER}"],
+    ["x" * 600],
+    [f"https://{OTHER}"],
+]
 
 
 @each_way
-@pytest.mark.parametrize("value", [*FOREIGN, *UNCHECKABLE, *MALFORMED], ids=lambda value: str(value)[:40])
-def test_further_model_outside_the_list_is_refused(way: str, value: Any, gateway: Gateway, provider: Provider) -> None:
+@pytest.mark.parametrize(
+    "value", [*FOREIGN, *UNCHECKABLE, *MALFORMED], ids=lambda value: str(value)[:40]
+)
+def test_further_model_outside_the_list_is_refused(
+    way: str, value: Any, gateway: Gateway, provider: Provider
+) -> None:
     status = 404 if value in FOREIGN else 403 if value in UNCHECKABLE else 400
     answer = ask(gateway, way, LISTED, models=value)
     assert_error(answer, WAYS[way].dialect, status)
@@ -110,7 +128,9 @@ def test_every_field_that_names_models_is_checked(
 
 @each_way
 @pytest.mark.parametrize("field", ROUTING_FIELDS)
-def test_choice_that_no_list_covers_is_refused(way: str, field: str, gateway: Gateway, provider: Provider) -> None:
+def test_choice_that_no_list_covers_is_refused(
+    way: str, field: str, gateway: Gateway, provider: Provider
+) -> None:
     for value in ({"order": ["expensive"]}, [{"id": "web"}], "fallback", True, {}):
         answer = ask(gateway, way, LISTED, **{field: value})
         assert field in assert_error(answer, WAYS[way].dialect, 403)
@@ -119,12 +139,15 @@ def test_choice_that_no_list_covers_is_refused(way: str, field: str, gateway: Ga
 
 @pytest.mark.parametrize("more", [{}, TRANSLATED], ids=["passed", "translated"])
 @pytest.mark.parametrize(
-    "model", [f"{CHEAP},{PRICEY}", f"{CHEAP}@preset/mine", "cheap/@preset/mine", f"lab/{CHEAP},{PRICEY}"]
+    "model",
+    [f"{CHEAP},{PRICEY}", f"{CHEAP}@preset/mine", "cheap/@preset/mine", f"lab/{CHEAP},{PRICEY}"],
 )
 def test_name_that_stands_for_several_models_is_not_covered_by_a_pattern(
     model: str, more: dict[str, Any], gateway: Gateway, provider: Provider
 ) -> None:
-    answer = ask(gateway, "openai chat", FAMILY, f"router/{model}" if "/" not in model[:4] else model, **more)
+    answer = ask(
+        gateway, "openai chat", FAMILY, f"router/{model}" if "/" not in model[:4] else model, **more
+    )
     assert answer.status in (403, 404)
     assert sent(provider) == []
 
@@ -137,7 +160,7 @@ def test_suffix_makes_it_another_model(suffix: str, gateway: Gateway, provider: 
     assert sent(provider) == []
 
 
-# --- Not passed -------------------------------------------------------------------------------------------------------
+# --- Not passed -----------------------------------------------------------------------------------
 
 
 def test_what_was_checked_is_what_the_provider_reads(gateway: Gateway, provider: Provider) -> None:
@@ -147,13 +170,27 @@ def test_what_was_checked_is_what_the_provider_reads(gateway: Gateway, provider:
         body = f'{{"model": "{CHEAP}", "messages": [{{"role": "user", "content": "hi"}}], {text}}}'
         assert request(gateway.url, "POST", CHAT, body.encode(), bearer(LISTED)).status == 200
     assert [document["models"] for document in sent(provider)] == [[OTHER], [OTHER]]
-    assert all(PRICEY.encode() not in seen.body and b"web" not in seen.body for seen in provider.requests)
+    assert all(
+        PRICEY.encode() not in seen.body and b"web" not in seen.body for seen in provider.requests
+    )
 
 
 @pytest.mark.parametrize(
-    "field", ["x_new_router", "Models", "MODELS", "Provider", "model_fallback", "\u212aey", "modelſ", "metadata2"]
+    "field",
+    [
+        "x_new_router",
+        "Models",
+        "MODELS",
+        "Provider",
+        "model_fallback",
+        "\u212aey",
+        "modelſ",
+        "metadata2",
+    ],
 )
-def test_field_that_nobody_knows_does_not_reach_the_provider(field: str, gateway: Gateway, provider: Provider) -> None:
+def test_field_that_nobody_knows_does_not_reach_the_provider(
+    field: str, gateway: Gateway, provider: Provider
+) -> None:
     answer = ask(gateway, "openai chat", LISTED, **{field: [PRICEY]})
     assert answer.status == 200
     [document] = sent(provider)
@@ -177,7 +214,7 @@ def test_tool_that_the_provider_would_run_does_not_reach_it(
     assert all("tools" not in document for document in sent(provider))
 
 
-# --- Passed -----------------------------------------------------------------------------------------------------------
+# --- Passed ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("more", [{}, TRANSLATED], ids=["passed", "translated"])
@@ -191,14 +228,25 @@ def test_further_model_of_the_list_may_be_named(
 
 
 @pytest.mark.parametrize("field", ROUTING_FIELDS)
-def test_field_that_chooses_nothing_is_no_reason_to_refuse(field: str, gateway: Gateway, provider: Provider) -> None:
+def test_field_that_chooses_nothing_is_no_reason_to_refuse(
+    field: str, gateway: Gateway, provider: Provider
+) -> None:
     for value in (None, False, []):
         assert ask(gateway, "openai chat", LISTED, **{field: value}).status == 200
 
 
-def test_ordinary_request_passes_with_all_that_is_known(gateway: Gateway, provider: Provider) -> None:
+def test_ordinary_request_passes_with_all_that_is_known(
+    gateway: Gateway, provider: Provider
+) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "x": 1}}
-    known = {"tools": [tool], "temperature": 0.5, "logit_bias": {"5": -1}, "top_k": 3, "top_a": 0.1, "seed": 7}
+    known = {
+        "tools": [tool],
+        "temperature": 0.5,
+        "logit_bias": {"5": -1},
+        "top_k": 3,
+        "top_a": 0.1,
+        "seed": 7,
+    }
     assert ask(gateway, "openai chat", LISTED, **known).status == 200
     assert sent(provider)[0] | known == sent(provider)[0]
 
@@ -206,14 +254,20 @@ def test_ordinary_request_passes_with_all_that_is_known(gateway: Gateway, provid
 def test_alias_counts_as_its_target(gateway: Gateway, provider: Provider) -> None:
     assert ask(gateway, "openai chat", FAMILY, "team", models=[OTHER]).status == 200
     assert ask(gateway, "openai chat", FAMILY, "team", models=[PRICEY]).status == 404
-    assert [(document["model"], document["models"]) for document in sent(provider)] == [(CHEAP, [OTHER])]
+    assert [(document["model"], document["models"]) for document in sent(provider)] == [
+        (CHEAP, [OTHER])
+    ]
 
 
 @pytest.mark.parametrize("path", [CHAT, VECTORS])
-def test_token_without_a_list_passes_byte_for_byte(path: str, gateway: Gateway, provider: Provider) -> None:
+def test_token_without_a_list_passes_byte_for_byte(
+    path: str, gateway: Gateway, provider: Provider
+) -> None:
     choices = '"models": ["pricey/big"], "provider": {"order": ["x"]}, "plugins": [{"id": "web"}], "preset": "p"'
     said = '"input": "hi"' if path == VECTORS else '"messages": [{"role": "user", "content": "hi"}]'
-    body = f'{{ "model":"{CHEAP}",\n{said}, {choices}, "x_new": 1.50, "fallbacks": [{{"model": "b"}}] }}'.encode()
+    body = (
+        f'{{ "model":"{CHEAP}",\n{said}, {choices}, "x_new": 1.50, "fallbacks": [{{"model": "b"}}] }}'
+    ).encode()
     assert request(gateway.url, "POST", path, body, bearer(TOKEN)).status == 200
     assert provider.requests[-1].body == body
 

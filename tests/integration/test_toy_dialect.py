@@ -1,4 +1,5 @@
-"""A new dialect is one file and one line: the gateway does for it all that it does for the others."""
+"""A new dialect is one file and one line: the gateway does for it all that
+it does for the others."""
 
 from __future__ import annotations
 
@@ -17,9 +18,17 @@ from tests.rig.http_client import Answer, bearer, open_stream, raw, request
 
 TOKEN, READER = "toy-token-1a2b", "toy-token-3c4d"
 PAGE = "https://chat.example"
-SAID = [{"model": MODEL, "message": {"role": "assistant", "content": word}, "done": False} for word in ("one ", "two")]
+SAID = [
+    {"model": MODEL, "message": {"role": "assistant", "content": word}, "done": False}
+    for word in ("one ", "two")
+]
 DONE = {
-    **{"model": MODEL, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"},
+    **{
+        "model": MODEL,
+        "message": {"role": "assistant", "content": ""},
+        "done": True,
+        "done_reason": "stop",
+    },
     **{"prompt_eval_count": 7, "eval_count": 3},
 }
 
@@ -28,16 +37,24 @@ DONE = {
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     tokens = [{"name": "team", "token": TOKEN, "scopes": ["read", "generate"]}]
     tokens += [{"name": "reader", "token": READER, "scopes": ["read"]}]
-    settings = config(shared_upstream.url, auth={"generate_tokens": tokens}, logging={"chat_logs": True})
+    settings = config(
+        shared_upstream.url, auth={"generate_tokens": tokens}, logging={"chat_logs": True}
+    )
     with Gateway(settings, workers=1, app="tests.rig.toy_dialect:app") as running:
         yield running
 
 
 def say(
-    gateway: Gateway, request_id: str, body: Any = None, token: str | None = TOKEN, path: str = "/toy/say"
+    gateway: Gateway,
+    request_id: str,
+    body: Any = None,
+    token: str | None = TOKEN,
+    path: str = "/toy/say",
 ) -> Answer:
     headers = {"X-Request-Id": request_id, **(bearer(token) if token else {})}
-    return request(gateway.url, "POST", path, {"model": MODEL, "text": "hi"} if body is None else body, headers)
+    return request(
+        gateway.url, "POST", path, {"model": MODEL, "text": "hi"} if body is None else body, headers
+    )
 
 
 def lines(answer: Answer) -> list[Any]:
@@ -49,7 +66,11 @@ def record(gateway: Gateway, request_id: str) -> dict[str, Any]:
 
     def found() -> list[dict[str, Any]]:
         files = (gateway.logs_directory / "chat").glob("*.jsonl")
-        written = [json.loads(line) for path in files for line in path.read_text().splitlines(keepends=True)]
+        written = [
+            json.loads(line)
+            for path in files
+            for line in path.read_text().splitlines(keepends=True)
+        ]
         return [each for each in written if each["id"] == request_id]
 
     [only] = wait_until(found, 5, f"no record of {request_id}")
@@ -65,12 +86,20 @@ def problem(answer: Answer, request_id: str, status: int, slug: str) -> str:
     return str(document["toy_problem"])
 
 
-def test_a_request_is_translated_for_the_upstream(gateway: Gateway, upstream: FaultUpstream, request_id: str) -> None:
-    upstream.script("/api/chat", [do.Json(DONE | {"message": {"role": "assistant", "content": "one two"}})])
+def test_a_request_is_translated_for_the_upstream(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str
+) -> None:
+    upstream.script(
+        "/api/chat", [do.Json(DONE | {"message": {"role": "assistant", "content": "one two"}})]
+    )
     answer = say(gateway, request_id)
     assert (answer.status, lines(answer)) == (200, [{"say": "one two", "end": "stop"}])
     [sent] = [seen.json() for seen in upstream.requests if seen.path == "/api/chat"]
-    assert (sent["model"], sent["messages"], sent["stream"]) == (MODEL, [{"role": "user", "content": "hi"}], False)
+    assert (sent["model"], sent["messages"], sent["stream"]) == (
+        MODEL,
+        [{"role": "user", "content": "hi"}],
+        False,
+    )
     seen = access_line(gateway, request_id)
     assert (seen["dialect"], seen["state"], seen["eval_count"]) == ("toy", "ok", 3)
     spoken = {"text": "one two", "thinking": "", "tool_calls": [], "finish": "stop"}
@@ -113,13 +142,21 @@ def test_errors_of_http_itself_have_the_toys_own_shape(gateway: Gateway) -> None
 def test_a_token_needs_the_scopes_that_the_toy_names(gateway: Gateway, request_id: str) -> None:
     problem(say(gateway, request_id, token=""), request_id, 401, "missing_token")
     problem(say(gateway, request_id, token="wrong"), request_id, 401, "invalid_token")
-    assert "'generate'" in problem(say(gateway, request_id, token=READER), request_id, 403, "not_allowed")
-    answer = request(gateway.url, "GET", "/toy/models", None, {"X-Request-Id": request_id, **bearer(TOKEN)})
+    assert "'generate'" in problem(
+        say(gateway, request_id, token=READER), request_id, 403, "not_allowed"
+    )
+    answer = request(
+        gateway.url, "GET", "/toy/models", None, {"X-Request-Id": request_id, **bearer(TOKEN)}
+    )
     assert "'manage'" in problem(answer, request_id, 403, "not_allowed")
 
 
 def test_web_pages_may_call_it_and_read_its_headers(gateway: Gateway, request_id: str) -> None:
-    asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    asked = {
+        "Origin": PAGE,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
     preflight = request(gateway.url, "OPTIONS", "/toy/say", None, asked)
     assert (preflight.status, preflight.headers.get("Allow")) == (204, "OPTIONS, POST")
     assert "POST" in (preflight.headers.get("Access-Control-Allow-Methods") or "")
@@ -128,7 +165,9 @@ def test_web_pages_may_call_it_and_read_its_headers(gateway: Gateway, request_id
     assert "Toy-Id" in (answer.headers.get("Access-Control-Expose-Headers") or "")
 
 
-def test_a_client_that_leaves_ends_its_request(gateway: Gateway, upstream: FaultUpstream, request_id: str) -> None:
+def test_a_client_that_leaves_ends_its_request(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str
+) -> None:
     upstream.script("/api/chat", [do.Lines(SAID), do.WaitForPeerClose(10)])
     headers = {"X-Request-Id": request_id, **bearer(TOKEN)}
     body = {"model": MODEL, "text": "hi", "stream": True}
@@ -143,6 +182,8 @@ def test_a_client_that_leaves_ends_its_request(gateway: Gateway, upstream: Fault
 @pytest.mark.parametrize(
     ("path", "key"), [("/api/nothing", "error"), ("/v1/nothing", "error"), ("/anthropic/x", "type")]
 )
-def test_the_other_dialects_stay_as_they_are(gateway: Gateway, request_id: str, path: str, key: str) -> None:
+def test_the_other_dialects_stay_as_they_are(
+    gateway: Gateway, request_id: str, path: str, key: str
+) -> None:
     answer = say(gateway, request_id, path=path)
     assert (answer.status, key in answer.json(), answer.headers.get("Toy-Id")) == (404, True, None)

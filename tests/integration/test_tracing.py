@@ -60,14 +60,21 @@ def gateway(shared_gateway: Gateway, collector: Collector, boxes: tuple[Box, Box
 
 
 def spans_of(collector: Collector, request_id: str, count: int) -> list[SeenSpan]:
-    """The spans of the trace with this request, when there are so many, in the order of their beginnings."""
+    """The spans of the trace with this request, when there are so many, in the
+    order of their beginnings."""
 
     def find() -> list[SeenSpan]:
         traces = {
-            each.trace_id for each in collector.spans if each.attributes.get("ollama_proxy.request_id") == request_id
+            each.trace_id
+            for each in collector.spans
+            if each.attributes.get("ollama_proxy.request_id") == request_id
         }
         found = [each for each in collector.spans if each.trace_id in traces]
-        return sorted(found, key=lambda each: (each.began, each.kind != "server")) if len(found) == count else []
+        return (
+            sorted(found, key=lambda each: (each.began, each.kind != "server"))
+            if len(found) == count
+            else []
+        )
 
     return wait_until(find, 15, lambda: f"only {collector.spans}")
 
@@ -82,15 +89,32 @@ def test_an_exchange_is_a_span_of_the_clients_trace_and_its_attempt_one_below(
 ) -> None:
     began = time.time()
     body = {"model": "alias", "messages": [{"role": "user", "content": "hi"}]}
-    headers = {"traceparent": SAMPLED, "tracestate": "vendor=some,other=value", "X-Request-Id": "traced-1"}
+    headers = {
+        "traceparent": SAMPLED,
+        "tracestate": "vendor=some,other=value",
+        "X-Request-Id": "traced-1",
+    }
     assert gateway.ask(CHAT.path, body, **headers).status == 200
     exchange, attempt = spans_of(collector, "traced-1", 2)
     assert (exchange.name, exchange.kind) == ("POST /v1/chat/completions", "server")
     assert (exchange.trace_id, exchange.parent_id) == (TRACE, PARENT)
-    assert (attempt.name, attempt.kind, attempt.parent_id) == ("chat only-here", "client", exchange.span_id)
+    assert (attempt.name, attempt.kind, attempt.parent_id) == (
+        "chat only-here",
+        "client",
+        exchange.span_id,
+    )
     assert exchange.trace_state == attempt.trace_state == "vendor=some,other=value"
-    assert began - 1 < exchange.began <= attempt.began <= attempt.ended <= exchange.ended + 0.002 < time.time() + 1
-    assert exchange.resource["service.name"] == "ollama-proxy" and exchange.resource["service.version"]
+    assert (
+        began - 1
+        < exchange.began
+        <= attempt.began
+        <= attempt.ended
+        <= exchange.ended + 0.002
+        < time.time() + 1
+    )
+    assert (
+        exchange.resource["service.name"] == "ollama-proxy" and exchange.resource["service.version"]
+    )
     seen = sent_to(boxes[0])
     assert seen.header("traceparent") == f"00-{TRACE}-{attempt.span_id}-01"
     assert seen.header("tracestate") == "vendor=some,other=value"
@@ -134,7 +158,9 @@ def test_each_attempt_has_a_span_and_tells_its_own_upstream(
         assert "gen_ai.usage.input_tokens" not in attempt.attributes
 
 
-def test_several_answers_are_several_attempts(gateway: Gateway, collector: Collector, boxes: tuple[Box, Box]) -> None:
+def test_several_answers_are_several_attempts(
+    gateway: Gateway, collector: Collector, boxes: tuple[Box, Box]
+) -> None:
     assert gateway.ask(CHAT.path, CHAT.body | {"n": 3}, **{"X-Request-Id": "three"}).status == 200
     exchange, *attempts = spans_of(collector, "three", 4)
     told = {seen.header("traceparent") for box in boxes for seen in box.prompts}
@@ -177,18 +203,24 @@ def test_a_trace_that_is_not_recorded_is_only_passed_on(
     assert TRACE not in {each.trace_id for each in collector.spans}
 
 
-def test_neither_prompts_nor_tokens_nor_users_are_in_a_trace(gateway: Gateway, collector: Collector) -> None:
+def test_neither_prompts_nor_tokens_nor_users_are_in_a_trace(
+    gateway: Gateway, collector: Collector
+) -> None:
     secret = canary("prompt")
     body = CHAT.body | {"messages": [{"role": "user", "content": secret}], "user": canary("user")}
     gateway.ask(CHAT.path, body, **{"X-Request-Id": "secret", "User-Agent": canary("agent")})
-    gateway.ask(f"/k/{TOKEN}{CHAT.path}", body, token=None, traceparent=SAMPLED, tracestate=f"a={TOKEN}")
+    gateway.ask(
+        f"/k/{TOKEN}{CHAT.path}", body, token=None, traceparent=SAMPLED, tracestate=f"a={TOKEN}"
+    )
     spans_of(collector, "secret", 2)
     wait_until(lambda: any(each.trace_id == TRACE for each in collector.spans), 15, "no trace")
     text = "".join(body.decode("latin-1") for body in collector.bodies)
     assert not leaks({"spans": text}) and TOKEN not in text
 
 
-def test_no_request_waits_for_a_collector_that_hangs_or_fails(gateway: Gateway, collector: Collector) -> None:
+def test_no_request_waits_for_a_collector_that_hangs_or_fails(
+    gateway: Gateway, collector: Collector
+) -> None:
     try:
         for status in (200, 503):
             collector.status = status
@@ -215,7 +247,9 @@ def events(gateway: Gateway) -> set[str]:
     return {line["event"] for line in gateway.log_lines("events")}
 
 
-def test_the_last_spans_are_sent_when_the_gateway_ends(collector: Collector, boxes: tuple[Box, Box]) -> None:
+def test_the_last_spans_are_sent_when_the_gateway_ends(
+    collector: Collector, boxes: tuple[Box, Box]
+) -> None:
     config = {
         "auth": {"generate_tokens": [TOKEN]},
         "upstreams": [box.declared for box in boxes],
@@ -230,7 +264,9 @@ def test_the_last_spans_are_sent_when_the_gateway_ends(collector: Collector, box
 
 def test_without_tracing_nothing_is_passed_on(boxes: tuple[Box, Box]) -> None:
     boxes[0].clear()
-    with Gateway({"auth": {"generate_tokens": [TOKEN]}, "upstreams": [boxes[0].declared]}) as gateway:
+    with Gateway(
+        {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [boxes[0].declared]}
+    ) as gateway:
         assert gateway.ask(CHAT.path, CHAT.body, traceparent=SAMPLED).status == 200
         assert sent_to(boxes[0]).header("traceparent") is None
 
@@ -238,7 +274,10 @@ def test_without_tracing_nothing_is_passed_on(boxes: tuple[Box, Box]) -> None:
 def test_without_the_extra_the_start_is_refused_with_its_name(tmp_path: Any) -> None:
     (tmp_path / "opentelemetry").mkdir()
     (tmp_path / "opentelemetry" / "__init__.py").write_text("")
-    config = {"auth": {"generate_tokens": [TOKEN]}, "tracing": {"otlp_endpoint": "http://127.0.0.1:4318"}}
+    config = {
+        "auth": {"generate_tokens": [TOKEN]},
+        "tracing": {"otlp_endpoint": "http://127.0.0.1:4318"},
+    }
     failed = Gateway.start_expecting_failure(config, env={"PYTHONPATH": str(tmp_path)})
     assert failed.exit_code == 78
     assert "tracing.otlp_endpoint" in failed.output or "config.yaml:" in failed.output

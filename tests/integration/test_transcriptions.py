@@ -1,4 +1,5 @@
-"""POST /v1/audio/transcriptions: the form that an upstream gets, the answers of clients, and what may be asked."""
+"""POST /v1/audio/transcriptions: the form that an upstream gets, the answers of clients,
+and what may be asked."""
 
 from __future__ import annotations
 
@@ -17,7 +18,18 @@ from tests.rig.boxes import Box
 from tests.rig.calls import KEEP_ALIVE, access_line
 from tests.rig.deadline import wait_until
 from tests.rig.errors import OPENAI, assert_error
-from tests.rig.fault_upstream import Action, Chunk, Cut, Head, Json, NoReadBody, Sse, Wait, WaitForPeerClose, Whole
+from tests.rig.fault_upstream import (
+    Action,
+    Chunk,
+    Cut,
+    Head,
+    Json,
+    NoReadBody,
+    Sse,
+    Wait,
+    WaitForPeerClose,
+    Whole,
+)
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
 from tests.rig.provider import Provider, row
@@ -27,7 +39,10 @@ HEARING, OTHER, SILENT = "org/whisper", "org/large", "messages-model"
 LISTED, READER = "token-with-a-list", "token-that-reads"
 #: Bytes that look like the end of a form to careless readers, and stand in no log.
 SOUND = b"RIFF\x00\r\n--boundary--\r\nSECRET-SOUND\xff" * 20
-ANSWER = {"text": "Hello.", "usage": {"type": "tokens", "input_tokens": 14, "output_tokens": 3, "total_tokens": 17}}
+ANSWER = {
+    "text": "Hello.",
+    "usage": {"type": "tokens", "input_tokens": 14, "output_tokens": 3, "total_tokens": 17},
+}
 EVENTS = [
     {"type": "transcript.text.delta", "delta": "Hel"},
     {"type": "transcript.text.delta", "delta": "lo."},
@@ -58,7 +73,12 @@ def shared_gateway_(shared_provider: Provider, shared_box: Box) -> Iterator[Gate
     upstreams: list[dict[str, Any]] = [
         {"name": "lab", "kind": "openai", "base_url": shared_provider.base_url},
         {"name": "box", "base_url": shared_box.url},
-        {"name": "words", "kind": "anthropic", "base_url": "http://127.0.0.1:9", "models": [SILENT]},
+        {
+            "name": "words",
+            "kind": "anthropic",
+            "base_url": "http://127.0.0.1:9",
+            "models": [SILENT],
+        },
     ]
     with shared_gateway(
         upstreams=upstreams,
@@ -95,8 +115,12 @@ def form(**fields: str) -> tuple[str, bytes]:
     return write_form([*parts, Part("file", SOUND, 'a "b".wav', "audio/wav")])
 
 
-def send(gateway: Gateway, content_type: str, body: bytes, token: str = TOKEN, **headers: str) -> Answer:
-    return request(gateway.url, "POST", PATH, body, bearer(token) | {"Content-Type": content_type} | headers)
+def send(
+    gateway: Gateway, content_type: str, body: bytes, token: str = TOKEN, **headers: str
+) -> Answer:
+    return request(
+        gateway.url, "POST", PATH, body, bearer(token) | {"Content-Type": content_type} | headers
+    )
 
 
 def ask(gateway: Gateway, token: str = TOKEN, **fields: str) -> Answer:
@@ -109,7 +133,7 @@ def got(server: Provider | Box) -> list[list[Part]]:
     return [read_form(each.header("content-type") or "", each.body) for each in seen]
 
 
-# --- The form ---------------------------------------------------------------------------------------------------------
+# --- The form -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [HEARING, "ears", f"lab/{HEARING}", None])
@@ -123,7 +147,9 @@ def test_provider_gets_the_recording_and_its_own_name_of_the_model(
     [parts] = got(provider)
     fields = {part.name: part.data.decode() for part in parts if part.filename is None}
     assert fields == {"model": HEARING, **others}
-    assert [part for part in parts if part.filename] == [Part("file", SOUND, 'a "b".wav', "audio/wav")]
+    assert [part for part in parts if part.filename] == [
+        Part("file", SOUND, 'a "b".wav', "audio/wav")
+    ]
 
 
 def test_ollama_server_gets_the_same_form(gateway: Gateway, box: Box) -> None:
@@ -135,11 +161,14 @@ def test_ollama_server_gets_the_same_form(gateway: Gateway, box: Box) -> None:
 def test_compressed_form_is_read(gateway: Gateway, provider: Provider) -> None:
     provider.script(PATH, [Json(ANSWER)])
     content_type, body = form(model=HEARING)
-    assert send(gateway, content_type, gzip.compress(body), **{"Content-Encoding": "gzip"}).status == 200
+    assert (
+        send(gateway, content_type, gzip.compress(body), **{"Content-Encoding": "gzip"}).status
+        == 200
+    )
     assert len(got(provider)[0]) == 2
 
 
-# --- The answer -------------------------------------------------------------------------------------------------------
+# --- The answer -----------------------------------------------------------------------------------
 
 SUBTITLES = b"1\n00:00:00,000 --> 00:00:01,000\nHello.\n"
 
@@ -153,15 +182,27 @@ SUBTITLES = b"1\n00:00:00,000 --> 00:00:01,000\nHello.\n"
     ],
     ids=["verbose_json", "srt", "vtt"],
 )
-def test_answer_passes_in_each_format(answer: Any, content_type: str, gateway: Gateway, provider: Provider) -> None:
+def test_answer_passes_in_each_format(
+    answer: Any, content_type: str, gateway: Gateway, provider: Provider
+) -> None:
     provider.script(PATH, [answer])
     heard = ask(gateway)
-    expected = answer.body if isinstance(answer, Whole) else json.dumps(answer.value, separators=(",", ":")).encode()
-    assert (heard.status, heard.body, heard.headers.get("content-type")) == (200, expected, content_type)
+    expected = (
+        answer.body
+        if isinstance(answer, Whole)
+        else json.dumps(answer.value, separators=(",", ":")).encode()
+    )
+    assert (heard.status, heard.body, heard.headers.get("content-type")) == (
+        200,
+        expected,
+        content_type,
+    )
 
 
 @pytest.mark.parametrize("done", [True, False], ids=["DONE", "last event"])
-def test_stream_passes_with_heartbeats(done: bool, gateway: Gateway, provider: Provider, request_id: str) -> None:
+def test_stream_passes_with_heartbeats(
+    done: bool, gateway: Gateway, provider: Provider, request_id: str
+) -> None:
     frame = b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in EVENTS)
     rest = frame + (b"data: [DONE]\n\n" if done else b"")
     provider.script(PATH, [Head(200, SSE), Chunk(rest[:30]), Wait(1.2), Chunk(rest[30:])])
@@ -171,7 +212,9 @@ def test_stream_passes_with_heartbeats(done: bool, gateway: Gateway, provider: P
     assert (line["stream"], line["prompt_eval_count"], line["eval_count"]) == (True, 14, 3)
 
 
-def test_client_that_streams_gets_events_of_a_server_that_does_not(gateway: Gateway, box: Box) -> None:
+def test_client_that_streams_gets_events_of_a_server_that_does_not(
+    gateway: Gateway, box: Box
+) -> None:
     box.script(PATH, [Json({"text": "Hello."})])
     answer = ask(gateway, model="gemma", stream="true")
     assert (answer.headers.get("content-type") or "").startswith("text/event-stream")
@@ -182,13 +225,22 @@ def test_client_that_streams_gets_events_of_a_server_that_does_not(gateway: Gate
     ]
 
 
-def test_alias_is_not_answered_with_the_providers_name(gateway: Gateway, provider: Provider) -> None:
-    chunk = {"object": "transcription.chunk", "model": HEARING, "choices": [{"delta": {"content": "Hi"}}]}
+def test_alias_is_not_answered_with_the_providers_name(
+    gateway: Gateway, provider: Provider
+) -> None:
+    chunk = {
+        "object": "transcription.chunk",
+        "model": HEARING,
+        "choices": [{"delta": {"content": "Hi"}}],
+    }
     provider.script(PATH, [Sse([chunk])])
-    assert frames(ask(gateway, model="ears", stream="true").body) == [chunk | {"model": "ears"}, "[DONE]"]
+    assert frames(ask(gateway, model="ears", stream="true").body) == [
+        chunk | {"model": "ears"},
+        "[DONE]",
+    ]
 
 
-# --- What goes wrong --------------------------------------------------------------------------------------------------
+# --- What goes wrong ------------------------------------------------------------------------------
 
 
 def multipart(*parts: Part) -> tuple[str, bytes]:
@@ -203,7 +255,10 @@ CONTENT_TYPE, WHOLE = form(model=HEARING)
     ("content_type", "body", "param"),
     [
         (*multipart(Part("model", HEARING.encode())), "file"),
-        (*multipart(RECORDING, Part("model", HEARING.encode()), Part("model", OTHER.encode())), "model"),
+        (
+            *multipart(RECORDING, Part("model", HEARING.encode()), Part("model", OTHER.encode())),
+            "model",
+        ),
         (*multipart(RECORDING, Part("model", HEARING.encode(), "model.txt")), "file"),
         (*multipart(Part("file", SOUND[:4]), Part("model", HEARING.encode())), "file"),
         (*multipart(Part("file", b"", "a.wav"), Part("model", HEARING.encode())), "file"),
@@ -214,7 +269,10 @@ CONTENT_TYPE, WHOLE = form(model=HEARING)
         ("multipart/form-data", WHOLE, None),
         ("application/json", b'{"model": "x"}', None),
     ],
-    ids="no-file two-models model-file text-file empty-file not-text cut no-form nothing no-boundary json".split(),
+    ids=(
+        "no-file two-models model-file text-file empty-file not-text cut no-form "
+        "nothing no-boundary json"
+    ).split(),
 )
 def test_malformed_request_is_refused(
     content_type: str, body: bytes, param: str | None, gateway: Gateway, provider: Provider
@@ -227,12 +285,15 @@ def test_malformed_request_is_refused(
 
 @pytest.mark.parametrize(("size", "count"), [(MAX_BODY, 1), (1, 100)], ids=["bytes", "parts"])
 def test_large_form_is_413(size: int, count: int, gateway: Gateway) -> None:
-    assert_error(send(gateway, *write_form([Part("file", bytes(size), "a.wav")] * count)), OPENAI, 413)
+    assert_error(
+        send(gateway, *write_form([Part("file", bytes(size), "a.wav")] * count)), OPENAI, 413
+    )
 
 
 def test_model_that_hears_nothing_is_400(gateway: Gateway, provider: Provider, box: Box) -> None:
     box.script(PATH, [Whole(b"404 page not found", 404)])
-    for model in (SILENT, HEARING, "gemma"):  # a kind without the path, and servers that do not have it
+    # A kind without the path, and servers that do not have it.
+    for model in (SILENT, HEARING, "gemma"):
         text = assert_error(ask(gateway, model=model), OPENAI, 400)
         assert text == f"{model} does not support audio transcriptions"
 
@@ -263,14 +324,18 @@ def test_failure_has_its_status_and_is_tried_once(
 
 
 @pytest.mark.parametrize("end", [[Cut()], []], ids=["cut", "no last event"])
-def test_stream_that_is_cut_ends_with_an_error(end: list[Action], gateway: Gateway, provider: Provider) -> None:
+def test_stream_that_is_cut_ends_with_an_error(
+    end: list[Action], gateway: Gateway, provider: Provider
+) -> None:
     provider.script(PATH, [*CUT, *end])
     first, last = frames(ask(gateway, stream="true").body)
     assert (first["delta"], last["error"]["type"]) == ("Hel", "server_error")
 
 
 def test_busy_provider_is_asked_again(gateway: Gateway, provider: Provider) -> None:
-    provider.script(PATH, [Json({"error": {"message": "slow down"}}, 429, {"Retry-After": "0"})], [Json(ANSWER)])
+    provider.script(
+        PATH, [Json({"error": {"message": "slow down"}}, 429, {"Retry-After": "0"})], [Json(ANSWER)]
+    )
     assert ask(gateway).status == 200
     first, second = got(provider)
     assert first == second
@@ -283,20 +348,29 @@ def test_client_that_leaves_ends_the_transcription(gateway: Gateway, provider: P
     with open_stream(gateway.url, "POST", PATH, body, headers, wait_for_head=False):
         wait_until(lambda: got(provider), 5, "the provider was not asked")
     left = time.monotonic()
-    wait_until(lambda: any(e.kind == "peer_closed" and e.at > left - 1 for e in provider.events), 3, "it goes on")
+    wait_until(
+        lambda: any(e.kind == "peer_closed" and e.at > left - 1 for e in provider.events),
+        3,
+        "it goes on",
+    )
 
 
-# --- Rights and logs --------------------------------------------------------------------------------------------------
+# --- Rights and logs ------------------------------------------------------------------------------
 
 
-def test_token_reaches_only_its_models_and_no_other_field_chooses_one(gateway: Gateway, provider: Provider) -> None:
+def test_token_reaches_only_its_models_and_no_other_field_chooses_one(
+    gateway: Gateway, provider: Provider
+) -> None:
     provider.script(PATH, [Json(ANSWER)])
     assert_error(ask(gateway, READER), OPENAI, 403)
     assert_error(ask(gateway, LISTED, model=OTHER), OPENAI, 404)
     assert_error(ask(gateway, LISTED, fallbacks=OTHER), OPENAI, 404)
     assert_error(ask(gateway, LISTED, api_base="http://127.0.0.1:1/"), OPENAI, 403)
     answer = ask(gateway, LISTED, **{"model[]": OTHER, "brand_new": OTHER, "include[]": "logprobs"})
-    assert (answer.status, answer.headers.get("x-ollama-proxy-ignored")) == (200, "brand_new, model??")
+    assert (answer.status, answer.headers.get("x-ollama-proxy-ignored")) == (
+        200,
+        "brand_new, model??",
+    )
     [parts] = got(provider)
     assert {part.name for part in parts} == {"model", "include[]", "file"}
 
@@ -307,21 +381,38 @@ def test_address_in_place_of_a_recording_is_refused(gateway: Gateway, provider: 
     assert (answer.json()["error"]["param"], got(provider)) == ("url", [])
 
 
-def test_access_log_has_the_line_of_any_call(gateway: Gateway, provider: Provider, request_id: str) -> None:
+def test_access_log_has_the_line_of_any_call(
+    gateway: Gateway, provider: Provider, request_id: str
+) -> None:
     provider.script(PATH, [Json(ANSWER)])
     send(gateway, *form(model="ears"), **{"X-Request-Id": request_id})
     line = access_line(gateway, request_id)
-    facts = {"model": "ears", "upstream": "lab", "status": 200, "stream": False, "eval_count": 3, "state": "ok"}
+    facts = {
+        "model": "ears",
+        "upstream": "lab",
+        "status": 200,
+        "stream": False,
+        "eval_count": 3,
+        "state": "ok",
+    }
     assert {name: line[name] for name in facts} == facts
 
 
 def test_recording_is_in_no_log() -> None:
-    config = {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": "demo:"}, "logging": {"chat_logs": True}}
+    config = {
+        "auth": {"generate_tokens": [TOKEN]},
+        "service": {"base_url": "demo:"},
+        "logging": {"chat_logs": True},
+    }
     with Gateway(config) as gateway:
         text = send(gateway, *form(model="demo", prompt="Names: Ada")).json()["text"]
         chats = gateway.logs_directory / "chat"
-        [written] = wait_until(lambda: [json.loads(file.read_bytes()) for file in chats.glob("*.jsonl")], 5, "no log")
-        logs = b"".join(file.read_bytes() for file in gateway.logs_directory.rglob("*") if file.is_file())
+        [written] = wait_until(
+            lambda: [json.loads(file.read_bytes()) for file in chats.glob("*.jsonl")], 5, "no log"
+        )
+        logs = b"".join(
+            file.read_bytes() for file in gateway.logs_directory.rglob("*") if file.is_file()
+        )
     assert written["request"] == {"prompt": "Names: Ada", "model": "demo"}
     assert written["answers"][0]["text"] == text
     assert b"SECRET-SOUND" not in logs

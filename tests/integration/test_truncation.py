@@ -1,4 +1,5 @@
-"""Nothing is cut in silence: a prompt that is too long is refused, or its cut is told; so is the end of an answer."""
+"""Nothing is cut in silence: a prompt that is too long is refused, or its cut is told; so is
+the end of an answer."""
 
 from __future__ import annotations
 
@@ -12,14 +13,26 @@ from tests.golden.face import TOKEN, forwarded, shared_gateway
 from tests.rig import NDJSON, SeenRequest, Turn
 from tests.rig.calls import EMBEDDINGS, FACES, STREAMS, Face
 from tests.rig.errors import assert_error, dialect_of
-from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, Lines, Script, Wait, WaitForPeerClose
+from tests.rig.fault_upstream import (
+    Chunk,
+    FaultUpstream,
+    Head,
+    Json,
+    Lines,
+    Script,
+    Wait,
+    WaitForPeerClose,
+)
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
 from tests.rig.replay_upstream import Replay, recording
 
 Document = dict[str, Any]
 
-MODELS = {"lenient": {"target": "m", "truncate": True}, "strict": {"target": "m", "truncate": False}}
+MODELS = {
+    "lenient": {"target": "m", "truncate": True},
+    "strict": {"target": "m", "truncate": False},
+}
 #: Tokens whose prompts are cut, or refused, if neither the request nor the model's rules say it.
 CUTTING, REFUSING = "cutting-token-1", "refusing-token-1"
 TOKENS = [TOKEN, {"token": CUTTING, "truncate": True}, {"token": REFUSING, "truncate": False}]
@@ -28,7 +41,8 @@ NATIVE = {name: face for name, face in FACES.items() if name.startswith("native"
 
 TOO_LONG: Script = [Replay(recording("chat-context-overflow"))]
 SENTENCE = "the input length exceeds the context length"
-#: What Ollama before 0.30 is asked, so that it refuses instead of cutting; and what stays if a prompt may be cut.
+#: What Ollama before 0.30 is asked, so that it refuses instead of cutting; and what stays
+#: if a prompt may be cut.
 UNCUT = {"truncate": False, "shift": False}
 CUT = {"shift": False}
 
@@ -40,7 +54,9 @@ each_way = pytest.mark.parametrize("stream", [False, True], ids=["single", "stre
 @pytest.fixture(scope="module")
 def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     auth = {"generate_tokens": TOKENS}
-    with shared_gateway(shared_upstream, models=MODELS, auth=auth, stream={"heartbeat_s": 0.2}) as running:
+    with shared_gateway(
+        shared_upstream, models=MODELS, auth=auth, stream={"heartbeat_s": 0.2}
+    ) as running:
         yield running
 
 
@@ -53,7 +69,9 @@ def body_of(face: Face, model: str, **fields: Any) -> Document:
     return {**face.body, "model": model, **fields}
 
 
-def ask(gateway: Gateway, name: str, model: str = "m", *, token: str = TOKEN, **fields: Any) -> Answer:
+def ask(
+    gateway: Gateway, name: str, model: str = "m", *, token: str = TOKEN, **fields: Any
+) -> Answer:
     face = {**FACES, **EMBEDDINGS}[name]
     return request(gateway.url, "POST", face.path, body_of(face, model, **fields), bearer(token))
 
@@ -68,17 +86,23 @@ def asked(upstream: FaultUpstream) -> list[SeenRequest]:
 
 def cuts(upstream: FaultUpstream) -> list[Document]:
     """What each request to the upstream said about cutting."""
-    return [{key: seen.json()[key] for key in UNCUT if key in seen.json()} for seen in asked(upstream)]
+    return [
+        {key: seen.json()[key] for key in UNCUT if key in seen.json()} for seen in asked(upstream)
+    ]
 
 
 def spoken(name: str, *, stream: bool, reason: str = "stop") -> Script:
     """A short answer of the upstream."""
     is_chat = FACES[name].upstream_path == "/api/chat"
-    text: Document = {"message": {"role": "assistant", "content": "Yes."}} if is_chat else {"response": "Yes."}
+    text: Document = (
+        {"message": {"role": "assistant", "content": "Yes."}} if is_chat else {"response": "Yes."}
+    )
     end = {"done": True, "done_reason": reason, "prompt_eval_count": 3, "eval_count": 5}
     if not stream:
         return [Json({"model": "m", **text, **end})]
-    empty: Document = {"message": {"role": "assistant", "content": ""}} if is_chat else {"response": ""}
+    empty: Document = (
+        {"message": {"role": "assistant", "content": ""}} if is_chat else {"response": ""}
+    )
     return [Lines([{"model": "m", **text, "done": False}, {"model": "m", **empty, **end}])]
 
 
@@ -86,7 +110,7 @@ def script(upstream: FaultUpstream, name: str, *scripts: Script) -> None:
     upstream.script(FACES[name].upstream_path, scripts[0], *scripts[1:])
 
 
-# --- A prompt that is too long ---------------------------------------------------------------------------------------
+# --- A prompt that is too long --------------------------------------------------------------------
 
 
 def assert_too_long(answer: Answer, path: str) -> None:
@@ -98,7 +122,8 @@ def assert_too_long(answer: Answer, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "fields"), [("m", {}), ("m", {"truncate": False}), ("strict", {}), ("lenient", {"truncate": False})]
+    ("model", "fields"),
+    [("m", {}), ("m", {"truncate": False}), ("strict", {}), ("lenient", {"truncate": False})],
 )
 @each_way
 @each_translated
@@ -110,7 +135,12 @@ def test_prompt_that_is_too_long_is_refused(
     assert cuts(upstream) == [UNCUT]
 
 
-ALLOWED = [("m", {"truncate": True}), ("strict", {"truncate": True}), ("lenient", {}), ("lenient", {"truncate": None})]
+ALLOWED = [
+    ("m", {"truncate": True}),
+    ("strict", {"truncate": True}),
+    ("lenient", {}),
+    ("lenient", {"truncate": None}),
+]
 
 
 @pytest.mark.parametrize(("model", "fields"), ALLOWED)
@@ -139,7 +169,8 @@ def test_prompt_that_fits_is_asked_once_and_nothing_is_said(
     assert (answer.status, truncated(answer), cuts(upstream)) == (200, None, [UNCUT])
 
 
-#: What holds for each token, model and request: the request's word before the model's, and that before the token's.
+#: What holds for each token, model and request: the request's word before the model's, and
+#: that before the token's.
 DECIDED = [
     *[(CUTTING, "m", {}, True), (CUTTING, "lenient", {}, True), (REFUSING, "lenient", {}, True)],
     *[(CUTTING, "strict", {}, False), (REFUSING, "m", {}, False), (REFUSING, "strict", {}, False)],
@@ -150,7 +181,13 @@ DECIDED = [
 @pytest.mark.parametrize(("token", "model", "fields", "is_cut"), DECIDED)
 @pytest.mark.parametrize("name", [*TRANSLATED, "openai embeddings"])
 def test_token_decides_what_neither_request_nor_model_does(
-    name: str, token: str, model: str, fields: Document, is_cut: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str,
+    token: str,
+    model: str,
+    fields: Document,
+    is_cut: bool,
+    gateway: Gateway,
+    upstream: FaultUpstream,
 ) -> None:
     if name == "openai embeddings":
         upstream.script("/api/embed", EMBED_TOO_LONG, VECTORS)
@@ -192,7 +229,9 @@ def test_other_refusals_are_not_asked_again(
     assert "no such thing" in answer.text
 
 
-@pytest.mark.parametrize("text", ["request (9 tokens) exceeds the available context size, try increasing it"])
+@pytest.mark.parametrize(
+    "text", ["request (9 tokens) exceeds the available context size, try increasing it"]
+)
 @each_translated
 def test_words_of_other_servers_for_it_are_known(
     name: str, text: str, gateway: Gateway, upstream: FaultUpstream
@@ -202,7 +241,11 @@ def test_words_of_other_servers_for_it_are_known(
 
 
 ADVICE = "send truncate: true"
-LONG_CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+LONG_CHAT = [
+    {"role": "user", "content": "a"},
+    {"role": "assistant", "content": "b"},
+    {"role": "user", "content": "c"},
+]
 
 
 @each_way
@@ -214,7 +257,10 @@ def test_both_numbers_are_told_in_the_words_of_each_api(
     answer = ask(gateway, name, stream=stream)
     assert answer.status == 400
     message = answer.json()["error"]["message"]
-    assert "the prompt has 910 tokens and exceeds the available context size of 256: shorten it" in message
+    assert (
+        "the prompt has 910 tokens and exceeds the available context size of 256: shorten it"
+        in message
+    )
     if dialect_of(FACES[name].path) == "anthropic":
         assert message.startswith("prompt is too long: 910 tokens > 256 maximum: ")
 
@@ -259,7 +305,9 @@ class OnlyWhenCut:
 
 
 @each_way
-def test_every_one_of_several_answers_is_cut(stream: bool, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_every_one_of_several_answers_is_cut(
+    stream: bool, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [OnlyWhenCut(spoken("openai chat", stream=stream))])
     answer = ask(gateway, "openai chat", "lenient", stream=stream, n=2)
     assert (answer.status, truncated(answer)) == (200, "prompt")
@@ -305,14 +353,15 @@ def test_client_that_leaves_during_the_second_try_ends_it(
     upstream.wait_peer_closed(second.connection, 2)
 
 
-# --- Embeddings ------------------------------------------------------------------------------------------------------
+# --- Embeddings -----------------------------------------------------------------------------------
 
 EMBED_TOO_LONG: Script = [Replay(recording("embed-too-long"))]
 VECTORS: Script = [Json({"model": "m", "embeddings": [[0.5, 0.25]], "prompt_eval_count": 4})]
 
 
 @pytest.mark.parametrize(
-    ("model", "fields"), [("m", {"truncate": False}), ("lenient", {"truncate": False}), ("strict", {})]
+    ("model", "fields"),
+    [("m", {"truncate": False}), ("lenient", {"truncate": False}), ("strict", {})],
 )
 def test_text_that_is_too_long_to_embed_is_refused(
     model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
@@ -322,7 +371,9 @@ def test_text_that_is_too_long_to_embed_is_refused(
     assert [seen.json()["truncate"] for seen in asked(upstream)] == [False]
 
 
-@pytest.mark.parametrize(("model", "fields"), [("m", {}), ("m", {"truncate": None}), ("strict", {"truncate": True})])
+@pytest.mark.parametrize(
+    ("model", "fields"), [("m", {}), ("m", {"truncate": None}), ("strict", {"truncate": True})]
+)
 def test_text_that_may_be_cut_is_cut_and_the_answer_says_so(
     model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
@@ -338,7 +389,7 @@ def test_text_that_fits_is_embedded_at_once(gateway: Gateway, upstream: FaultUps
     assert (answer.status, truncated(answer), len(asked(upstream))) == (200, None, 1)
 
 
-# --- An answer that reached its limit --------------------------------------------------------------------------------
+# --- An answer that reached its limit -------------------------------------------------------------
 
 INCOMPLETE = {
     "native chat": '"done_reason":"length"',
@@ -364,13 +415,17 @@ def test_answer_that_was_cut_says_so_in_the_words_of_its_api(
 
 
 @each_native
-def test_alias_of_a_native_client_is_told_too(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_alias_of_a_native_client_is_told_too(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     script(upstream, name, spoken(name, stream=False, reason="length"))
     assert truncated(ask(gateway, name, "lenient", stream=False)) == "answer"
 
 
 @each_native
-def test_text_that_speaks_of_a_limit_is_no_limit(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_text_that_speaks_of_a_limit_is_no_limit(
+    name: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     said = 'It says {"done_reason":"length"}.'
     text: Document = {"message": {"content": said}} if name == "native chat" else {"response": said}
     script(upstream, name, [Json({"model": "m", **text, "done": True, "done_reason": "stop"})])
@@ -384,7 +439,7 @@ def test_both_cuts_are_told(name: str, gateway: Gateway, upstream: FaultUpstream
     assert truncated(ask(gateway, name, "lenient", stream=False)) == "prompt, answer"
 
 
-# --- Native clients decide for themselves ----------------------------------------------------------------------------
+# --- Native clients decide for themselves ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(("model", "token"), [("m", TOKEN), ("lenient", TOKEN), ("m", REFUSING)])
@@ -400,7 +455,9 @@ def test_native_request_says_itself_whether_it_may_be_cut(
 
 
 @pytest.mark.parametrize("case", ["chat-context-overflow", "chat-context-truncated"])
-def test_recorded_overflows_pass_as_they_are(case: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_recorded_overflows_pass_as_they_are(
+    case: str, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     recorded = recording(case)
     upstream.script("/api/chat", [Replay(recorded)])
     answer = request(gateway.url, "POST", "/api/chat", json.loads(recorded.request), bearer(TOKEN))

@@ -1,5 +1,5 @@
-"""Bodies that are not read to their end: other connections go on, little is taken, the response arrives, and the
-connection is closed."""
+"""Bodies that are not read to their end: other connections go on, little is taken, the response
+arrives, and the connection is closed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ LIVEZ_S = 0.25
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     """Of one worker, so that one connection could stop all of it."""
     config = {
-        "auth": {"generate_tokens": [TOKEN, {"name": "reader", "token": "sk-reader", "scopes": ["read"]}]},
+        "auth": {
+            "generate_tokens": [TOKEN, {"name": "reader", "token": "sk-reader", "scopes": ["read"]}]
+        },
         "service": {"base_url": shared_upstream.url},
         "server": {"max_body": MAX_BODY},
     }
@@ -60,10 +62,16 @@ REFUSED: dict[str, tuple[str, str, dict[str, str], int]] = {
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("reads", [True, False], ids=["reads", "reads last"])
-def test_flood_without_a_token_keeps_nobody_waiting(gateway: Gateway, framing: str, reads: bool) -> None:
+def test_flood_without_a_token_keeps_nobody_waiting(
+    gateway: Gateway, framing: str, reads: bool
+) -> None:
     with EndlessBody(gateway.port, "POST", "/api/chat", framing, reads=reads) as flood:
         slowest_s = slowest_livez_s(gateway, 2.5)
-        wait_until(lambda: flood.refused_after_s is not None, 30, lambda: f"still sending after {flood.sent} bytes")
+        wait_until(
+            lambda: flood.refused_after_s is not None,
+            30,
+            lambda: f"still sending after {flood.sent} bytes",
+        )
     assert slowest_s < LIVEZ_S
     assert flood.sent < IN_BUFFERS
     assert flood.status == 401
@@ -76,14 +84,21 @@ def test_every_response_to_an_unread_body_ends_its_connection(
     gateway: Gateway, method: str, path: str, headers: dict[str, str], status: int, framing: str
 ) -> None:
     with EndlessBody(gateway.port, method, path, framing, headers) as flood:
-        wait_until(lambda: flood.refused_after_s is not None, 60, lambda: f"still sending after {flood.sent} bytes")
+        wait_until(
+            lambda: flood.refused_after_s is not None,
+            60,
+            lambda: f"still sending after {flood.sent} bytes",
+        )
     assert flood.status == status
     assert b"connection: close" in flood.received.lower()
-    # What is too large is noticed when it has been read that far; a byte takes six as a chunk of its own.
+    # What is too large is noticed when it has been read that far; a byte takes six
+    # as a chunk of its own.
     assert flood.sent < IN_BUFFERS + 6 * MAX_BODY
 
 
-@pytest.mark.parametrize("framing", ["chunked", "chunks of one byte", "chunks with long extensions"])
+@pytest.mark.parametrize(
+    "framing", ["chunked", "chunks of one byte", "chunks with long extensions"]
+)
 def test_body_that_is_read_leaves_turns_for_others(gateway: Gateway, framing: str) -> None:
     """It comes from a client that may send it, up to the limit."""
     with EndlessBody(gateway.port, "POST", "/api/chat", framing, bearer(TOKEN)):
@@ -141,12 +156,18 @@ def test_usual_clients_show_the_error(gateway: Gateway, size: int) -> None:
 def test_connection_goes_on_after_a_body_that_was_read(
     gateway: Gateway, upstream: FaultUpstream, chunked: bool
 ) -> None:
-    upstream.script("/api/chat", [do.Json({"message": {"role": "assistant", "content": "hi"}, "done": True})])
+    upstream.script(
+        "/api/chat", [do.Json({"message": {"role": "assistant", "content": "hi"}, "done": True})]
+    )
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
     body = json.dumps(CHAT).encode()
     for _ in range(3):
         connection.request(
-            "POST", "/api/chat", iter([body]) if chunked else body, bearer(TOKEN), encode_chunked=chunked
+            "POST",
+            "/api/chat",
+            iter([body]) if chunked else body,
+            bearer(TOKEN),
+            encode_chunked=chunked,
         )
         response = connection.getresponse()
         assert (response.status, response.headers["Connection"]) == (200, "keep-alive")
@@ -167,5 +188,7 @@ def test_connection_goes_on_after_an_error_to_a_body_that_was_read(gateway: Gate
 @pytest.mark.parametrize("size", [100_000, 10 * MIB, 50 * MIB], ids=lambda size: f"{size} bytes")
 def test_nginx_passes_the_error_on(gateway: Gateway, nginx: Nginx, size: int) -> None:
     for _ in range(3):
-        answer: Answer = request(nginx.url, "POST", "/api/chat", b" " * size, bearer("sk-wrong"), timeout=20)
+        answer: Answer = request(
+            nginx.url, "POST", "/api/chat", b" " * size, bearer("sk-wrong"), timeout=20
+        )
         assert (answer.status, answer.complete) == (401, True)

@@ -15,8 +15,16 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import request
 
 CHATS = ["native chat", "openai chat", "anthropic messages", "openai responses"]
-SAID = [{"model": MODEL, "message": {"role": "assistant", "content": f"word{n} "}, "done": False} for n in range(20)]
-LAST = {"model": MODEL, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+SAID = [
+    {"model": MODEL, "message": {"role": "assistant", "content": f"word{n} "}, "done": False}
+    for n in range(20)
+]
+LAST = {
+    "model": MODEL,
+    "message": {"role": "assistant", "content": ""},
+    "done": True,
+    "done_reason": "stop",
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +72,13 @@ def test_U23_counts_that_are_none_never_count(
     assert 10 <= line["eval_count"] <= 30
 
 
-def test_work_on_models_has_no_tokens(gateway: Gateway, upstream: FaultUpstream, request_id: str) -> None:
+def test_work_on_models_has_no_tokens(
+    gateway: Gateway, upstream: FaultUpstream, request_id: str
+) -> None:
     upstream.script("/api/pull", [do.Lines([{"status": "success"}])])
     headers = {"Authorization": f"Bearer {TOKEN}", "X-Request-Id": request_id}
-    assert request(gateway.url, "POST", "/api/pull", {"model": MODEL}, headers=headers).status == 200
+    assert (
+        request(gateway.url, "POST", "/api/pull", {"model": MODEL}, headers=headers).status == 200
+    )
     line = access_line(gateway, request_id)
     assert (line["eval_count"], line["estimated"]) == (None, None)

@@ -1,5 +1,5 @@
-"""What a worker notes of each request: the same as the access log has, for every way in which a request can go and end,
-and nothing of what it says."""
+"""What a worker notes of each request: the same as the access log has, for every way in which a
+request can go and end, and nothing of what it says."""
 
 from __future__ import annotations
 
@@ -25,20 +25,55 @@ from tests.rig.http_client import Answer, bearer, open_stream, request
 from tests.rig.provider import Provider, completion, row, said
 from tests.rig.spool import NO_DATABASE, end_line, lines_with, read_spool
 
-TOKEN, ADMIN, ONCE, READER = "canary-token-1a2b3c", "canary-admin-9z8y7x", "canary-once-5m6n7o", "canary-reader-3k4l"
+TOKEN, ADMIN, ONCE, READER = (
+    "canary-token-1a2b3c",
+    "canary-admin-9z8y7x",
+    "canary-once-5m6n7o",
+    "canary-reader-3k4l",
+)
 PROMPT, ANSWER = "canary-prompt-4d5e6f", "canary-answer-7g8h9i"
 USER_HEADER, HOSTED = "X-User", "org/hosted"
 
 #: Fields of the access log, and those of a record that have another name.
 SAME = (
-    *("id", "client", "method", "path", "dialect", "status", "stream", "bytes", "state", "queue_ms", "first_byte_ms"),
+    *(
+        "id",
+        "client",
+        "method",
+        "path",
+        "dialect",
+        "status",
+        "stream",
+        "bytes",
+        "state",
+        "queue_ms",
+        "first_byte_ms",
+    ),
     "total_ms",
 )
-NULLABLE = ("token", "user", "model", "upstream", "error", "estimated", "cached_tokens", "cache_write_tokens")
-RENAMED = {"prompt_eval_count": "prompt_tokens", "eval_count": "completion_tokens", "attempts": "retries"}
+NULLABLE = (
+    "token",
+    "user",
+    "model",
+    "upstream",
+    "error",
+    "estimated",
+    "cached_tokens",
+    "cache_write_tokens",
+)
+RENAMED = {
+    "prompt_eval_count": "prompt_tokens",
+    "eval_count": "completion_tokens",
+    "attempts": "retries",
+}
 S = 1_000_000_000
 USED = {"prompt_eval_count": 11, "eval_count": 5, "done": True, "done_reason": "stop"}
-TOOK = {"total_duration": 9 * S, "load_duration": 2 * S, "prompt_eval_duration": S // 2, "eval_duration": S}
+TOOK = {
+    "total_duration": 9 * S,
+    "load_duration": 2 * S,
+    "prompt_eval_duration": S // 2,
+    "eval_duration": S,
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +105,10 @@ def shared_gateway(box: Box, provider: Provider) -> Iterator[Gateway]:
         ],
         "models": {
             "short": {"target": "box1:m", "clamp": {"num_ctx": 1024}},
-            "priced": {"target": f"lab:{HOSTED}", "price": {"input": 2, "cached_input": 0.5, "output": 4}},
+            "priced": {
+                "target": f"lab:{HOSTED}",
+                "price": {"input": 2, "cached_input": 0.5, "output": 4},
+            },
         },
         "timeouts": {"first_byte_s": 1, "idle_s": 1},
         "records": NO_DATABASE,
@@ -90,18 +128,27 @@ def new_id() -> str:
     return secrets.token_hex(8)
 
 
-def send(gateway: Gateway, path: str, body: Any, token: str = TOKEN, **headers: str) -> tuple[str, Answer]:
+def send(
+    gateway: Gateway, path: str, body: Any, token: str = TOKEN, **headers: str
+) -> tuple[str, Answer]:
     """One request with an id of its own, and its answer."""
     name = new_id()
     method = "GET" if body is None else "POST"
-    sent = bearer(token) | {"X-Request-Id": name} | {key.replace("_", "-"): value for key, value in headers.items()}
+    sent = (
+        bearer(token)
+        | {"X-Request-Id": name}
+        | {key.replace("_", "-"): value for key, value in headers.items()}
+    )
     return name, request(gateway.url, method, path, body, sent, timeout=20)
 
 
 def check_lines(gateway: Gateway, request_id: str) -> dict[str, Any]:
-    """Returns the record of a request, which has one beginning, one end, and what its line of the access log has."""
+    """Returns the record of a request, which has one beginning, one end, and what its line
+    of the access log has."""
     record, line = end_line(gateway, request_id), access_line(gateway, request_id)
-    expected = {name: record[name] for name in SAME} | {name: record[name] or None for name in NULLABLE}
+    expected = {name: record[name] for name in SAME} | {
+        name: record[name] or None for name in NULLABLE
+    }
     expected |= {name: record[other] for name, other in RENAMED.items()}
     expected |= {name: record[name] or None for name in ("clamped", "truncated")}
     expected["attempts"] = record["retries"] or None
@@ -113,34 +160,59 @@ def excerpt(record: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in expected}
 
 
-# --- Answers ----------------------------------------------------------------------------------------------------------
+# --- Answers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
 @pytest.mark.parametrize("face", [*FACES.values(), *EMBEDDINGS.values()], ids=[*FACES, *EMBEDDINGS])
-def test_a_record_has_what_the_access_log_has(gateway: Gateway, box: Box, face: Face, stream: bool) -> None:
+def test_a_record_has_what_the_access_log_has(
+    gateway: Gateway, box: Box, face: Face, stream: bool
+) -> None:
     body = face.body | ({} if face in EMBEDDINGS.values() else {"stream": stream})
     name, answer = send(gateway, face.path, body, X_User="ann@example.org")
     record = check_lines(gateway, name)
-    expected = {"token": "team", "user": "ann@example.org", "trusted_user": "ann@example.org", "model": "m"}
-    expected |= {"state": "ok", "status": 200, "upstream": "box1", "route": face.path, "is_known_model": True}
+    expected = {
+        "token": "team",
+        "user": "ann@example.org",
+        "trusted_user": "ann@example.org",
+        "model": "m",
+    }
+    expected |= {
+        "state": "ok",
+        "status": 200,
+        "upstream": "box1",
+        "route": face.path,
+        "is_known_model": True,
+    }
     assert excerpt(record, expected) == expected
     assert (answer.status, [each["state"] for each in record["attempts"]]) == (200, ["ok"])
     assert 0 <= record["attempts"][0]["started_ms"] <= record["total_ms"]
-    assert record["gpu_ms"] is not None and record["cost"] == pytest.approx(record["gpu_ms"] * 3.6 / 3_600_000, rel=0.3)
+    assert record["gpu_ms"] is not None and record["cost"] == pytest.approx(
+        record["gpu_ms"] * 3.6 / 3_600_000, rel=0.3
+    )
     assert abs(time.time() - record["started_at"]) < 60
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
 @pytest.mark.parametrize("face", FACES.values(), ids=FACES)
-def test_gpu_time_is_what_ollama_measured(gateway: Gateway, box: Box, face: Face, stream: bool) -> None:
+def test_gpu_time_is_what_ollama_measured(
+    gateway: Gateway, box: Box, face: Face, stream: bool
+) -> None:
     last = face.line | {"done": True} | USED | TOOK
     box.script(face.upstream_path, [Json(last)] if not stream else [Lines([face.line, last])])
     name, _ = send(gateway, face.path, face.body | {"stream": stream})
     record = check_lines(gateway, name)
-    expected = {"gpu_ms": 3500.0, "load_ms": 2000.0, "prompt_tokens": 11, "completion_tokens": 5, "cost": 0.0035}
+    expected = {
+        "gpu_ms": 3500.0,
+        "load_ms": 2000.0,
+        "prompt_tokens": 11,
+        "completion_tokens": 5,
+        "cost": 0.0035,
+    }
     assert excerpt(record, expected) == expected
-    assert record["total_ms"] < 3000 and excerpt(record["attempts"][0], {"gpu_ms": 0, "load_ms": 0}) == {
+    assert record["total_ms"] < 3000 and excerpt(
+        record["attempts"][0], {"gpu_ms": 0, "load_ms": 0}
+    ) == {
         "gpu_ms": 3500.0,
         "load_ms": 2000.0,
     }
@@ -166,15 +238,26 @@ def test_several_answers_have_an_attempt_each(gateway: Gateway, box: Box) -> Non
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"], ids=["passed through", "translated"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/api/chat"], ids=["passed through", "translated"]
+)
 def test_a_provider_has_a_price_for_tokens_and_the_duration_as_gpu_time(
     gateway: Gateway, provider: Provider, path: str, stream: bool
 ) -> None:
-    usage = {"prompt_tokens": 1000, "completion_tokens": 500, "prompt_tokens_details": {"cached_tokens": 400}}
+    usage = {
+        "prompt_tokens": 1000,
+        "completion_tokens": 500,
+        "prompt_tokens_details": {"cached_tokens": 400},
+    }
     provider.script("/v1/chat/completions", said(stream=stream, usage=usage))
     name, _ = send(gateway, path, FACES["native chat"].body | {"model": "priced", "stream": stream})
     record = check_lines(gateway, name)
-    expected = {"prompt_tokens": 1000, "cached_tokens": 400, "completion_tokens": 500, "upstream": "lab"}
+    expected = {
+        "prompt_tokens": 1000,
+        "cached_tokens": 400,
+        "completion_tokens": 500,
+        "upstream": "lab",
+    }
     expected |= {"model": "priced", "target": HOSTED, "load_ms": None}
     assert excerpt(record, expected) == expected
     assert record["cost"] == pytest.approx((600 * 2 + 400 * 0.5 + 500 * 4) / 1e6)
@@ -184,17 +267,28 @@ def test_a_provider_has_a_price_for_tokens_and_the_duration_as_gpu_time(
 def test_a_transcription_is_recorded(gateway: Gateway, provider: Provider) -> None:
     usage = {"type": "tokens", "input_tokens": 14, "output_tokens": 3, "total_tokens": 17}
     provider.script("/v1/audio/transcriptions", [Json({"text": ANSWER, "usage": usage})])
-    content_type, body = write_form([Part("model", b"priced"), Part("file", b"RIFF", "a.wav", "audio/wav")])
+    content_type, body = write_form(
+        [Part("model", b"priced"), Part("file", b"RIFF", "a.wav", "audio/wav")]
+    )
     name, answer = send(gateway, "/v1/audio/transcriptions", body, Content_Type=content_type)
-    expected = {"prompt_tokens": 14, "completion_tokens": 3, "target": HOSTED, "route": "/v1/audio/transcriptions"}
+    expected = {
+        "prompt_tokens": 14,
+        "completion_tokens": 3,
+        "target": HOSTED,
+        "route": "/v1/audio/transcriptions",
+    }
     record = check_lines(gateway, name)
     assert (answer.status, excerpt(record, expected)) == (200, expected)
     assert record["cost"] == pytest.approx((14 * 2 + 3 * 4) / 1e6) and record["gpu_ms"] > 0
 
 
 def test_a_repeated_attempt_has_its_own_outcome(gateway: Gateway, provider: Provider) -> None:
-    provider.script("/v1/chat/completions", [Json({"error": {"message": "busy"}}, 503)], [Json(completion())])
-    name, answer = send(gateway, "/v1/chat/completions", FACES["openai chat"].body | {"model": HOSTED})
+    provider.script(
+        "/v1/chat/completions", [Json({"error": {"message": "busy"}}, 503)], [Json(completion())]
+    )
+    name, answer = send(
+        gateway, "/v1/chat/completions", FACES["openai chat"].body | {"model": HOSTED}
+    )
     record = check_lines(gateway, name)
     assert (answer.status, record["retries"]) == (200, ["lab: 503", "lab: ok"])
     first, second = record["attempts"]
@@ -208,20 +302,33 @@ def test_clamps_and_cut_answers_are_recorded(gateway: Gateway, box: Box) -> None
     name, _ = send(
         gateway,
         "/api/chat",
-        FACES["native chat"].body | {"model": "short", "stream": False, "options": {"num_ctx": 9999}},
+        FACES["native chat"].body
+        | {"model": "short", "stream": False, "options": {"num_ctx": 9999}},
     )
-    expected = {"model": "short", "target": "m", "clamped": ["num_ctx=1024"], "truncated": ["answer"]}
+    expected = {
+        "model": "short",
+        "target": "m",
+        "clamped": ["num_ctx=1024"],
+        "truncated": ["answer"],
+    }
     assert excerpt(check_lines(gateway, name), expected) == expected
 
 
 def test_requests_that_name_no_model_are_recorded_without_gpu_time(gateway: Gateway) -> None:
     for path in ("/api/tags", "/v1/models", "/api/version"):
         name, _ = send(gateway, path, None)
-        expected = {"route": path, "model": "", "is_known_model": False, "gpu_ms": None, "cost": None, "state": "ok"}
+        expected = {
+            "route": path,
+            "model": "",
+            "is_known_model": False,
+            "gpu_ms": None,
+            "cost": None,
+            "state": "ok",
+        }
         assert excerpt(check_lines(gateway, name), expected) == expected
 
 
-# --- Failures ---------------------------------------------------------------------------------------------------------
+# --- Failures -------------------------------------------------------------------------------------
 
 
 class Failure(NamedTuple):
@@ -239,18 +346,28 @@ FAILURES = {
     "reset": Failure([Reset()], 502, "upstream_error", "upstream_cut"),
     "silence": Failure([WaitForPeerClose(5)], 504, "timeout", "upstream_timeout"),
     "cut stream": Failure([Lines([CHAT_LINE]), Cut()], 200, "upstream_error", "upstream_cut"),
-    "silent stream": Failure([Lines([CHAT_LINE]), WaitForPeerClose(5)], 200, "timeout", "upstream_timeout"),
+    "silent stream": Failure(
+        [Lines([CHAT_LINE]), WaitForPeerClose(5)], 200, "timeout", "upstream_timeout"
+    ),
 }
 
 
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
-@pytest.mark.parametrize("name", ["native chat", "openai chat", "openai responses", "anthropic messages"])
-def test_failures_of_an_upstream_are_recorded(gateway: Gateway, box: Box, name: str, failure: Failure) -> None:
+@pytest.mark.parametrize(
+    "name", ["native chat", "openai chat", "openai responses", "anthropic messages"]
+)
+def test_failures_of_an_upstream_are_recorded(
+    gateway: Gateway, box: Box, name: str, failure: Failure
+) -> None:
     box.script("/api/chat", *[failure.script] * 4)
     face = FACES[name]
     request_id, answer = send(gateway, face.path, face.body | {"stream": True})
     record = check_lines(gateway, request_id)
-    assert (answer.status, record["status"], record["state"]) == (failure.status, failure.status, failure.state)
+    assert (answer.status, record["status"], record["state"]) == (
+        failure.status,
+        failure.status,
+        failure.state,
+    )
     last = record["attempts"][-1]
     assert last["state"] == failure.state
     # The box was busy with it all the time, as far as anybody knows.
@@ -258,22 +375,43 @@ def test_failures_of_an_upstream_are_recorded(gateway: Gateway, box: Box, name: 
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
-@pytest.mark.parametrize("name", ["native chat", "openai chat", "openai responses", "anthropic messages"])
-def test_a_client_that_leaves_is_recorded(gateway: Gateway, box: Box, name: str, stream: bool) -> None:
-    box.script("/api/chat", [Lines([CHAT_LINE]), WaitForPeerClose(5)] if stream else [WaitForPeerClose(5)])
+@pytest.mark.parametrize(
+    "name", ["native chat", "openai chat", "openai responses", "anthropic messages"]
+)
+def test_a_client_that_leaves_is_recorded(
+    gateway: Gateway, box: Box, name: str, stream: bool
+) -> None:
+    box.script(
+        "/api/chat", [Lines([CHAT_LINE]), WaitForPeerClose(5)] if stream else [WaitForPeerClose(5)]
+    )
     face, request_id = FACES[name], new_id()
     headers = bearer(TOKEN) | {"X-Request-Id": request_id}
-    with open_stream(gateway.url, "POST", face.path, face.body | {"stream": stream}, headers, wait_for_head=stream):
+    with open_stream(
+        gateway.url,
+        "POST",
+        face.path,
+        face.body | {"stream": stream},
+        headers,
+        wait_for_head=stream,
+    ):
         box.wait_for_request(1, "/api/chat")
     record = check_lines(gateway, request_id)
-    assert (record["state"], [each["state"] for each in record["attempts"]]) == ("client_gone", ["client_gone"])
+    assert (record["state"], [each["state"] for each in record["attempts"]]) == (
+        "client_gone",
+        ["client_gone"],
+    )
     assert record["gpu_ms"] > 0
 
 
 REFUSED: dict[str, tuple[str, Any, int, str]] = {
     "no json": ("/api/chat", b"{", 400, "invalid_request"),
     "no route": ("/nope", None, 404, "not_found"),
-    "no model": ("/v1/chat/completions", {"model": "other", "messages": []}, 404, "model_not_found"),
+    "no model": (
+        "/v1/chat/completions",
+        {"model": "other", "messages": []},
+        404,
+        "model_not_found",
+    ),
 }
 
 
@@ -282,7 +420,13 @@ def test_refused_requests_are_recorded(gateway: Gateway, case: str) -> None:
     path, body, status, error = REFUSED[case]
     name, answer = send(gateway, path, body)
     record = check_lines(gateway, name)
-    expected = {"status": status, "state": "refused", "attempts": [], "gpu_ms": None, "is_known_model": False}
+    expected = {
+        "status": status,
+        "state": "refused",
+        "attempts": [],
+        "gpu_ms": None,
+        "is_known_model": False,
+    }
     assert (answer.status, excerpt(record, expected)) == (status, expected)
     assert record["error"] in (error, "invalid_request")
 
@@ -300,7 +444,13 @@ def test_refusals_by_a_limit_are_recorded(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize(
     ("path", "token"),
-    [("/api/tags", "wrong"), ("/api/chat", READER), ("/health", TOKEN), ("/livez", TOKEN), ("/", TOKEN)],
+    [
+        ("/api/tags", "wrong"),
+        ("/api/chat", READER),
+        ("/health", TOKEN),
+        ("/livez", TOKEN),
+        ("/", TOKEN),
+    ],
     ids=["wrong token", "no scope", "health", "livez", "root"],
 )
 def test_requests_that_are_not_admitted_have_a_line_in_the_access_log_only(
@@ -316,7 +466,14 @@ def test_requests_that_are_not_admitted_have_a_line_in_the_access_log_only(
 def test_work_on_models_is_recorded_without_gpu_time(gateway: Gateway, box: Box) -> None:
     box.script("/api/pull", [Lines([{"status": "pulling"}, {"status": "success"}])])
     name, _ = send(gateway, "/api/pull", {"model": "new"}, ADMIN)
-    expected = {"token": "admin", "route": "/api/pull", "state": "ok", "upstream": "box1", "cost": None, "gpu_ms": 0.0}
+    expected = {
+        "token": "admin",
+        "route": "/api/pull",
+        "state": "ok",
+        "upstream": "box1",
+        "cost": None,
+        "gpu_ms": 0.0,
+    }
     assert excerpt(check_lines(gateway, name), expected) == expected
 
 
@@ -336,7 +493,14 @@ def test_a_queue_refusal_and_the_end_of_a_worker_are_recorded(box: Box) -> None:
         for number, name in enumerate(ids):
             headers = bearer(TOKEN) | {"X-Request-Id": name}
             streams.enter_context(
-                open_stream(gateway.url, "POST", "/v1/chat/completions", body, headers, wait_for_head=not number)
+                open_stream(
+                    gateway.url,
+                    "POST",
+                    "/v1/chat/completions",
+                    body,
+                    headers,
+                    wait_for_head=not number,
+                )
             )
         wait_until(lambda: all(lines_with(gateway, "begin", name) for name in ids), 5)
 
@@ -366,7 +530,11 @@ def test_a_spool_that_cannot_be_written_is_reported_and_fails_no_request(box: Bo
     body = FACES["openai chat"].body
 
     def events() -> list[str]:
-        return [each["event"] for each in gateway.log_lines("events") if each["event"].startswith("usage_")]
+        return [
+            each["event"]
+            for each in gateway.log_lines("events")
+            if each["event"].startswith("usage_")
+        ]
 
     with gateway:
         answers = [send(gateway, "/v1/chat/completions", body, ADMIN)[1] for _ in range(3)]
@@ -388,10 +556,12 @@ def test_a_spool_that_cannot_be_written_is_reported_and_fails_no_request(box: Bo
         assert not any("lines" in each["what"] for each in problems)
 
 
-# --- Nothing of what is said ------------------------------------------------------------------------------------------
+# --- Nothing of what is said ----------------------------------------------------------------------
 
 
-def test_no_prompt_no_answer_and_no_token_is_noted(gateway: Gateway, box: Box, provider: Provider) -> None:
+def test_no_prompt_no_answer_and_no_token_is_noted(
+    gateway: Gateway, box: Box, provider: Provider
+) -> None:
     messages = [{"role": "user", "content": PROMPT}]
     said_there = CHAT_LINE | {"message": {"role": "assistant", "content": ANSWER}} | USED
     box.script("/api/chat", *[[Json(said_there)]] * 3)
@@ -399,7 +569,11 @@ def test_no_prompt_no_answer_and_no_token_is_noted(gateway: Gateway, box: Box, p
     asked: list[tuple[str, Any, dict[str, str]]] = [
         ("/api/chat", {"model": "m", "messages": messages, "stream": False}, {}),
         ("/v1/chat/completions", {"model": "m", "messages": messages, "user": ADMIN}, {}),
-        ("/v1/messages", {"model": "m", "max_tokens": 9, "system": PROMPT, "messages": messages}, {}),
+        (
+            "/v1/messages",
+            {"model": "m", "max_tokens": 9, "system": PROMPT, "messages": messages},
+            {},
+        ),
         ("/v1/chat/completions", {"model": HOSTED, "messages": messages}, {}),
         ("/v1/chat/completions", {"model": HOSTED, "messages": messages, "stream": True}, {}),
         ("/v1/chat/completions", {"model": ONCE, "messages": messages}, {}),
@@ -426,11 +600,18 @@ def test_each_of_many_requests_has_one_beginning_and_one_end(gateway: Gateway) -
         ids = [name for name, _ in pool.map(lambda number: ways[number % len(ways)](), range(90))]
     wait_until(
         lambda: (
-            {line["end"]["id"] for line in read_spool(gateway.state_directory / "usage") if "end" in line} >= {*ids}
+            {
+                line["end"]["id"]
+                for line in read_spool(gateway.state_directory / "usage")
+                if "end" in line
+            }
+            >= {*ids}
         ),
         5,
     )
-    lines = [each for line in read_spool(gateway.state_directory / "usage") for each in line.values()]
+    lines = [
+        each for line in read_spool(gateway.state_directory / "usage") for each in line.values()
+    ]
     counts = [sum(each["id"] == name for each in lines) for name in ids]
     assert counts == [2] * len(ids)
     rows = [each["row_id"] for each in lines]

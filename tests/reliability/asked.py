@@ -1,5 +1,5 @@
-"""Calls in every face of the gateway, many at once, and what each of them came to; and what the workers think of the
-upstreams then."""
+"""Calls in every face of the gateway, many at once, and what each of them came to; and what the
+workers think of the upstreams then."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ class Asked(NamedTuple):
 
     def __repr__(self) -> str:
         kind = "stream" if self.way.stream else "single"
-        return f"{self.way.face.path} ({kind}): {self.status} in {self.seconds:.2f} s, ...{self.answer.body[-300:]!r}"
+        return (
+            f"{self.way.face.path} ({kind}): {self.status} in {self.seconds:.2f} s, "
+            f"...{self.answer.body[-300:]!r}"
+        )
 
     @property
     def status(self) -> int:
@@ -62,14 +65,16 @@ class Asked(NamedTuple):
         return self.answer.headers.get("X-Ollama-Proxy-Attempts") or ""
 
     def error(self) -> str:
-        """The text of its error, be that all of the answer or the last frame of a stream; fails where there is none, or
-        where anything looks like a good end."""
+        """The text of its error, be that all of the answer or the last frame of a stream; fails
+        where there is none, or where anything looks like a good end."""
         if self.status == 200:
             return last_error(self.answer.body, self.way.face)
         return assert_error(self.answer, self.way.face.dialect, self.status)
 
 
-def ask(row: Row, way: Way = CHAT, headers: Mapping[str, str] | None = None, **fields: Any) -> Asked:
+def ask(
+    row: Row, way: Way = CHAT, headers: Mapping[str, str] | None = None, **fields: Any
+) -> Asked:
     """One call; `fields` go into its body."""
     face, stream = way
     request_id, began = new_id(), time.monotonic()
@@ -86,7 +91,9 @@ def ask_all(
         return list(pool.map(lambda way: ask(row, way, headers), ways))
 
 
-def ask_under(row: Row, faults: Mapping[str, Fault], ways: Sequence[Way] = WAYS) -> Iterator[tuple[str, Asked]]:
+def ask_under(
+    row: Row, faults: Mapping[str, Fault], ways: Sequence[Way] = WAYS
+) -> Iterator[tuple[str, Asked]]:
     """Each way under each fault of all boxes, with the name of the fault."""
     for name, fault in faults.items():
         for box in row.rig.boxes:

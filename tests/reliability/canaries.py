@@ -1,6 +1,7 @@
 """Secrets that may be written nowhere: the ways in which they come in, and where to look for them.
 
-All canaries begin alike, so that one search finds every one of them, in every disguise that somebody could undo.
+All canaries begin alike, so that one search finds every one of them, in every disguise
+that somebody could undo.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def digest(token: str) -> str:
 
 
 def _disguises() -> Iterator[str]:
-    """Patterns of the common beginning: as it is or escaped as in addresses, and as base64 at each of its offsets."""
+    """Patterns of the common beginning: as it is or escaped as in addresses, and as base64
+    at each of its offsets."""
     yield "".join(f"(?:{re.escape(letter)}|%{ord(letter):02x})" for letter in BEGINNING)
     for offset in range(3):
         whole = base64.b64encode(b"\0" * offset + BEGINNING.encode()).decode()
@@ -60,7 +62,10 @@ def written(directories: Iterable[Path]) -> dict[str, str]:
 
 def command_lines(pids: Iterable[int]) -> dict[str, str]:
     """What everybody on the machine can read of these processes."""
-    return {f"cmdline of {pid}": Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8") for pid in pids}
+    return {
+        f"cmdline of {pid}": Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+        for pid in pids
+    }
 
 
 # Tokens where none belongs.
@@ -102,10 +107,16 @@ BROKEN_HTTP = [
     "GET / HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {token}\0\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: gw\r\n{token}: x y\r\nAuth {token}: x\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: {token} {token}\r\n\r\n",
-    "POST /api/chat HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: {token}\r\n\r\n",
-    "POST /api/chat HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {token}\r\nTransfer-Encoding: chunked\r\n\r\n{token}\r\n",
+    (
+        "POST /api/chat HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: {token}\r\n\r\n"
+    ),
+    (
+        "POST /api/chat HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {token}\r\nTransfer-Encoding: chunked\r\n\r\n{token}\r\n"
+    ),
     "POST /api/chat HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {token}\r\nContent-Length: {token}\r\n\r\n",
-    "POST /api/chat HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {token}\r\nContent-Length: 9\r\nExpect: {token}\r\n\r\n",
+    (
+        "POST /api/chat HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {token}\r\nContent-Length: 9\r\nExpect: {token}\r\n\r\n"
+    ),
 ]
 
 # Prompts and answers.
@@ -115,7 +126,12 @@ def _spoken(text: str) -> dict[str, Any]:
     return {"model": MODEL, "message": {"role": "assistant", "content": text}, "done": False}
 
 
-_DONE = {"model": MODEL, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+_DONE = {
+    "model": MODEL,
+    "message": {"role": "assistant", "content": ""},
+    "done": True,
+    "done_reason": "stop",
+}
 
 
 def upstream_scripts(secret: str) -> dict[str, do.Script]:
@@ -133,7 +149,9 @@ def upstream_scripts(secret: str) -> dict[str, do.Script]:
         "page": [do.Whole(f"<html>{secret}</html>".encode(), 502, {"Content-Type": "text/html"})],
         "no JSON": [do.Whole(secret.encode(), 200, {"Content-Type": "application/json"})],
         "no HTTP": [do.Send(f"HTTP/1.1 {secret}\r\n{secret}\r\n\r\n".encode()), do.Cut()],
-        "redirect": [do.Json({"error": "go there"}, 302, {"Location": f"http://127.0.0.1:1/{secret}"})],
+        "redirect": [
+            do.Json({"error": "go there"}, 302, {"Location": f"http://127.0.0.1:1/{secret}"})
+        ],
     }
 
 

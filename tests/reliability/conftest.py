@@ -1,4 +1,5 @@
-"""Fixtures of the rows: `row`, once for each door, on the `rig` that each module makes for itself."""
+"""Fixtures of the rows: `row`, once for each door, on the `rig` that each
+module makes for itself."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class _Failed(Exception):
 
 @pytest.fixture
 def row(rig: Rig, door: str, request: pytest.FixtureRequest) -> Iterator[Row]:
-    """One row through one door; the six rules are checked at its end, unless the test has failed by itself."""
+    """One row through one door; the six rules are checked at its end, unless the test
+    has failed by itself."""
     try:
         with rig.row(door) as running:
             yield running

@@ -29,7 +29,8 @@ def ask(url: str, path: str = "/api/version", token: str = TOKEN, timeout: float
 
 
 class KeptClient:
-    """A client that chats on one connection for as long as the other side keeps it, and then opens another."""
+    """A client that chats on one connection for as long as the other side keeps it,
+    and then opens another."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -52,7 +53,8 @@ class KeptClient:
 
 
 class Load:
-    """``with Load(ask, ask) as load``: a loop for each question, from the first line of the block to its last."""
+    """``with Load(ask, ask) as load``: a loop for each question, from the first line of
+    the block to its last."""
 
     def __init__(self, *questions: Callable[[], Outcome], pause_s: float = 0.0) -> None:
         self.outcomes: Counter[Outcome] = Counter()
@@ -60,7 +62,9 @@ class Load:
         self._over = threading.Event()
         self._pause_s = pause_s
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._loop, args=(question,)) for question in questions]
+        self._threads = [
+            threading.Thread(target=self._loop, args=(question,)) for question in questions
+        ]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -80,7 +84,11 @@ class Load:
 
     def wait_for(self, count: int, seconds: float) -> None:
         """Until so many requests are over."""
-        wait_until(lambda: self.total >= count, seconds, lambda: f"only {self.total} of {count}: {self.outcomes}")
+        wait_until(
+            lambda: self.total >= count,
+            seconds,
+            lambda: f"only {self.total} of {count}: {self.outcomes}",
+        )
 
     def _loop(self, question: Callable[[], Outcome]) -> None:
         while not self._over.is_set():

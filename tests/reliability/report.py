@@ -1,7 +1,8 @@
-"""The result of each row, as docs/reliability.md: collected from the tests, over all workers of pytest-xdist.
+"""The result of each row, as docs/reliability.md: collected from the tests, over all
+workers of pytest-xdist.
 
-A pytest plugin. The file is written at the end of a session in which every row of the table ran, and no option left out
-some of its tests; it is left alone after any other.
+A pytest plugin. The file is written at the end of a session in which every row of the table ran,
+and no option left out some of its tests; it is left alone after any other.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ class Reliability:
         self._page = page
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """See pytest; with xdist it is called where the session was started, with what the workers report."""
+        """See pytest; with xdist it is called where the session was started, with
+        what the workers report."""
         path, _, name = report.nodeid.partition("::")
         row = row_of(name)
         if row and path.startswith(_DIRECTORY):
@@ -129,17 +131,24 @@ def is_complete(outcomes: Mapping[str, Outcome]) -> bool:
 
 
 def render(outcomes: Mapping[str, Outcome]) -> str:
-    """The page. Neither dates nor machines, and in an order of its own: two runs differ in their figures alone."""
+    """The page. Neither dates nor machines, and in an order of its own: two runs differ
+    in their figures alone."""
     parts = [_INTRODUCTION.format(summary=_summary(outcomes))]
     for letter, title in GROUPS.items():
         names = [name for name in ROWS if name[0] == letter and name not in ABSENT]
         lines = (_line(name, outcomes.get(name, Outcome())) for name in names)
-        parts.append(_table(f"{title} ({letter})", ["Row", "What happens", "Verdict", "Doors", "Figures"], lines))
+        parts.append(
+            _table(
+                f"{title} ({letter})", ["Row", "What happens", "Verdict", "Doors", "Figures"], lines
+            )
+        )
     partly = ([name, reason] for name, reason in PARTLY.items())
     absent = ([name, ROWS[name], reason] for name, reason in ABSENT.items())
     if PARTLY:
         parts.append(_table("What rows leave out", ["Row", "What is missing, and why"], partly))
-    parts.append(_table("Rows without a test", ["Row", "What happens", "Why there is none"], absent))
+    parts.append(
+        _table("Rows without a test", ["Row", "What happens", "Why there is none"], absent)
+    )
     return "\n".join(parts)
 
 
@@ -147,10 +156,16 @@ def _summary(outcomes: Mapping[str, Outcome]) -> str:
     present = [name for name in ROWS if name not in ABSENT]
     held = [name for name in present if name in outcomes and not outcomes[name].failed]
     probed = {name: max(outcome.probe_ms) for name, outcome in outcomes.items() if outcome.probe_ms}
-    text = f"{len(held)} of {len(present)} rows held; {len(ABSENT)} more wait for parts that do not exist yet."
+    text = (
+        f"{len(held)} of {len(present)} rows held; {len(ABSENT)} more wait for parts "
+        "that do not exist yet."
+    )
     if probed:
         worst = max(probed, key=lambda name: (probed[name], name))
-        text += f" The probe's slowest row was {worst}: 99 of 100 answers within {rounded(probed[worst])} ms."
+        text += (
+            f" The probe's slowest row was {worst}: 99 of 100 answers within "
+            f"{rounded(probed[worst])} ms."
+        )
     return text
 
 
@@ -158,7 +173,13 @@ def _line(name: str, outcome: Outcome) -> list[str]:
     figures = [_figure(*key, values) for key, values in sorted(outcome.figures.items())]
     if outcome.probe_ms:
         figures.append(f"probe {rounded(max(outcome.probe_ms))} ms")
-    return [name, ROWS[name], verdict(name, outcome), " and ".join(sorted(outcome.doors)), "; ".join(figures)]
+    return [
+        name,
+        ROWS[name],
+        verdict(name, outcome),
+        " and ".join(sorted(outcome.doors)),
+        "; ".join(figures),
+    ]
 
 
 def verdict(name: str, outcome: Outcome) -> str:
@@ -176,7 +197,8 @@ def _figure(name: str, unit: str, values: Iterable[float]) -> str:
 
 
 def rounded(value: float) -> str:
-    """Two digits that count, so that runs differ little; whole numbers of up to four digits stay as they are."""
+    """Two digits that count, so that runs differ little; whole numbers of up to four
+    digits stay as they are."""
     if value == int(value) and abs(value) < 10_000:
         return str(int(value))
     text = f"{float(f'{value:.2g}'):,f}"

@@ -1,7 +1,8 @@
 """The whole stack that a row of the fault table runs against, and what a row may do with it.
 
-A `Rig` is fault upstreams, the gateway under real gunicorn with the shipped configuration, nginx with the shipped site
-in front of it, and the steady probe beside. A `Row` is one pass through one door, judged by the six rules at its end.
+A `Rig` is fault upstreams, the gateway under real gunicorn with the shipped configuration, nginx
+with the shipped site in front of it, and the steady probe beside. A `Row` is one pass through one
+door, judged by the six rules at its end.
 """
 
 from __future__ import annotations
@@ -41,13 +42,15 @@ _KEPT_BY_NGINX = {"keepalive_timeout 10s;": "keepalive_timeout 150ms;"}
 
 
 class Rig:
-    """`with Rig(config={...}, nginx={shipped text: other text}) as rig` runs everything until the block ends.
+    """`with Rig(config={...}, nginx={shipped text: other text}) as rig` runs
+    everything until the block ends.
 
-    `config` is merged, one level deep, over tokens (`TOKEN` of team, the probe's) and upstreams (box1, box2, ...,
-    each with `MODELS`), and nginx as a trusted proxy. Its own `upstreams` replace the boxes; `upstream` has keys for
-    the entries of the boxes alone, such as timeouts, and `more_upstreams` are further entries. `relayed`: `relay` is
-    between the gateway and box1. `boxes` may be servers of the test's own, running already. `shares`: the boxes have
-    slots, or `TOKEN` has limits, so that its requests need the coordinator. Further options are `Gateway`'s.
+    `config` is merged, one level deep, over tokens (`TOKEN` of team, the probe's) and upstreams
+    (box1, box2, ..., each with `MODELS`), and nginx as a trusted proxy. Its own `upstreams` replace
+    the boxes; `upstream` has keys for the entries of the boxes alone, such as timeouts, and
+    `more_upstreams` are further entries. `relayed`: `relay` is between the gateway and box1.
+    `boxes` may be servers of the test's own, running already. `shares`: the boxes have slots, or
+    `TOKEN` has limits, so that its requests need the coordinator. Further options are `Gateway`'s.
     """
 
     def __init__(
@@ -86,7 +89,11 @@ class Rig:
         self._running.close()
 
     def _start(self, stack: ExitStack) -> None:
-        own = [Box(f"box{n}", MODELS) for n in range(1, self._boxes + 1)] if isinstance(self._boxes, int) else []
+        own = (
+            [Box(f"box{n}", MODELS) for n in range(1, self._boxes + 1)]
+            if isinstance(self._boxes, int)
+            else []
+        )
         for box in own:
             stack.enter_context(box)
         self.boxes: list[Any] = own or list(self._boxes)  # type: ignore[arg-type]
@@ -97,11 +104,14 @@ class Rig:
         self.config = self.configured()
         self.gateway = stack.enter_context(Gateway(self.config, **self._options))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nginx-")))
-        self.nginx = stack.enter_context(Nginx(directory, f"127.0.0.1:{self.gateway.port}", self._nginx_changes))
+        self.nginx = stack.enter_context(
+            Nginx(directory, f"127.0.0.1:{self.gateway.port}", self._nginx_changes)
+        )
         self.ready()
 
     def configured(self, **sections: Any) -> dict[str, Any]:
-        """The configuration, with further sections over those of the rig: for `gateway.write_config` in a row."""
+        """The configuration, with further sections over those of the rig: for
+        `gateway.write_config` in a row."""
         steady = {"name": STEADY, "kind": "ollama", "base_url": self.probe.url, "models": [STEADY]}
         base = {
             "auth": {"generate_tokens": [{"name": "team", "token": TOKEN}]},
@@ -111,18 +121,31 @@ class Rig:
         }
         config = copy.deepcopy(_merged(_merged(base, self._given), sections))
         config["upstreams"] += [*copy.deepcopy(self._more_upstreams), steady]
-        listed = "manage_tokens" if config["auth"].get("manage_tokens") is not None else "generate_tokens"
+        listed = (
+            "manage_tokens"
+            if config["auth"].get("manage_tokens") is not None
+            else "generate_tokens"
+        )
         config["auth"][listed].append({"name": "probe", "token": PROBE_TOKEN})
         return config
 
     def restore_configuration(self) -> None:
-        """The configuration of the start, and a token more; returns when every worker follows it."""
+        """The configuration of the start, and a token more; returns when
+        every worker follows it."""
         edit(self.gateway, self.config)
 
     def _declared(self) -> list[dict[str, Any]]:
-        ports = [self.relay.port if self.relay else self.upstream.port, *(box.port for box in self.boxes[1:])]
+        ports = [
+            self.relay.port if self.relay else self.upstream.port,
+            *(box.port for box in self.boxes[1:]),
+        ]
         return [
-            {"name": f"box{n}", "kind": "ollama", "base_url": f"http://127.0.0.1:{port}", **self._upstream}
+            {
+                "name": f"box{n}",
+                "kind": "ollama",
+                "base_url": f"http://127.0.0.1:{port}",
+                **self._upstream,
+            }
             for n, port in enumerate(ports, 1)
         ]
 
@@ -145,14 +168,19 @@ class Rig:
             self.upstream.clear()
             join_coordinator(self.gateway, TOKEN)
         if self._options.get("records"):
-            wait_until(lambda: workers_connected(self.gateway) >= self.gateway.workers, 30, "a worker is not connected")
+            wait_until(
+                lambda: workers_connected(self.gateway) >= self.gateway.workers,
+                30,
+                "a worker is not connected",
+            )
         for box in self.boxes:
             box.clear()
         self._warm = self.gateway.worker_pids()
 
     @contextmanager
     def row(self, door: str) -> Iterator[Row]:
-        """One row through "gateway" or "nginx". Raises AssertionError at its end when it broke a rule."""
+        """One row through "gateway" or "nginx". Raises AssertionError at its end
+        when it broke a rule."""
         self.ready()
         row = Row(self, door)
         began = self.probe.go()
@@ -172,7 +200,12 @@ class Row:
     def __init__(self, rig: Rig, door: str) -> None:
         assert door in DOORS
         self.rig, self.door = rig, door
-        self.gateway, self.nginx, self.upstream, self.probe = rig.gateway, rig.nginx, rig.upstream, rig.probe
+        self.gateway, self.nginx, self.upstream, self.probe = (
+            rig.gateway,
+            rig.nginx,
+            rig.upstream,
+            rig.probe,
+        )
         self.port = rig.nginx.port if door == "nginx" else rig.gateway.port
         self.url = f"http://127.0.0.1:{self.port}"
         self.rules = rules.RowRules(rig.gateway, rig.boxes, PROBE_TOKEN)
@@ -190,8 +223,8 @@ class Row:
         id: str | None = None,
         dialect: str | None = None,
     ) -> Answer:
-        """One exchange. An answer of 400 or more must have the shape of the path's API (or of `dialect`; "any": not
-        looked at). Raises what the connection raises."""
+        """One exchange. An answer of 400 or more must have the shape of the path's API (or of
+        `dialect`; "any": not looked at). Raises what the connection raises."""
         name = id or _fresh_id()
         sent = _headers(headers, token, name)
         try:
@@ -217,8 +250,8 @@ class Row:
         url: str | None = None,
         **options: Any,
     ) -> Stream:
-        """An exchange in progress, see `http_client.open_stream`; `url`: of a relay. Without `wait_for_head` it counts
-        as let in."""
+        """An exchange in progress, see `http_client.open_stream`; `url`: of a relay. Without
+        `wait_for_head` it counts as let in."""
         name = id or _fresh_id()
         sent = _headers(headers, token, name)
         try:
@@ -235,7 +268,8 @@ class Row:
         return stream
 
     def new_id(self, *, doubtful: bool = False) -> str:
-        """An id for a raw socket's X-Request-Id. The request counts as let in; `doubtful`: it may be or not."""
+        """An id for a raw socket's X-Request-Id. The request counts as let in;
+        `doubtful`: it may be or not."""
         name = _fresh_id()
         (self.rules.noted.doubtful if doubtful else self.rules.noted.admitted)[name] += 1
         return name
@@ -243,13 +277,16 @@ class Row:
     def record(self, id: str, seconds: float = 5) -> dict[str, Any]:
         """The one line of the access log with this id; waits for it."""
         lines = wait_until(
-            lambda: rules.access_lines(self.gateway, f'"{id}"'), seconds, f"the access log has no line for {id}"
+            lambda: rules.access_lines(self.gateway, f'"{id}"'),
+            seconds,
+            f"the access log has no line for {id}",
         )
         assert len(lines) == 1, lines
         return lines[0]
 
     def relay(self, between: str = "client") -> Relay:
-        """A relay before the door ("client"; ask its `url`), or the rig's own between gateway and box1 ("upstream")."""
+        """A relay before the door ("client"; ask its `url`), or the rig's own between gateway
+        and box1 ("upstream")."""
         if between == "upstream":
             assert self.rig.relay is not None, "the rig was made without relayed=True"
             self.rig.relay.clear()
@@ -306,7 +343,8 @@ class Row:
     def _note(self, name: str, status: int, headers: http_client.Headers) -> None:
         if status >= 500:
             self.rules.noted.failures.append((status, name))
-        # What nginx or gunicorn answers by itself was never let in, and carries no id of the gateway's.
+        # What nginx or gunicorn answers by itself was never let in, and carries
+        # no id of the gateway's.
         if status < 400 or headers.get("x-request-id"):
             self.rules.noted.admitted[name] += 1
 
@@ -333,7 +371,11 @@ def _headers(given: HeaderItems | None, token: str | None, name: str) -> list[tu
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Sections of `over` added to those of `base`; where both are mappings, key by key."""
-    both = {name: {**base[name], **value} for name, value in over.items() if _are_mappings(base.get(name), value)}
+    both = {
+        name: {**base[name], **value}
+        for name, value in over.items()
+        if _are_mappings(base.get(name), value)
+    }
     return {**base, **over, **both}
 
 

@@ -1,4 +1,5 @@
-"""The fault table: what happens in each row, and which rows have no test yet, in whole or in part, and why."""
+"""The fault table: what happens in each row, and which rows have no test yet, in
+whole or in part, and why."""
 
 from __future__ import annotations
 
@@ -165,8 +166,13 @@ ABSENT: dict[str, str] = {}
 
 #: Rows whose test leaves something out: what, and why.
 PARTLY: dict[str, str] = {
-    "C6": "streams of OpenAI's Responses hold their text until their last event, so theirs is allowed on top",
-    "C11": "health, readiness and models are asked; pages of operators in integration/test_pages_overview.py",
+    "C6": (
+        "streams of OpenAI's Responses hold their text until their last event, so "
+        "theirs is allowed on top"
+    ),
+    "C11": (
+        "health, readiness and models are asked; pages of operators in integration/test_pages_overview.py"
+    ),
     "U6": "the limit of time cuts it; there are no limits in bytes or tokens for whole streams yet",
     "U29": "a few seconds of flood here, not two minutes",
     "P5": "the complaint is looked for in the log and in /readyz, not on the pages",
@@ -176,15 +182,26 @@ PARTLY: dict[str, str] = {
     "P21": "a quarter of a minute here; ten minutes are `make soak`",
     "P23": "what filters system calls and addresses is scored by systemd-analyze, not run",
     "P26": "for 8 s here; RECORDS_AWAY_S=60 is the whole minute",
-    "B1": "nginx takes a bare LF in a chunked body for the end of a line, and sends on what it then reads, one by one",
-    "B5": "on native routes what follows the object is ignored, as Ollama's own decoder does; elsewhere it is refused",
+    "B1": (
+        "nginx takes a bare LF in a chunked body for the end of a line, and sends on what it "
+        "then reads, one by one"
+    ),
+    "B5": (
+        "on native routes what follows the object is ignored, as Ollama's own decoder does; "
+        "elsewhere it is refused"
+    ),
     "B12": "what nginx denies of admin pages is in deploy/test_nginx.py",
     "B21": "limits hold, and the answer says so; there are no admin pages yet that show the rule",
     "B24": "names in the file; by page in integration/test_admin_sessions.py",
     "S2": "fields of the API, token list and state; there are no usage store and no admin pages yet",
     "S4": "by the file; by page in integration/test_admin_sessions.py",
-    "S12": "logs, answers, files and processes; pages and database in integration/test_admin_sessions.py",
+    "S12": (
+        "logs, answers, files and processes; pages and database in integration/test_admin_sessions.py"
+    ),
     "S21": "200 clients for a quarter of a minute; for ten minutes in `make soak` (`SHARING_S=600`)",
     "S26": "no scan for known weaknesses: it needs a database of them, which the package index is not",
-    "S41": "a token known only by its digest, and never used, is found between marks only; nginx logs short agents",
+    "S41": (
+        "a token known only by its digest, and never used, is found between marks only; "
+        "nginx logs short agents"
+    ),
 }

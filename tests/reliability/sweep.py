@@ -41,7 +41,9 @@ BODIES: dict[str, dict[str, object]] = {
     "/anthropic/v1/messages/count_tokens": {"model": MODEL, "messages": MESSAGES},
 }
 #: The routes that put a prompt to a model: all that can be asked without changing anything.
-PROMPTS = tuple(path for path in BODIES if path.startswith("/v1/") or path in ("/api/chat", "/api/generate"))
+PROMPTS = tuple(
+    path for path in BODIES if path.startswith("/v1/") or path in ("/api/chat", "/api/generate")
+)
 
 
 class Route(NamedTuple):
@@ -64,10 +66,12 @@ def answer_everything(upstream: FaultUpstream) -> None:
 
 
 def protected_routes() -> list[Route]:
-    """Every address that needs a token, with every method that it takes; names in it are filled in. `/metrics` needs
-    none on this machine, and pages take sessions."""
+    """Every address that needs a token, with every method that it takes; names in it are filled in.
+    `/metrics` needs none on this machine, and pages take sessions."""
     others = OPS_SCOPES.keys() | PAGE_SCOPES.keys()
-    return [route for route in _routes() if route.endpoint not in others and route.path != "/metrics"]
+    return [
+        route for route in _routes() if route.endpoint not in others and route.path != "/metrics"
+    ]
 
 
 def page_routes() -> list[Route]:

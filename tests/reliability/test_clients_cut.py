@@ -29,10 +29,15 @@ def rig() -> Iterator[Rig]:
 
 
 def cut_short(row: Row, face: Face, framing: tuple[str, str], sent: bytes) -> None:
-    """A body that ends before its framing says so is 400, reaches nobody and costs nothing. nginx only closes such a
-    connection: its client has closed it first."""
+    """A body that ends before its framing says so is 400, reaches nobody and costs nothing. nginx
+    only closes such a connection: its client has closed it first."""
     id = row.new_id() if row.door == "gateway" else "cut-short"
-    headers = [*bearer(TOKEN).items(), ("X-Request-Id", id), ("Content-Type", "application/json"), framing]
+    headers = [
+        *bearer(TOKEN).items(),
+        ("X-Request-Id", id),
+        ("Content-Type", "application/json"),
+        framing,
+    ]
     head = encode_request(f"127.0.0.1:{row.port}", "POST", face.path, None, headers)
     received = raw(row.port, head + sent, half_close=True)
     if row.door == "nginx":
@@ -56,7 +61,11 @@ def test_c9_body_is_shorter_than_its_length(row: Row, size: int | None) -> None:
 def test_c10_chunked_body_stops_in_the_middle(row: Row, where: str) -> None:
     for face in CUT_FACES:
         body = json.dumps(face.body).encode()
-        sent = {"in a chunk": b"fff\r\n" + body, "behind a chunk": chunk(body), "before the first": b""}[where]
+        sent = {
+            "in a chunk": b"fff\r\n" + body,
+            "behind a chunk": chunk(body),
+            "before the first": b"",
+        }[where]
         cut_short(row, face, ("Transfer-Encoding", "chunked"), sent)
 
 
@@ -65,16 +74,22 @@ def post_only_routes() -> list[str]:
     rules = create_app(Settings()).url_map.iter_rules()
     others = {"native.refused", "native.blobs", *ADMIN_SCOPES, *PAGE_SCOPES}
     work = [rule for rule in rules if rule.endpoint not in others]
-    return sorted(rule.rule for rule in work if {"POST", "GET"} & (rule.methods or set()) == {"POST"})
+    return sorted(
+        rule.rule for rule in work if {"POST", "GET"} & (rule.methods or set()) == {"POST"}
+    )
 
 
 def test_c16_wrong_methods_on_routes_for_work(row: Row) -> None:
     paths = post_only_routes()
     assert len(paths) >= 12
     told = {}
-    for path, method in itertools.product(paths, ("GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS")):
+    for path, method in itertools.product(
+        paths, ("GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS")
+    ):
         answer = row.ask(method, path, token=None if method == "OPTIONS" else TOKEN)
         told[method, path] = (answer.status, "POST" in (answer.headers.get("Allow") or ""))
-    expected = {(method, path): (204 if method == "OPTIONS" else 405, True) for method, path in told}
+    expected = {
+        (method, path): (204 if method == "OPTIONS" else 405, True) for method, path in told
+    }
     assert told == expected
     assert {seen.path for seen in row.upstream.requests} <= {"/api/version", "/api/tags", "/api/ps"}

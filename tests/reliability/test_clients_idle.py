@@ -38,7 +38,11 @@ def test_c11_more_idle_connections_than_there_is_room_for(row: Row, kind: str) -
     with Crowd(row.port, visitors) as crowd:
         wait_until(lambda: len(crowd.over) + crowd.present == CROWD, 10, "they did not come")
         if row.door == "gateway":
-            wait_until(lambda: crowd.present <= WORKERS * CONNECTIONS, 5, lambda: f"{crowd.present} are held")
+            wait_until(
+                lambda: crowd.present <= WORKERS * CONNECTIONS,
+                5,
+                lambda: f"{crowd.present} are held",
+            )
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": False}
         told = [
             timed(lambda url=url, path=path: request(url, path=path, headers=bearer(TOKEN)))  # type: ignore[misc]

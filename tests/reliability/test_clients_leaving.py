@@ -1,4 +1,5 @@
-"""Clients that leave, in every phase of a call and in every dialect, and clients that use one id for two calls."""
+"""Clients that leave, in every phase of a call and in every dialect, and clients that use
+one id for two calls."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def rig() -> Iterator[Rig]:
         yield rig
 
 
-# --- C1 to C4: what the upstream notices -----------------------------------------------------------------------------
+# --- C1 to C4: what the upstream notices ----------------------------------------------------------
 
 
 class Caller(NamedTuple):
@@ -50,11 +51,15 @@ def said(face: Face) -> Script:
         lines = [CHAT_LINE | {"message": {"role": "assistant", "content": word}} for word in WORDS]
     else:
         lines = [TEXT_LINE | {"response": word} for word in WORDS]
-    return [Lines([{"created_at": "2026-01-01T00:00:00.000000Z", **line} for line in lines]), SILENCE]
+    return [
+        Lines([{"created_at": "2026-01-01T00:00:00.000000Z", **line} for line in lines]),
+        SILENCE,
+    ]
 
 
 def marked(face: Face, mark: str) -> dict[str, Any]:
-    """The body of a face, with a prompt by which the upstream's log can tell the calls from each other."""
+    """The body of a face, with a prompt by which the upstream's log can tell the
+    calls from each other."""
     if "messages" in face.body:
         return face.body | {"messages": [{"role": "user", "content": mark}]}
     return face.body | {"prompt" if "prompt" in face.body else "input": mark}
@@ -67,7 +72,9 @@ def calls(row: Row, face: Face, *, stream: bool) -> list[Caller]:
         id = row.new_id()
         headers = {**bearer(TOKEN), "X-Request-Id": id}
         body = marked(face, id) | {"stream": stream}
-        started.append((id, open_stream(row.url, "POST", face.path, body, headers, wait_for_head=False)))
+        started.append(
+            (id, open_stream(row.url, "POST", face.path, body, headers, wait_for_head=False))
+        )
     return [Caller(id, stream, arrived(row, id)) for id, stream in started]
 
 
@@ -81,11 +88,12 @@ def arrived(row: Row, mark: str) -> SeenRequest:
 
 
 def latencies_ms(row: Row, callers: list[Caller]) -> list[float]:
-    """Lets them leave one after another, every second one by a reset; how long the upstream had to wait for the end of
-    each connection."""
+    """Lets them leave one after another, every second one by a reset; how long the upstream had to
+    wait for the end of each connection."""
     chance, left = random.Random(1), []
     for caller in callers:
-        time.sleep(chance.uniform(0.01, 0.05))  # at another moment between two looks of the watch; not a wait
+        # At another moment between two looks of the watch; not a wait.
+        time.sleep(chance.uniform(0.01, 0.05))
         left.append(time.monotonic())
         caller.stream.close(reset=len(left) % 2 == 0)
     return [
@@ -95,15 +103,18 @@ def latencies_ms(row: Row, callers: list[Caller]) -> list[float]:
 
 
 def leave(row: Row, callers: Mapping[str, list[Caller]]) -> list[dict[str, Any]]:
-    """All of them leave: within the promised time the upstream knows, and the log has them as gone. Gives their lines
-    of the log."""
+    """All of them leave: within the promised time the upstream knows, and the log has them as gone.
+    Gives their lines of the log."""
     waited = {name: latencies_ms(row, those) for name, those in callers.items()}
     for name, times_ms in waited.items():
         row.measured(name, max(times_ms), "ms")
     row.measured("median of all", statistics.median(sum(waited.values(), [])), "ms")
     assert max(sum(waited.values(), [])) < NOTICED_MS, waited
     lines = [row.record(caller.id) for those in callers.values() for caller in those]
-    assert {(line["state"], line["error"]) for line in lines} <= {("client_gone", "client_gone"), ("client_gone", None)}
+    assert {(line["state"], line["error"]) for line in lines} <= {
+        ("client_gone", "client_gone"),
+        ("client_gone", None),
+    }
     return lines
 
 
@@ -140,7 +151,9 @@ def read_until(stream: Stream, wanted: bytes) -> None:
         read += data
 
 
-@pytest.mark.parametrize("before", [(), (Head(200), Chunk(b'{"model":"m",'))], ids=["no head yet", "half an answer"])
+@pytest.mark.parametrize(
+    "before", [(), (Head(200), Chunk(b'{"model":"m",'))], ids=["no head yet", "half an answer"]
+)
 def test_c4_client_leaves_a_call_that_is_not_streamed(row: Row, before: Script) -> None:
     faces = FACES | EMBEDDINGS
     for face in faces.values():
@@ -148,7 +161,7 @@ def test_c4_client_leaves_a_call_that_is_not_streamed(row: Row, before: Script) 
     leave(row, {name: calls(row, face, stream=False) for name, face in faces.items()})
 
 
-# --- C17: one id, several calls --------------------------------------------------------------------------------------
+# --- C17: one id, several calls -------------------------------------------------------------------
 
 
 def test_c17_same_id_twice_makes_two_lines(row: Row) -> None:
@@ -158,7 +171,9 @@ def test_c17_same_id_twice_makes_two_lines(row: Row) -> None:
     row.upstream.script("/api/chat", [WaitFor(go_on), Json(done)])
     headers = {**bearer(TOKEN), "X-Request-Id": id}
     both = [
-        open_stream(row.url, "POST", face.path, marked(face, f"{id}-{n}"), headers, wait_for_head=False)
+        open_stream(
+            row.url, "POST", face.path, marked(face, f"{id}-{n}"), headers, wait_for_head=False
+        )
         for n in range(2)
     ]
     for n in range(2):

@@ -57,7 +57,8 @@ def every_slot_taken(row: Row) -> Iterator[None]:
     with ExitStack() as streams:
         body = {**CHAT.body, "stream": False}
         open_streams = [
-            streams.enter_context(row.open(CHAT.path, body, token=OTHERS, wait_for_head=False)) for _ in range(SLOTS)
+            streams.enter_context(row.open(CHAT.path, body, token=OTHERS, wait_for_head=False))
+            for _ in range(SLOTS)
         ]
         wait_until_counted(row.gateway, SLOTS, 0)
         yield
@@ -74,7 +75,9 @@ def leave(row: Row, way: Way, *, after_head: bool) -> float:
     """Lets a request wait and hangs up; returns in how many seconds it was out of the queue."""
     face, stream = way
     id = row.new_id()
-    with row.open(face.path, {**face.body, "stream": stream}, id=id, wait_for_head=False) as waiting:
+    with row.open(
+        face.path, {**face.body, "stream": stream}, id=id, wait_for_head=False
+    ) as waiting:
         wait_until_counted(row.gateway, SLOTS, 1)
         if after_head:
             assert waiting.read_head()[0] == 200
@@ -88,7 +91,8 @@ def leave(row: Row, way: Way, *, after_head: bool) -> float:
 
 
 def test_c5_client_leaves_the_queue(row: Row) -> None:
-    """Before the head of its answer, and after it, which streams of server-sent events get while they wait."""
+    """Before the head of its answer, and after it, which streams of server-sent
+    events get while they wait."""
     spoken = [way for way in STREAMS if way.face.stream.heartbeat]
     with every_slot_taken(row):
         took_s = [leave(row, way, after_head=False) for way in WAYS]
@@ -105,7 +109,11 @@ def test_c12_one_token_opens_200_streams(row: Row) -> None:
     row.upstream.go.clear()
     visitors = [Visitor(stream_of_greedy(row)) for _ in range(200)]
     with Crowd(row.port, visitors) as crowd:
-        wait_until(lambda: len(crowd.over) == len(visitors) - AT_ONCE, 10, lambda: f"{len(crowd.over)} are refused")
+        wait_until(
+            lambda: len(crowd.over) == len(visitors) - AT_ONCE,
+            10,
+            lambda: f"{len(crowd.over)} are refused",
+        )
         assert counts(row.gateway) == (AT_ONCE, 0)
         refused = crowd.over
         row.upstream.go.set()
@@ -118,7 +126,9 @@ def test_c12_one_token_opens_200_streams(row: Row) -> None:
         assert int(answer.headers.get("Retry-After") or 0) >= 1
     seen_ms = [visitor.was_cut_after_s * 1000 for visitor in refused]
     # All of them come at once, and wait for each other before any worker has read them.
-    own_ms = [line["total_ms"] for line in access_lines(row.gateway, '"greedy"') if line["status"] == 429]
+    own_ms = [
+        line["total_ms"] for line in access_lines(row.gateway, '"greedy"') if line["status"] == 429
+    ]
     assert sorted(own_ms)[int(0.95 * len(own_ms))] < REFUSED_MS and max(seen_ms) < 10 * REFUSED_MS
     row.measured("refused within", max(own_ms), "ms")
     row.measured("as 200 clients at once see it", max(seen_ms), "ms")
@@ -128,7 +138,9 @@ def stream_of_greedy(row: Row) -> bytes:
     """The bytes of a request."""
     face = FACES["openai chat"]
     headers = {**bearer(GREEDY), "X-Request-Id": row.new_id()}
-    return encode_request(f"127.0.0.1:{row.port}", "POST", face.path, {**face.body, "stream": True}, headers)
+    return encode_request(
+        f"127.0.0.1:{row.port}", "POST", face.path, {**face.body, "stream": True}, headers
+    )
 
 
 # C13
@@ -146,7 +158,10 @@ def test_c13_queue_is_full(row: Row) -> None:
         assert counts(row.gateway) == (SLOTS, PLACES)
         for asked in refused:
             assert QueueFull.text in asked.error(), asked
-            assert (asked.status, int(asked.answer.headers.get("Retry-After") or 0) >= 1) == (503, True), asked
+            assert (asked.status, int(asked.answer.headers.get("Retry-After") or 0) >= 1) == (
+                503,
+                True,
+            ), asked
             assert asked.seconds < OUT_S, asked
         row.upstream.go.set()
         assert [each.result(20).status for each in waiting] == [200] * PLACES
@@ -166,7 +181,9 @@ def test_c14_queue_wait_is_too_long(row: Row) -> None:
             refused = ask_all(row, WAYS, at_once=PLACES)
         for asked in refused:
             assert QueueTimeout.text in asked.error(), asked
-            assert asked.status == 200 or int(asked.answer.headers.get("Retry-After") or 0) >= 1, asked
+            assert asked.status == 200 or int(asked.answer.headers.get("Retry-After") or 0) >= 1, (
+                asked
+            )
             assert LONGEST_S - 0.1 < asked.seconds < LONGEST_S + 2, asked
         assert len(row.upstream.prompts) == SLOTS
         row.measured("refused after", max(asked.seconds for asked in refused), "s")

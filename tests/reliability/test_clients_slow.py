@@ -1,4 +1,5 @@
-"""Clients that take all the time they want: for reading, for the head of a request, and for its body."""
+"""Clients that take all the time they want: for reading, for the head of a
+request, and for its body."""
 
 from __future__ import annotations
 
@@ -27,18 +28,24 @@ GRACE_S = 5.0
 NGINX = {"client_header_timeout 10s;": f"client_header_timeout {NGINX_HEAD_S}s;"}
 ENV = {"GUNICORN_CMD_ARGS": f"--keep-alive {HEAD_S}"}
 CROWD = 300
-LONG_LINE = json.dumps({**CHAT_LINE, "message": {"role": "assistant", "content": "x" * 4000}}).encode() + b"\n"
+LONG_LINE = (
+    json.dumps({**CHAT_LINE, "message": {"role": "assistant", "content": "x" * 4000}}).encode()
+    + b"\n"
+)
 MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    config = {"timeouts": {"send_idle_s": SEND_IDLE_S}, "server": {"body_timeout_s": BODY_TIMEOUT_S}}
+    config = {
+        "timeouts": {"send_idle_s": SEND_IDLE_S},
+        "server": {"body_timeout_s": BODY_TIMEOUT_S},
+    }
     with Rig(config=config, nginx=NGINX, env=ENV) as rig:
         yield rig
 
 
-# --- C6: a client that stops reading ---------------------------------------------------------------------------------
+# --- C6: a client that stops reading --------------------------------------------------------------
 
 PASSES, KEEPS = "text passes", "responses keep their text"
 #: Its streams end with an event that has all of their text, which is kept for that.
@@ -51,13 +58,17 @@ HOPS = {"gateway": 1, "nginx": 2}
 
 
 def kernel_buffers(hops: int) -> int:
-    """What the kernel may hold of a stream: on each hop, and for a client with a small window, in bytes."""
-    most = [int(Path(f"/proc/sys/net/ipv4/tcp_{way}mem").read_text().split()[2]) for way in ("r", "w")]
+    """What the kernel may hold of a stream: on each hop, and for a client with a
+    small window, in bytes."""
+    most = [
+        int(Path(f"/proc/sys/net/ipv4/tcp_{way}mem").read_text().split()[2]) for way in ("r", "w")
+    ]
     return hops * sum(most) + most[1]
 
 
 class Memory:
-    """The most memory that the workers had together, looked at again and again, in bytes above the start."""
+    """The most memory that the workers had together, looked at again and again, in
+    bytes above the start."""
 
     def __init__(self, row: Row) -> None:
         self._pids = row.gateway.worker_pids()
@@ -85,7 +96,9 @@ class Memory:
 def stall(row: Row, face: Face, id: str) -> Stream:
     """A client with a small window that has read 64 KiB of a stream, and reads no more."""
     headers = {**bearer(TOKEN), "X-Request-Id": id}
-    stream = open_stream(row.url, "POST", face.path, face.body | {"stream": True}, headers, receive_buffer=8192)
+    stream = open_stream(
+        row.url, "POST", face.path, face.body | {"stream": True}, headers, receive_buffer=8192
+    )
     read = 0
     while read < 65536:
         read += len(stream.read_some())
@@ -101,8 +114,16 @@ def test_c6_client_stops_reading(row: Row, kind: str) -> None:
         ends: list[tuple[float, int]] = []
         for id, face in zip(ids, faces, strict=True):
             clients.enter_context(stall(row, face, id))
-            ends.append((time.monotonic(), row.upstream.wait_for_request(len(ends) + 1, "/api/chat").connection))
-        cut = [(stopped, connection, row.upstream.wait_peer_closed(connection, 15)) for stopped, connection in ends]
+            ends.append(
+                (
+                    time.monotonic(),
+                    row.upstream.wait_for_request(len(ends) + 1, "/api/chat").connection,
+                )
+            )
+        cut = [
+            (stopped, connection, row.upstream.wait_peer_closed(connection, 15))
+            for stopped, connection in ends
+        ]
         taken = [row.upstream.bytes_sent(connection) for _, connection in ends]
         assert {row.record(id)["state"] for id in ids} == {"client_gone"}
     kept = sum(taken) if kind == KEEPS else 0
@@ -116,10 +137,14 @@ def test_c6_client_stops_reading(row: Row, kind: str) -> None:
 
 def last_sent(row: Row, connection: int) -> float:
     """When the upstream got rid of its last piece on a connection."""
-    return max(seen.at for seen in row.upstream.events if (seen.kind, seen.connection) == ("sent", connection))
+    return max(
+        seen.at
+        for seen in row.upstream.events
+        if (seen.kind, seen.connection) == ("sent", connection)
+    )
 
 
-# --- C7: heads, byte for byte ----------------------------------------------------------------------------------------
+# --- C7: heads, byte for byte ---------------------------------------------------------------------
 
 
 def test_c7_heads_come_byte_for_byte(row: Row) -> None:
@@ -136,7 +161,7 @@ def test_c7_heads_come_byte_for_byte(row: Row) -> None:
     assert not any(visitor.received for visitor in visitors)
 
 
-# --- C8: bodies, byte for byte ---------------------------------------------------------------------------------------
+# --- C8: bodies, byte for byte --------------------------------------------------------------------
 
 
 def slow_bodies(row: Row, *, admitted: bool) -> list[tuple[Face, Visitor]]:
@@ -144,7 +169,9 @@ def slow_bodies(row: Row, *, admitted: bool) -> list[tuple[Face, Visitor]]:
     slow = []
     for face in list(DIALECT_FACES.values()) * (CROWD // len(DIALECT_FACES)):
         id = {"X-Request-Id": row.new_id()} if admitted else {}
-        data = encode_request(f"127.0.0.1:{row.port}", "POST", face.path, face.body, {**bearer(TOKEN), **id})
+        data = encode_request(
+            f"127.0.0.1:{row.port}", "POST", face.path, face.body, {**bearer(TOKEN), **id}
+        )
         head, _, body = data.partition(b"\r\n\r\n")
         slow.append((face, Visitor(head + b"\r\n\r\n" + body[:1], slowly=body[1:])))
     return slow

@@ -1,4 +1,5 @@
-"""A thousand clients that leave at any moment, on every route: all are accounted for, and nothing stays behind."""
+"""A thousand clients that leave at any moment, on every route: all are accounted for, and
+nothing stays behind."""
 
 from __future__ import annotations
 
@@ -23,11 +24,19 @@ from tests.rig.http_client import bearer, encode_request
 
 STARTS, PER_SECOND, STAY_S, BOXES = 1000, 200, 0.5, 3
 FINAL_STATES = {"ok", "client_gone", "upstream_error", "timeout", "refused"}
-#: Calls that go to one upstream, to several, or several times to one; what is not here is asked without a body.
+#: Calls that go to one upstream, to several, or several times to one; what is not here is
+#: asked without a body.
 CALLS: list[tuple[str, dict[str, Any]]] = [
-    *((face.path, face.body | {"stream": stream}) for face in FACES.values() for stream in (True, False)),
+    *(
+        (face.path, face.body | {"stream": stream})
+        for face in FACES.values()
+        for stream in (True, False)
+    ),
     *((face.path, face.body) for face in EMBEDDINGS.values()),
-    *((FACES["openai chat"].path, FACES["openai chat"].body | {"n": 3, "stream": stream}) for stream in (True, False)),
+    *(
+        (FACES["openai chat"].path, FACES["openai chat"].body | {"n": 3, "stream": stream})
+        for stream in (True, False)
+    ),
     ("/v1/completions", {"model": "m", "prompt": ["a", "b"], "stream": True}),
     ("/anthropic/v1/messages", FACES["anthropic messages"].body),
     ("/api/embeddings", {"model": "m", "prompt": "hi"}),
@@ -38,7 +47,15 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 PULLING = {"status": "pulling manifest"}
 LINE_OF: dict[str, dict[str, Any]] = {"/api/pull": PULLING, "/api/generate": TEXT_LINE}
 SILENCE = WaitForPeerClose(60)
-MOODY = ("/api/chat", "/api/generate", "/api/embed", "/api/pull", "/api/push", "/api/create", "/api/show")
+MOODY = (
+    "/api/chat",
+    "/api/generate",
+    "/api/embed",
+    "/api/pull",
+    "/api/push",
+    "/api/create",
+    "/api/show",
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +67,13 @@ def rig() -> Iterator[Rig]:
 @cache
 def every_route() -> list[tuple[str, str]]:
     """Every method and address that the gateway has."""
-    named = {"<path:digest>": DIGEST, "<path:name>": "m", "<name>": "m", "<path:what>": "m", "<path:key>": "m"}
+    named = {
+        "<path:digest>": DIGEST,
+        "<path:name>": "m",
+        "<name>": "m",
+        "<path:what>": "m",
+        "<path:key>": "m",
+    }
     found = []
     for rule in create_app(Settings()).url_map.iter_rules():
         path = rule.rule
@@ -63,7 +86,9 @@ def every_route() -> list[tuple[str, str]]:
 def moods(path: str, chance: random.Random) -> list[Script]:
     """Answers that come soon, late, never, in part, or that say that the server is busy."""
     line = LINE_OF.get(path, CHAT_LINE)
-    done = {"status": "success"} if line is PULLING else {**line, "done": True, "done_reason": "stop"}
+    done = (
+        {"status": "success"} if line is PULLING else {**line, "done": True, "done_reason": "stop"}
+    )
     kinds: list[Script] = [
         [SILENCE],
         [STREAM_HEAD, SILENCE],
@@ -77,8 +102,8 @@ def moods(path: str, chance: random.Random) -> list[Script]:
 
 
 def call(port: int, id: str, number: int, chance: random.Random) -> bytes:
-    """The bytes of a call: every second one goes to an upstream, and the others to each route in turn. Some end in the
-    middle of their body."""
+    """The bytes of a call: every second one goes to an upstream, and the others to each route in
+    turn. Some end in the middle of their body."""
     ways = every_route()
     headers = {**bearer(TOKEN), "X-Request-Id": id, "User-Agent": "storm"}
     host = f"127.0.0.1:{port}"
@@ -112,7 +137,8 @@ def seen_by_nginx(row: Row) -> int:
 
 
 def test_c15_storm_of_clients_that_leave_at_any_moment(row: Row) -> None:
-    """A client of nginx may be gone before its call was passed on: nginx's own log has those too."""
+    """A client of nginx may be gone before its call was passed on: nginx's
+    own log has those too."""
     row.allow(500, 501, 502, 503, 504)
     clients, chance = storm(row.port), random.Random(51)
     for box in row.rig.boxes:
@@ -126,9 +152,13 @@ def test_c15_storm_of_clients_that_leave_at_any_moment(row: Row) -> None:
         return [line for line in row.gateway.log_lines("access") if line["id"] in clients]
 
     if row.door == "nginx":
-        wait_until(lambda: seen_by_nginx(row) == STARTS, 20, lambda: f"nginx has seen {seen_by_nginx(row)}")
+        wait_until(
+            lambda: seen_by_nginx(row) == STARTS, 20, lambda: f"nginx has seen {seen_by_nginx(row)}"
+        )
     else:
-        wait_until(lambda: len(lines()) == STARTS, 20, lambda: f"the log has {len(lines())} of them")
+        wait_until(
+            lambda: len(lines()) == STARTS, 20, lambda: f"the log has {len(lines())} of them"
+        )
     found = lines()
     states = Counter(line["state"] for line in found)
     assert max(Counter(line["id"] for line in found).values()) == 1

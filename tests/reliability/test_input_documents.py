@@ -22,7 +22,11 @@ TIMEOUT_S = 3.0
 #: Memory that a worker may take for all of this: the files themselves pass through it.
 GROWTH_MIB = 32
 
-PICTURES = {"huge": huge_gif(), "with a huge frame": gif_with_a_huge_frame(), "cut": picture("GIF")[:40]}
+PICTURES = {
+    "huge": huge_gif(),
+    "with a huge frame": gif_with_a_huge_frame(),
+    "cut": picture("GIF")[:40],
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,10 @@ def rig() -> Iterator[Rig]:
 
 def programs(row: Row) -> set[int]:
     """The processes that convert something for a worker."""
-    listed = [Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in row.gateway.worker_pids()]
+    listed = [
+        Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for pid in row.gateway.worker_pids()
+    ]
     return {int(pid) for pids in listed for pid in pids}
 
 
@@ -49,18 +56,25 @@ def test_b26_hostile_files(row: Row) -> None:
         answer = row.ask("POST", path, body)
         assert (answer.status, answer.complete) == (200, True), name
         shown = sent(row)[-1]["messages"][-1]["content"]
-        assert f'[PDF "{name}": its text can\'t be shown, because' in shown or "is left out, because" in shown, name
+        assert (
+            f'[PDF "{name}": its text can\'t be shown, because' in shown
+            or "is left out, because" in shown
+        ), name
     seen = len(sent(row))
     for image in PICTURES.values():
         url = {"type": "image_url", "image_url": {"url": f"data:image/gif;base64,{image}"}}
         body = {"model": "m", "messages": [{"role": "user", "content": [url]}]}
-        refusal = assert_error(row.ask("POST", "/v1/chat/completions", body), dialect_of("/v1/chat/completions"), 400)
+        refusal = assert_error(
+            row.ask("POST", "/v1/chat/completions", body), dialect_of("/v1/chat/completions"), 400
+        )
         assert "A GIF image can't be converted" in refusal
     assert len(sent(row)) == seen
     path, body = as_chat(f"data:application/pdf;base64,{in_base64(slow_pdf(2_500_000))}", "slow")
     with open_stream(row.url, "POST", path, body, bearer(TOKEN), wait_for_head=False):
         wait_until(lambda: programs(row), 5, "nothing is read")
-    wait_until(lambda: not programs(row), TIMEOUT_S - 1, "the program goes on for a client that has left")
+    wait_until(
+        lambda: not programs(row), TIMEOUT_S - 1, "the program goes on for a client that has left"
+    )
     assert len(sent(row)) == seen
     row.measured("memory of a worker", memory_mib(row.gateway) - before, "MiB")
     assert memory_mib(row.gateway) - before < GROWTH_MIB

@@ -51,8 +51,14 @@ LISTS = {
     "items that are none": (LISTED, "put quotes around it"),
     "a text": ("CANARY", "must be a list"),
     "a mapping": ("{CANARY: 1}", "must be a list"),
-    "one name twice": ("[{name: c, token: CANARY1}, {name: c, token: CANARY2}]", "has the same name as"),
-    "one token twice": ("[{name: c, token: CANARY1}, {name: d, token: CANARY1}]", "is the same token as"),
+    "one name twice": (
+        "[{name: c, token: CANARY1}, {name: c, token: CANARY2}]",
+        "has the same name as",
+    ),
+    "one token twice": (
+        "[{name: c, token: CANARY1}, {name: d, token: CANARY1}]",
+        "is the same token as",
+    ),
     "a tag": ("[!x CANARY]", "tags (!) are not supported"),
     "an alias": ("[&x CANARY, *x]", "anchors and aliases"),
     "a tab": ("\n\t- CANARY", "is not valid YAML"),
@@ -93,8 +99,12 @@ def with_list(written: str, lines: int = 0) -> bytes:
 
 BROKEN = {name: (with_list(written), words) for name, (written, words) in LISTS.items()} | FILES
 
-#: Those with which a gateway is started, and which one that runs gets one after the other: it looks every two seconds.
-EDITS = (("items that are none", "a tag", "one token twice"), ("deeper than deep", "UTF-16", "nothing"))
+#: Those with which a gateway is started, and which one that runs gets one after the other: it
+#: looks every two seconds.
+EDITS = (
+    ("items that are none", "a tag", "one token twice"),
+    ("deeper than deep", "UTF-16", "nothing"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +125,19 @@ def wrongly_started(name: str, directory: Path) -> str | None:
     content, words = BROKEN[name]
     directory.mkdir()
     failed = started(content, directory)
-    is_told = words in failed.output and re.search(r"config\.yaml:\d+: |config\.yaml: is", failed.output)
+    is_told = words in failed.output and re.search(
+        r"config\.yaml:\d+: |config\.yaml: is", failed.output
+    )
     is_safe = "CANARY" not in failed.output and "Traceback" not in failed.output
     return None if failed.exit_code == 78 and is_told and is_safe else f"{name}: {failed}"
 
 
 def problems(row: Row) -> set[str]:
     """What the workers say is wrong with the file."""
-    return {str(each["configuration_problem"]) for each in worker_details(row.gateway, PROBE_TOKEN).values()}
+    return {
+        str(each["configuration_problem"])
+        for each in worker_details(row.gateway, PROBE_TOKEN).values()
+    }
 
 
 def edit(row: Row, content: bytes) -> None:
@@ -137,7 +152,9 @@ def ask(row: Row, token: str) -> int:
 
 
 @pytest.mark.door("gateway")
-@pytest.mark.parametrize("edits", [(), *EDITS], ids=["at the start", *(", ".join(names) for names in EDITS)])
+@pytest.mark.parametrize(
+    "edits", [(), *EDITS], ids=["at the start", *(", ".join(names) for names in EDITS)]
+)
 def test_b22_token_lists(row: Row, tmp_path: Path, edits: tuple[str, ...]) -> None:
     """One door: what the other shows is the same file."""
     if not edits:
@@ -152,7 +169,8 @@ def test_b22_token_lists(row: Row, tmp_path: Path, edits: tuple[str, ...]) -> No
 
 
 def check_starts(directory: Path) -> None:
-    """No broken file can be used, let alone started with; every item of a list is told with its line."""
+    """No broken file can be used, let alone started with; every item of a list
+    is told with its line."""
     for name, (content, words) in BROKEN.items():
         path = directory / "read.yaml"
         path.write_bytes(content)
@@ -160,7 +178,9 @@ def check_starts(directory: Path) -> None:
             load_settings(path, {})
         assert "CANARY" not in str(caught.value), name
     with ThreadPoolExecutor(2) as pool:
-        found = pool.map(lambda name: wrongly_started(name, directory / name.replace(" ", "-")), chain(*EDITS))
+        found = pool.map(
+            lambda name: wrongly_started(name, directory / name.replace(" ", "-")), chain(*EDITS)
+        )
         assert [problem for problem in found if problem] == []
     output = started(BROKEN["items that are none"][0], directory).output
     for line, (item, words) in enumerate(NO_TOKENS.items(), 3):
@@ -172,7 +192,11 @@ def check_edit(row: Row, name: str) -> None:
     """A broken edit is told with its line, and adds and takes away no token."""
     content, words = BROKEN[name]
     edit(row, content)
-    wait_until(lambda: all(words in problem for problem in problems(row)), FOLLOWED_S, lambda: f"told: {problems(row)}")
+    wait_until(
+        lambda: all(words in problem for problem in problems(row)),
+        FOLLOWED_S,
+        lambda: f"told: {problems(row)}",
+    )
     assert not [problem for problem in problems(row) if "CANARY" in problem]
     assert {ask(row, TOKEN) for _ in range(4)} == {200}
     assert {ask(row, token) for token in NEVER} == {401}
@@ -205,15 +229,23 @@ NO_NAMES = (
 @pytest.mark.door("gateway")
 def test_b24_names_with_markup(row: Row, tmp_path: Path) -> None:
     """One door: names come by the file."""
-    written = "".join(f"\n  - {{name: {name}, token: CANARY{number}}}" for number, name in enumerate(NO_NAMES))
+    written = "".join(
+        f"\n  - {{name: {name}, token: CANARY{number}}}" for number, name in enumerate(NO_NAMES)
+    )
     output = started(with_list(written), tmp_path).output
     for line, name in enumerate(NO_NAMES, 3):
-        assert re.search(rf"config\.yaml:{line}: auth\.generate_tokens\[{line - 2}\]\.name must be ", output), name
+        assert re.search(
+            rf"config\.yaml:{line}: auth\.generate_tokens\[{line - 2}\]\.name must be ", output
+        ), name
     shown = output.replace("\n", "")
     assert shown.isprintable()
     assert not [word for word in ("<", "evil", "DROP", "xxx", "CANARY", "passwd") if word in shown]
     edit(row, with_list(written))
-    wait_until(lambda: all(".name must be" in problem for problem in problems(row)), FOLLOWED_S, "nobody complains")
+    wait_until(
+        lambda: all(".name must be" in problem for problem in problems(row)),
+        FOLLOWED_S,
+        "nobody complains",
+    )
     assert all(problem.replace("\n", "").isprintable() for problem in problems(row))
     assert {ask(row, f"CANARY{number}") for number in range(len(NO_NAMES))} == {401}
     assert ask(row, TOKEN) == 200

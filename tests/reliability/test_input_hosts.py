@@ -43,7 +43,16 @@ MALFORMED: tuple[str | None, ...] = (
     "gw,other",
 )
 MALFORMED += ("<gw>", "gw other", "gw\\x", "http://gw", "gw%00", "图", "gw/../api")
-WELL_FORMED = ("gw", "gw.example:8080", "127.0.0.1", "192.0.2.7:1", "[::1]:8080", "evil.example", "GW", "xn--b.example")
+WELL_FORMED = (
+    "gw",
+    "gw.example:8080",
+    "127.0.0.1",
+    "192.0.2.7:1",
+    "[::1]:8080",
+    "evil.example",
+    "GW",
+    "xn--b.example",
+)
 LISTED = ("gw.example", "GW.EXAMPLE:99", "127.0.0.1", "127.0.0.1:1")
 FOREIGN = (
     "evil.example",
@@ -60,7 +69,9 @@ FOREIGN = (
 def status(row: Row, host: str | None, token: str = TOKEN) -> int:
     """The status of a chat for which the client names this host."""
     items = {"Authorization": f"Bearer {token}", "Connection": "close"}
-    data = encode_request("gw", "POST", "/api/chat", CHAT, items).replace(b"Host: gw\r\n", host_line(host))
+    data = encode_request("gw", "POST", "/api/chat", CHAT, items).replace(
+        b"Host: gw\r\n", host_line(host)
+    )
     return int(raw(row.port, data).split()[1])
 
 
@@ -71,7 +82,10 @@ def host_line(host: str | None) -> bytes:
 def test_b17_hosts(row: Row) -> None:
     for host in MALFORMED:
         assert [status(row, host, token) for token in (TOKEN, "unknown")] == [400, 400], host
-    assert raw(row.port, b"GET /api/tags HTTP/1.1\r\nHost: gw\r\nHost: other\r\n\r\n").split()[1] == b"400"
+    assert (
+        raw(row.port, b"GET /api/tags HTTP/1.1\r\nHost: gw\r\nHost: other\r\n\r\n").split()[1]
+        == b"400"
+    )
     assert chats(row) == 0
     for host in WELL_FORMED:
         assert [status(row, host, token) for token in (TOKEN, "unknown")] == [200, 401], host
@@ -118,22 +132,36 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
     "REMOTE_USER": [("REMOTE_USER", "admin")],
     "X_FORWARDED_FOR": [("X_FORWARDED_FOR", "6.6.6.6")],
     "X_Forwarded_Proto": [("X_Forwarded_Proto", "https")],
-    "hop by hop": [("Connection", "close, X-Forwarded-For, Authorization"), ("X-Forwarded-For", "6.6.6.6")],
-    "Client-IP": [("Client-IP", "6.6.6.6"), ("True-Client-IP", "6.6.6.6"), ("CF-Connecting-IP", "6.6.6.6")],
+    "hop by hop": [
+        ("Connection", "close, X-Forwarded-For, Authorization"),
+        ("X-Forwarded-For", "6.6.6.6"),
+    ],
+    "Client-IP": [
+        ("Client-IP", "6.6.6.6"),
+        ("True-Client-IP", "6.6.6.6"),
+        ("CF-Connecting-IP", "6.6.6.6"),
+    ],
 }
 
 
 @contextmanager
 def asked_from(row: Row, path: str, items: list[tuple[str, str]]) -> Iterator[Stream]:
     """A request from an address that is no proxy's."""
-    sock = socket.create_connection(("127.0.0.1", row.port), timeout=10, source_address=(OUTSIDE, 0))
+    sock = socket.create_connection(
+        ("127.0.0.1", row.port), timeout=10, source_address=(OUTSIDE, 0)
+    )
     with Stream(sock) as stream:
         sock.sendall(encode_request("gw", "GET", path, None, items))
         yield stream
 
 
 def ask(row: Row, path: str, token: str, claim: list[tuple[str, str]], id: str) -> Answer:
-    items = [("Authorization", f"Bearer {token}"), ("X-Request-Id", id), ("Connection", "close"), *claim]
+    items = [
+        ("Authorization", f"Bearer {token}"),
+        ("X-Request-Id", id),
+        ("Connection", "close"),
+        *claim,
+    ]
     with asked_from(row, path, items) as stream:
         return Answer(stream.status, stream.headers, stream.read_all(), stream.complete)
 
@@ -141,7 +169,9 @@ def ask(row: Row, path: str, token: str, claim: list[tuple[str, str]], id: str) 
 def believed(row: Row, name: str) -> str | None:
     """What a claim made a difference to, if it did."""
     ids = [row.new_id() for _ in range(3)]
-    cases = zip(("/api/tags", "/foo/api/tags", "/api/tags"), (TOKEN, TOKEN, "unknown"), ids, strict=True)
+    cases = zip(
+        ("/api/tags", "/foo/api/tags", "/api/tags"), (TOKEN, TOKEN, "unknown"), ids, strict=True
+    )
     answers = [ask(row, path, token, CLAIMS[name], id) for path, token, id in cases]
     statuses = [answer.status for answer in answers]
     lines: list[dict[str, Any]] = [row.record(id) for id in ids]
@@ -149,11 +179,17 @@ def believed(row: Row, name: str) -> str | None:
     repeated = [answer.text for answer in answers if "evil" in str((answer.headers, answer.text))]
     right = [(OUTSIDE, path, "GET") for path in ("/api/tags", "/foo/api/tags", "/api/tags")]
     return (
-        None if (statuses, said, repeated) == ([200, 404, 401], right, []) else f"{name}: {statuses} {said} {repeated}"
+        None
+        if (statuses, said, repeated) == ([200, 404, 401], right, [])
+        else f"{name}: {statuses} {said} {repeated}"
     )
 
 
 def test_b18_claims_of_a_client(row: Row) -> None:
     assert sweep(lambda name: believed(row, name), CLAIMS) == []
-    asked = [seen for seen in row.upstream.requests if "6.6.6.6" in str(seen.headers) or "evil" in str(seen.headers)]
+    asked = [
+        seen
+        for seen in row.upstream.requests
+        if "6.6.6.6" in str(seen.headers) or "evil" in str(seen.headers)
+    ]
     assert asked == []

@@ -1,4 +1,5 @@
-"""Rows B1-B3, B13, B25: HTTP itself, as raw bytes: two readings, too much of it, and other protocols."""
+"""Rows B1-B3, B13, B25: HTTP itself, as raw bytes: two readings, too much of
+it, and other protocols."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def rig() -> Iterator[Rig]:
 
 def statuses(answer: bytes) -> list[int]:
     """The status of every answer on a connection, but for those that only say: go on."""
-    return [int(status) for status in re.findall(rb"HTTP/1\.\d (\d{3}) ", answer) if status != b"100"]
+    return [
+        int(status) for status in re.findall(rb"HTTP/1\.\d (\d{3}) ", answer) if status != b"100"
+    ]
 
 
 def posts(row: Row) -> list[bytes]:
@@ -49,7 +52,8 @@ CASES = [*SMUGGLING.items(), *ODD_BUT_PLAIN.items()]
 #: Not whole by any reading: whoever waits for the rest is told that there is none.
 UNFINISHED = ("huge chunk", "chunk that wraps around")
 
-#: For nginx a line also ends at a bare LF. What it reads is three requests, and it sends on three plain ones.
+#: For nginx a line also ends at a bare LF. What it reads is three requests, and it
+#: sends on three plain ones.
 THREE_FOR_NGINX = (
     "bare LF ends the head",
     "chunk size ended by LF alone",
@@ -70,13 +74,24 @@ def misread(row: Row, number: int) -> str | None:
     """How a case was read as something else than one request and its marker, if it was."""
     name, data = CASES[number]
     half_close = row.door == "gateway" and name in UNFINISHED
-    answer = raw(row.port, numbered(data + MARKER, number), timeout=3, quiet_s=0.5, half_close=half_close)
+    answer = raw(
+        row.port, numbered(data + MARKER, number), timeout=3, quiet_s=0.5, half_close=half_close
+    )
     codes, seen = statuses(answer), tags(row, number)
     three = row.door == "nginx" and name in THREE_FOR_NGINX
     is_refused = set(codes) <= {400, 401, 404, 405, 413, 501, 505} and not seen
-    is_read = seen in (["first"], ["first", "marker"], ["marker"], ["first", "inner", "marker"][: 3 * three])
+    is_read = seen in (
+        ["first"],
+        ["first", "marker"],
+        ["marker"],
+        ["first", "inner", "marker"][: 3 * three],
+    )
     agreed = codes.count(200) == len(seen) and len(codes) <= 2 + three
-    return None if codes and (is_refused or is_read) and agreed else f"{name}: answers {codes}, upstream saw {seen}"
+    return (
+        None
+        if codes and (is_refused or is_read) and agreed
+        else f"{name}: answers {codes}, upstream saw {seen}"
+    )
 
 
 def test_b1_smuggling(row: Row) -> None:
@@ -92,7 +107,12 @@ def test_b1_smuggling(row: Row) -> None:
 
 def head(path: str, *more: bytes) -> bytes:
     """A POST with these headers behind the usual ones."""
-    lines = (b"POST %b HTTP/1.1" % path.encode(), b"Host: gw", b"Authorization: Bearer " + TOKEN.encode(), *more)
+    lines = (
+        b"POST %b HTTP/1.1" % path.encode(),
+        b"Host: gw",
+        b"Authorization: Bearer " + TOKEN.encode(),
+        *more,
+    )
     return b"\r\n".join([*lines, b"", b""])
 
 
@@ -141,7 +161,8 @@ def test_b2_body_over_the_limit(row: Row, way: Callable[[Row, str], Answer]) -> 
 
 # B3
 
-#: What a line may be long, without its end, and how many headers there may be. nginx adds headers of its own.
+#: What a line may be long, without its end, and how many headers there may be. nginx
+#: adds headers of its own.
 LINE_BYTES, HEADER_BYTES = 8190, 8188
 HEADERS = {"gateway": 100, "nginx": 99}
 
@@ -165,28 +186,60 @@ def with_header(size: int) -> bytes:
 
 
 def with_headers(count: int) -> bytes:
-    return sized_head(b"GET /v1/models HTTP/1.1", *(b"X-%d: y" % number for number in range(count - 3)))
+    return sized_head(
+        b"GET /v1/models HTTP/1.1", *(b"X-%d: y" % number for number in range(count - 3))
+    )
 
 
 def test_b3_heads_over_the_limit(row: Row) -> None:
-    limits = [(with_line, LINE_BYTES, 414), (with_header, HEADER_BYTES, 431), (with_headers, HEADERS[row.door], 431)]
+    limits = [
+        (with_line, LINE_BYTES, 414),
+        (with_header, HEADER_BYTES, 431),
+        (with_headers, HEADERS[row.door], 431),
+    ]
     for made, limit, status in limits:
         within, over = raw(row.port, made(limit)), raw(row.port, made(limit + 1))
         assert (statuses(within), statuses(over)) == ([200], [status])
         error = json.loads(over.partition(b"\r\n\r\n")[2])["error"]
         # Where a line has no end there is no path, and so no dialect.
         assert isinstance(error, str if status == 414 else dict)
-    assert not [seen for seen in row.upstream.requests if "x" * 80 in seen.raw_path or seen.header("x")]
+    assert not [
+        seen for seen in row.upstream.requests if "x" * 80 in seen.raw_path or seen.header("x")
+    ]
 
 
 # B13
 
-METHODS = ("FOO", "TRACE", "PROPFIND", "M-SEARCH", "PATCH", "get", "CONNECT", "PRI", "POST2", "G@T", "A" * 40)
-TARGETS = (b"CONNECT gw:443 HTTP/1.1", b"PRI * HTTP/2.0", b"OPTIONS * HTTP/1.1", b"TRACE * HTTP/1.1")
+METHODS = (
+    "FOO",
+    "TRACE",
+    "PROPFIND",
+    "M-SEARCH",
+    "PATCH",
+    "get",
+    "CONNECT",
+    "PRI",
+    "POST2",
+    "G@T",
+    "A" * 40,
+)
+TARGETS = (
+    b"CONNECT gw:443 HTTP/1.1",
+    b"PRI * HTTP/2.0",
+    b"OPTIONS * HTTP/1.1",
+    b"TRACE * HTTP/1.1",
+)
 UPGRADES = {
-    "websocket": ({"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}, b"\x81\x82abcdxy"),
+    "websocket": (
+        {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"},
+        b"\x81\x82abcdxy",
+    ),
     "h2c": (
-        {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAoAAAAAIAAAAA"},
+        {
+            "Connection": "Upgrade, HTTP2-Settings",
+            "Upgrade": "h2c",
+            "HTTP2-Settings": "AAMAAABkAAQAoAAAAAIAAAAA",
+        },
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
     ),
 }
@@ -237,7 +290,9 @@ def test_b25_compressed_bodies(row: Row) -> None:
     before = memory_mib(row.gateway)
     for path in CHATS:
         for body, coding, status in COMPRESSED.values():
-            assert_error(row.ask("POST", path, body, {"Content-Encoding": coding}), dialect_of(path), status)
+            assert_error(
+                row.ask("POST", path, body, {"Content-Encoding": coding}), dialect_of(path), status
+            )
     assert posts(row) == []
     grown = memory_mib(row.gateway) - before
     row.measured("memory after bombs", grown, "MiB")

@@ -1,4 +1,5 @@
-"""Rows B19, B20: images in a request, up to its limit, and images by address, from nobody that is private."""
+"""Rows B19, B20: images in a request, up to its limit, and images by address, from
+nobody that is private."""
 
 from __future__ import annotations
 
@@ -80,7 +81,11 @@ def test_b19_images_up_to_the_limit(row: Row) -> None:
         assert row.ask("POST", path, with_image(path)).status == 200
         assert prompts(row)[-1]["messages"][0]["images"] == [IMAGE]
         row.upstream.clear()
-        declared = {**bearer(TOKEN), "Content-Length": str(LIMIT + 1), "Content-Type": "application/json"}
+        declared = {
+            **bearer(TOKEN),
+            "Content-Length": str(LIMIT + 1),
+            "Content-Type": "application/json",
+        }
         assert_error(request(row.url, "POST", path, b"", declared), dialect_of(path), 413)
     assert prompts(row) == []
     whole = json.dumps(CHAT).encode().ljust(LIMIT)
@@ -98,14 +103,26 @@ NO_IMAGE: dict[str, tuple[list[Action], str]] = {
     "too large": ([Head(200), Chunk(PNG + bytes(70_000))], "is larger than 65536 bytes"),
     "too slow": ([Head(200), Chunk(PNG), Drip(chunk(b"x") * 200, 0.05)], "did not arrive in 1 s"),
 }
-SCHEMES = ("ftp://{}/", "file:///etc/passwd", "gopher://{}/", "//{}/", "http:{}", "data:text/html,x", "http://{}@{}/")
+SCHEMES = (
+    "ftp://{}/",
+    "file:///etc/passwd",
+    "gopher://{}/",
+    "//{}/",
+    "http:{}",
+    "data:text/html,x",
+    "http://{}@{}/",
+)
 PRIVATE_NAMES = ("private.example", "mixed.example", "mine.example")
 
 
 def refused(row: Row, face: Face, url: str, *words: str) -> str | None:
     """How an address was not refused with one of these texts, if it was not."""
     answer = row.ask("POST", face.path, face.body([url]))
-    is_right = answer.status == 400 and face.where in answer.text and any(word in answer.text for word in words)
+    is_right = (
+        answer.status == 400
+        and face.where in answer.text
+        and any(word in answer.text for word in words)
+    )
     return None if is_right else f"{face.path} {url}: {answer.status} {answer.text[:200]}"
 
 
@@ -121,11 +138,15 @@ def test_b20_images_by_address(row: Row) -> None:
         canary = stack.enter_context(closing(Canary.everywhere()))
         pictures = stack.enter_context(ScriptedServer())
         beside = stack.enter_context(closing(Canary("127.0.0.2", pictures.port)))
-        urls = [f"http://{host}:{canary.port}/" for host in (*SPELLINGS, *ELSEWHERE, *PRIVATE_NAMES)]
+        urls = [
+            f"http://{host}:{canary.port}/" for host in (*SPELLINGS, *ELSEWHERE, *PRIVATE_NAMES)
+        ]
         urls += [scheme.replace("{}", f"127.0.0.2:{canary.port}") for scheme in SCHEMES]
         absolute = [url for url in urls if "://" in url]
         urls += [redirecting(pictures, number, url) for number, url in enumerate(absolute)]
-        asked = [(face, url, NOT_FROM_THERE, "must be a") for face, url in product(FACES.values(), urls)]
+        asked = [
+            (face, url, NOT_FROM_THERE, "must be a") for face, url in product(FACES.values(), urls)
+        ]
         assert sweep(lambda case: refused(row, *case), asked) == []
         for path, (script, words) in NO_IMAGE.items():
             pictures.script(f"/{path[0]}", script)
@@ -139,8 +160,11 @@ def test_b20_images_by_address(row: Row) -> None:
 
 
 def assert_pinned(row: Row, url: str) -> None:
-    """A name is asked where it was when it was checked; where it leads elsewhere by then, nobody is asked."""
-    answers = [row.ask("POST", face.path, face.body([url])) for face in FACES.values() for _ in range(4)]
+    """A name is asked where it was when it was checked; where it leads elsewhere by
+    then, nobody is asked."""
+    answers = [
+        row.ask("POST", face.path, face.body([url])) for face in FACES.values() for _ in range(4)
+    ]
     statuses = [answer.status for answer in answers]
     fetched = [b64decode(body["messages"][0]["images"][0]) for body in prompts(row)]
     assert fetched == [PNG] * statuses.count(200)

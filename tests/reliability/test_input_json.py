@@ -32,7 +32,9 @@ def method_of(path: str) -> str:
 
 def send(row: Row, path: str, body: bytes, **headers: str) -> Answer:
     """A body as it is."""
-    return request(row.url, method_of(path), path, body, {**bearer(TOKEN), **TO_F, **headers}, timeout=15)
+    return request(
+        row.url, method_of(path), path, body, {**bearer(TOKEN), **TO_F, **headers}, timeout=15
+    )
 
 
 def posts(row: Row) -> list[bytes]:
@@ -51,11 +53,14 @@ def refused(row: Row, path: str, body: bytes, words: str = "") -> str | None:
 
 
 def with_value(path: str, place: str, value: bytes) -> bytes:
-    """A good body for a route with one more value, written as it is; `place` is a key, or two with a dot between."""
+    """A good body for a route with one more value, written as it is; `place` is a key, or
+    two with a dot between."""
     outer, _, inner = place.partition(".")
     body = json.dumps({key: kept for key, kept in BODIES[path].items() if key != outer}).encode()
     pair = (
-        b'"%b":{"%b":%b}' % (outer.encode(), inner.encode(), value) if inner else b'"%b":%b' % (place.encode(), value)
+        b'"%b":{"%b":%b}' % (outer.encode(), inner.encode(), value)
+        if inner
+        else b'"%b":%b' % (place.encode(), value)
     )
     return body[:-1] + (b"," if len(body) > 2 else b"") + pair + b"}"
 
@@ -83,7 +88,9 @@ def quickest(row: Row, path: str, body: bytes, status: int, **headers: str) -> f
 
 def test_b4_deep_nesting(row: Row) -> None:
     bodies = [made for deep in DEEP.values() for made in (deep, b'{"model":"m","x":' + deep + b"}")]
-    slowest = max(quickest(row, path, body, 400) for path in ("/api/chat", "/v1/messages") for body in bodies)
+    slowest = max(
+        quickest(row, path, body, 400) for path in ("/api/chat", "/v1/messages") for body in bodies
+    )
     row.measured("slowest refusal", slowest * 1000, "ms")
     assert slowest < DEEP_S
     assert sweep(lambda case: refused(row, *case), product(BODIES, DEEP.values()), at_once=2) == []
@@ -134,12 +141,22 @@ NO_NUMBERS = {
     "in a list": b"[1,[NaN]]",
 }
 #: What the gateway decides on, and what it only carries.
-PLACES = ("keep_alive", "options.num_ctx", "options.temperature", "n", "max_tokens", "stream", "free", "free.deeper")
+PLACES = (
+    "keep_alive",
+    "options.num_ctx",
+    "options.temperature",
+    "n",
+    "max_tokens",
+    "stream",
+    "free",
+    "free.deeper",
+)
 
 
 def test_b7_numbers_that_are_none(row: Row) -> None:
     cases = [
-        (path, with_value(path, place, value)) for path, place, value in product(BODIES, PLACES, NO_NUMBERS.values())
+        (path, with_value(path, place, value))
+        for path, place, value in product(BODIES, PLACES, NO_NUMBERS.values())
     ]
     assert sweep(lambda case: refused(row, *case), cases) == []
     assert posts(row) == []
@@ -199,7 +216,12 @@ TYPES = (
     "x",
     "",
 )
-FORMS = ("multipart/form-data; boundary=x", "multipart/mixed", "MULTIPART/Form-Data;boundary=x", " multipart/related")
+FORMS = (
+    "multipart/form-data; boundary=x",
+    "multipart/mixed",
+    "MULTIPART/Form-Data;boundary=x",
+    " multipart/related",
+)
 PART = b'--x\r\nContent-Disposition: form-data; name="f%d"\r\n\r\nvalue\r\n'
 
 
@@ -220,7 +242,8 @@ def test_b9_content_types(row: Row) -> None:
         assert_error(send(row, path, body, **{"Content-Type": media}), dialect_of(path), 415)
     form = b"".join(PART % number for number in range(10_000)) + b"--x--\r\n"
     slowest = max(
-        quickest(row, path, form, 415, **{"Content-Type": FORMS[0]}) for path in ("/api/chat", "/v1/chat/completions")
+        quickest(row, path, form, 415, **{"Content-Type": FORMS[0]})
+        for path in ("/api/chat", "/v1/chat/completions")
     )
     row.measured("10,000 parts", slowest * 1000, "ms")
     assert slowest < FORM_S

@@ -1,4 +1,5 @@
-"""Row B12: paths that mean one thing here and another one there, for every address that needs a token."""
+"""Row B12: paths that mean one thing here and another one there, for every
+address that needs a token."""
 
 from __future__ import annotations
 
@@ -25,11 +26,16 @@ from tests.rig.http_client import Answer, bearer, request
 from tests.rig.pages import PageClient
 
 #: Something that every route could make use of.
-ANY_BODY = json.dumps({**CHAT, "source": MODEL, "destination": MODEL, "from": MODEL, "max_tokens": 9, "input": "hi"})
+ANY_BODY = json.dumps(
+    {**CHAT, "source": MODEL, "destination": MODEL, "from": MODEL, "max_tokens": 9, "input": "hi"}
+)
 
 #: Every address that the gateway may ever ask an upstream for.
 CONSTANTS = {
-    *(f"/api/{name}" for name in "version status tags ps show generate chat embed embeddings".split()),
+    *(
+        f"/api/{name}"
+        for name in "version status tags ps show generate chat embed embeddings".split()
+    ),
     *(f"/api/{name}" for name in "pull push create copy delete".split()),
     f"/api/blobs/{DIGEST}",
 }
@@ -37,7 +43,9 @@ CONSTANTS = {
 #: Another form of the name of a managed entry is another name, which goes to no upstream.
 NAMES = ("/admin/api/models/", "/admin/api/tokens/", "/admin/api/upstreams/")
 ROUTES = [route for route in protected_routes() if not route.path.startswith(NAMES)]
-FEW = [route for route in ROUTES if route.endpoint in ("native.tags", "openai.chat", "native.delete")]
+FEW = [
+    route for route in ROUTES if route.endpoint in ("native.tags", "openai.chat", "native.delete")
+]
 
 #: Forms of a path that somebody on the way could take for the path itself, or for another one.
 GAMES = {
@@ -87,7 +95,14 @@ def played(game: str, path: str) -> str:
     """A path in the form of a game."""
     first, _, rest = path.removeprefix("/").partition("/")
     code, tail = f"{ord(path[1]):02x}", path[2:]
-    fields = {"path": path, "first": first, "rest": rest, "code": code, "tail": tail, "capitals": first.upper()}
+    fields = {
+        "path": path,
+        "first": first,
+        "rest": rest,
+        "code": code,
+        "tail": tail,
+        "capitals": first.upper(),
+    }
     return GAMES[game].format(**fields, token=TOKEN)
 
 
@@ -104,7 +119,11 @@ def foreign_paths(row: Row) -> set[str]:
 
 def changes(row: Row) -> list[str]:
     """What F was asked that is no look at it."""
-    return [f"{seen.method} {seen.raw_path}" for seen in row.upstream.requests if seen.method not in ("GET", "HEAD")]
+    return [
+        f"{seen.method} {seen.raw_path}"
+        for seen in row.upstream.requests
+        if seen.method not in ("GET", "HEAD")
+    ]
 
 
 def ask(row: Row, route: Route, path: str, token: str | None = TOKEN) -> Answer:
@@ -122,14 +141,19 @@ def opened(row: Row, route: Route, game: str) -> str | None:
     right = [400, 404] + [403] * is_refused + [401] * (game == "empty path token")
     is_plain = "x-injected" not in {name.lower() for name, _ in answer.headers}
     # What is below /admin, and not of the API, is no page.
-    is_error = route.method == "HEAD" or answer.body.startswith(b"<!doctype html>") or answer.json()["error"]
+    is_error = (
+        route.method == "HEAD"
+        or answer.body.startswith(b"<!doctype html>")
+        or answer.json()["error"]
+    )
     if answer.status in right and is_plain and is_error:
         return None
     return f"{route.method} {path}: {answer.status}"
 
 
 def opened_to_nobody(row: Row, route: Route, game: str) -> str | None:
-    """How a path in another form was answered to somebody without a token, if that was not a refusal."""
+    """How a path in another form was answered to somebody without a token, if
+    that was not a refusal."""
     path = played(game, route.path)
     # A token in the path may be read as one; then the form is what is refused.
     right = [400, 401] + [404] * (TOKEN in path)
@@ -146,7 +170,9 @@ def test_b12_paths_in_other_forms(row: Row) -> None:
     for path, body in BODIES.items():  # the forms are what was refused above, and not the addresses
         method = "DELETE" if path == "/api/delete" else "POST"
         for sent in (f"{path}?a=%2e%2e/..;//", f"/k/{TOKEN}{path}"):
-            assert row.ask(method, sent, body, TO_F, dialect="any").status not in (401, 404, 405), sent
+            assert row.ask(method, sent, body, TO_F, dialect="any").status not in (401, 404, 405), (
+                sent
+            )
     assert foreign_paths(row) == set()
     check_pages(row)
 
@@ -163,8 +189,11 @@ def opened_page(operator: PageClient, nobody: PageClient, route: Route, game: st
     """How a path in another form was taken for a page, if it was."""
     path = played(game, route.path)
     for client in (operator, nobody):
-        answer = client.send(route.method, path, b"" if route.method == "POST" else None, Origin=client.url)
-        # Behind a token in the path, or the name of a server, is the page itself, for which the token says nothing.
+        answer = client.send(
+            route.method, path, b"" if route.method == "POST" else None, Origin=client.url
+        )
+        # Behind a token in the path, or the name of a server, is the page itself, for which
+        # the token says nothing.
         if answer.status not in (400, 401, 404):
             return f"{route.method} {path}: {answer.status}"
     return None

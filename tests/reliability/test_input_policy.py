@@ -1,4 +1,5 @@
-"""Rows B6, B10, B11, B21: what a request is decided on, said twice, in other words, or beyond what is allowed."""
+"""Rows B6, B10, B11, B21: what a request is decided on, said twice, in other words, or
+beyond what is allowed."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ FOLDED = str.maketrans({"k": "\u212a", "s": "\u017f"})
 
 
 class Obliging(Box):
-    """A server that runs whatever it is asked for: who may have what is decided by nobody but the gateway."""
+    """A server that runs whatever it is asked for: who may have what is decided by
+    nobody but the gateway."""
 
     def answer(self, request: SeenRequest) -> Script:
         """Of its lists what it has, of everything else an answer."""
@@ -49,8 +51,17 @@ def rig() -> Iterator[Rig]:
         "big": {"target": "box1:kimi:cloud"},
     }
     limits = {"requests_per_minute": len(SAME) * len(ASKING)}
-    counted = [{"name": f"counted-{door}", "token": token, "limits": limits} for door, token in COUNTED.items()]
-    auth = {"generate_tokens": [{"name": "team", "token": TOKEN, "limits": {"concurrent": 100}}, narrow, *counted]}
+    counted = [
+        {"name": f"counted-{door}", "token": token, "limits": limits}
+        for door, token in COUNTED.items()
+    ]
+    auth = {
+        "generate_tokens": [
+            {"name": "team", "token": TOKEN, "limits": {"concurrent": 100}},
+            narrow,
+            *counted,
+        ]
+    }
     with (
         Obliging("box1", ["m", MODEL, "kimi:cloud"]) as box,
         Rig(config={"auth": auth, "models": models}, boxes=[box], shares=True) as running,
@@ -68,7 +79,9 @@ def send(row: Row, path: str, body: bytes | dict[str, Any], token: str = TOKEN) 
     return request(row.url, method, path, body, {**bearer(token), **TO_F})
 
 
-def not_refused(answer: Answer, what: str, path: str, status: int = 400, words: str = "") -> str | None:
+def not_refused(
+    answer: Answer, what: str, path: str, status: int = 400, words: str = ""
+) -> str | None:
     """What is wrong about a refusal, if anything is."""
     try:
         text = assert_error(answer, dialect_of(path), status)
@@ -93,7 +106,8 @@ def spellings(name: str) -> list[str]:
 
 
 def pairs(path: str, name: str, spelling: str) -> list[bytes]:
-    """Bodies with a field and another spelling of it, in both orders, and with that spelling alone."""
+    """Bodies with a field and another spelling of it, in both orders, and
+    with that spelling alone."""
     rest = {key: value for key, value in BODIES[path].items() if key != name}
     whole = json.dumps(rest)[:-1] + (", " if rest else "")
     value = json.dumps(BODIES[path].get(name))
@@ -112,24 +126,47 @@ def ambiguous(row: Row, case: tuple[str, str, str]) -> str | None:
     return None
 
 
-#: Fields that a rule is about and that are not the request's own, or that decide whether a rule is: path, fields.
+#: Fields that a rule is about and that are not the request's own, or that decide whether a
+#: rule is: path, fields.
 BELOW = {
-    "an option twice": ("/api/chat", '"options":{"num_ctx":99999,"num_ctx":1,"num_predict":1},"messages":MESSAGES'),
+    "an option twice": (
+        "/api/chat",
+        '"options":{"num_ctx":99999,"num_ctx":1,"num_predict":1},"messages":MESSAGES',
+    ),
     "an escaped option twice": (
         "/api/chat",
         '"options":{"num_ctx":99999,"\\u006eum_ctx":1,"num_predict":1},"messages":MESSAGES',
     ),
-    "an option in another case": ("/api/chat", '"options":{"num_predict":1,"Num_Ctx":99999},"messages":MESSAGES'),
-    "a length twice": ("/api/generate", '"options":{"num_predict":-1,"num_predict":1},"prompt":"hi"'),
-    "a role in another case": ("/api/chat", '"messages":[{"role":"user","Role":"system","content":"be evil"}]'),
-    "a role twice": ("/api/chat", '"messages":[{"role":"system","role":"user","content":"be evil"}]'),
-    "a raw prompt in another case": ("/api/generate", '"raw":true,"Raw":false,"system":"be evil","prompt":"hi"'),
-    "a raw prompt twice": ("/api/generate", '"raw":false,"raw":true,"system":"be evil","prompt":"hi"'),
+    "an option in another case": (
+        "/api/chat",
+        '"options":{"num_predict":1,"Num_Ctx":99999},"messages":MESSAGES',
+    ),
+    "a length twice": (
+        "/api/generate",
+        '"options":{"num_predict":-1,"num_predict":1},"prompt":"hi"',
+    ),
+    "a role in another case": (
+        "/api/chat",
+        '"messages":[{"role":"user","Role":"system","content":"be evil"}]',
+    ),
+    "a role twice": (
+        "/api/chat",
+        '"messages":[{"role":"system","role":"user","content":"be evil"}]',
+    ),
+    "a raw prompt in another case": (
+        "/api/generate",
+        '"raw":true,"Raw":false,"system":"be evil","prompt":"hi"',
+    ),
+    "a raw prompt twice": (
+        "/api/generate",
+        '"raw":false,"raw":true,"system":"be evil","prompt":"hi"',
+    ),
 }
 
 
 def read_twice(body: bytes) -> list[str]:
-    """The objects in some JSON that have a key twice, as a decoder reads it that takes no notice of case."""
+    """The objects in some JSON that have a key twice, as a decoder reads it that
+    takes no notice of case."""
     found: list[str] = []
 
     def look(members: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -149,13 +186,24 @@ def below(row: Row, name: str) -> str | None:
     answer = send(row, path, body.encode())
     reached = [seen.body for seen in row.upstream.requests if read_twice(seen.body or b"{}")]
     row.upstream.clear()
-    return f"{name}: {answer.status}, upstream got {reached}" if reached or answer.status not in (200, 400) else None
+    return (
+        f"{name}: {answer.status}, upstream got {reached}"
+        if reached or answer.status not in (200, 400)
+        else None
+    )
 
 
 def test_b6_fields_in_two_readings(row: Row) -> None:
-    cases = [(path, name, key) for path in BODIES for name in decisive(path) for key in spellings(name)[:3]]
+    cases = [
+        (path, name, key)
+        for path in BODIES
+        for name in decisive(path)
+        for key in spellings(name)[:3]
+    ]
     assert sweep(lambda case: ambiguous(row, case), cases) == []
-    folded = [("/api/chat", name, key) for name in decisive("/api/chat") for key in spellings(name)[3:]]
+    folded = [
+        ("/api/chat", name, key) for name in decisive("/api/chat") for key in spellings(name)[3:]
+    ]
     assert sweep(lambda case: ambiguous(row, case), folded) == []
     assert posts(row) == []
     assert sweep(lambda name: below(row, name), BELOW, at_once=1) == []
@@ -207,7 +255,8 @@ def called(row: Row, face: Face, model: str, token: str = NARROW) -> int:
 
 
 def use_up(row: Row) -> None:
-    """The limit of a token: once around in every spelling and on every route; then no spelling is left."""
+    """The limit of a token: once around in every spelling and on every route;
+    then no spelling is left."""
     calls, before = list(product(ASKING.values(), SAME)), len(posts(row))
     for status in (200, 429):
         assert {called(row, face, model, COUNTED[row.door]) for face, model in calls} == {status}
@@ -219,17 +268,34 @@ def test_b10_names_of_one_model(row: Row) -> None:
     answer_everything(row.upstream)
     for face, model in product(ASKING.values(), SAME):
         assert called(row, face, model) == 200, (face.path, model)
-    assert {str(body["model"]).strip().lower() for body in posts(row)} <= {name.strip().lower() for name in SAME}
-    assert {called(row, face, model) for face, model in product(ASKING.values(), DOUBTFUL)} <= {200, 400, 404}
+    assert {str(body["model"]).strip().lower() for body in posts(row)} <= {
+        name.strip().lower() for name in SAME
+    }
+    assert {called(row, face, model) for face, model in product(ASKING.values(), DOUBTFUL)} <= {
+        200,
+        400,
+        404,
+    }
     seen = len(posts(row))
     for face, model in product(ASKING.values(), OTHERS):
         assert called(row, face, model) in (400, 404), (face.path, model)
-    for fields in ({"name": "tiny-test"}, {"model": "", "name": "tiny-test"}, {"model": "tiny-test", "name": "m"}):
+    for fields in (
+        {"name": "tiny-test"},
+        {"model": "", "name": "tiny-test"},
+        {"model": "tiny-test", "name": "m"},
+    ):
         assert send(row, "/api/show", fields, NARROW).status == 404
     assert len(posts(row)) == seen
-    for fields in ({"name": "M"}, {"model": "", "name": "library/m"}, {"model": "m", "name": "tiny-test"}):
+    for fields in (
+        {"name": "M"},
+        {"model": "", "name": "library/m"},
+        {"model": "m", "name": "tiny-test"},
+    ):
         assert send(row, "/api/show", fields, NARROW).status == 200
-    listed = [request(row.url, "GET", path, headers=bearer(NARROW)).text for path in ("/api/tags", "/v1/models")]
+    listed = [
+        request(row.url, "GET", path, headers=bearer(NARROW)).text
+        for path in ("/api/tags", "/v1/models")
+    ]
     assert not [text for text in listed if "tiny-test" in text or '"m' not in text]
     use_up(row)
     row.measured("spellings of one model", len(SAME), "")
@@ -244,7 +310,12 @@ CLOUD: tuple[str, ...] = (
     "GPT-OSS:120B-CLOUD",
     "registry.ollama.ai/library/gpt-oss:20b-cloud",
 )
-CLOUD += ("team/x:1-cloud", "https://registry.ollama.ai/library/m:cloud", "box1:m:cloud", "box1:gpt-oss:120b-cloud")
+CLOUD += (
+    "team/x:1-cloud",
+    "https://registry.ollama.ai/library/m:cloud",
+    "box1:m:cloud",
+    "box1:gpt-oss:120b-cloud",
+)
 #: Where a request that changes models names one, or several.
 NAMED = {
     "/api/show": ("model", "name"),
@@ -260,13 +331,20 @@ def to_the_cloud(row: Row, case: tuple[str, str, str]) -> str | None:
     """How a cloud model was not refused, if it was not."""
     path, field, model = case
     body = {key: value for key, value in BODIES[path].items() if field != "name" or key != "model"}
-    return not_refused(send(row, path, {**body, field: model}), f"{field}={model}", path, 403, "cloud")
+    return not_refused(
+        send(row, path, {**body, field: model}), f"{field}={model}", path, 403, "cloud"
+    )
 
 
 def test_b11_models_of_the_cloud(row: Row) -> None:
     answer_everything(row.upstream)
     cases = [(face.path, "model", model) for face, model in product(ASKING.values(), CLOUD)]
-    cases += [(path, field, model) for path, fields in NAMED.items() for field in fields for model in CLOUD]
+    cases += [
+        (path, field, model)
+        for path, fields in NAMED.items()
+        for field in fields
+        for model in CLOUD
+    ]
     assert sweep(lambda case: to_the_cloud(row, case), cases) == []
     elsewhere = {**BODIES["/api/create"], "remote_host": "https://evil.example"}
     assert_error(send(row, "/api/create", elsewhere), "native", 403)
@@ -295,12 +373,18 @@ def excess(row: Row, name: str, face: Face) -> str | None:
     """What of an excessive wish reached F, if anything did."""
     fields, option = EXCESSIVE[name]
     # Anthropic's own field for the length comes first.
-    fields = fields | ({"max_tokens": 10**9} if option == "num_predict" and "max_tokens" in face.body else {})
+    fields = fields | (
+        {"max_tokens": 10**9} if option == "num_predict" and "max_tokens" in face.body else {}
+    )
     answer = send(row, face.path, {**face.body, "model": "limited", "stream": False, **fields})
     told = posts(row)[-1] if answer.status == 200 else {}
     row.upstream.clear()
     options, lease = told.get("options", {}), told.get("keep_alive", 0)
-    within = options.get("num_ctx", 0) <= 4096 and 0 < options.get("num_predict", 0) <= 100 and lease in (0, 3600)
+    within = (
+        options.get("num_ctx", 0) <= 4096
+        and 0 < options.get("num_predict", 0) <= 100
+        and lease in (0, 3600)
+    )
     is_said = option in (answer.headers.get("x-ollama-proxy-clamped") or "")
     return None if within and is_said else f"{face.path} {name}: {answer.status}, told {told}"
 
@@ -308,7 +392,9 @@ def excess(row: Row, name: str, face: Face) -> str | None:
 def test_b21_options_out_of_policy(row: Row) -> None:
     for name, face in product(EXCESSIVE, FACES.values()):
         assert excess(row, name, face) is None
-    for face, fields in product(FACES.values(), ({"keep_alive": -1}, {"keep_alive": "8760h"}, {"keep_alive": 0})):
+    for face, fields in product(
+        FACES.values(), ({"keep_alive": -1}, {"keep_alive": "8760h"}, {"keep_alive": 0})
+    ):
         answer = send(row, face.path, {**face.body, "stream": False, **fields}, NARROW)
         assert_error(answer, face.dialect, 403)
     chat = FACES["openai chat"]

@@ -1,4 +1,5 @@
-"""Rows B14-B16: everything that is no token, two tokens at once, and one token in every form that is accepted."""
+"""Rows B14-B16: everything that is no token, two tokens at once, and one token in every
+form that is accepted."""
 
 from __future__ import annotations
 
@@ -10,7 +11,15 @@ from itertools import combinations, permutations, product
 import pytest
 
 from tests.reliability.rig import TOKEN, Rig, Row
-from tests.reliability.sweep import BODIES, MODEL, TO_F, Route, answer_everything, protected_routes, sweep
+from tests.reliability.sweep import (
+    BODIES,
+    MODEL,
+    TO_F,
+    Route,
+    answer_everything,
+    protected_routes,
+    sweep,
+)
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.http_client import Answer, raw, request
 
@@ -29,8 +38,13 @@ def rig() -> Iterator[Rig]:
         {"name": "narrow", "token": NARROW, "models": ["m"], "scopes": ["generate"]},
     ]
     limits = {"requests_per_minute": len(FORMS)}
-    tokens += [{"name": f"counted-{door}", "token": token, "limits": limits} for door, token in COUNTED.items()]
-    with Rig(config={"auth": {"generate_tokens": tokens, "max_failed_logins": 0}}, shares=True) as running:
+    tokens += [
+        {"name": f"counted-{door}", "token": token, "limits": limits}
+        for door, token in COUNTED.items()
+    ]
+    with Rig(
+        config={"auth": {"generate_tokens": tokens, "max_failed_logins": 0}}, shares=True
+    ) as running:
         yield running
 
 
@@ -57,7 +71,9 @@ NO_TOKENS: dict[str, list[tuple[str, bytes]]] = {
     "token scheme": [("Authorization", b"Token " + TOKEN.encode())],
     "negotiate": [("Authorization", b"Negotiate YII=")],
     "two headers": [("Authorization", f"Bearer {TOKEN}".encode())] * 2,
-    "two different headers": [("Authorization", f"Bearer {name}".encode()) for name in (TOKEN, OTHER)],
+    "two different headers": [
+        ("Authorization", f"Bearer {name}".encode()) for name in (TOKEN, OTHER)
+    ],
     "comma list": [("Authorization", f"Bearer {TOKEN}, Bearer {OTHER}".encode())],
     "comma list of one": [("Authorization", f"Bearer {TOKEN},".encode())],
     "two api keys": [("x-api-key", TOKEN.encode())] * 2,
@@ -71,8 +87,12 @@ NO_TOKENS: dict[str, list[tuple[str, bytes]]] = {
     "more than it": [("Authorization", f"Bearer {TOKEN}x".encode())],
     "its name": [("Authorization", b"Bearer team")],
     "broken basic": [("Authorization", b"Basic !!!")],
-    "basic, but the user": [("Authorization", b"Basic " + base64.b64encode(TOKEN.encode() + b":x"))],
-    "basic that is no text": [("Authorization", b"Basic " + base64.b64encode(b"\xff\xfe:\x00\xff"))],
+    "basic, but the user": [
+        ("Authorization", b"Basic " + base64.b64encode(TOKEN.encode() + b":x"))
+    ],
+    "basic that is no text": [
+        ("Authorization", b"Basic " + base64.b64encode(b"\xff\xfe:\x00\xff"))
+    ],
     "8,000 characters": [("Authorization", b"Bearer " + b"x" * 8000)],
     "junk far behind": [("Authorization", f"Bearer {TOKEN}".encode() + b" " * 5000 + b"junk")],
     "proxy header": [("Proxy-Authorization", f"Bearer {TOKEN}".encode())],
@@ -86,17 +106,26 @@ QUERIES = ("token", "api_key", "key", "access_token", "Authorization", "x-api-ke
 
 def let_in(row: Row, route: Route, headers: list[tuple[str, bytes]]) -> str | None:
     """How something that is no token was not answered with 401, if it was not."""
-    items = [("User-Agent", "client/1"), *((name, value.decode("latin-1")) for name, value in headers)]
+    items = [
+        ("User-Agent", "client/1"),
+        *((name, value.decode("latin-1")) for name, value in headers),
+    ]
     body = BODIES.get(route.path, {}) if route.method in ("POST", "DELETE") else None
     answer = request(row.url, route.method, route.path, body, items)
-    if row.door == "nginx" and answer.status == 400 and [name for name, _ in headers].count("Authorization") == 2:
+    if (
+        row.door == "nginx"
+        and answer.status == 400
+        and [name for name, _ in headers].count("Authorization") == 2
+    ):
         return None  # nginx says by itself that two of these are one too many
     if answer.status != 401 or answer.headers.get("www-authenticate") != "Bearer":
         return f"{route.method} {route.path} {headers}: {answer.status}"
     if route.method == "HEAD":
         return None
     text = assert_error(answer, dialect_of(route.path), 401)
-    return None if any(words in text for words in BODIES_OF_401) else f"{route.path} {headers}: {text}"
+    return (
+        None if any(words in text for words in BODIES_OF_401) else f"{route.path} {headers}: {text}"
+    )
 
 
 def test_b14_what_is_no_token(row: Row) -> None:
@@ -134,20 +163,33 @@ IN_ONE_HEADER = {"bare", "bearer", "small letters", "basic"}
 PAIRS = [pair for pair in combinations(FORMS, 2) if not set(pair) <= IN_ONE_HEADER]
 
 
-def ask(row: Row, forms: list[tuple[str, Headers]], method: str, path: str, model: str = MODEL) -> Answer:
+def ask(
+    row: Row, forms: list[tuple[str, Headers]], method: str, path: str, model: str = MODEL
+) -> Answer:
     """A request with several tokens, or one in several forms."""
     prefix = "".join(prefix for prefix, _ in forms)
     body = {**BODIES[path], "model": model} if path in BODIES else None
     return request(
-        row.url, method, prefix + path, body, [*TO_F.items(), *(item for _, items in forms for item in items)]
+        row.url,
+        method,
+        prefix + path,
+        body,
+        [*TO_F.items(), *(item for _, items in forms for item in items)],
     )
 
 
 def test_b15_two_tokens_at_once(row: Row) -> None:
     tokens = (*permutations((TOKEN, OTHER, READER), 2), (TOKEN, "unknown"), ("unknown", TOKEN))
-    for (first, second), (one, other), path in product(PAIRS, tokens, ("/api/chat", "/v1/chat/completions")):
+    for (first, second), (one, other), path in product(
+        PAIRS, tokens, ("/api/chat", "/v1/chat/completions")
+    ):
         answer = ask(row, [as_forms(one)[first], as_forms(other)[second]], "POST", path)
-        assert "two different tokens" in assert_error(answer, dialect_of(path), 401), (first, second, one, other)
+        assert "two different tokens" in assert_error(answer, dialect_of(path), 401), (
+            first,
+            second,
+            one,
+            other,
+        )
     assert asked_of_f(row) == []
     for first, second in PAIRS:
         both = [as_forms(TOKEN)[first], as_forms(TOKEN)[second]]
@@ -159,8 +201,14 @@ RIGHTS = [
     (READER, "GET", "/api/tags", "m", 200),
     (READER, "GET", "/v1/models", "m", 200),
     (READER, "POST", "/api/show", "m", 200),
-    *((READER, "POST", path, "m", 403) for path in ("/api/chat", "/v1/chat/completions", "/v1/messages", "/api/pull")),
-    *((NARROW, "POST", path, "m", 200) for path in ("/api/chat", "/v1/responses", "/v1/messages", "/v1/embeddings")),
+    *(
+        (READER, "POST", path, "m", 403)
+        for path in ("/api/chat", "/v1/chat/completions", "/v1/messages", "/api/pull")
+    ),
+    *(
+        (NARROW, "POST", path, "m", 200)
+        for path in ("/api/chat", "/v1/responses", "/v1/messages", "/v1/embeddings")
+    ),
     *(
         (NARROW, "POST", path, "tiny-test", 404)
         for path in ("/api/chat", "/v1/responses", "/v1/messages", "/api/embed")
@@ -176,12 +224,16 @@ RIGHTS = [
 
 def plain(answer: Answer) -> bytes:
     """An answer without what no two answers have in common."""
-    return re.sub(rb'"(id|created|created_at|completed_at|request_id)":("[^"]*"|\d+)', b"", answer.body)
+    return re.sub(
+        rb'"(id|created|created_at|completed_at|request_id)":("[^"]*"|\d+)', b"", answer.body
+    )
 
 
 def differing(row: Row, token: str, method: str, path: str, model: str, status: int) -> str | None:
     """How the form of a token made a difference, if it did."""
-    answers = {form: ask(row, [sent], method, path, model) for form, sent in as_forms(token).items()}
+    answers = {
+        form: ask(row, [sent], method, path, model) for form, sent in as_forms(token).items()
+    }
     is_same = len({plain(answer) for answer in answers.values()}) == 1
     statuses = {form: answer.status for form, answer in answers.items()}
     is_right = statuses == dict.fromkeys(FORMS, status)
@@ -189,7 +241,8 @@ def differing(row: Row, token: str, method: str, path: str, model: str, status: 
 
 
 def use_up(row: Row) -> None:
-    """The limit of a token: each form takes one request of the same minute; then all are refused alike."""
+    """The limit of a token: each form takes one request of the same minute; then
+    all are refused alike."""
     forms = as_forms(COUNTED[row.door]).items()
     left = []
     for form, sent in forms:
@@ -198,10 +251,12 @@ def use_up(row: Row) -> None:
         left.append(int(answer.headers.get("x-ratelimit-remaining-requests") or -1))
     assert left == list(reversed(range(len(FORMS))))
     refused = {form: ask(row, [sent], "POST", "/v1/chat/completions") for form, sent in forms}
-    assert {form: answer.json()["error"]["code"] for form, answer in refused.items()} == dict.fromkeys(
-        FORMS, "rate_limit_exceeded"
-    )
-    assert {int(answer.headers.get("Retry-After") or 0) > 0 for answer in refused.values()} == {True}
+    assert {
+        form: answer.json()["error"]["code"] for form, answer in refused.items()
+    } == dict.fromkeys(FORMS, "rate_limit_exceeded")
+    assert {int(answer.headers.get("Retry-After") or 0) > 0 for answer in refused.values()} == {
+        True
+    }
 
 
 def test_b16_rights_and_limits_in_every_form(row: Row) -> None:

@@ -1,4 +1,5 @@
-"""Process and host, the configuration: edits that are right, edits that are broken, and starts that must not be."""
+"""Process and host, the configuration: edits that are right, edits that are broken, and
+starts that must not be."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ pytestmark = pytest.mark.slow
 #: a token that is in no good file before a test writes it there
 NEW_TOKEN = "team-token-new"
 #: Root reads a file of any mode. Without these two rights it is like the service's own user.
-AS_A_USER = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+AS_A_USER = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +50,27 @@ def with_token(text: str, token: str) -> str:
 
 def tokens_first(config: Mapping[str, Any]) -> str:
     """A configuration with one more token, all of them on one line at the head."""
-    tokens = yaml.safe_dump([*config["auth"]["generate_tokens"], NEW_TOKEN], default_flow_style=True, width=1000)
+    tokens = yaml.safe_dump(
+        [*config["auth"]["generate_tokens"], NEW_TOKEN], default_flow_style=True, width=1000
+    )
     rest = {name: value for name, value in config.items() if name != "auth"}
     return f"auth:\n  generate_tokens: {tokens}{yaml.safe_dump(rest)}"
 
 
 @contextmanager
 def running_stream(row: Row) -> Iterator[None]:
-    """A stream in the middle of its answer all the while; behind the block it must come to its good end."""
+    """A stream in the middle of its answer all the while; behind the block it must
+    come to its good end."""
     go_on, face = threading.Event(), FACES["openai chat"]
     line = b'{"model":"m","message":{"role":"assistant","content":"Hel"},"done":%s}\n'
     row.upstream.script(
         face.upstream_path,
-        [Head(200, NDJSON), Chunk(line % b"false"), WaitFor(go_on, 60), Chunk(line % b'true,"done_reason":"stop"')],
+        [
+            Head(200, NDJSON),
+            Chunk(line % b"false"),
+            WaitFor(go_on, 60),
+            Chunk(line % b'true,"done_reason":"stop"'),
+        ],
     )
     with row.open(face.path, {**face.body, "stream": True}) as stream:
         assert stream.read_some()
@@ -70,7 +81,7 @@ def running_stream(row: Row) -> Iterator[None]:
         assert stream.complete
 
 
-# --- While it runs ---------------------------------------------------------------------------------------------------
+# --- While it runs --------------------------------------------------------------------------------
 
 
 def test_p4_correct_edit_of_the_tokens_counts_in_every_worker(row: Row) -> None:
@@ -94,7 +105,8 @@ def replace_by_directory(path: Path) -> None:
 
 
 def unserved(text: str) -> str:
-    """Read without a complaint, and refused by what would have to serve it: a key that could go anywhere."""
+    """Read without a complaint, and refused by what would have to serve it: a key
+    that could go anywhere."""
     document = yaml.safe_load(text)
     document["upstreams"].append({"name": "any", "kind": "litellm", "api_key_env": "PATH"})
     return yaml.safe_dump(document)
@@ -108,19 +120,25 @@ def lock(path: Path, text: str) -> None:
 BROKEN: dict[str, Callable[[Path, str], None]] = {
     "bad YAML": lambda path, text: put(path, (text + "more: [\n").encode()),
     "half a file": lambda path, text: put(path, text.encode()[: text.index(NEW_TOKEN) - 3]),
-    "cut in the name of the tokens": lambda path, text: put(path, text[: text.index("_tokens")].encode()),
+    "cut in the name of the tokens": lambda path, text: put(
+        path, text[: text.index("_tokens")].encode()
+    ),
     "empty": lambda path, text: put(path, b""),
     "deleted": lambda path, text: path.unlink(),
     "a directory": lambda path, text: replace_by_directory(path),
     "mode 000": lock,
-    "a number for a token": lambda path, text: put(path, text.replace(NEW_TOKEN, "1234567").encode()),
+    "a number for a token": lambda path, text: put(
+        path, text.replace(NEW_TOKEN, "1234567").encode()
+    ),
     "same token twice": lambda path, text: put(path, text.replace(NEW_TOKEN, TOKEN).encode()),
     "a tag": lambda path, text: put(path, text.replace(NEW_TOKEN, "!x " + NEW_TOKEN).encode()),
     "no token left": lambda path, text: put(path, b"service: {base_url: 'http://127.0.0.1:9'}\n"),
     "byte order mark": lambda path, text: put(path, b"\xef\xbb\xbf" + text.encode()),
     "5 MiB": lambda path, text: put(path, text.encode() + b"#" * (5 << 20)),
     "an upstream that can't be served": lambda path, text: put(path, unserved(text).encode()),
-    "an address that can't be used": lambda path, text: put(path, text.replace("http:", "ftp:").encode()),
+    "an address that can't be used": lambda path, text: put(
+        path, text.replace("http:", "ftp:").encode()
+    ),
 }
 
 
@@ -136,14 +154,17 @@ def mended(row: Row) -> Iterator[None]:
 @pytest.mark.usefixtures("mended")
 @pytest.mark.parametrize("kind", BROKEN)
 def test_p5_broken_edit_leaves_the_last_good_settings(row: Row, kind: str) -> None:
-    """One file is behind both doors, so the edits are made once, and both doors are asked meanwhile."""
+    """One file is behind both doors, so the edits are made once, and both
+    doors are asked meanwhile."""
     gateway, workers, before = row.gateway, row.gateway.worker_pids(), problems(row.gateway)
     told_before = len(told(gateway))
     # Another number of comment lines for each kind, so that no two complaints name the same line.
     text = "# \n" * list(BROKEN).index(kind) + tokens_first(row.rig.config)
     with Load(lambda: ask(gateway.url), lambda: ask(row.nginx.url), pause_s=0.05) as load:
         BROKEN[kind](gateway.config_path, text)
-        wait_until(lambda: not {None, *before} & {*problems(gateway)}, FOLLOWED_S, "nobody complains")
+        wait_until(
+            lambda: not {None, *before} & {*problems(gateway)}, FOLLOWED_S, "nobody complains"
+        )
         assert [ask(gateway.url, token=NEW_TOKEN) for _ in range(6)] == [401] * 6
     assert load.outcomes.keys() == {200}
     assert all("config.yaml" in str(problem) for problem in problems(gateway))
@@ -155,10 +176,14 @@ def test_p5_broken_edit_leaves_the_last_good_settings(row: Row, kind: str) -> No
 
 def told(gateway: Gateway) -> list[str | None]:
     """What the log has of broken files."""
-    return [line["problem"] for line in gateway.log_lines("events") if line["event"] == "configuration_broken"]
+    return [
+        line["problem"]
+        for line in gateway.log_lines("events")
+        if line["event"] == "configuration_broken"
+    ]
 
 
-# --- Hanging up while it is broken -----------------------------------------------------------------------------------
+# --- Hanging up while it is broken ----------------------------------------------------------------
 
 FATAL = ("bad YAML", "deleted", "no token left")
 
@@ -172,7 +197,11 @@ def test_p7_hangup_with_a_broken_file_keeps_the_service(door: str, kind: str) ->
         with Load(lambda: ask(row.url), pause_s=0.01) as load:
             BROKEN[kind](gateway.config_path, text)
             os.kill(gateway.pid, signal.SIGHUP)
-            wait_until(lambda: len(now := gateway.worker_pids()) == 2 and not now & first, 10, "no new workers")
+            wait_until(
+                lambda: len(now := gateway.worker_pids()) == 2 and not now & first,
+                10,
+                "no new workers",
+            )
             wait_until_known(gateway, TOKEN)
             load.wait_for(load.total + 20, 5)
             assert [ask(row.url, token=NEW_TOKEN) for _ in range(8)] == [401] * 8
@@ -181,22 +210,34 @@ def test_p7_hangup_with_a_broken_file_keeps_the_service(door: str, kind: str) ->
         assert load.outcomes.keys() == {200}
 
 
-# --- Starting --------------------------------------------------------------------------------------------------------
+# --- Starting -------------------------------------------------------------------------------------
 
 MINIMAL = "auth: {generate_tokens: [CANARY]}\n"
 BROKEN_FILES: dict[str, tuple[str | Callable[[Path], object], str]] = {
     "bad YAML": ("auth:\n  generate_tokens: [a\n", "config.yaml:3: is not valid YAML"),
-    "half a file": ("auth:\n  generate_tokens:\n    - {name: a, tok", "config.yaml:3: is not valid YAML"),
+    "half a file": (
+        "auth:\n  generate_tokens:\n    - {name: a, tok",
+        "config.yaml:3: is not valid YAML",
+    ),
     "empty": ("", "config.yaml:1: the file is empty"),
     "missing": (lambda path: None, "config.yaml"),
     "a directory": (lambda path: path.mkdir(), "config.yaml: is a directory, not a file"),
-    "mode 000": (lambda path: lock(path, MINIMAL), "config.yaml: cannot be read: Permission denied"),
+    "mode 000": (
+        lambda path: lock(path, MINIMAL),
+        "config.yaml: cannot be read: Permission denied",
+    ),
     "number for a token": (
         "auth:\n  generate_tokens:\n    - 1234567\n",
         "config.yaml:3: auth.generate_tokens[1] must be text",
     ),
-    "empty token": ('auth:\n  generate_tokens:\n    - ""\n', "config.yaml:3: auth.generate_tokens[1] is empty"),
-    "null token": ("auth:\n  generate_tokens:\n    - null\n", "config.yaml:3: auth.generate_tokens[1] is empty"),
+    "empty token": (
+        'auth:\n  generate_tokens:\n    - ""\n',
+        "config.yaml:3: auth.generate_tokens[1] is empty",
+    ),
+    "null token": (
+        "auth:\n  generate_tokens:\n    - null\n",
+        "config.yaml:3: auth.generate_tokens[1] is empty",
+    ),
     "same token twice": (
         "auth:\n  generate_tokens:\n    - CANARY\n    - CANARY\n",
         "config.yaml:4: auth.generate_tokens[2]",
@@ -206,12 +247,18 @@ BROKEN_FILES: dict[str, tuple[str | Callable[[Path], object], str]] = {
         "config.yaml:4: auth.generate_tokens[2] has the same name",
     ),
     "tag": ("auth:\n  generate_tokens:\n    - !x CANARY\n", "config.yaml:3: tags (!)"),
-    "alias": ("auth:\n  generate_tokens:\n    - &x CANARY\n    - *x\n", "config.yaml:3: anchors and aliases"),
+    "alias": (
+        "auth:\n  generate_tokens:\n    - &x CANARY\n    - *x\n",
+        "config.yaml:3: anchors and aliases",
+    ),
     "tab": ("auth:\n\tgenerate_tokens: [CANARY]\n", "config.yaml:2: is not valid YAML"),
     "byte order mark": ("\ufeff" + MINIMAL, "config.yaml:1: starts with a byte order mark"),
     "5 MiB": ("#" * (5 << 20), "config.yaml: is larger than 1 MiB"),
     "duplicate key": ("auth: {}\nauth: {}\n", "config.yaml:2: the same name is already on line 1"),
-    "no such upstream kind": ("upstreams: [{name: a, kind: oracle}]\n", "config.yaml:1: upstreams[1].kind"),
+    "no such upstream kind": (
+        "upstreams: [{name: a, kind: oracle}]\n",
+        "config.yaml:1: upstreams[1].kind",
+    ),
 }
 WRONG_VALUES: dict[str, tuple[str, dict[str, str], str]] = {
     "port in use": (MINIMAL, {"PORT": "{taken}"}, "Connection in use: ('127.0.0.1', {taken})"),
@@ -220,18 +267,35 @@ WRONG_VALUES: dict[str, tuple[str, dict[str, str], str]] = {
         {},
         "config.yaml:1: unknown setting in auth, did you mean",
     ),
-    "wrong type": ("timeouts: {idle_s: soon}\n", {}, "config.yaml:1: timeouts.idle_s must be seconds"),
-    "no unit": ("models: {a: {target: m, keep_alive: '30'}}\n", {}, "config.yaml:1: models.a.keep_alive must be"),
-    "unit unknown": ("images: {max_bytes: 10Q}\n", {}, "config.yaml:1: images.max_bytes must be a size"),
+    "wrong type": (
+        "timeouts: {idle_s: soon}\n",
+        {},
+        "config.yaml:1: timeouts.idle_s must be seconds",
+    ),
+    "no unit": (
+        "models: {a: {target: m, keep_alive: '30'}}\n",
+        {},
+        "config.yaml:1: models.a.keep_alive must be",
+    ),
+    "unit unknown": (
+        "images: {max_bytes: 10Q}\n",
+        {},
+        "config.yaml:1: images.max_bytes must be a size",
+    ),
     "TIMEOUT": (MINIMAL, {"TIMEOUT": "soon"}, "environment variable TIMEOUT"),
     "PORT": (MINIMAL, {"PORT": "http"}, "environment variable PORT"),
-    "GRACEFUL_TIMEOUT": (MINIMAL, {"GRACEFUL_TIMEOUT": "long"}, "GRACEFUL_TIMEOUT must be a whole number"),
+    "GRACEFUL_TIMEOUT": (
+        MINIMAL,
+        {"GRACEFUL_TIMEOUT": "long"},
+        "GRACEFUL_TIMEOUT must be a whole number",
+    ),
     "unknown name": (MINIMAL, {"OLLAMA_PROXY__SERVER__PRT": "1"}, 'unknown setting "server.prt"'),
 }
 
 
 def expect_refusal(failed: FailedStart, complaint: str) -> None:
-    """A start that ended with a code and a readable line, without a traceback, and that never listened."""
+    """A start that ended with a code and a readable line, without a traceback,
+    and that never listened."""
     assert failed.exit_code != 0
     assert any(complaint in line for line in failed.output.splitlines()), failed.output
     assert "Traceback" not in failed.output
@@ -247,7 +311,9 @@ def test_p6_broken_file_at_the_start_is_named_with_its_line(tmp_path: Path, kind
         path.write_text(content, encoding="utf-8")
     else:
         content(path)
-    failed = Gateway.start_expecting_failure("", env={"OLLAMA_PROXY_CONFIG": str(path)}, launcher=AS_A_USER)
+    failed = Gateway.start_expecting_failure(
+        "", env={"OLLAMA_PROXY_CONFIG": str(path)}, launcher=AS_A_USER
+    )
     expect_refusal(failed, complaint)
     assert failed.seconds < 20
 
@@ -258,10 +324,13 @@ def test_p20_wrong_value_stops_the_start_with_a_readable_line(kind: str) -> None
     with socket.create_server(("127.0.0.1", free_port())) as listener:
         taken = listener.getsockname()[1]
         given = {name: value.format(taken=taken) for name, value in env.items()}
-        expect_refusal(Gateway.start_expecting_failure(content, env=given), complaint.format(taken=taken))
+        expect_refusal(
+            Gateway.start_expecting_failure(content, env=given), complaint.format(taken=taken)
+        )
 
 
-#: gunicorn settings under which the application, or something it uses, is imported before gevent has patched it.
+#: gunicorn settings under which the application, or something it uses, is imported before
+#: gevent has patched it.
 WRONG_ORDERS = {
     "worker without gevent": "worker_class = 'sync'",
     "application before the workers": "preload_app = True\nworker_class = 'gevent'",
@@ -274,7 +343,10 @@ def test_p24_wrong_order_of_patching_is_refused(tmp_path: Path, settings: str) -
     own.write_text(f"import os\nimport ssl\n{settings}\nbind = '127.0.0.1:' + os.environ['PORT']\n")
     failed = Gateway.start_expecting_failure(MINIMAL, gunicorn_config=own)
     assert failed.exit_code != 0
-    assert "gevent has not patched socket, ssl, threading: start with -c config/gunicorn.conf.py" in failed.output
+    assert (
+        "gevent has not patched socket, ssl, threading: start with -c config/gunicorn.conf.py"
+        in failed.output
+    )
     assert "MonkeyPatchWarning" not in failed.output
 
 

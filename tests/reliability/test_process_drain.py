@@ -1,4 +1,5 @@
-"""Process and host, the end and the next start: streams that finish, streams that do not, and a restart under load."""
+"""Process and host, the end and the next start: streams that finish, streams that do not, and
+a restart under load."""
 
 from __future__ import annotations
 
@@ -56,7 +57,11 @@ def speak(upstream: FaultUpstream, go_on: threading.Event) -> None:
 
 
 def _part(path: str, word: str) -> dict[str, object]:
-    return {"response": word} if path == "/api/generate" else {"message": {"role": "assistant", "content": word}}
+    return (
+        {"response": word}
+        if path == "/api/generate"
+        else {"message": {"role": "assistant", "content": word}}
+    )
 
 
 def callers(row: Row, count: int, open_ones: ExitStack) -> list[Caller]:
@@ -109,11 +114,17 @@ def test_p1_streams_are_finished_before_the_end(row: Row) -> None:
             heard.append(readiness(row))
         assert heard[-1] == "draining"
         row.measured("readiness says so after", time.monotonic() - began, "s")
-        wait_until(lambda: readiness(row) in ("ConnectionRefusedError", "502"), 5, lambda: f"still {readiness(row)}")
+        wait_until(
+            lambda: readiness(row) in ("ConnectionRefusedError", "502"),
+            5,
+            lambda: f"still {readiness(row)}",
+        )
         go_on.set()
         bodies = [each.stream.read_all(10) for each in started]
         read_at = time.monotonic()
-        assert [each.is_whole(body) for each, body in zip(started, bodies, strict=True)] == [True] * 20, bodies
+        assert [each.is_whole(body) for each, body in zip(started, bodies, strict=True)] == [
+            True
+        ] * 20, bodies
         assert all(each.stream.complete for each in started)
         assert end_of(row, 10) == 0
         row.measured("ended after the last stream", time.monotonic() - read_at, "s")
@@ -122,12 +133,17 @@ def test_p1_streams_are_finished_before_the_end(row: Row) -> None:
 
 
 LIMIT_S = 6
-#: So long before its limit at most it may tell the clients, so that it has said and written everything by then.
+#: So long before its limit at most it may tell the clients, so that it has said and
+#: written everything by then.
 TERMINATION_GRACE_S = 4
 
 
 def test_p2_stream_that_outlives_the_limit_is_cut_visibly(door: str) -> None:
-    with Rig(env={"GRACEFUL_TIMEOUT": str(LIMIT_S)}) as rig, rig.row(door) as row, ExitStack() as open_ones:
+    with (
+        Rig(env={"GRACEFUL_TIMEOUT": str(LIMIT_S)}) as rig,
+        rig.row(door) as row,
+        ExitStack() as open_ones,
+    ):
         speak(row.upstream, threading.Event())
         started = callers(row, len(FACES), open_ones)
         began = terminate(row)
@@ -149,7 +165,8 @@ RESTARTS, REQUESTS, LOOPS = 3, 2500, 4
 
 
 def test_p3_restart_under_load_loses_nobody(door: str, tmp_path: Path) -> None:
-    """nginx keeps its connections to the gateway as long as the shipped site says; the rig's own lets go sooner."""
+    """nginx keeps its connections to the gateway as long as the shipped site says; the
+    rig's own lets go sooner."""
     with ExitStack() as running:
         listener = running.enter_context(socket.create_server(("127.0.0.1", 0), backlog=2048))
         rig = running.enter_context(Rig(listener=listener))
@@ -159,7 +176,10 @@ def test_p3_restart_under_load_loses_nobody(door: str, tmp_path: Path) -> None:
         nginx = running.enter_context(Nginx(tmp_path, f"127.0.0.1:{rig.gateway.port}"))
         door_is = nginx if door == "nginx" else rig.gateway
         clients = [running.enter_context(closing(KeptClient(door_is.port))) for _ in range(LOOPS)]
-        with Load(*[lambda: ask(door_is.url, "/livez")] * LOOPS) as load, Load(*[each.ask for each in clients]) as kept:
+        with (
+            Load(*[lambda: ask(door_is.url, "/livez")] * LOOPS) as load,
+            Load(*[each.ask for each in clients]) as kept,
+        ):
             for number in range(1, RESTARTS + 1):
                 load.wait_for(number * REQUESTS // (RESTARTS + 1), 30)
                 assert rig.gateway.stop() == 0
@@ -189,7 +209,11 @@ def test_orphaned_workers_finish_their_streams_and_leave(rig: Rig) -> None:
         started, master = callers(row, 6, open_ones), rig.gateway.pid
         os.kill(master, signal.SIGKILL)
         end_of(row, 5)
-        wait_until(lambda: readiness(row) == "ConnectionRefusedError", 10, "somebody still takes connections")
+        wait_until(
+            lambda: readiness(row) == "ConnectionRefusedError",
+            10,
+            "somebody still takes connections",
+        )
         go_on.set()
         assert all(each.is_whole(each.stream.read_all(10)) for each in started)
         wait_until(lambda: not group_is_alive(master), 10, "workers live on without their master")

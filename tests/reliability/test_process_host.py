@@ -1,4 +1,5 @@
-"""Process and host, what the machine gives and takes: descriptors, disk, memory, neighbours, and a tight sandbox."""
+"""Process and host, what the machine gives and takes: descriptors, disk, memory,
+neighbours, and a tight sandbox."""
 
 from __future__ import annotations
 
@@ -43,27 +44,38 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts of one's own n
 def script_all(upstream: FaultUpstream, *begin: Any, lines: int = 1, delay_s: float = 0.0) -> None:
     """So many lines for every face, after what stands at the beginning, and a good end."""
     for path, line in (("/api/chat", CHAT_LINE), ("/api/generate", TEXT_LINE)):
-        upstream.script(path, [Lines([line]), *begin, Lines([line] * lines + [{**line, **END}], delay_s=delay_s)])
+        upstream.script(
+            path,
+            [Lines([line]), *begin, Lines([line] * lines + [{**line, **END}], delay_s=delay_s)],
+        )
 
 
-def open_many(row: Row, count: int, closing: ExitStack, *, at_once: int = 8) -> list[tuple[Face, Stream]]:
+def open_many(
+    row: Row, count: int, closing: ExitStack, *, at_once: int = 8
+) -> list[tuple[Face, Stream]]:
     """Streams of every face in turn, each as far as its head."""
 
     def start(face: Face) -> tuple[Face, Stream]:
-        stream = row.open(face.path, {**face.body, "stream": True}, id="many-" + secrets.token_hex(8))
+        stream = row.open(
+            face.path, {**face.body, "stream": True}, id="many-" + secrets.token_hex(8)
+        )
         return face, closing.enter_context(stream)
 
     with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(start, islice(cycle(FACES.values()), count)))
 
 
-# --- Descriptors -----------------------------------------------------------------------------------------------------
+# --- Descriptors ----------------------------------------------------------------------------------
 
 DESCRIPTORS, CLIENTS, ANSWER_S = 64, 100, 5.0
 
 
 def test_p18_descriptors_run_out_and_nobody_hangs(door: str) -> None:
-    with Rig(launcher=("prlimit", f"--nofile={DESCRIPTORS}")) as rig, rig.row(door) as row, ExitStack() as closing:
+    with (
+        Rig(launcher=("prlimit", f"--nofile={DESCRIPTORS}")) as rig,
+        rig.row(door) as row,
+        ExitStack() as closing,
+    ):
         row.allow(503)
         row.allow_probe_errors("it is refused like everybody else")
         go_on = threading.Event()
@@ -83,19 +95,33 @@ def test_p18_descriptors_run_out_and_nobody_hangs(door: str) -> None:
         go_on.set()
         served = [(face, stream) for face, stream in streams if stream.status == 200]
         assert all(is_well_ended(stream.read_all(5), face) for face, stream in served)
-        wait_until(lambda: [row.ask(body=FACES["native chat"].body).status for _ in range(10)] == [200] * 10, 5)
+        wait_until(
+            lambda: (
+                [row.ask(body=FACES["native chat"].body).status for _ in range(10)] == [200] * 10
+            ),
+            5,
+        )
 
 
-# --- Disk ------------------------------------------------------------------------------------------------------------
+# --- Disk -----------------------------------------------------------------------------------------
 
 #: A log directory with this much room, which only the gateway sees.
-SMALL_DISK = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=256k none "$LOGS_DIRECTORY" && exec "$@"', "sh")
+SMALL_DISK = (
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    'mount -t tmpfs -o size=256k none "$LOGS_DIRECTORY" && exec "$@"',
+    "sh",
+)
 
 
 @needs_root
 def test_p14_full_disk_of_the_logs_stops_no_request(door: str) -> None:
     with Rig(launcher=SMALL_DISK) as rig:
-        rig.gateway.logs_directory = Path(f"/proc/{rig.gateway.pid}/root/{rig.gateway.logs_directory}")
+        rig.gateway.logs_directory = Path(
+            f"/proc/{rig.gateway.pid}/root/{rig.gateway.logs_directory}"
+        )
         with rig.row(door) as row:
             filler = rig.gateway.logs_directory / "filler"
             fill(filler)
@@ -149,10 +175,11 @@ def logged_ids(gateway: Gateway) -> list[str]:
     return [json.loads(line)["id"] for content in contents for line in content.splitlines()]
 
 
-# --- Memory ----------------------------------------------------------------------------------------------------------
+# --- Memory ---------------------------------------------------------------------------------------
 
 STREAMS, LINES, INTERVAL_S = 500, 24, 0.5
-#: What the design allows a worker with a thousand streams, and by how much it may grow once all are open.
+#: What the design allows a worker with a thousand streams, and by how much it may
+#: grow once all are open.
 MOST_MIB, GROWTH_MIB = 200, 4
 
 
@@ -164,7 +191,8 @@ def rig() -> Iterator[Rig]:
 
 @pytest.mark.door("gateway")
 def test_p21_slow_streams_take_memory_once(row: Row) -> None:
-    """The nginx of the rig holds 512 streams, and has no part in what a worker of the gateway keeps in memory."""
+    """The nginx of the rig holds 512 streams, and has no part in what a worker of the
+    gateway keeps in memory."""
     row.allow_no_probe_p99("500 clients arrive at once")
     before = memory_mib(row.gateway)
     script_all(row.upstream, lines=LINES, delay_s=INTERVAL_S)
@@ -188,28 +216,40 @@ def memory_mib(gateway: Gateway) -> float:
     return max(resident_kib(pid) for pid in gateway.worker_pids()) / 1024
 
 
-# --- Neighbours ------------------------------------------------------------------------------------------------------
+# --- Neighbours -----------------------------------------------------------------------------------
 
 HEALED_S = 15.0
 
 
-def test_p22_gateway_that_starts_before_its_upstream_heals_by_itself(door: str, tmp_path: Path) -> None:
+def test_p22_gateway_that_starts_before_its_upstream_heals_by_itself(
+    door: str, tmp_path: Path
+) -> None:
     with ExitStack() as running:
         upstream = running.enter_context(FaultUpstream())
         upstream.refuse()
         gateway = running.enter_context(Gateway(config(upstream.url)))
         nginx = running.enter_context(Nginx(tmp_path, f"127.0.0.1:{gateway.port}"))
         url = nginx.url if door == "nginx" else gateway.url
-        ask_chat = partial(request, url, "POST", "/api/chat", FACES["native chat"].body, bearer(TOKEN))
+        ask_chat = partial(
+            request, url, "POST", "/api/chat", FACES["native chat"].body, bearer(TOKEN)
+        )
         assert request(url, path="/livez").status == 200
         answer = request(url, path="/readyz")
         assert (answer.status, answer.json()["reason"]) == (503, "no upstream can be used")
         assert_error(ask_chat(), "native", 503)
-        wait_until(lambda: said(gateway, "upstream_down") == gateway.workers, HEALED_S, "nobody has noticed")
+        wait_until(
+            lambda: said(gateway, "upstream_down") == gateway.workers,
+            HEALED_S,
+            "nobody has noticed",
+        )
         began = time.monotonic()
         upstream.restart()
         # Nobody asks meanwhile: asking is a reason to look again.
-        wait_until(lambda: said(gateway, "upstream_up") == gateway.workers, HEALED_S, "not every worker has looked")
+        wait_until(
+            lambda: said(gateway, "upstream_up") == gateway.workers,
+            HEALED_S,
+            "not every worker has looked",
+        )
         report.note_figure("healed after", time.monotonic() - began, "s")
         assert {request(url, path="/readyz").status for _ in range(8)} == {200}
         assert ask_chat().status == 200
@@ -223,9 +263,14 @@ def said(gateway: Gateway, event: str) -> int:
 
 @needs_root
 def test_p23_sandbox_of_the_unit_holds_and_lets_it_work(door: str, tmp_path: Path) -> None:
-    with Rig(launcher=sandbox.LAUNCHER, env={"RUNTIME_DIRECTORY": str(tmp_path)}) as rig, rig.row(door) as row:
+    with (
+        Rig(launcher=sandbox.LAUNCHER, env={"RUNTIME_DIRECTORY": str(tmp_path)}) as rig,
+        rig.row(door) as row,
+    ):
         gateway = rig.gateway
-        assert {locks(pid) for pid in (gateway.pid, *gateway.worker_pids())} == {("0000000000000000", "1")}
+        assert {locks(pid) for pid in (gateway.pid, *gateway.worker_pids())} == {
+            ("0000000000000000", "1")
+        }
         for face in FACES.values():
             assert row.ask(path=face.path, body={**face.body, "stream": False}).status == 200
         assert READ in read_in_sandbox(row)
@@ -233,7 +278,12 @@ def test_p23_sandbox_of_the_unit_holds_and_lets_it_work(door: str, tmp_path: Pat
         edit(gateway, rig.configured(auth={"generate_tokens": [TOKEN, token]}), 10)
         assert [ask(row.url, token=token) for _ in range(6)] == [200] * 6
         assert token in (gateway.state_directory / "last-good.yaml").read_text()
-        outside = (Path(sandbox.__file__), gateway.config_path, gateway.directory / "new", Path("/etc/new"))
+        outside = (
+            Path(sandbox.__file__),
+            gateway.config_path,
+            gateway.directory / "new",
+            Path("/etc/new"),
+        )
         assert [path for path in outside if may_write(gateway, path)] == []
         inside = (gateway.state_directory, gateway.logs_directory, tmp_path)
         assert all(may_write(gateway, directory / "new") for directory in inside)
@@ -245,7 +295,10 @@ READ = "[Page 1]\nsome words"
 def read_in_sandbox(row: Row) -> str:
     """What the model is shown of a PDF: a process of a worker reads it."""
     file = {"file_data": in_base64(pdf("some words"))}
-    body = {"model": "m", "messages": [{"role": "user", "content": [{"type": "file", "file": file}]}]}
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": [{"type": "file", "file": file}]}],
+    }
     assert row.ask("POST", "/v1/chat/completions", body).status == 200
     shown: str = row.upstream.requests[-1].json()["messages"][0]["content"]
     return shown
@@ -253,12 +306,22 @@ def read_in_sandbox(row: Row) -> str:
 
 def locks(pid: int) -> tuple[str, str]:
     """What a process may do beyond a user's rights, and whether it may never get more."""
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
     return status["CapEff"], status["NoNewPrivs"]
 
 
 def may_write(gateway: Gateway, path: Path) -> bool:
     """Whether a file can be opened for writing where the workers are."""
     worker = str(min(gateway.worker_pids()))
-    command = ["nsenter", f"--mount=/proc/{worker}/ns/mnt", "sh", "-c", 'exec 3>>"$1"', "sh", str(path)]
+    command = [
+        "nsenter",
+        f"--mount=/proc/{worker}/ns/mnt",
+        "sh",
+        "-c",
+        'exec 3>>"$1"',
+        "sh",
+        str(path),
+    ]
     return subprocess.run(command, capture_output=True, timeout=10).returncode == 0

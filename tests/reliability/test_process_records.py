@@ -1,5 +1,5 @@
-"""The database of the records is locked, killed or hangs, can't be used or written, its disk is full, and everything is
-killed repeatedly."""
+"""The database of the records is locked, killed or hangs, can't be used or written, its disk is
+full, and everything is killed repeatedly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from tests.rig.postgres import PostgresServer
 from tests.rig.records_view import CountingBox, RecordsView, check_conservation
 
 SQLITE = "sqlite:state/records.db"
-#: Seconds for which SQLite is locked, and for which PostgreSQL is away and hangs; a minute in the table.
+#: Seconds for which SQLite is locked, and for which PostgreSQL is away and hangs;
+#: a minute in the table.
 LOCKED_S, AWAY_S = 10.0, float(os.environ.get("RECORDS_AWAY_S") or 8)
 #: How often everything is killed; 200 times in the table.
 KILLS = int(os.environ.get("RECORDS_KILLS") or 5)
@@ -87,13 +88,22 @@ def test_p12_locked_database_delays_no_request_and_loses_no_row(row: Row) -> Non
     check_rows(row, view, count)
 
 
-#: A state directory with this much room: SQLite's log of changes takes up to 4 MB before it is emptied.
-SMALL_DISK = ("sh", "-c", 'mount -t tmpfs -o size=8m,mode=700 none "$STATE_DIRECTORY" && exec "$@"', "sh")
+#: A state directory with this much room: SQLite's log of changes takes up to 4 MB
+#: before it is emptied.
+SMALL_DISK = (
+    "sh",
+    "-c",
+    'mount -t tmpfs -o size=8m,mode=700 none "$STATE_DIRECTORY" && exec "$@"',
+    "sh",
+)
 
 
 @needs_root
 def test_p13_full_disk_stops_no_request_and_what_is_not_recorded_is_reported(door: str) -> None:
-    with Rig(config={"records": {"url": SQLITE}}, records=True, launcher=SMALL_DISK) as rig, ExitStack() as stack:
+    with (
+        Rig(config={"records": {"url": SQLITE}}, records=True, launcher=SMALL_DISK) as rig,
+        ExitStack() as stack,
+    ):
         gateway = rig.gateway
         stack.callback(subprocess.run, ["umount", "--lazy", gateway.state_directory], check=True)
         with rig.row(door) as row:
@@ -103,11 +113,17 @@ def test_p13_full_disk_stops_no_request_and_what_is_not_recorded_is_reported(doo
             filler = gateway.state_directory / "filler"
             fill(filler)
             steady_chats(row, 3)
-            wait_until(lambda: any("lines" in what for what in problems(gateway)), 10, lambda: str(problems(gateway)))
+            wait_until(
+                lambda: any("lines" in what for what in problems(gateway)),
+                10,
+                lambda: str(problems(gateway)),
+            )
             assert noted(row, "usage_not_written")
             filler.unlink()
             id = "row-room-" + secrets.token_hex(8)
-            wait_until(lambda: noted(row, "usage_written_again"), 10, lambda: str(steady_chats(row, 0.1)))
+            wait_until(
+                lambda: noted(row, "usage_written_again"), 10, lambda: str(steady_chats(row, 0.1))
+            )
             assert row.ask(body=FACES["native chat"].body, id=id).status == 200
             rows = view.wait_for(lambda rows: any(each["id"] == id for each in rows))
             assert len({each["id"] for each in rows}) == len(rows)
@@ -134,11 +150,17 @@ def test_p15_everything_is_killed_again_and_again(tmp_path: Path, door: str) -> 
                 for number in range(KILLS):
                     before, imported = len(client.answered), count_rows(view)
                     wait_until(lambda before=before: len(client.answered) > before + REQUESTS, 30)
-                    if number % 2:  # in the midst of an import; otherwise often before there is a coordinator
-                        wait_until(lambda imported=imported: count_rows(view) > imported, 60, "nothing is imported")
+                    # In the midst of an import; otherwise often before there is a coordinator.
+                    if number % 2:
+                        wait_until(
+                            lambda imported=imported: count_rows(view) > imported,
+                            60,
+                            "nothing is imported",
+                        )
                     time.sleep(random.uniform(0, 1))
                     gateway.kill()
-                    with suppress(sqlite3.OperationalError):  # it was killed before there was a database
+                    # It was killed before there was a database.
+                    with suppress(sqlite3.OperationalError):
                         assert view.select("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
                     gateway.start()
             rows = view.wait_until_complete(60)
@@ -147,7 +169,11 @@ def test_p15_everything_is_killed_again_and_again(tmp_path: Path, door: str) -> 
 
 def store_config(url: str) -> dict[str, Any]:
     """A gateway that answers by itself, and records."""
-    return {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": "demo:"}, "records": {"url": url}}
+    return {
+        "auth": {"generate_tokens": [TOKEN]},
+        "service": {"base_url": "demo:"},
+        "records": {"url": url},
+    }
 
 
 def damage(path: Path) -> None:
@@ -164,7 +190,8 @@ def make_newer(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [(damage, "is damaged"), (make_newer, "a newer version of ollama-proxy has written it")]
+    ("change", "words"),
+    [(damage, "is damaged"), (make_newer, "a newer version of ollama-proxy has written it")],
 )
 def test_p16_store_that_is_damaged_or_newer_stops_the_start_and_is_kept(
     tmp_path: Path, change: Callable[[Path], None], words: str
@@ -174,7 +201,8 @@ def test_p16_store_that_is_damaged_or_newer_stops_the_start_and_is_kept(
     with Gateway(config, records=True) as gateway:
         assert gateway.stop() == 0
     with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what was in the write-ahead log is in the file now
+        # What was in the write-ahead log is in the file now.
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     change(path)
     content = path.read_bytes()
     failed = Gateway.start_expecting_failure(config, records=True)
@@ -183,7 +211,9 @@ def test_p16_store_that_is_damaged_or_newer_stops_the_start_and_is_kept(
 
 
 @pytest.mark.parametrize("has_file", [False, True])
-def test_p17_store_in_a_directory_that_cannot_be_written_stops_the_start(tmp_path: Path, has_file: bool) -> None:
+def test_p17_store_in_a_directory_that_cannot_be_written_stops_the_start(
+    tmp_path: Path, has_file: bool
+) -> None:
     directory = tmp_path / "store"
     directory.mkdir()
     config = store_config(f"sqlite:///{directory}/records.db")
@@ -193,7 +223,9 @@ def test_p17_store_in_a_directory_that_cannot_be_written_stops_the_start(tmp_pat
     directory.chmod(0o500)
     failed = Gateway.start_expecting_failure(config, records=True, launcher=AS_A_USER)
     what = f"{directory}: cannot be used for the records: it is read-only"
-    expect_refusal(failed, what if has_file else f"{directory}/records.db: cannot be used for the records: ")
+    expect_refusal(
+        failed, what if has_file else f"{directory}/records.db: cannot be used for the records: "
+    )
     assert failed.seconds < 20
 
 

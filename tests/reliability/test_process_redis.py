@@ -50,7 +50,8 @@ def rig(redis: RedisServer) -> Iterator[Rig]:
 
 @contextmanager
 def load(row: Row) -> Iterator[list[Asked]]:
-    """Requests in every dialect, three times as many at a time as there are slots, until the block ends."""
+    """Requests in every dialect, three times as many at a time as there are slots,
+    until the block ends."""
     asked: list[Asked] = []
     is_over = threading.Event()
 
@@ -86,7 +87,8 @@ def noted(row: Row, event: str) -> int:
 
 @pytest.mark.parametrize("fault", ["stops", "hangs", "is emptied"])
 def test_p25_redis_fails(row: Row, redis: RedisServer, fault: str) -> None:
-    """Nobody's request fails, nobody gets more than slots and limits allow, and it is used again by itself."""
+    """Nobody's request fails, nobody gets more than slots and limits allow, and it is
+    used again by itself."""
     with load(row) as asked:
         wait_until(more_than(asked, 50), 20, "there is no load")
         began, back = time.monotonic(), noted(row, "shared_state_back")
@@ -98,7 +100,9 @@ def test_p25_redis_fails(row: Row, redis: RedisServer, fault: str) -> None:
             wait_until(more_than(asked, 50), 20, lambda: f"only {len(asked)} were served")
             row.measured("50 requests served within", time.monotonic() - began, "s")
             if fault != "is emptied":
-                limited = Counter(ask(row, DIALECTS[0], bearer(COUNTED)).status for _ in range(3 * PASS))
+                limited = Counter(
+                    ask(row, DIALECTS[0], bearer(COUNTED)).status for _ in range(3 * PASS)
+                )
                 assert limited.keys() <= {200, 429} and limited[200] <= PASS, limited
                 assert ask(row, DIALECTS[0], bearer("unknown")).status == 401
         finally:
@@ -107,7 +111,9 @@ def test_p25_redis_fails(row: Row, redis: RedisServer, fault: str) -> None:
             elif fault == "hangs":
                 redis.resume()
         if fault != "is emptied":
-            wait_until(lambda: noted(row, "shared_state_back") > back, REDIS_S, "it is not used again")
+            wait_until(
+                lambda: noted(row, "shared_state_back") > back, REDIS_S, "it is not used again"
+            )
         wait_until(more_than(asked, 50), 20, "nothing is served any more")
     assert {each.status for each in asked} == {200}
     assert row.upstream.most <= SLOTS + row.gateway.workers - 1
@@ -123,7 +129,8 @@ def test_p25_redis_fails(row: Row, redis: RedisServer, fault: str) -> None:
 
 @pytest.mark.door("gateway")
 def test_p27_a_machine_dies_with_all_slots(row: Row) -> None:
-    """What it held is free again as soon as its leases have expired; until then, the other machine's requests wait."""
+    """What it held is free again as soon as its leases have expired; until then, the other
+    machine's requests wait."""
     row.upstream.go.clear()
     with Gateway(row.rig.config) as other, ExitStack() as streams:
         row.upstream.go.set()
@@ -132,7 +139,9 @@ def test_p27_a_machine_dies_with_all_slots(row: Row) -> None:
         row.upstream.go.clear()
         for _ in range(SLOTS):
             body = {**CHAT.body, "stream": False}
-            streams.enter_context(open_stream(other.url, "POST", CHAT.path, body, bearer(TOKEN), wait_for_head=False))
+            streams.enter_context(
+                open_stream(other.url, "POST", CHAT.path, body, bearer(TOKEN), wait_for_head=False)
+            )
         wait_until_counted(other, SLOTS, 0)
         with ThreadPoolExecutor(len(DIALECTS)) as pool:
             waiting = [pool.submit(ask, row, way) for way in DIALECTS]
@@ -141,7 +150,11 @@ def test_p27_a_machine_dies_with_all_slots(row: Row) -> None:
             died = time.monotonic()
             other.kill()
             row.upstream.go.set()
-            wait_until(lambda: counts(row.gateway)[1] == 0, MACHINE_S, lambda: f"{counts(row.gateway)} run and wait")
+            wait_until(
+                lambda: counts(row.gateway)[1] == 0,
+                MACHINE_S,
+                lambda: f"{counts(row.gateway)} run and wait",
+            )
             row.measured("slots free after", time.monotonic() - died, "s")
             assert {each.result(10).status for each in waiting} == {200}
     assert row.upstream.most == SLOTS

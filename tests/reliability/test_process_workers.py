@@ -1,4 +1,5 @@
-"""Process and host, one worker of several: it is replaced, killed, blocked or recycled while the others serve."""
+"""Process and host, one worker of several: it is replaced, killed, blocked or recycled
+while the others serve."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ class LongStreams:
         self._closing = closing
         self._go_on = threading.Event()
         end = {**CHAT_LINE, "done": True, "done_reason": "stop"}
-        row.upstream.script(FACE.upstream_path, [Lines([CHAT_LINE]), WaitFor(self._go_on, 60), Lines([end])])
+        row.upstream.script(
+            FACE.upstream_path, [Lines([CHAT_LINE]), WaitFor(self._go_on, 60), Lines([end])]
+        )
         self.streams: dict[str, Stream] = {}
 
     def open(self) -> None:
@@ -55,7 +58,11 @@ class LongStreams:
         """Lets them go on; gives those that did not come to their good end."""
         self._go_on.set()
         ends = {id: stream.read_all(10) for id, stream in self.streams.items()}
-        return [id for id, body in ends.items() if not (self.streams[id].complete and is_well_ended(body, FACE))]
+        return [
+            id
+            for id, body in ends.items()
+            if not (self.streams[id].complete and is_well_ended(body, FACE))
+        ]
 
 
 @contextmanager
@@ -69,7 +76,9 @@ def long_streams(row: Row, count: int) -> Iterator[LongStreams]:
 
 def in_flight(gateway: Gateway) -> dict[int, int]:
     """How many requests each worker answers at this moment."""
-    return {pid: int(details["in_flight"]) for pid, details in worker_details(gateway, TOKEN).items()}
+    return {
+        pid: int(details["in_flight"]) for pid, details in worker_details(gateway, TOKEN).items()
+    }
 
 
 def test_p8_hangup_touches_no_stream_even_if_a_fresh_worker_dies(row: Row) -> None:
@@ -85,7 +94,9 @@ def test_p8_hangup_touches_no_stream_even_if_a_fresh_worker_dies(row: Row) -> No
         load.wait_for(load.total + 50, 10)
         assert streams.broken() == []
         gone = old | {min(fresh)}
-        wait_until(lambda: len(now := gateway.worker_pids()) == 2 and not now & gone, 10, "no replacement")
+        wait_until(
+            lambda: len(now := gateway.worker_pids()) == 2 and not now & gone, 10, "no replacement"
+        )
     lost = load.total - load.outcomes[200]
     row.measured("requests meanwhile", load.total, "")
     row.measured("lost with the fresh worker", lost, "")
@@ -101,7 +112,9 @@ def allow_one_loss(row: Row) -> None:
 
 def answering(gateway: Gateway) -> set[int]:
     """Workers that answer new connections; asks a few times."""
-    answers = [request(gateway.url, path="/readyz", headers=bearer(TOKEN)).json() for _ in range(12)]
+    answers = [
+        request(gateway.url, path="/readyz", headers=bearer(TOKEN)).json() for _ in range(12)
+    ]
     return {answer["details"]["pid"] for answer in answers}
 
 
@@ -125,27 +138,42 @@ def test_p9_killed_worker_costs_only_its_own_streams(row: Row) -> None:
         # A probe or two may be among those that it was answering.
         assert busy[victim] - 2 <= len(broken) <= busy[victim]
         assert broken
-    wait_until(lambda: row.upstream.connections_open <= 10, 10, "connections of the dead worker stay open")
+    wait_until(
+        lambda: row.upstream.connections_open <= 10, 10, "connections of the dead worker stay open"
+    )
 
 
 BLOCKED_S, WORKER_TIMEOUT_S = 15, 5
 
 
 def test_p10_blocked_worker_is_noticed_and_replaced(door: str) -> None:
-    options: dict[str, Any] = {"app": "tests.rig.blocking_app:app", "env": {"WORKER_TIMEOUT": str(WORKER_TIMEOUT_S)}}
+    options: dict[str, Any] = {
+        "app": "tests.rig.blocking_app:app",
+        "env": {"WORKER_TIMEOUT": str(WORKER_TIMEOUT_S)},
+    }
     with Rig(**options) as rig, rig.row(door) as row:
         row.allow_other_workers("the blocked one is replaced")
         allow_one_loss(row)
         workers, blocked, began = rig.gateway.worker_pids(), block(row), time.monotonic()
-        wait_until(lambda: events(rig.gateway, "event_loop_blocked"), 5, "nobody says that it is blocked")
+        wait_until(
+            lambda: events(rig.gateway, "event_loop_blocked"), 5, "nobody says that it is blocked"
+        )
         (event,) = events(rig.gateway, "event_loop_blocked")
         row.measured("said after", time.monotonic() - began, "s")
         assert any(place.startswith("blocking_app.py") for place in event["where"])
         answered = [ask(rig.gateway.url, timeout=2) for _ in range(8)]
         assert answered.count(200) >= 4
-        assert rig.gateway.worker_pids() == workers, "it was killed too early to see the other one work"
-        wait_until(lambda: len(now := rig.gateway.worker_pids()) == 2 and now != workers, BLOCKED_S, "not replaced")
-        row.measured(f"replaced with a limit of {WORKER_TIMEOUT_S} s after", time.monotonic() - began, "s")
+        assert rig.gateway.worker_pids() == workers, (
+            "it was killed too early to see the other one work"
+        )
+        wait_until(
+            lambda: len(now := rig.gateway.worker_pids()) == 2 and now != workers,
+            BLOCKED_S,
+            "not replaced",
+        )
+        row.measured(
+            f"replaced with a limit of {WORKER_TIMEOUT_S} s after", time.monotonic() - began, "s"
+        )
         assert time.monotonic() - began < BLOCKED_S
         blocked.join(BLOCKED_S)
         wait_until(lambda: len(worker_details(rig.gateway, PROBE_TOKEN)) == 2, 5)
@@ -166,7 +194,8 @@ RECYCLED_AFTER = 5
 
 
 def test_p11_recycled_worker_cuts_no_stream(door: str) -> None:
-    """Without the rules that ask every worker about itself: here that would recycle it once more."""
+    """Without the rules that ask every worker about itself: here that would
+    recycle it once more."""
     with Rig(env={"GUNICORN_CMD_ARGS": f"--max-requests={RECYCLED_AFTER}"}) as rig:
         row = Row(rig, door)
         row.allow_no_probe_p99("new connections wait for the next worker")
@@ -175,12 +204,18 @@ def test_p11_recycled_worker_cuts_no_stream(door: str) -> None:
             its_worker = max(busy, key=lambda pid: busy[pid])
             began = rig.probe.go()
             with Load(lambda: ask(row.url, timeout=30), pause_s=0.02) as load:
-                wait_until(lambda: its_worker not in answering(rig.gateway), 20, "it is not recycled")
+                wait_until(
+                    lambda: its_worker not in answering(rig.gateway), 20, "it is not recycled"
+                )
                 load.wait_for(load.total + RECYCLED_AFTER, 20)
             assert its_worker in rig.gateway.worker_pids()
             assert streams.broken() == []
             samples = rig.probe.pause(began, 2)
-        wait_until(lambda: its_worker not in rig.gateway.worker_pids(), 10, "it has no stream left, and stays")
+        wait_until(
+            lambda: its_worker not in rig.gateway.worker_pids(),
+            10,
+            "it has no stream left, and stays",
+        )
         assert load.outcomes.keys() == {200}
         assert row.rules.probe_problems(samples) + row.rules.output_problems() == []
         assert [row.record(id)["state"] for id in streams.streams] == ["ok"]

@@ -19,13 +19,19 @@ def row_tests() -> list[str]:
     """The names of all tests in this directory that belong to a row."""
     found = []
     for path in sorted(Path(__file__).parent.glob("test_*.py")):
-        functions = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
+        functions = (
+            node
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.FunctionDef)
+        )
         found += [function.name for function in functions if row_of(function.name)]
     return found
 
 
 def test_the_table_has_every_row_once_and_in_order() -> None:
-    assert list(ROWS) == [f"{group}{number}" for group, size in SIZES.items() for number in range(1, size + 1)]
+    assert list(ROWS) == [
+        f"{group}{number}" for group, size in SIZES.items() for number in range(1, size + 1)
+    ]
     assert list(GROUPS) == list(SIZES)
 
 
@@ -51,5 +57,7 @@ def test_no_row_is_both_absent_and_there_in_part() -> None:
 def test_every_row_has_exactly_one_test_or_a_reason_why_not() -> None:
     tests = Counter(row_of(name) for name in row_tests())
     wrong = {name: tests[name] for name in ROWS if tests[name] != (name not in ABSENT)}
-    assert not wrong, f"tests by row, where it should be one, or none for those that are absent: {wrong}"
+    assert not wrong, (
+        f"tests by row, where it should be one, or none for those that are absent: {wrong}"
+    )
     assert tests.keys() <= ROWS.keys()

@@ -1,4 +1,5 @@
-"""Who gets in, and how far: every route without a token, with a scope too few, and with SQL in place of a name."""
+"""Who gets in, and how far: every route without a token, with a scope too few, and with
+SQL in place of a name."""
 
 from __future__ import annotations
 
@@ -58,17 +59,33 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "PROPFIND")
 #: What answers without a token, metrics on this machine only, and the only methods of it that do.
 PUBLIC = dict.fromkeys(("/", "/health", "/livez", "/readyz", "/metrics"), ("GET", "HEAD"))
 UNKNOWN = ("/nope", "/api", "/api/nope", "/v1/nope", "/admin/api/nope", "/adminx", "/favicon.ico")
-UNKNOWN += ("/anthropic/nope", "/static/x.js", "/k/", "/api/chat/", "/v1/audio/transcriptions", "/health/x")
+UNKNOWN += (
+    "/anthropic/nope",
+    "/static/x.js",
+    "/k/",
+    "/api/chat/",
+    "/v1/audio/transcriptions",
+    "/health/x",
+)
 
 
 def addresses() -> list[str]:
-    """One address for every route that the application has, but for pages (S5), and some that it has not."""
-    rules = [str(rule) for rule in create_app(Settings()).url_map.iter_rules() if rule.endpoint not in PAGE_SCOPES]
-    return sorted({re.sub(r"<(path:)?\w+>", "x", rule.replace("<path:digest>", DIGEST)) for rule in rules} | {*UNKNOWN})
+    """One address for every route that the application has, but for pages (S5), and
+    some that it has not."""
+    rules = [
+        str(rule)
+        for rule in create_app(Settings()).url_map.iter_rules()
+        if rule.endpoint not in PAGE_SCOPES
+    ]
+    return sorted(
+        {re.sub(r"<(path:)?\w+>", "x", rule.replace("<path:digest>", DIGEST)) for rule in rules}
+        | {*UNKNOWN}
+    )
 
 
 def test_s1_nothing_but_health_without_a_token(row: Row) -> None:
-    """Every route and method, also those that don't exist: 401 without a token and with none that is good."""
+    """Every route and method, also those that don't exist: 401 without a token and
+    with none that is good."""
     wrong = cycle([("", bearer("sk-unknown")), ("", {"x-api-key": EXPIRED}), ("/k/sk-unknown", {})])
     let_in, asked = [], 0
     for path, method in product(addresses(), METHODS):
@@ -118,14 +135,38 @@ def sql_requests(text: str) -> dict[str, tuple[str, str, Any, dict[str, str], st
         "copy": ("POST", "/api/copy", {"source": text, "destination": text}, {}, BY_SCOPE["read"]),
         "pull": ("POST", "/api/pull", {"model": f"{text}:cloud"}, {}, TOKEN),
         "show": ("POST", "/api/show", {"name": text}, {}, TOKEN),
-        "date": ("POST", "/api/chat", {**FACES["native chat"].body, "stream": False, "created_at": text}, {}, TOKEN),
+        "date": (
+            "POST",
+            "/api/chat",
+            {**FACES["native chat"].body, "stream": False, "created_at": text},
+            {},
+            TOKEN,
+        ),
         # Behind an x: what a duration may begin with is told apart from what it may not.
-        "lease": ("POST", "/api/chat", {**FACES["native chat"].body, "keep_alive": f"x{text}"}, {}, TOKEN),
+        "lease": (
+            "POST",
+            "/api/chat",
+            {**FACES["native chat"].body, "keep_alive": f"x{text}"},
+            {},
+            TOKEN,
+        ),
         "address": ("GET", "/api/version", None, {"X-Forwarded-For": plain}, TOKEN),
     }
     for name, face in {**FACES, **EMBEDDINGS}.items():
-        places[f"model, {name}"] = ("POST", face.path, {**face.body, "stream": False, "model": text}, {}, TOKEN)
-        places[f"user, {name}"] = ("POST", face.path, {**face.body, "stream": False, "user": text}, {}, TOKEN)
+        places[f"model, {name}"] = (
+            "POST",
+            face.path,
+            {**face.body, "stream": False, "model": text},
+            {},
+            TOKEN,
+        )
+        places[f"user, {name}"] = (
+            "POST",
+            face.path,
+            {**face.body, "stream": False, "user": text},
+            {},
+            TOKEN,
+        )
     return places
 
 
@@ -133,7 +174,8 @@ def outcome(answer: Answer, text: str) -> tuple[int, str]:
     """Status and body, without what they quote and what is new in each."""
     said = answer.text
     in_json = json.dumps(text, ensure_ascii=False)[1:-1]
-    quoted = json.dumps(in_json, ensure_ascii=False)[1:-1]  # in a text of Ollama's that quotes it once more
+    # In a text of Ollama's that quotes it once more.
+    quoted = json.dumps(in_json, ensure_ascii=False)[1:-1]
     for form in (quoted, in_json, text, urllib.parse.quote(text, safe="")):
         said = said.replace(form, "TEXT")
     said = re.sub(r'"(id|request_id|user|created|created_at|item_id)": ?("[^"]*"|[\d.]+)', "", said)
@@ -146,7 +188,8 @@ def state_of(rig: Rig) -> dict[str, str]:
 
 
 def test_s2_sql_is_a_text_like_any_other(row: Row) -> None:
-    """In each field, by each form of a token: the answer is that to any wrong text, and what is kept stays as it is."""
+    """In each field, by each form of a token: the answer is that to any wrong text, and what
+    is kept stays as it is."""
     kept = state_of(row.rig)
     expected = {place: ask_sql(row, request) for place, request in sql_requests(HARMLESS).items()}
     for text in SQL:
@@ -170,7 +213,8 @@ def ask_sql(row: Row, request: tuple[str, str, Any, dict[str, str], str | None])
 
 
 class Documented(NamedTuple):
-    """A route of Ollama's documents or of the APIs that it copies, and the scope it needs; None: nobody may."""
+    """A route of Ollama's documents or of the APIs that it copies, and the scope it
+    needs; None: nobody may."""
 
     method: str
     path: str
@@ -188,12 +232,17 @@ ROUTES = (
     Documented("GET", "/api/ps", "read"),
     Documented("POST", "/api/show", "read", M),
     Documented("GET", "/api/show", "read", M),
-    *(Documented("POST", face.path, "generate", {**face.body, "stream": False}) for face in FACES.values()),
+    *(
+        Documented("POST", face.path, "generate", {**face.body, "stream": False})
+        for face in FACES.values()
+    ),
     *(Documented("POST", face.path, "generate", face.body) for face in EMBEDDINGS.values()),
     Documented("POST", "/api/embeddings", "generate", {**M, "prompt": "hi"}),
     Documented("POST", "/anthropic/v1/messages", "generate", FACES["anthropic messages"].body),
     Documented("POST", "/v1/messages/count_tokens", "generate", FACES["anthropic messages"].body),
-    Documented("POST", "/anthropic/v1/messages/count_tokens", "generate", FACES["anthropic messages"].body),
+    Documented(
+        "POST", "/anthropic/v1/messages/count_tokens", "generate", FACES["anthropic messages"].body
+    ),
     Documented("GET", "/v1/models", "read"),
     Documented("GET", "/v1/models/m", "read"),
     Documented("GET", "/v1/responses/resp_1", "read"),
@@ -219,11 +268,17 @@ ROUTES = (
     Documented("POST", "/v1/images/generations", None, {**M, "prompt": "x"}),
     Documented("DELETE", "/v1/models/m", None),
 )
-CLOUD = ("gpt-oss:cloud", "gpt-oss:120b-cloud", "GPT-OSS:120B-Cloud", "registry.ollama.ai/library/gpt-oss:120b-cloud")
+CLOUD = (
+    "gpt-oss:cloud",
+    "gpt-oss:120b-cloud",
+    "GPT-OSS:120B-Cloud",
+    "registry.ollama.ai/library/gpt-oss:120b-cloud",
+)
 
 
 def test_s17_every_documented_route_has_its_scope_or_is_refused(row: Row) -> None:
-    """The right scope lets in, each other one is 403 without contact; account, web and cloud are nobody's."""
+    """The right scope lets in, each other one is 403 without contact; account, web
+    and cloud are nobody's."""
     row.allow(501, 502, 503)
     wrong = []
     for route in ROUTES:
@@ -233,7 +288,9 @@ def test_s17_every_documented_route_has_its_scope_or_is_refused(row: Row) -> Non
             may = scope == route.scope
             # What every box is asked for has an answer of its own shape.
             shape = "any" if may and scope == "manage" else None
-            status = row.ask(route.method, route.path, route.body, AGENT, token=token, dialect=shape).status
+            status = row.ask(
+                route.method, route.path, route.body, AGENT, token=token, dialect=shape
+            ).status
             refusals = (403,) if route.scope else (403, 404, 405)
             is_refused = status in refusals and not reached(row.upstream)
             if is_refused if may else not is_refused:
@@ -244,7 +301,10 @@ def test_s17_every_documented_route_has_its_scope_or_is_refused(row: Row) -> Non
         for name in CLOUD if isinstance(route.body, Mapping) and "model" in route.body else ():
             row.upstream.clear()
             answer = row.ask(route.method, route.path, {**route.body, "model": name}, AGENT)
-            assert (answer.status in (403, 404), reached(row.upstream)) == (True, []), (route.path, name)
+            assert (answer.status in (403, 404), reached(row.upstream)) == (True, []), (
+                route.path,
+                name,
+            )
     check_admin_api(row)  # where nothing is recorded, 503 is the answer to who may ask
 
 
@@ -253,15 +313,23 @@ OWN = ("/admin/api/me", "/admin/api/me/usage", "/admin/api/me/requests")
 
 
 def check_admin_api(row: Row) -> None:
-    """Every route of the admin API needs its scope: without it 403 whatever is asked for, without a token 401."""
-    rules = [rule for rule in create_app(Settings()).url_map.iter_rules() if rule.rule.startswith("/admin/api")]
+    """Every route of the admin API needs its scope: without it 403 whatever is asked
+    for, without a token 401."""
+    rules = [
+        rule
+        for rule in create_app(Settings()).url_map.iter_rules()
+        if rule.rule.startswith("/admin/api")
+    ]
     assert len(rules) > 15
     wrong = []
     for rule in rules:
         path = re.sub("<[^>]*>", "x", rule.rule)
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
             body = None if method in ("GET", "DELETE") else {}
-            statuses = {scope: row.ask(method, path, body, token=token).status for scope, token in BY_SCOPE.items()}
+            statuses = {
+                scope: row.ask(method, path, body, token=token).status
+                for scope, token in BY_SCOPE.items()
+            }
             statuses["nobody"] = row.ask(method, path, body, token=None).status
             refused = {name for name, status in statuses.items() if status in (401, 403)}
             # `manage` implies `admin`, as there are no admin_tokens.
@@ -272,11 +340,14 @@ def check_admin_api(row: Row) -> None:
 
 
 def endpoints_without_a_row() -> set[str]:
-    """What the application answers, and the table above does not know; see check_admin_api for its routes."""
+    """What the application answers, and the table above does not know; see
+    check_admin_api for its routes."""
     app = create_app(Settings())
     known = set()
     for route in ROUTES:
         adapter = app.url_map.bind("gw")
         if adapter.test(route.path, route.method):
             known.add(str(adapter.match(route.path, route.method)[0]))
-    return {name for name in app.view_functions if not name.startswith(("ops.", "metrics.", "admin-"))} - known
+    return {
+        name for name in app.view_functions if not name.startswith(("ops.", "metrics.", "admin-"))
+    } - known

@@ -35,7 +35,12 @@ def rig() -> Iterator[Rig]:
     """A team's token, and an operator's."""
     auth = {
         "generate_tokens": [
-            {"name": "team", "token": TOKEN, "scopes": ["read", "generate"], "users": {"header": "X-User"}}
+            {
+                "name": "team",
+                "token": TOKEN,
+                "scopes": ["read", "generate"],
+                "users": {"header": "X-User"},
+            }
         ],
         "admin_tokens": [{"name": "operator", "token": OPERATOR}],
     }
@@ -57,7 +62,8 @@ def state(row: Row) -> dict[str, Any]:
     for name in ("tokens", "models", "upstreams", "settings"):
         rows = row.ask("GET", f"/admin/api/{name}", token=OPERATOR).json()[name]
         found[name] = [
-            {key: value for key, value in each.items() if key not in ("last_used", "health")} for each in rows
+            {key: value for key, value in each.items() if key not in ("last_used", "health")}
+            for each in rows
         ]
     return found
 
@@ -66,12 +72,16 @@ def state(row: Row) -> dict[str, Any]:
 
 
 def test_s5_rights_of_tokens_and_sessions(row: Row) -> None:
-    """Role by route: pages take sessions and no tokens, the API takes tokens and no cookies, and members have no page
-    of operators."""
+    """Role by route: pages take sessions and no tokens, the API takes tokens and no cookies, and
+    members have no page of operators."""
     operator, member = signed_in(row), signed_in(row, TOKEN)
     nobody = PageClient(row.url)
     wrong: list[Any] = []
-    routes = [route for route in page_routes() if PAGE_SCOPES[route.endpoint] != PUBLIC and route.method != "HEAD"]
+    routes = [
+        route
+        for route in page_routes()
+        if PAGE_SCOPES[route.endpoint] != PUBLIC and route.method != "HEAD"
+    ]
     routes = [route for route in routes if "sign-out" not in route.path]
     for route in routes:
         body = b"name=x" if route.method == "POST" else None
@@ -80,22 +90,34 @@ def test_s5_rights_of_tokens_and_sessions(row: Row) -> None:
         is_for_operators = PAGE_SCOPES[route.endpoint] == ADMIN
         statuses = {
             "nobody": (nobody.send(route.method, route.path, body, **headers).status, (302,)),
-            "token of an operator": (nobody.send(route.method, route.path, body, **with_token).status, (302,)),
+            "token of an operator": (
+                nobody.send(route.method, route.path, body, **with_token).status,
+                (302,),
+            ),
             "member": (
                 member.send(route.method, route.path, body, **headers).status,
                 (403,) if is_for_operators or route.method == "POST" else (200, 303, 400, 404),
             ),
         }
-        wrong += [(route, role, status) for role, (status, right) in statuses.items() if status not in right]
+        wrong += [
+            (route, role, status)
+            for role, (status, right) in statuses.items()
+            if status not in right
+        ]
     assert wrong == []
     for route in protected_routes():
         if not route.path.startswith("/admin/") and route.method != "HEAD":
             answer = operator.send(
-                route.method, route.path, BODIES.get(route.path, b"") if route.method == "POST" else None
+                route.method,
+                route.path,
+                BODIES.get(route.path, b"") if route.method == "POST" else None,
             )
             wrong += [(route, answer.status)] if answer.status != 401 else []
     assert wrong == []
-    calls = [("GET", "/api/tags", None, (200, 200)), ("DELETE", "/api/delete", {"model": "m"}, (502, 403))]
+    calls = [
+        ("GET", "/api/tags", None, (200, 200)),
+        ("DELETE", "/api/delete", {"model": "m"}, (502, 403)),
+    ]
     row.allow(502)
     for method, path, body, (of_operator, of_member) in calls:
         for client, right in ((operator, of_operator), (member, of_member)):
@@ -115,7 +137,10 @@ def test_s5_rights_of_tokens_and_sessions(row: Row) -> None:
 OBJECTS: dict[str, tuple[str, dict[str, Any]]] = {
     "tokens": ("/admin/api/tokens", {"name": "mine", "scopes": ["read"]}),
     "models": ("/admin/api/models/mine", {"target": "m"}),
-    "upstreams": ("/admin/api/upstreams", {"name": "mine", "kind": "ollama", "base_url": "http://127.0.0.1:9"}),
+    "upstreams": (
+        "/admin/api/upstreams",
+        {"name": "mine", "kind": "ollama", "base_url": "http://127.0.0.1:9"},
+    ),
 }
 FORBIDDEN = (
     "role",
@@ -135,7 +160,8 @@ FORBIDDEN = (
 
 
 def test_s6_fields_that_nobody_may_set(row: Row) -> None:
-    """Members change nothing, by page or API, whatever they send; operators can't set fields that do not exist."""
+    """Members change nothing, by page or API, whatever they send; operators can't set
+    fields that do not exist."""
     before, member = state(row), signed_in(row, TOKEN)
     for name, (path, body) in OBJECTS.items():
         method = "PUT" if name == "models" else "POST"
@@ -149,7 +175,12 @@ def test_s6_fields_that_nobody_may_set(row: Row) -> None:
             answer = row.ask(method, path, {**body, field: value}, token=OPERATOR, dialect="any")
             assert answer.status == 400, (name, field, value, answer.text)
     for name in ("team", "operator"):
-        assert row.ask("PATCH", f"/admin/api/tokens/{name}", {"scopes": ["admin"]}, dialect="any").status == 403
+        assert (
+            row.ask(
+                "PATCH", f"/admin/api/tokens/{name}", {"scopes": ["admin"]}, dialect="any"
+            ).status
+            == 403
+        )
         assert row.ask("DELETE", f"/admin/api/tokens/{name}", dialect="any").status == 403
     for action in ("create", "change", "enable", "rotate", "revoke"):
         fields = {"name": "team", "confirm": "team", "scopes": "admin"}
@@ -169,14 +200,22 @@ FOREIGN: tuple[dict[str, str], ...] = (
     {"Sec-Fetch-Site": "same-site"},
     {"Referer": "https://evil.example/"},
 )
-TYPES = ("application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x", "application/json")
+TYPES = (
+    "application/x-www-form-urlencoded",
+    "text/plain",
+    "multipart/form-data; boundary=x",
+    "application/json",
+)
 
 
 def test_s8_changes_of_another_site(row: Row) -> None:
-    """Whatever a page elsewhere can send with the operator's cookie, and even with a stolen token of a form, is 403."""
+    """Whatever a page elsewhere can send with the operator's cookie, and even with a stolen
+    token of a form, is 403."""
     client, before = signed_in(row), state(row)
     posts = [route.path for route in page_routes() if route.method == "POST"]
-    form = f"csrf_token={client.csrf}&name=evil&confirm=evil&scopes=admin&token={OPERATOR}&user=admin"
+    form = (
+        f"csrf_token={client.csrf}&name=evil&confirm=evil&scopes=admin&token={OPERATOR}&user=admin"
+    )
     wrong = []
     for path, origin, kind in product(posts, FOREIGN, TYPES):
         for body in (form, form.replace(client.csrf, ""), json.dumps({"name": "evil"})):
@@ -184,7 +223,9 @@ def test_s8_changes_of_another_site(row: Row) -> None:
             wrong += [(path, origin, kind, answer.status)] if answer.status != 403 else []
             wrong += [(path, "cookie")] if answer.headers.get("Set-Cookie") else []
     body = json.dumps({"name": "evil", "scopes": ["admin"]})
-    for path, origin, kind in product(("/admin/api/tokens", "/admin/call/admin/api/tokens"), FOREIGN, TYPES):
+    for path, origin, kind in product(
+        ("/admin/api/tokens", "/admin/call/admin/api/tokens"), FOREIGN, TYPES
+    ):
         for token in (client.csrf, ""):
             headers = {"Content-Type": kind, "X-CSRF-Token": token, **origin}
             answer = client.send("POST", path, body, **headers)
@@ -193,7 +234,9 @@ def test_s8_changes_of_another_site(row: Row) -> None:
     own = {"Origin": row.url, "Content-Type": TYPES[0]}
     for token in ("", "x", signed_in(row, TOKEN).csrf):
         for path in (path for path in posts if path != "/admin/sign-in"):
-            assert client.send("POST", path, f"csrf_token={token}&name=evil", **own).status == 403, path
+            assert (
+                client.send("POST", path, f"csrf_token={token}&name=evil", **own).status == 403
+            ), path
     assert state(row) == before
     assert client.get("/admin/keys").status == 200
     row.measured("forms", len(posts) * len(FOREIGN) * len(TYPES), "refused")
@@ -205,7 +248,8 @@ HOSTILE = '"><img src=x data-canary onerror=alert(1)><script data-canary>alert(1
 
 
 class ElementReader(HTMLParser):
-    """Collects what a page must not contain: elements out of names, scripts and styles in the page itself."""
+    """Collects what a page must not contain: elements out of names, scripts and
+    styles in the page itself."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -216,28 +260,47 @@ class ElementReader(HTMLParser):
         found = dict(attrs)
         is_data = (found.get("type") or "").endswith("json")
         is_inline = tag == "style" or (tag == "script" and "src" not in found and not is_data)
-        handlers = [name for name in found if name.startswith("on") or name in ("style", "data-canary")]
+        handlers = [
+            name for name in found if name.startswith("on") or name in ("style", "data-canary")
+        ]
         leads_to_script = (found.get("href") or "").lower().startswith(("javascript:", "data:"))
         if is_inline or handlers or leads_to_script:
             self.wrong.append(f"<{tag} {found}>")
 
 
 def test_s9_script_in_names_is_text(row: Row) -> None:
-    """Script in prompts, models, users and notes is shown as text, and no page has script of its own in it."""
+    """Script in prompts, models, users and notes is shown as text, and no page has
+    script of its own in it."""
     operator = signed_in(row)
     chat = {"model": HOSTILE, "messages": [{"role": "user", "content": HOSTILE}], "stream": False}
     names = [("X-User", HOSTILE), ("User-Agent", HOSTILE), ("Referer", HOSTILE)]
     assert row.ask("POST", "/api/chat", chat, headers=names).status in (400, 404)
     assert row.ask("POST", "/api/chat", chat | {"model": MODEL}, headers=names).status == 200
     name = f"s9-{row.door}"
-    assert operator.post("/admin/keys/create", {"name": name, "scopes": "read", "note": HOSTILE}).status == 200
-    wait_until(lambda: "data-canary" in operator.get("/admin/requests").text, 20, "the request is not listed")
-    assert HOSTILE not in operator.get("/admin/requests").text and "data-canary" in operator.get("/admin/keys").text
-    pages = sorted({route.path for route in page_routes() if route.method == "GET"} - {"/admin/events"})
+    assert (
+        operator.post(
+            "/admin/keys/create", {"name": name, "scopes": "read", "note": HOSTILE}
+        ).status
+        == 200
+    )
+    wait_until(
+        lambda: "data-canary" in operator.get("/admin/requests").text,
+        20,
+        "the request is not listed",
+    )
+    assert (
+        HOSTILE not in operator.get("/admin/requests").text
+        and "data-canary" in operator.get("/admin/keys").text
+    )
+    pages = sorted(
+        {route.path for route in page_routes() if route.method == "GET"} - {"/admin/events"}
+    )
     for path in [each for each in pages if not each.startswith("/admin/static/")]:
         answer = operator.get(path)
         policy = str(answer.headers.get("Content-Security-Policy"))
-        assert "default-src 'self'" in policy and "unsafe" not in policy and "script-src" not in policy
+        assert (
+            "default-src 'self'" in policy and "unsafe" not in policy and "script-src" not in policy
+        )
         reader = ElementReader()
         reader.feed(answer.text)
         assert reader.wrong == [], path
@@ -246,11 +309,14 @@ def test_s9_script_in_names_is_text(row: Row) -> None:
 
 # S10
 
-GUESSES = [("admin", word) for word in ("", "admin", "password", "ollama", "changeme", "123456")] + [("root", "root")]
+GUESSES = [
+    ("admin", word) for word in ("", "admin", "password", "ollama", "changeme", "123456")
+] + [("root", "root")]
 
 
 def test_s10_first_start_has_no_default_password(door: str, tmp_path: Path) -> None:
-    """A fresh installation: one token, shown once next to the address of the pages, in a file for its owner only."""
+    """A fresh installation: one token, shown once next to the address of the pages, in a
+    file for its owner only."""
     with Gateway("service: {base_url: 'demo:'}\n", workers=1, records=True) as gateway:
         with Nginx(tmp_path, f"127.0.0.1:{gateway.port}") as nginx:
             url = nginx.url if door == "nginx" else gateway.url
@@ -269,7 +335,9 @@ def test_s10_first_start_has_no_default_password(door: str, tmp_path: Path) -> N
             operator = PageClient(url)
             assert operator.sign_in(token).status == 303
             assert operator.get("/admin/keys").status == 200
-            pages = [operator.get(route.path).text for route in page_routes() if route.method == "GET"]
+            pages = [
+                operator.get(route.path).text for route in page_routes() if route.method == "GET"
+            ]
             assert not [text for text in pages if token in text]
         gateway.stop()
         gateway.start()
@@ -283,10 +351,12 @@ def test_s10_first_start_has_no_default_password(door: str, tmp_path: Path) -> N
 
 
 def test_s11_guessed_password_and_stolen_cookie(row: Row, tmp_path: Path) -> None:
-    """Guesses are slowed per address and for the account; a cookie is dead after signing out, new at each sign-in, and
-    out of reach of scripts, other sites and plain HTTP."""
+    """Guesses are slowed per address and for the account; a cookie is dead after signing out, new
+    at each sign-in, and out of reach of scripts, other sites and plain HTTP."""
     row.allow_no_probe_p99("passwords are checked, which takes a processor")
-    limited = row.rig.configured(auth={**row.rig.config["auth"], "max_failed_logins": MAX_FAILED_LOGINS})
+    limited = row.rig.configured(
+        auth={**row.rig.config["auth"], "max_failed_logins": MAX_FAILED_LOGINS}
+    )
     row.gateway.write_config(limited | {"server": {"trusted_proxies": ["127.0.0.0/8"]}})
     try:
         check_guessing(row)
@@ -308,7 +378,12 @@ def test_s11_guessed_password_and_stolen_cookie(row: Row, tmp_path: Path) -> Non
     stolen.cookie = client.cookie
     assert "Sign out" in stolen.get("/admin/me").text
     client.post("/admin/sign-out")
-    for cookie in (stolen.cookie, first, "ollama-proxy=" + "A" * 43, "ollama-proxy=../../first-token"):
+    for cookie in (
+        stolen.cookie,
+        first,
+        "ollama-proxy=" + "A" * 43,
+        "ollama-proxy=../../first-token",
+    ):
         for _ in range(4):  # every worker
             stolen.cookie = cookie
             assert "Sign out" not in stolen.get("/admin/me").text
@@ -339,7 +414,9 @@ def check_guessing(row: Row) -> None:
     body = f"user=admin&password={PASSWORD}"
     headers = {"X-Forwarded-For": "203.0.113.5", "Origin": row.gateway.url}
     headers["Content-Type"] = "application/x-www-form-urlencoded"
-    right = {request(row.gateway.url, "POST", "/admin/sign-in", body, headers).status for _ in range(8)}
+    right = {
+        request(row.gateway.url, "POST", "/admin/sign-in", body, headers).status for _ in range(8)
+    }
     assert right == {429}
 
 
@@ -358,10 +435,19 @@ def check_tls(row: Row, directory: Path) -> None:
     with Nginx(directory, f"127.0.0.1:{row.gateway.port}", changes):
         url = f"https://127.0.0.1:{port}"
         headers = {"Origin": url, "Content-Type": "application/x-www-form-urlencoded"}
-        answer = request(url, "POST", "/admin/sign-in", f"token={OPERATOR}", headers, ssl_context=trusted)
+        answer = request(
+            url, "POST", "/admin/sign-in", f"token={OPERATOR}", headers, ssl_context=trusted
+        )
         [cookie] = answer.headers.get_all("Set-Cookie")
         assert cookie.startswith("__Secure-ollama-proxy=") and "Secure" in cookie.split("; ")
         plain = headers | {"Origin": url.replace("https", "http")}
-        assert request(url, "POST", "/admin/sign-in", f"token={OPERATOR}", plain, ssl_context=trusted).status == 403
-        page = request(url, path="/admin", headers={"Cookie": cookie.split(";")[0]}, ssl_context=trusted)
+        assert (
+            request(
+                url, "POST", "/admin/sign-in", f"token={OPERATOR}", plain, ssl_context=trusted
+            ).status
+            == 403
+        )
+        page = request(
+            url, path="/admin", headers={"Cookie": cookie.split(";")[0]}, ssl_context=trusted
+        )
         assert "Sign out" in page.text

@@ -25,8 +25,13 @@ FULL_SPEED = "one client sends at full speed, which takes as much of the machine
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
     """Of one worker, so that one connection could stop all of it."""
-    config = {"server": {"max_body": "1MiB", "trusted_proxies": []}, "auth": {"max_failed_logins": MAX_FAILED_LOGINS}}
-    with Rig(config=config, nginx={"client_max_body_size 64m;": "client_max_body_size 1m;"}, workers=1) as rig:
+    config = {
+        "server": {"max_body": "1MiB", "trusted_proxies": []},
+        "auth": {"max_failed_logins": MAX_FAILED_LOGINS},
+    }
+    with Rig(
+        config=config, nginx={"client_max_body_size 64m;": "client_max_body_size 1m;"}, workers=1
+    ) as rig:
         yield rig
 
 
@@ -38,14 +43,20 @@ STATUS = {"gateway": 401, "nginx": 413}
 IN_BUFFERS = 24 * MIB
 
 
-@pytest.mark.parametrize("framing", ["sized", "chunked", "chunks of one byte", "sized, after 100 Continue"])
+@pytest.mark.parametrize(
+    "framing", ["sized", "chunked", "chunks of one byte", "sized, after 100 Continue"]
+)
 def test_s28_bodies_that_are_refused_while_they_are_sent(row: Row, framing: str) -> None:
     """nginx goes on reading for a while after its response; none of that reaches the gateway."""
     row.allow_no_probe_p99(FULL_SPEED)
     with EndlessBody(row.port, "POST", "/api/chat", framing) as flood:
         slowest_s = slowest_livez_s(row.gateway, 2)
         if row.door == "gateway":
-            wait_until(lambda: flood.refused_after_s is not None, 10, lambda: f"still sending after {flood.sent} bytes")
+            wait_until(
+                lambda: flood.refused_after_s is not None,
+                10,
+                lambda: f"still sending after {flood.sent} bytes",
+            )
             row.measured(f"taken, {framing}", flood.sent / MIB, "MiB")
             assert flood.sent < IN_BUFFERS
     row.measured(f"livez, {framing}", slowest_s * 1000, "ms")
@@ -97,16 +108,26 @@ def status_from(row: Row, source: str, token: str, claim: HeaderItems) -> int:
 
 
 def test_s40_addresses_that_a_process_invents(row: Row) -> None:
-    """It is counted by its own address, and that one is in the log: directly, where nobody is trusted, and through
-    nginx, which is trusted and says whose request it is."""
+    """It is counted by its own address, and that one is in the log: directly, where nobody is
+    trusted, and through nginx, which is trusted and says whose request it is."""
     row.gateway.write_config(row.rig.configured(server={"trusted_proxies": PROXIES[row.door]}))
     source = SOURCES[row.door]
-    claims = ("203.0.113.9", "203.0.113.9, 127.0.0.1", "2001:db8::1", "fe80::1%canary", "127.0.0.13", "canary")
+    claims = (
+        "203.0.113.9",
+        "203.0.113.9, 127.0.0.1",
+        "2001:db8::1",
+        "fe80::1%canary",
+        "127.0.0.13",
+        "canary",
+    )
     ids = [row.new_id() for _ in claims]
 
     def log_has_only_the_source() -> bool:
         for id, claim in zip(ids, claims, strict=True):
-            assert status_from(row, source, TOKEN, {"X-Forwarded-For": claim, "X-Request-Id": id}) == 200
+            assert (
+                status_from(row, source, TOKEN, {"X-Forwarded-For": claim, "X-Request-Id": id})
+                == 200
+            )
         seen = {row.record(id)["client"] for id in ids}
         ids[:] = [row.new_id() for _ in claims]
         return seen == {source}

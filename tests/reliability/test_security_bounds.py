@@ -26,8 +26,18 @@ def rig() -> Iterator[Rig]:
     with ExitStack() as stack:
         openai, anthropic = stack.enter_context(Provider()), stack.enter_context(MessagesProvider())
         more = [
-            {"name": "lab", "kind": "openai", "base_url": f"{openai.url}/v1", "models": {"gpt-lab": "org/tiny-1"}},
-            {"name": "claude", "kind": "anthropic", "base_url": f"{anthropic.url}/v1", "models": {"claude-lab": "lab"}},
+            {
+                "name": "lab",
+                "kind": "openai",
+                "base_url": f"{openai.url}/v1",
+                "models": {"gpt-lab": "org/tiny-1"},
+            },
+            {
+                "name": "claude",
+                "kind": "anthropic",
+                "base_url": f"{anthropic.url}/v1",
+                "models": {"claude-lab": "lab"},
+            },
         ]
         more.append({"name": "open", "kind": "openai", "base_url": f"{openai.url}/v1"})
         keyed = [entry | {"api_key_env": KEY} for entry in more]
@@ -38,12 +48,16 @@ def peak_mib(row: Row) -> float:
     """The most memory that the worker has ever held."""
     (pid,) = row.gateway.worker_pids()
     status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+    return (
+        next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+        / 1024
+    )
 
 
 # S33
 
-#: Calls in one turn, each with its result, of a long conversation; and how many times as many another one has.
+#: Calls in one turn, each with its result, of a long conversation; and how many times as
+#: many another one has.
 CALLS, TIMES = 1_000, 6
 MODELS = ("gpt-lab", "claude-lab", "m")
 
@@ -51,13 +65,19 @@ Results = Callable[[int], dict[str, str]]
 
 
 def called(number: int, call_id: str) -> dict[str, Any]:
-    return {"id": call_id, "function": {"name": f"look_up_{number % 5}", "arguments": {"key": number}}}
+    return {
+        "id": call_id,
+        "function": {"name": f"look_up_{number % 5}", "arguments": {"key": number}},
+    }
 
 
 def conversation(calls: int, result_of: Results, *, with_id: bool) -> list[dict[str, Any]]:
     """One turn with all calls, then their results, the last call's first."""
     made = [called(number, f"call_{number}" if with_id else "") for number in range(calls)]
-    results = [{"role": "tool", "content": "found", **result_of(number)} for number in reversed(range(calls))]
+    results = [
+        {"role": "tool", "content": "found", **result_of(number)}
+        for number in reversed(range(calls))
+    ]
     return [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "", "tool_calls": made},
@@ -82,19 +102,22 @@ def cpu_seconds(row: Row) -> float:
 
 
 def cost_of(row: Row, calls: int) -> float:
-    """Seconds of a processor for conversations with so many calls: every way of pairing, on every kind of upstream."""
+    """Seconds of a processor for conversations with so many calls: every way of pairing, on
+    every kind of upstream."""
     before = cpu_seconds(row)
     for name, (result_of, with_id) in PAIRED.items():
         messages = conversation(calls, result_of, with_id=with_id)
         for model in MODELS:
-            answer = row.ask(body={"model": model, "messages": messages, "stream": False}, timeout=60)
+            answer = row.ask(
+                body={"model": model, "messages": messages, "stream": False}, timeout=60
+            )
             assert answer.status == 200, (name, model, answer.text[:200])
     return cpu_seconds(row) - before
 
 
 def test_s33_thousands_of_tool_calls_and_results_are_paired(row: Row) -> None:
-    """Results find their calls by id, by name and in order, in time that grows with their number and not with its
-    square; others are served within 250 ms meanwhile."""
+    """Results find their calls by id, by name and in order, in time that grows with their number
+    and not with its square; others are served within 250 ms meanwhile."""
     short = cost_of(row, CALLS)
     long = cost_of(row, CALLS * TIMES)
     assert long < 2.5 * TIMES * short
@@ -109,13 +132,16 @@ MOST_KEPT_MIB = 24.0
 
 
 def test_s34_thousands_of_names_are_asked_for(row: Row) -> None:
-    """Names that a provider might know are not kept without a limit, whether they are many or long."""
+    """Names that a provider might know are not kept without a limit, whether
+    they are many or long."""
     (pid,) = row.gateway.worker_pids()
     before = resident_kib(pid)
     for names, chars in MADE_UP:
         for number in range(names):
             name = f"open/{row.door}{number}".ljust(chars, "x")
-            answer = row.ask(body={"model": name, "messages": MESSAGES, "stream": False}, dialect="any")
+            answer = row.ask(
+                body={"model": name, "messages": MESSAGES, "stream": False}, dialect="any"
+            )
             assert answer.status < 500
     grown = (resident_kib(pid) - before) / 1024
     assert grown < MOST_KEPT_MIB
@@ -128,14 +154,24 @@ MIB = 1 << 20
 #: What a worker may hold on top for 16 MiB: the body as it arrives, put together, and no structure.
 MOST_MIB = 96.0
 ROUTES = (
-    *("/api/chat", "/api/generate", "/api/embed", "/api/show", "/v1/chat/completions", "/v1/completions"),
+    *(
+        "/api/chat",
+        "/api/generate",
+        "/api/embed",
+        "/api/show",
+        "/v1/chat/completions",
+        "/v1/completions",
+    ),
     *("/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"),
 )
 
 
 def filled(field: str, item: bytes, size: int) -> bytes:
     """A body whose one field is a list of so many bytes."""
-    return b'{"model":"m","%b":[%b]}' % (field.encode(), b",".join([item] * (size // (len(item) + 1))))
+    return b'{"model":"m","%b":[%b]}' % (
+        field.encode(),
+        b",".join([item] * (size // (len(item) + 1))),
+    )
 
 
 SHAPES = {
@@ -157,12 +193,14 @@ SHAPES = {
 
 
 def test_s35_small_bodies_with_much_structure_are_refused(row: Row) -> None:
-    """Refused on every route that takes JSON, before anything is built from them, in a sentence with the limit; what
-    the worker holds does not grow, and others are served within 250 ms."""
+    """Refused on every route that takes JSON, before anything is built from them, in a sentence
+    with the limit; what the worker holds does not grow, and others are served within 250 ms."""
     before = peak_mib(row)
     for path in ROUTES:
         answer = row.ask("POST", path, SHAPES["messages"], timeout=30)
-        assert "more than 100000 objects, arrays and fields" in assert_error(answer, dialect_of(path), 413)
+        assert "more than 100000 objects, arrays and fields" in assert_error(
+            answer, dialect_of(path), 413
+        )
     for name, shape in SHAPES.items():
         for model in ("m", "gpt-lab"):
             body = shape.replace(b'"m"', json.dumps(model).encode(), 1)

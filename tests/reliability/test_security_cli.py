@@ -17,7 +17,10 @@ EXPIRED = "sk-of-last-january"
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    tokens = [{"name": "team", "token": TOKEN}, {"name": "old", "token": EXPIRED, "expires": "2026-01-31"}]
+    tokens = [
+        {"name": "team", "token": TOKEN},
+        {"name": "old", "token": EXPIRED, "expires": "2026-01-31"},
+    ]
     with Rig(config={"auth": {"generate_tokens": tokens}}, workers=1) as rig:
         yield rig
 
@@ -27,14 +30,17 @@ def run(row: Row, command: Command, token: str, user_agent: str) -> Answer:
     prefix = f"/k/{token}" if token else ""
     headers = {"User-Agent": user_agent}
     assert request(row.url, "HEAD", prefix + "/", None, headers).status == 200
-    return row.ask(command.method, prefix + command.path, command.body, headers, token=None, dialect="native")
+    return row.ask(
+        command.method, prefix + command.path, command.body, headers, token=None, dialect="native"
+    )
 
 
 # S44
 
 
 def test_s44_the_command_line_prints_why_a_token_is_refused(row: Row) -> None:
-    """Every command of both versions prints the gateway's own sentence; other clients and other APIs keep the 401."""
+    """Every command of both versions prints the gateway's own sentence; other clients and
+    other APIs keep the 401."""
     for token, sentence in (("sk-wrong", WRONG_TOKEN), (EXPIRED, WRONG_TOKEN), ("", MISSING_TOKEN)):
         for command in COMMANDS.values():
             for user_agent in USER_AGENTS:

@@ -42,28 +42,47 @@ ANSWER = "word " * 400
 def answer_of(face: Face, text: str) -> dict[str, object]:
     """An answer whose text has some length."""
     done = {"model": "m", "done": True, "done_reason": "stop"}
-    return {**face.line, **done, "message": {"role": "assistant", "content": text}, "response": text}
+    return {
+        **face.line,
+        **done,
+        "message": {"role": "assistant", "content": text},
+        "response": text,
+    }
 
 
 def assert_uncontrolled(call: Asked) -> None:
     """The answer arrived whole, soon, and without any of these headers."""
     names = {name.lower() for name, _ in call.answer.headers}
-    assert (call.status, call.answer.complete, names & {name.lower() for name in CONTROLS}) == (200, True, set()), call
+    assert (call.status, call.answer.complete, names & {name.lower() for name in CONTROLS}) == (
+        200,
+        True,
+        set(),
+    ), call
 
 
 def test_s38_headers_that_control_proxies_and_browsers(row: Row) -> None:
-    """None of them reaches a client or nginx, which would serve a file of its own or send a byte a second."""
+    """None of them reaches a client or nginx, which would serve a file of its own or
+    send a byte a second."""
     began = time.monotonic()
-    script_all(row.upstream, lambda face: [Json({**answer_of(face, ANSWER), "embeddings": [[0.5]]}, 200, CONTROLS)])
+    script_all(
+        row.upstream,
+        lambda face: [Json({**answer_of(face, ANSWER), "embeddings": [[0.5]]}, 200, CONTROLS)],
+    )
     calls = ask_all(row, SINGLES)
-    script_all(row.upstream, lambda face: [Head(200, {**NDJSON, **CONTROLS}), Chunk(encoded(answer_of(face, ANSWER)))])
+    script_all(
+        row.upstream,
+        lambda face: [Head(200, {**NDJSON, **CONTROLS}), Chunk(encoded(answer_of(face, ANSWER)))],
+    )
     calls += ask_all(row, STREAMS)
     for call in calls:
         assert_uncontrolled(call)
     assert time.monotonic() - began < 15
-    # With its models: without them the workers would believe, in the next row too, that it has none.
+    # With its models: without them the workers would believe, in the next row
+    # too, that it has none.
     models = [boxes.row(name) for name in row.upstream.models]
     row.upstream.script("/api/tags", [Json({"models": models}, 200, CONTROLS)])
     for path in ("/api/tags", "/v1/models"):
-        assert not {name.lower() for name, _ in row.ask("GET", path).headers} & {name.lower() for name in CONTROLS}
+        assert not {name.lower() for name, _ in row.ask("GET", path).headers} & {
+            name.lower() for name in CONTROLS
+        }
     row.measured("headers sent by the upstream", len(CONTROLS) * len(calls), "")

@@ -1,4 +1,5 @@
-"""What surrounds the gateway on its machine: who may read its files, what is installed, and what listens."""
+"""What surrounds the gateway on its machine: who may read its files, what is
+installed, and what listens."""
 
 from __future__ import annotations
 
@@ -39,8 +40,8 @@ def warnings(row: Row) -> list[str]:
 
 @pytest.mark.door("gateway")
 def test_s24_files_that_others_may_read(row: Row) -> None:
-    """Plain tokens and state: a start warns of each file and directory that others may read, with the command that
-    mends it, and so does `config check`. A start has no door."""
+    """Plain tokens and state: a start warns of each file and directory that others may read, with
+    the command that mends it, and so does `config check`. A start has no door."""
     row.allow(503)
     row.allow_probe_errors("the gateway is started anew")
     row.allow_other_workers("the gateway is started anew")
@@ -58,7 +59,11 @@ def test_s24_files_that_others_may_read(row: Row) -> None:
             path.chmod(wide)
         row.gateway.start()
         for path, pattern in about.items():
-            wait_until(lambda p=pattern: any(map(p.search, warnings(row)[before:])), 5, f"no warning of {path}")
+            wait_until(
+                lambda p=pattern: any(map(p.search, warnings(row)[before:])),
+                5,
+                f"no warning of {path}",
+            )
         checked = config_check(row)
     finally:
         for path, (_, narrow) in modes.items():
@@ -73,7 +78,9 @@ def config_check(row: Row) -> str:
     command = [sys.executable, "-m", "ollama_proxy.cli", "config", "check"]
     environ = {**os.environ, "OLLAMA_PROXY_CONFIG": str(row.gateway.config_path)}
     environ["STATE_DIRECTORY"] = str(row.gateway.state_directory)
-    done = subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=20
+    )
     return done.stdout + done.stderr
 
 
@@ -95,14 +102,29 @@ START_FILES = {"distutils-precedence.pth": "setuptools, which venv and the tools
 
 def pip_install(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Installs as the Makefile does, into another environment."""
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--quiet",
+        "--no-compile",
+    ]
     options = [word for option in SAFELY for word in option.split()]
-    return subprocess.run([*command, *options, *arguments], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [*command, *options, *arguments], capture_output=True, text=True, timeout=120
+    )
 
 
 def start_files(packages: Path) -> set[str]:
     """What Python would run by itself from here."""
-    return {path.name for path in packages.iterdir() if path.suffix == ".pth" or path.stem.endswith("customize")}
+    return {
+        path.name
+        for path in packages.iterdir()
+        if path.suffix == ".pth" or path.stem.endswith("customize")
+    }
 
 
 def altered_files(packages: Path) -> list[str]:
@@ -114,27 +136,45 @@ def altered_files(packages: Path) -> list[str]:
     found = []
     for path in packages.rglob("*"):
         if path.is_file():
-            digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest()).rstrip(b"=").decode()
+            digest = (
+                base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest())
+                .rstrip(b"=")
+                .decode()
+            )
             if listed.get(path.resolve(), "none") not in ("", f"sha256={digest}"):
                 found.append(path.name)
     return found
 
 
 def test_s26_dependencies_are_what_the_lock_says(tmp_path: Path) -> None:
-    """Every requirement has its hashes and wheels only; an environment made of them has nothing in it that no package
-    lists, and nothing that Python runs at its start; another file under the same name is refused."""
+    """Every requirement has its hashes and wheels only; an environment made of them has nothing in
+    it that no package lists, and nothing that Python runs at its start; another file under the
+    same name is refused."""
     for lock in LOCKS:
         text = (PROJECT / lock).read_text(encoding="utf-8").replace("\\\n", " ")
-        required = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        required = [
+            line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")
+        ]
         loose = [
-            line for line in required if not re.fullmatch(r"[\w.-]+==\S+(\s*;[^#]*?)?( +--hash=sha256:\w{64})+ *", line)
+            line
+            for line in required
+            if not re.fullmatch(r"[\w.-]+==\S+(\s*;[^#]*?)?( +--hash=sha256:\w{64})+ *", line)
         ]
         assert required and loose == [], lock
     for name, times in INSTALLERS.items():
         text = (PROJECT / name).read_text(encoding="utf-8").replace("\\\n", " ")
-        lines = [line for line in text.splitlines() if re.search(r"\binstall\b.*--(no-c|quiet|require)", line)]
-        assert len(lines) == times and all(word in line for word in SAFELY for line in lines), (name, lines)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "fresh"], check=True, timeout=30)
+        lines = [
+            line
+            for line in text.splitlines()
+            if re.search(r"\binstall\b.*--(no-c|quiet|require)", line)
+        ]
+        assert len(lines) == times and all(word in line for word in SAFELY for line in lines), (
+            name,
+            lines,
+        )
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", tmp_path / "fresh"], check=True, timeout=30
+    )
     python = tmp_path / "fresh/bin/python"
     installed = pip_install(python, "-r", str(PROJECT / "requirements.txt"))
     assert installed.returncode == 0, installed.stderr
@@ -153,7 +193,8 @@ LISTENS, ACCEPTS = "0A", 0x10000
 
 
 def own_inodes(pid: int) -> set[str]:
-    """The sockets of a process. Raises AssertionError for a named pipe, which is a way in as well."""
+    """The sockets of a process. Raises AssertionError for a named pipe,
+    which is a way in as well."""
     found = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -167,7 +208,8 @@ def own_inodes(pid: int) -> set[str]:
 
 
 def entrances(pid: int) -> set[str]:
-    """Where a process can be reached: listening TCP, any UDP or raw socket with an address, named Unix sockets."""
+    """Where a process can be reached: listening TCP, any UDP or raw socket with an
+    address, named Unix sockets."""
     own, found = own_inodes(pid), set()
     for kind in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6"):
         for line in Path(f"/proc/{pid}/net/{kind}").read_text().splitlines()[1:]:
@@ -188,8 +230,13 @@ def loopback(port: int) -> str:
 
 
 def test_s27_nothing_listens_but_the_service(row: Row) -> None:
-    """No control socket, no debugger, no named pipe: of all processes of the server, before and under way of calls."""
-    master = row.gateway.pid if row.door == "gateway" else int((row.nginx.directory / "nginx.pid").read_text())
+    """No control socket, no debugger, no named pipe: of all processes of the server, before
+    and under way of calls."""
+    master = (
+        row.gateway.pid
+        if row.door == "gateway"
+        else int((row.nginx.directory / "nginx.pid").read_text())
+    )
     for asked in range(3):
         if asked:
             row.ask("GET", "/api/tags")

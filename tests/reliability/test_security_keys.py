@@ -19,7 +19,11 @@ from tests.rig.http_client import Answer
 
 KEY = canary("key of a box")
 BASIC = base64.b64encode(f"operator:{KEY}".encode()).decode()
-QUOTED = {"plain": f"token {KEY} is not known", "header": f"Authorization: Bearer {KEY}", "basic": f"Basic {BASIC}"}
+QUOTED = {
+    "plain": f"token {KEY} is not known",
+    "header": f"Authorization: Bearer {KEY}",
+    "basic": f"Basic {BASIC}",
+}
 STATUSES = (200, 400, 401, 403, 404, 429, 500, 502, 503)
 
 
@@ -49,10 +53,14 @@ def quoting(status: int, text: str, stream: bool) -> do.Script:
 def prompts(row: Row) -> dict[str, str]:
     """Every API, streamed and single, with every status."""
     said = {}
-    for face, status, stream, (kind, text) in product(FACES.values(), STATUSES, (False, True), QUOTED.items()):
+    for face, status, stream, (kind, text) in product(
+        FACES.values(), STATUSES, (False, True), QUOTED.items()
+    ):
         row.upstream.script(face.upstream_path, quoting(status, text, stream))
         body = {**face.body, "stream": stream}
-        said[f"{face.path} {status} {stream} {kind}"] = shown(row.ask("POST", face.path, body, dialect="any"))
+        said[f"{face.path} {status} {stream} {kind}"] = shown(
+            row.ask("POST", face.path, body, dialect="any")
+        )
     return said
 
 
@@ -85,5 +93,11 @@ def test_s42_the_key_of_a_box_is_in_no_answer_and_in_no_log(row: Row) -> None:
     assert sum("*" * len(KEY) in text for text in said.values()) > len(FACES)
     last = row.ask("GET", "/readyz").headers.get("x-request-id")
     wait_until(lambda: str(last) in row.gateway.output())
-    assert leaks(written([row.gateway.logs_directory, row.nginx.directory]) | {"output": row.gateway.output()}) == []
+    assert (
+        leaks(
+            written([row.gateway.logs_directory, row.nginx.directory])
+            | {"output": row.gateway.output()}
+        )
+        == []
+    )
     row.measured("answers searched", len(said), "answers")

@@ -15,7 +15,8 @@ from tests.rig.http_client import bearer, request
 from tests.unit.gateway.test_images import PNG
 
 OTHER, CHAT = "sk-another-team", "/v1/chat/completions"
-#: Requests of the slow caller at once, each with images at as many hosts as one may have: twenty times the threads.
+#: Requests of the slow caller at once, each with images at as many hosts as one may have:
+#: twenty times the threads.
 REQUESTS, HOSTS = 20, 16
 TIMEOUT_S, WITHIN_S = 5.0, 2.5
 
@@ -29,7 +30,8 @@ def pictures() -> Iterator[ScriptedServer]:
 
 @pytest.fixture(scope="module")
 def rig(pictures: ScriptedServer) -> Iterator[Rig]:
-    """One worker, whose threads for look-ups are everybody's, and which has fetched an image before."""
+    """One worker, whose threads for look-ups are everybody's, and which has
+    fetched an image before."""
     tokens = [{"name": "team", "token": TOKEN}, {"name": "other", "token": OTHER}]
     config = {
         "auth": {"generate_tokens": tokens},
@@ -47,14 +49,16 @@ def with_images(urls: list[str]) -> dict[str, Any]:
 
 
 def test_s43_one_callers_image_hosts_resolve_slowly(row: Row, pictures: ScriptedServer) -> None:
-    """Each caller has two look-ups at a time in a worker, however many requests it sends: the image of another one is
-    fetched at once, and the slow caller is told which image did not arrive."""
+    """Each caller has two look-ups at a time in a worker, however many requests it sends: the image
+    of another one is fetched at once, and the slow caller is told which image did not arrive."""
     with ExitStack() as stack:
         slow = [
             stack.enter_context(
                 row.open(
                     CHAT,
-                    with_images([f"http://{row.door}-{number}-{host}.slow.test/a" for host in range(HOSTS)]),
+                    with_images(
+                        [f"http://{row.door}-{number}-{host}.slow.test/a" for host in range(HOSTS)]
+                    ),
                     wait_for_head=False,
                 )
             )

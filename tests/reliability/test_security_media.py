@@ -1,4 +1,5 @@
-"""S37: addresses of images that the policy forbids, in requests whose bytes could pass to a provider."""
+"""S37: addresses of images that the policy forbids, in requests whose bytes
+could pass to a provider."""
 
 from __future__ import annotations
 
@@ -17,7 +18,12 @@ from tests.rig.provider import row as listed
 #: One that teams run themselves, and a public service.
 KINDS = ("vllm", "openrouter")
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
-PRIVATE = ("http://10.0.0.5/x", "http://169.254.169.254/latest/meta-data", "http://192.168.0.1/x", " HTTP://[::1]/x")
+PRIVATE = (
+    "http://10.0.0.5/x",
+    "http://169.254.169.254/latest/meta-data",
+    "http://192.168.0.1/x",
+    " HTTP://[::1]/x",
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +44,17 @@ def rig(provider: Provider, pictures: ScriptedServer) -> Iterator[Rig]:
     keyed = {"base_url": provider.base_url, "api_key_env": "LAB_SECRET", "models": ["org/m"]}
     more = [{"name": kind, "kind": kind, **keyed} for kind in KINDS]
     images = {"fetch": "allowlist", "allow": ["127.0.0.1"]}
-    with Rig(config={"images": images}, more_upstreams=more, env={"LAB_SECRET": KEY}, workers=1) as rig:
-        for kind in KINDS:  # so that what a worker keeps for its first image is there before the row begins
+    with Rig(
+        config={"images": images}, more_upstreams=more, env={"LAB_SECRET": KEY}, workers=1
+    ) as rig:
+        # So that what a worker keeps for its first image is there before the row begins.
+        for kind in KINDS:
             content = parts_of(f"{pictures.url}/a.png")[:1]
             body = {"model": f"{kind}/org/m", "messages": [{"role": "user", "content": content}]}
-            assert request(rig.gateway.url, "POST", "/v1/chat/completions", body, bearer(TOKEN)).status == 200
+            assert (
+                request(rig.gateway.url, "POST", "/v1/chat/completions", body, bearer(TOKEN)).status
+                == 200
+            )
         yield rig
 
 
@@ -57,9 +69,11 @@ def parts_of(url: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_s37_forbidden_addresses_do_not_pass(row: Row, provider: Provider, pictures: ScriptedServer) -> None:
-    """Each is a 400 before any provider hears of it. A server of the team's own gets an image that is allowed as data,
-    a public service gets its address."""
+def test_s37_forbidden_addresses_do_not_pass(
+    row: Row, provider: Provider, pictures: ScriptedServer
+) -> None:
+    """Each is a 400 before any provider hears of it. A server of the team's own gets an image that
+    is allowed as data, a public service gets its address."""
     provider.clear()
     refused = 0
     for kind in KINDS:
@@ -71,7 +85,10 @@ def test_s37_forbidden_addresses_do_not_pass(row: Row, provider: Provider, pictu
     url = f"{pictures.url}/a.png"
     for kind in KINDS:
         provider.clear()
-        body = {"model": f"{kind}/org/m", "messages": [{"role": "user", "content": parts_of(url)[:1]}]}
+        body = {
+            "model": f"{kind}/org/m",
+            "messages": [{"role": "user", "content": parts_of(url)[:1]}],
+        }
         assert row.ask("POST", "/v1/chat/completions", body).status == 200
         (sent,) = [seen.body for seen in provider.requests if seen.method == "POST"]
         assert (url.encode() in sent) == (kind == "openrouter"), kind

@@ -19,7 +19,15 @@ PLAIN, HASHED, OLD = canary("plain"), canary("hashed"), canary("expired")
 TOKENS = {"plain": PLAIN, "hashed": HASHED, "expired": OLD}
 #: Some of what people write around a token.
 AROUND = ("{}", "id-{}", "{}:x", "x.{}.y")
-PATHS = ("/foo={}", "/{}", "/api/{}", "/api/tags/{}", "/v1/models/{}", "/v1/{}/chat/completions", "/api/blobs/{}")
+PATHS = (
+    "/foo={}",
+    "/{}",
+    "/api/{}",
+    "/api/tags/{}",
+    "/v1/models/{}",
+    "/v1/{}/chat/completions",
+    "/api/blobs/{}",
+)
 QUERIES = ("/api/tags?token={}", "/v1/models?key=x{}y", "/health?{}")
 
 
@@ -37,17 +45,26 @@ def rig() -> Iterator[Rig]:
         "server": {"allowed_hosts": ["gw", "127.0.0.1"]},
     }
     with Rig(config=config, workers=1) as rig:
-        # What a worker opens once and keeps is open before the first row: the chat log is written by a thread.
+        # What a worker opens once and keeps is open before the first row: the chat log
+        # is written by a thread.
         [worker] = rig.gateway.worker_pids()
-        wait_until(lambda: any("/logs/chat/" in each for each in open_descriptors(worker).values()), 10)
+        wait_until(
+            lambda: any("/logs/chat/" in each for each in open_descriptors(worker).values()), 10
+        )
         yield rig
 
 
 def heads(row: Row, token: str) -> list[str]:
-    """Sends a token in headers and in addresses, with a good token and without; returns the ids that came back."""
+    """Sends a token in headers and in addresses, with a good token and without; returns
+    the ids that came back."""
     ids = []
     for text in (form.format(token) for form in AROUND):
-        named = {"X-Request-Id": text, "User-Agent": "x/1", "X-Forwarded-For": f"fe80::1%{text}", "Origin": text}
+        named = {
+            "X-Request-Id": text,
+            "User-Agent": "x/1",
+            "X-Forwarded-For": f"fe80::1%{text}",
+            "Origin": text,
+        }
         for headers in (named, {**named, **bearer(TOKEN)}):
             answer = request(row.url, path="/api/version", headers=headers)
             ids.append(answer.headers.get("x-request-id") or "")
@@ -65,9 +82,14 @@ def bodies(row: Row, token: str) -> None:
         for text in (form.format(token) for form in AROUND):
             given = {"user": text, "metadata": {"user_id": text}, "stream": False}
             request(row.url, "POST", face.path, {**face.body, **given}, bearer(TOKEN))
-            request(row.url, "POST", face.path, {**face.body, **given, "model": text}, bearer(TOKEN))
+            request(
+                row.url, "POST", face.path, {**face.body, **given, "model": text}, bearer(TOKEN)
+            )
     chat = FACES["openai chat"]
-    said = {**chat.body, "messages": [{"role": "user", "content": f"my token is x{token}y, {token}"}]}
+    said = {
+        **chat.body,
+        "messages": [{"role": "user", "content": f"my token is x{token}y, {token}"}],
+    }
     request(row.url, "POST", chat.path, said, bearer(TOKEN))
 
 
@@ -75,20 +97,34 @@ def bodies(row: Row, token: str) -> None:
 
 
 def test_s41_a_token_in_the_wrong_place_is_in_no_log(row: Row) -> None:
-    """As id, user, model, path, query, method, host and prompt; plain, hashed and expired; good calls and bad ones."""
+    """As id, user, model, path, query, method, host and prompt; plain, hashed and expired;
+    good calls and bad ones."""
     row.allow(502, 503)
     request(row.url, path="/api/version", headers=bearer(HASHED))
     for token in TOKENS.values():
         ids = heads(row, token)
         assert all(len(name) == 24 for name in ids), "an id with a token in it came back"
         bodies(row, token)
-    last = request(row.url, path="/api/version", headers=bearer(TOKEN)).headers.get("x-request-id") or ""
+    last = (
+        request(row.url, path="/api/version", headers=bearer(TOKEN)).headers.get("x-request-id")
+        or ""
+    )
     wait_until(lambda: last in row.gateway.output())
     wait_until(lambda: "<redacted>y" in chats(row), 10)
-    texts = written([row.gateway.logs_directory, row.nginx.directory]) | {"output": row.gateway.output()}
+    texts = written([row.gateway.logs_directory, row.nginx.directory]) | {
+        "output": row.gateway.output()
+    }
     assert leaks(texts) == []
-    lines = [json.loads(line) for line in texts[str(row.gateway.logs_directory / "access.log")].splitlines()]
-    shown = {name for line in lines for name in ("user", "model", "path") if "<redacted>" in str(line[name])}
+    lines = [
+        json.loads(line)
+        for line in texts[str(row.gateway.logs_directory / "access.log")].splitlines()
+    ]
+    shown = {
+        name
+        for line in lines
+        for name in ("user", "model", "path")
+        if "<redacted>" in str(line[name])
+    }
     assert shown == {"user", "model", "path"}
     row.measured("files searched", len(texts), "files")
 

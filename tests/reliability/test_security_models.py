@@ -1,4 +1,5 @@
-"""Rows S29, S30, S31: names and fields by which a request could get another model, or a model without its rules."""
+"""Rows S29, S30, S31: names and fields by which a request could get another model, or a
+model without its rules."""
 
 from __future__ import annotations
 
@@ -32,7 +33,12 @@ def provider() -> Iterator[Provider]:
 def rig(provider: Provider) -> Iterator[Rig]:
     narrow = {"name": "narrow", "token": LISTED, "models": [CHEAP, "m"]}
     auth = {"generate_tokens": [{"name": "team", "token": TOKEN}, narrow]}
-    router = {"name": "router", "kind": "openrouter", "base_url": provider.base_url, "api_key_env": "ROUTER_SECRET"}
+    router = {
+        "name": "router",
+        "kind": "openrouter",
+        "base_url": provider.base_url,
+        "api_key_env": "ROUTER_SECRET",
+    }
     with (
         Obliging("box1", ["m", MODEL]) as box,
         Rig(
@@ -57,7 +63,17 @@ def reached(row: Row) -> list[dict[str, Any]]:
 # S29
 
 MALFORMED = (
-    *("m: cloud", "m:\tcloud", "m:\u00a0cloud", "m:cloud\u3000", " m", "m\n", "m\x00", "m\u200b", "m\u202e"),
+    *(
+        "m: cloud",
+        "m:\tcloud",
+        "m:\u00a0cloud",
+        "m:cloud\u3000",
+        " m",
+        "m\n",
+        "m\x00",
+        "m\u200b",
+        "m\u202e",
+    ),
     *(
         "ftp://registry.ollama.ai/library/m",
         "HTTPS://registry.ollama.ai/library/m",
@@ -67,7 +83,11 @@ MALFORMED = (
     ),
 )
 #: Fields that name a model, where it is not `model` alone.
-NAMED = {"/api/create": ("model", "from"), "/api/copy": ("source", "destination"), "/api/pull": ("model", "name")}
+NAMED = {
+    "/api/create": ("model", "from"),
+    "/api/copy": ("source", "destination"),
+    "/api/pull": ("model", "name"),
+}
 
 
 def test_s29_names_that_could_be_read_otherwise(row: Row) -> None:
@@ -75,9 +95,17 @@ def test_s29_names_that_could_be_read_otherwise(row: Row) -> None:
     asked = 0
     for path, name in product(BODIES, MALFORMED):
         for field in NAMED.get(path, ("model",)):
-            body = {key: value for key, value in BODIES[path].items() if (field, key) != ("name", "model")}
+            body = {
+                key: value
+                for key, value in BODIES[path].items()
+                if (field, key) != ("name", "model")
+            }
             answer = send(row, path, {**body, field: name})
-            assert (answer.status, answer.text.count("invalid model name")) == (400, 1), (path, field, name[:40])
+            assert (answer.status, answer.text.count("invalid model name")) == (400, 1), (
+                path,
+                field,
+                name[:40],
+            )
             asked += 1
     assert reached(row) == []
     row.measured("refused", asked, "requests")
@@ -103,7 +131,9 @@ def test_s30_further_models_and_providers(row: Row, provider: Provider) -> None:
     for face, choice in product({**FACES, **EMBEDDINGS}.values(), CHOICES):
         # A field of the gateway's own has the request translated.
         for more in ({}, {"exclude_reasoning": True}):
-            answer = row.ask("POST", face.path, {**face.body, "model": CHEAP, **choice, **more}, token=LISTED)
+            answer = row.ask(
+                "POST", face.path, {**face.body, "model": CHEAP, **choice, **more}, token=LISTED
+            )
             assert answer.status in (403, 404), (face.path, choice, answer.text)
     assert [seen for seen in provider.requests if seen.method == "POST"] == []
     chat = {"model": CHEAP, "messages": MESSAGES, "models": [CHEAP]}
@@ -116,19 +146,45 @@ def test_s30_further_models_and_providers(row: Row, provider: Provider) -> None:
 # S31
 
 SPELLINGS = (
-    *("m", "M", "m:latest", "M:Latest", "library/m", "Library/M:latest", "registry.ollama.ai/library/m", "m:local"),
-    *("REGISTRY.OLLAMA.AI/Library/M", "http://registry.ollama.ai/library/m", "https://registry.ollama.ai/library/m"),
+    *(
+        "m",
+        "M",
+        "m:latest",
+        "M:Latest",
+        "library/m",
+        "Library/M:latest",
+        "registry.ollama.ai/library/m",
+        "m:local",
+    ),
+    *(
+        "REGISTRY.OLLAMA.AI/Library/M",
+        "http://registry.ollama.ai/library/m",
+        "https://registry.ollama.ai/library/m",
+    ),
     *("m:LOCAL", "m:latest:local", "box1/m", "box1:m:local", "BOX1/library/m"),
 )
-DROPPING: tuple[dict[str, Any], ...] = ({"raw": True}, {"template": "{{ .Prompt }}"}, {"suffix": "end"}, {"Raw": True})
+DROPPING: tuple[dict[str, Any], ...] = (
+    {"raw": True},
+    {"template": "{{ .Prompt }}"},
+    {"suffix": "end"},
+    {"Raw": True},
+)
 
 
 def test_s31_spellings_have_their_rules(row: Row) -> None:
     for spelling, token in product(SPELLINGS, (TOKEN, LISTED)):
-        chat = {"model": spelling, "messages": MESSAGES, "options": {"num_predict": 99}, "stream": False}
+        chat = {
+            "model": spelling,
+            "messages": MESSAGES,
+            "options": {"num_predict": 99},
+            "stream": False,
+        }
         assert send(row, "/api/chat", chat, token).status == 200, spelling
         [sent] = reached(row)
-        assert (sent["options"], sent["messages"][0]["content"]) == ({"num_predict": 5}, "Rules."), spelling
+        assert (sent["options"], sent["messages"][0]["content"]) == (
+            {"num_predict": 5},
+            "Rules.",
+        ), spelling
         row.upstream.clear()
         for fields in DROPPING:
             prompt = {"model": spelling, "prompt": "hi", "stream": False, **fields}

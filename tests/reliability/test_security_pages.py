@@ -1,4 +1,5 @@
-"""What web pages of other sites, outsiders and caches get: no answer with rights of its reader, no inside, no copy."""
+"""What web pages of other sites, outsiders and caches get: no answer with rights of its
+reader, no inside, no copy."""
 
 from __future__ import annotations
 
@@ -24,7 +25,10 @@ LIMIT = 1 << 20
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
     """A gateway for one page, by the names of the loopback address alone."""
-    tokens = [{"name": "team", "token": TOKEN}, {"name": "reader", "token": READER, "scopes": ["read"]}]
+    tokens = [
+        {"name": "team", "token": TOKEN},
+        {"name": "reader", "token": READER, "scopes": ["read"]},
+    ]
     config = {
         "auth": {"generate_tokens": tokens, "max_failed_logins": 0},
         "cors": {"origins": [PAGE, "https://*.intern.example"]},
@@ -37,26 +41,55 @@ def rig() -> Iterator[Rig]:
 
 def allowances(answer: Answer) -> dict[str, str]:
     """The headers that let pages of other sites read an answer."""
-    return {name.lower(): value for name, value in answer.headers if name.lower().startswith("access-control-")}
+    return {
+        name.lower(): value
+        for name, value in answer.headers
+        if name.lower().startswith("access-control-")
+    }
 
 
 # S18
 
-API = [("POST", face.path, {**face.body, "stream": False}) for face in (*FACES.values(), *EMBEDDINGS.values())]
-API += [("GET", "/api/tags", None), ("GET", "/v1/models", None), ("DELETE", "/api/delete", {"model": "m"})]
-API += [("GET", "/api/version", None), ("HEAD", f"/api/blobs/{DIGEST}", None), ("GET", "/v1/models/m", None)]
+API = [
+    ("POST", face.path, {**face.body, "stream": False})
+    for face in (*FACES.values(), *EMBEDDINGS.values())
+]
 API += [
-    ("POST", path, FACES["anthropic messages"].body) for path in ("/anthropic/v1/messages", "/v1/messages/count_tokens")
+    ("GET", "/api/tags", None),
+    ("GET", "/v1/models", None),
+    ("DELETE", "/api/delete", {"model": "m"}),
+]
+API += [
+    ("GET", "/api/version", None),
+    ("HEAD", f"/api/blobs/{DIGEST}", None),
+    ("GET", "/v1/models/m", None),
+]
+API += [
+    ("POST", path, FACES["anthropic messages"].body)
+    for path in ("/anthropic/v1/messages", "/v1/messages/count_tokens")
 ]
 PAGES = [route.path for route in page_routes() if route.method == "GET" and "<" not in route.path]
 OWN = ("/", "/health", "/livez", "/readyz", "/nope", "/metrics")
 #: Pages that are not the one, however much their names look like it.
-STRANGERS = (EVIL, "null", "https://chat.example.evil", "https://xchat.example", "http://chat.example", "file://")
-STRANGERS += ("https://chat.example:8443", "https://intern.example", "https://x.intern.example.evil", "HTTPS://x/y")
+STRANGERS = (
+    EVIL,
+    "null",
+    "https://chat.example.evil",
+    "https://xchat.example",
+    "http://chat.example",
+    "file://",
+)
+STRANGERS += (
+    "https://chat.example:8443",
+    "https://intern.example",
+    "https://x.intern.example.evil",
+    "HTTPS://x/y",
+)
 
 
 def preflight(row: Row, method: str, path: str, origin: str) -> Answer:
-    """What a browser asks before it lets a page call, with what it adds for addresses of a private network."""
+    """What a browser asks before it lets a page call, with what it adds for addresses
+    of a private network."""
     headers = {
         "Origin": origin,
         "Access-Control-Request-Method": method,
@@ -79,8 +112,9 @@ def check_pages_elsewhere(row: Row) -> None:
 
 
 def test_s18_pages_of_other_sites(row: Row) -> None:
-    """CORS for the configured page on API routes only; never with credentials or into a private network; another name
-    for this address, as DNS rebinding has one, is refused before anybody asks for a token."""
+    """CORS for the configured page on API routes only; never with credentials or into a
+    private network; another name for this address, as DNS rebinding has one, is refused before
+    anybody asks for a token."""
     for method, path, body in API:
         said = preflight(row, method, path, PAGE)
         assert said.status in (200, 204) and allowances(said)["access-control-allow-origin"] == PAGE
@@ -90,7 +124,10 @@ def test_s18_pages_of_other_sites(row: Row) -> None:
                 row.ask(method, path, body, {"Origin": origin}, dialect="any"),
             ]
             for allowed in map(allowances, told):
-                assert (allowed.get("access-control-allow-origin") == PAGE) == (origin == PAGE), (origin, path)
+                assert (allowed.get("access-control-allow-origin") == PAGE) == (origin == PAGE), (
+                    origin,
+                    path,
+                )
                 assert allowed.get("access-control-allow-origin") in (None, PAGE)
                 assert "access-control-allow-credentials" not in allowed
                 assert allowed.get("access-control-allow-private-network", "false") == "false"
@@ -99,7 +136,14 @@ def test_s18_pages_of_other_sites(row: Row) -> None:
         for method in ("GET", "OPTIONS"):
             assert allowances(row.ask(method, path, headers={"Origin": PAGE})) == {}
     check_pages_elsewhere(row)
-    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost", "[::1]", ""):
+    for host in (
+        "evil.example",
+        "evil.example:80",
+        "127.0.0.1.evil.example",
+        "localhost",
+        "[::1]",
+        "",
+    ):
         for token in (TOKEN, None):
             for path in ("/api/tags", "/v1/models", "/"):
                 asked = {"Host": host, "Origin": f"http://{host}"}
@@ -110,9 +154,18 @@ def test_s18_pages_of_other_sites(row: Row) -> None:
 
 # S23
 
-INSIDE = ("details", "upstreams", "providers", "models", "pid", "greenlets", "configuration_problem")
+INSIDE = (
+    "details",
+    "upstreams",
+    "providers",
+    "models",
+    "pid",
+    "greenlets",
+    "configuration_problem",
+)
 SECRET_WORDS = re.compile(
-    rf"{TOKEN}|{PROBE_TOKEN}|{READER}|box1|steady|generate_tokens|sha256|config\.yaml|127\.0\.0\.1|/tmp/|/home/", re.I
+    rf"{TOKEN}|{PROBE_TOKEN}|{READER}|box1|steady|generate_tokens|sha256|config\.yaml|127\.0\.0\.1|/tmp/|/home/",
+    re.I,
 )
 OPEN = {
     "/": {"status", "ollama", "api", "service", "version", "uptime", "uptime_s"},
@@ -121,14 +174,28 @@ OPEN = {
     "/readyz": {"status"},
 }
 #: Where others have metrics.
-ELSEWHERE = ("/metrics/", "/api/metrics", "/v1/metrics", "/stats", "/debug/vars", "/admin/api/metrics", "/status")
+ELSEWHERE = (
+    "/metrics/",
+    "/api/metrics",
+    "/v1/metrics",
+    "/stats",
+    "/debug/vars",
+    "/admin/api/metrics",
+    "/status",
+)
 
 
 def test_s23_health_and_metrics_from_outside(row: Row) -> None:
-    """Health says to strangers whether the gateway is well, and nothing of what is behind it; metrics say nothing."""
+    """Health says to strangers whether the gateway is well, and nothing of what is behind
+    it; metrics say nothing."""
     as_json = {"Accept": "application/json"}
     for path, keys in OPEN.items():
-        for headers in ({}, bearer("sk-wrong"), {"x-api-key": "sk-wrong"}, {"X-Forwarded-For": "127.0.0.1"}):
+        for headers in (
+            {},
+            bearer("sk-wrong"),
+            {"x-api-key": "sk-wrong"},
+            {"X-Forwarded-For": "127.0.0.1"},
+        ):
             answer = row.ask("GET", path, headers=as_json | headers, token=None)
             assert (answer.status, answer.json().keys()) == (200, keys), path
             assert not SECRET_WORDS.search(answer.text + str(answer.headers)), answer.text
@@ -144,7 +211,9 @@ def test_s23_health_and_metrics_from_outside(row: Row) -> None:
         {"X-Real-IP": "127.0.0.1"},
     ):
         answer = row.ask("GET", "/metrics", headers=headers, token=None)
-        assert answer.status == 403 and not SECRET_WORDS.search(answer.text + str(answer.headers)), answer.text
+        assert answer.status == 403 and not SECRET_WORDS.search(
+            answer.text + str(answer.headers)
+        ), answer.text
     for path in ELSEWHERE:
         assert row.ask("GET", path, token=None).status == 401
         assert row.ask("GET", path).status == 404
@@ -154,7 +223,8 @@ def test_s23_health_and_metrics_from_outside(row: Row) -> None:
 
 
 def bad_requests(row: Row) -> dict[str, tuple[str, str, Any, dict[str, str], str | None]]:
-    """A request for every status that the gateway or nginx says no with: method, path, body, headers, token."""
+    """A request for every status that the gateway or nginx says no with: method, path,
+    body, headers, token."""
     wanted: dict[str, tuple[str, str, Any, dict[str, str], str | None]] = {}
     for name, face in (FACES | EMBEDDINGS).items():
         path, body = face.path, face.body
@@ -165,7 +235,13 @@ def bad_requests(row: Row) -> dict[str, tuple[str, str, Any, dict[str, str], str
             f"404 {name}": ("POST", path, {**body, "model": "nobody-has-it"}, {}, TOKEN),
             f"405 {name}": ("GET", path, None, {}, TOKEN),
             f"413 {name}": ("POST", path, b" " * (LIMIT + 1), {}, TOKEN),
-            f"415 {name}": ("POST", path, b"--x--", {"Content-Type": "multipart/form-data; boundary=x"}, TOKEN),
+            f"415 {name}": (
+                "POST",
+                path,
+                b"--x--",
+                {"Content-Type": "multipart/form-data; boundary=x"},
+                TOKEN,
+            ),
         }
     wanted["404"] = ("GET", "/nope", None, {}, TOKEN)
     wanted["400 host"] = ("GET", "/api/tags", None, {"Host": "elsewhere.example"}, TOKEN)
@@ -173,7 +249,17 @@ def bad_requests(row: Row) -> dict[str, tuple[str, str, Any, dict[str, str], str
     return wanted
 
 
-READS = ["/", "/health", "/livez", "/readyz", "/api/version", "/api/status", "/api/tags", "/api/ps", "/v1/models"]
+READS = [
+    "/",
+    "/health",
+    "/livez",
+    "/readyz",
+    "/api/version",
+    "/api/status",
+    "/api/tags",
+    "/api/ps",
+    "/v1/models",
+]
 READS += ["/v1/models/m", "/v1/responses/resp_1"]
 RAW = {
     "414": b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
@@ -187,17 +273,27 @@ def check_admin_pages(row: Row, check: Callable[[str, Answer], None]) -> None:
     operator = PageClient(row.url)
     assert operator.sign_in(TOKEN).status == 303
     for client in (operator, PageClient(row.url)):
-        for path in (*PAGES, "/admin/nothing", "/admin/static/style.css", "/admin/static/style.css?v=old"):
+        for path in (
+            *PAGES,
+            "/admin/nothing",
+            "/admin/static/style.css",
+            "/admin/static/style.css?v=old",
+        ):
             check(f"{path} {bool(client.cookie)}", client.get(path))
         check("POST of a page", client.post("/admin/keys/create"))
     check("signing in", operator.post("/admin/sign-in", {"token": "wrong"}))
-    address = re.search(r'href="(/admin/static/style.css\?v=[0-9a-f]+)"', operator.get("/admin/keys").text)
+    address = re.search(
+        r'href="(/admin/static/style.css\?v=[0-9a-f]+)"', operator.get("/admin/keys").text
+    )
     assert address is not None
-    assert operator.get(address[1]).headers.get_all("cache-control") == ["public, max-age=31536000, immutable"]
+    assert operator.get(address[1]).headers.get_all("cache-control") == [
+        "public, max-age=31536000, immutable"
+    ]
 
 
 def test_s25_no_shared_cache_keeps_an_answer(row: Row) -> None:
-    """`no-store` on every route with every status, also on what nginx or gunicorn says by itself, and on streams."""
+    """`no-store` on every route with every status, also on what nginx or gunicorn says by
+    itself, and on streams."""
     row.allow(500, 502, 503, 504)
     seen: dict[str, int] = {}
 
@@ -213,17 +309,30 @@ def test_s25_no_shared_cache_keeps_an_answer(row: Row) -> None:
         assert str(seen[name]) == name[:3]
     for face in FACES.values():
         for stream in (True, False):
-            check(f"{face.path} {stream}", row.ask("POST", face.path, {**face.body, "stream": stream}))
-    cacheable = {"Cache-Control": "public, max-age=600", "Expires": "Fri, 01 Jan 2100 00:00:00 GMT", "ETag": '"x"'}
+            check(
+                f"{face.path} {stream}", row.ask("POST", face.path, {**face.body, "stream": stream})
+            )
+    cacheable = {
+        "Cache-Control": "public, max-age=600",
+        "Expires": "Fri, 01 Jan 2100 00:00:00 GMT",
+        "ETag": '"x"',
+    }
     for status in (200, 404, 429, 500, 502, 503):
         row.upstream.script(
-            "/api/chat", [do.Json({"done": True} if status == 200 else {"error": "no"}, status, cacheable)]
+            "/api/chat",
+            [do.Json({"done": True} if status == 200 else {"error": "no"}, status, cacheable)],
         )
         for path in ("/api/chat", "/v1/chat/completions", "/v1/messages"):
-            check(f"{status} of the upstream, {path}", row.ask("POST", path, FACES["anthropic messages"].body))
+            check(
+                f"{status} of the upstream, {path}",
+                row.ask("POST", path, FACES["anthropic messages"].body),
+            )
     check_admin_pages(row, check)
     for name, data in RAW.items():
         said = raw(row.port, data).decode()
-        assert said.startswith(f"HTTP/1.1 {name}") and "\r\ncache-control: no-store\r\n" in said.lower(), said
+        assert (
+            said.startswith(f"HTTP/1.1 {name}")
+            and "\r\ncache-control: no-store\r\n" in said.lower()
+        ), said
     check("HEAD of a file", row.ask("HEAD", f"/api/blobs/{DIGEST}", dialect="any"))
     row.measured("answers", len(seen) + len(RAW), "kinds")

@@ -77,4 +77,7 @@ def test_s20_quota_is_used_up_in_the_middle_of_a_stream(row: Row) -> None:
         lambda rows: any(each["token"] == "part" and each["state"] == "refused" for each in rows)
     )
     first = next(each for each in rows if each["token"] == "part")
-    assert (first["state"], first["prompt_tokens"], first["completion_tokens"]) == ("ok", *tokens_of(NUMBER))
+    assert (first["state"], first["prompt_tokens"], first["completion_tokens"]) == (
+        "ok",
+        *tokens_of(NUMBER),
+    )

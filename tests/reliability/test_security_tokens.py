@@ -61,8 +61,11 @@ def rig() -> Iterator[Rig]:
 
 
 def reconfigure(row: Row, *, without: str = "") -> float:
-    """Edits the token list as an operator does; returns when every worker follows: the seconds that took."""
-    return edit(row.gateway, row.rig.configured(auth={"generate_tokens": listed(without=without)}), 10)
+    """Edits the token list as an operator does; returns when every worker follows:
+    the seconds that took."""
+    return edit(
+        row.gateway, row.rig.configured(auth={"generate_tokens": listed(without=without)}), 10
+    )
 
 
 def statuses(row: Row, token: str) -> set[int]:
@@ -85,9 +88,14 @@ class Guesser:
         self._sock = socket.create_connection(("127.0.0.1", row.port), 30, (address, 0))
         self._received = b""
 
-    def tries(self, tokens: list[str], path: str = "/api/version") -> list[tuple[int, dict[str, str], bytes]]:
+    def tries(
+        self, tokens: list[str], path: str = "/api/version"
+    ) -> list[tuple[int, dict[str, str], bytes]]:
         """Status, headers and body for each token, sent all at once."""
-        sent = [encode_request("gw", "GET", path, None, {**bearer(t), "Connection": "keep-alive"}) for t in tokens]
+        sent = [
+            encode_request("gw", "GET", path, None, {**bearer(t), "Connection": "keep-alive"})
+            for t in tokens
+        ]
         self._sock.sendall(b"".join(sent))
         return [self._answer() for _ in tokens]
 
@@ -123,7 +131,9 @@ def flood(row: Row, number: int) -> list[tuple[int, dict[str, str], bytes]]:
     return answers
 
 
-def from_guesser(row: Row, token: str, path: str = "/api/version") -> tuple[int, dict[str, str], bytes]:
+def from_guesser(
+    row: Row, token: str, path: str = "/api/version"
+) -> tuple[int, dict[str, str], bytes]:
     """One request on a new connection from the guesser's address."""
     with closing(Guesser(row, GUESSERS[row.door])) as guesser:
         return guesser.tries([token], path)[0]
@@ -150,18 +160,30 @@ def without_marks(answer: Answer) -> tuple[int, bytes, list[tuple[str, str]]]:
 
 
 def test_s3_guessing_tokens(row: Row) -> None:
-    """What is wrong with a token stays untold; after 100 wrong ones in a minute an address only hears 429, whether its
-    guess is right or not, while good tokens known from there, and other addresses, go on."""
+    """What is wrong with a token stays untold; after 100 wrong ones in a minute an address
+    only hears 429, whether its guess is right or not, while good tokens known from there, and
+    other addresses, go on."""
     row.allow_no_probe_p99("thousands of guesses at full speed take all that the machine has")
     reconfigure(row, without=GONE)
-    wrong = ["sk-unknown", EXPIRED, GONE, digest_of(HASHED), HASHED[:-1], HASHED + "x", HASHED.upper(), "x" * 4000]
+    wrong = [
+        "sk-unknown",
+        EXPIRED,
+        GONE,
+        digest_of(HASHED),
+        HASHED[:-1],
+        HASHED + "x",
+        HASHED.upper(),
+        "x" * 4000,
+    ]
     for path in ("/api/version", "/v1/models", "/v1/messages", "/nope"):
         alike = [without_marks(row.ask("GET", path, token=token)) for token in wrong]
         assert alike == [alike[0]] * len(wrong)
     be_known(row, TOKEN)
     began = time.monotonic()
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = [answer for part in pool.map(lambda n: flood(row, n), range(AT_ONCE)) for answer in part]
+        answers = [
+            answer for part in pool.map(lambda n: flood(row, n), range(AT_ONCE)) for answer in part
+        ]
     seconds = time.monotonic() - began
     counts = Counter(status for status, _, _ in answers)
     workers = len(row.gateway.worker_pids())
@@ -178,8 +200,8 @@ def test_s3_guessing_tokens(row: Row) -> None:
 
 
 def assert_no_text_is_compared() -> None:
-    """How long a refusal takes can't depend on how much of a guess is right: who decides has digests and no token, and
-    compares them in constant time."""
+    """How long a refusal takes can't depend on how much of a guess is right: who decides has
+    digests and no token, and compares them in constant time."""
     data = yaml.safe_dump({"auth": {"generate_tokens": [UNSEEN]}}).encode()
     authenticator = Authenticator(settings_from(data, Path("tokens.yaml"), {}).auth)
     seen, waiting = set[int](), [authenticator.__dict__]
@@ -200,16 +222,22 @@ REFUSED_WITHIN_S, CUT_WITHIN_S = 5.0, 10.0
 
 def slowly(face: Face) -> list[do.Action]:
     """A stream that goes on for longer than any of this takes."""
-    return [do.Head(200, {"Content-Type": "application/x-ndjson"}), do.Lines([face.line] * 200, delay_s=0.2)]
+    return [
+        do.Head(200, {"Content-Type": "application/x-ndjson"}),
+        do.Lines([face.line] * 200, delay_s=0.2),
+    ]
 
 
 def test_s4_token_is_withdrawn_while_streams_run(row: Row) -> None:
-    """Taken out of the file: refused by every worker within 5 s, and its streams end with an error of their dialect
-    within 10 s, those that wait for their first byte too; other teams' streams go on."""
+    """Taken out of the file: refused by every worker within 5 s, and its streams end with an
+    error of their dialect within 10 s, those that wait for their first byte too; other
+    teams' streams go on."""
     for face in FACES.values():
         row.upstream.script(face.upstream_path, slowly(face))
     with ExitStack() as stack:
-        cut = {name: stack.enter_context(begun(row, face, OTHER, name)) for name, face in FACES.items()}
+        cut = {
+            name: stack.enter_context(begun(row, face, OTHER, name)) for name, face in FACES.items()
+        }
         kept = stack.enter_context(begun(row, FACES["openai chat"], TOKEN, "kept"))
         ids = {name: stream.headers.get("x-request-id") or "" for name, stream in cut.items()}
         waiting = stack.enter_context(pending(row))

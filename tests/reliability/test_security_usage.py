@@ -1,4 +1,5 @@
-"""Usage that is not the caller's, and questions about it that make no sense, with a million sums in the records."""
+"""Usage that is not the caller's, and questions about it that make no sense, with a
+million sums in the records."""
 
 from __future__ import annotations
 
@@ -39,11 +40,13 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     ]
     config = {"auth": {"generate_tokens": tokens}, "records": {"url": f"sqlite:{path}"}}
     with Rig(config=config, records=True) as ready:
-        # Both workers reach the coordinator, and each of its connections fills its cache with its first large report.
+        # Both workers reach the coordinator, and each of its connections fills its cache with
+        # its first large report.
         path = f"usage?by=token,model&from={MONTH}&to={MONTH}"
         with ThreadPoolExecutor(4) as pool:
             reports = [
-                pool.submit(wait_until, lambda: get(ready, path) == 200, 60, "there is no report") for _ in range(12)
+                pool.submit(wait_until, lambda: get(ready, path) == 200, 60, "there is no report")
+                for _ in range(12)
             ]
             for each in reports:
                 each.result()
@@ -57,7 +60,10 @@ def get(rig: Rig, path: str) -> int:
 
 
 def fill(path: Path) -> None:
-    hours = ((1_790_812_800_000 + number % 744 * 3_600_000, f"user-{number // 744}") for number in range(ROWS))
+    hours = (
+        (1_790_812_800_000 + number % 744 * 3_600_000, f"user-{number // 744}")
+        for number in range(ROWS)
+    )
     sql = "INSERT INTO usage_hourly VALUES (?, ?, ?, 'm', 'box1', 'openai', 1, 0, 10, 0, 5, 0.5, 0.001)"
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany(sql, ((hour, "others", user) for hour, user in hours))
@@ -129,7 +135,11 @@ def test_s7_usage_of_another_team(row: Row) -> None:
     """A team gets 403 or 404 whatever it asks for, and of its own page only its own figures."""
     for path in FOREIGN:
         status, body = ask(row, path, TEAM)
-        assert (status in (403, 404), "others" in body, "user-1" in body) == (True, False, False), (path, status, body)
+        assert (status in (403, 404), "others" in body, "user-1" in body) == (True, False, False), (
+            path,
+            status,
+            body,
+        )
     for path in ("me", "me?token=others", "me?name=others"):
         status, body = ask(row, path, TEAM)
         assert status in (200, 400) and "others" not in body, (path, status, body)

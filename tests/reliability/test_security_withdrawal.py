@@ -44,7 +44,11 @@ def statuses(url: str, token: str) -> set[int]:
 
 def warnings(gateway: Gateway) -> list[str]:
     """What the log has of settings that work and should be checked."""
-    return [line["warning"] for line in gateway.log_lines("events") if line["event"] == "configuration_warning"]
+    return [
+        line["warning"]
+        for line in gateway.log_lines("events")
+        if line["event"] == "configuration_warning"
+    ]
 
 
 def problems(gateway: Gateway) -> int:
@@ -68,7 +72,8 @@ def edit(row: Row, auth: str) -> None:
 
 @pytest.mark.parametrize("lists", EMPTY_LISTS.values(), ids=EMPTY_LISTS)
 def test_s39_an_empty_list_withdraws_the_last_token(row: Row, lists: str) -> None:
-    """Every call is refused, open streams end, and it is reported; half a file then brings no token back."""
+    """Every call is refused, open streams end, and it is reported; half a file then
+    brings no token back."""
     row.allow_probe_errors("no token is left, not even its own")
     gateway, said = row.gateway, len(warnings(row.gateway))
     line = b'{"model":"m","message":{"role":"assistant","content":"x"},"done":false}\n'
@@ -79,7 +84,11 @@ def test_s39_an_empty_list_withdraws_the_last_token(row: Row, lists: str) -> Non
         edit(row, lists)
         assert TokenRevoked.text in last_error(stream.read_all(), FACE)
     try:
-        wait_until(lambda: len(warnings(gateway)) >= said + gateway.workers, 10, "a worker has not followed")
+        wait_until(
+            lambda: len(warnings(gateway)) >= said + gateway.workers,
+            10,
+            "a worker has not followed",
+        )
         assert statuses(row.url, TOKEN) | statuses(row.url, PROBE_TOKEN) == {401}
         assert "every call is refused" in warnings(gateway)[-1]
         ready = request(row.url, path="/readyz")

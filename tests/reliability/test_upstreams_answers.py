@@ -1,4 +1,5 @@
-"""Answers that are odd or wrong: what is right in them arrives, what is not becomes an honest error."""
+"""Answers that are odd or wrong: what is right in them arrives, what is not
+becomes an honest error."""
 
 from __future__ import annotations
 
@@ -9,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from tests.reliability.asked import SINGLES, STREAMS, WAYS, Fault, ask_all, ask_under, encoded, script_all
+from tests.reliability.asked import (
+    SINGLES,
+    STREAMS,
+    WAYS,
+    Fault,
+    ask_all,
+    ask_under,
+    encoded,
+    script_all,
+)
 from tests.reliability.rig import Rig, Row
 from tests.rig import NDJSON
 from tests.rig.calls import Face, is_well_ended, resident_kib
@@ -33,10 +43,13 @@ def last(face: Face, **fields: Any) -> dict[str, Any]:
 
 
 def test_u16_redirect(row: Row) -> None:
-    """Nobody follows it: what it points to hears nothing, and the client does not learn where that is."""
+    """Nobody follows it: what it points to hears nothing, and the client does
+    not learn where that is."""
     row.allow(502)
     with FaultUpstream() as canary:
-        for status, call in ask_under(row, {str(status): redirect(canary, status) for status in REDIRECTS}):
+        for status, call in ask_under(
+            row, {str(status): redirect(canary, status) for status in REDIRECTS}
+        ):
             assert (call.status, call.answer.headers.get("Location")) == (502, None), status
             assert str(canary.port) not in call.error()
         assert (canary.requests, canary.events) == ([], [])
@@ -61,19 +74,24 @@ def gzipped(size: int, times: int = 1) -> bytes:
 
 
 def test_u18_gzip_bomb(row: Row) -> None:
-    """Nothing but identity is asked for, whatever the client takes; what comes all the same is not unpacked."""
+    """Nothing but identity is asked for, whatever the client takes; what comes all the
+    same is not unpacked."""
     row.allow(502)
     bombs = {"gzip": gzipped(256 << 20), "gzip, gzip": gzipped(256 << 20, 2)}
     before = {pid: resident_kib(pid) for pid in row.gateway.worker_pids()}
     for coding, bomb in bombs.items():
         headers = {**JSON, "Content-Encoding": coding}
-        script_all(row.upstream, lambda face, bomb=bomb, headers=headers: [Whole(bomb, 200, headers)])  # type: ignore[misc]
+        script_all(
+            row.upstream, lambda face, bomb=bomb, headers=headers: [Whole(bomb, 200, headers)]
+        )  # type: ignore[misc]
         for call in ask_all(row, WAYS, headers={"Accept-Encoding": "gzip, deflate, br, zstd"}):
             assert (call.status, bool(call.error())) == (502, True), coding
     grown = max(resident_kib(pid) - before[pid] for pid in before) / 1024
     assert grown < 20
     row.measured("memory of a worker", max(0.0, grown), "MiB")
-    asked = [seen.header("accept-encoding") for seen in row.upstream.requests if seen.method == "POST"]
+    asked = [
+        seen.header("accept-encoding") for seen in row.upstream.requests if seen.method == "POST"
+    ]
     assert set(asked) == {"identity"}
 
 
@@ -86,7 +104,9 @@ BAD_HEADS = {
     "1 MiB header": head("Content-Type: application/json", f"X-Long: {CANARY}{'x' * (1 << 20)}"),
     "5,000 headers": head(*(f"X{n}: 1" for n in range(5000)), "Content-Length: 2"),
     "two lengths": head("Content-Length: 2", "Content-Length: 40", f"X-Seen: {CANARY}"),
-    "length and chunks": head("Content-Length: 2", "Transfer-Encoding: chunked", f"X-Seen: {CANARY}"),
+    "length and chunks": head(
+        "Content-Length: 2", "Transfer-Encoding: chunked", f"X-Seen: {CANARY}"
+    ),
     "length that is no number": head("Content-Length: two", f"X-Seen: {CANARY}"),
     "header without a name": head(f": {CANARY}", "Content-Length: 2"),
     "control character in a value": head(f"X-Seen: a\x01b{CANARY}", "Content-Length: 2"),
@@ -116,7 +136,9 @@ def following(bad: Send) -> Fault:
 def test_u20_html_page(row: Row) -> None:
     """A page of something in front of the upstream is no answer, and is never shown as one."""
     row.allow(502)
-    for status, call in ask_under(row, {str(status): page(status) for status in (200, 404, 500, 503)}):
+    for status, call in ask_under(
+        row, {str(status): page(status) for status in (200, 404, 500, 503)}
+    ):
         assert call.status == 502, status
         assert CANARY not in call.answer.text and "<" not in call.answer.text, status
         assert call.error()
@@ -131,7 +153,9 @@ def page(status: int) -> Fault:
 def test_u22_no_usage_at_the_end(row: Row) -> None:
     """Counts are estimated, and marked as estimates."""
     bare = {"done": True, "done_reason": "stop"}
-    script_all(row.upstream, lambda face: [Lines([*[face.line | STAMP] * 20, {**face.line, **bare}])])
+    script_all(
+        row.upstream, lambda face: [Lines([*[face.line | STAMP] * 20, {**face.line, **bare}])]
+    )
     for call in ask_all(row, STREAMS):
         assert is_well_ended(call.answer.body, call.way.face)
         line = row.record(call.id)
@@ -151,15 +175,20 @@ WILD: dict[str, bytes] = {
 
 
 def test_u23_usage_that_is_no_number(row: Row) -> None:
-    """It counts nothing, the answer arrives all the same, and what the log says is marked. Said twice it counts once;
-    NaN makes a line that nobody can read."""
+    """It counts nothing, the answer arrives all the same, and what the log says is marked. Said
+    twice it counts once; NaN makes a line that nobody can read."""
     streams = {name: wild_stream(value) for name, value in WILD.items()}
     singles = {name: wild_single(value) for name, value in WILD.items()}
     for name, call in chain(ask_under(row, streams, STREAMS), ask_under(row, singles, SINGLES)):
         line = row.record(call.id)
         assert (call.status, line["state"]) == (200, "ok"), name
-        assert line["estimated"] or not (line["prompt_eval_count"] or line["eval_count"]), (name, line)
-        assert 0 <= (line["prompt_eval_count"] or 0) < 100 and 0 <= (line["eval_count"] or 0) < 100, (name, line)
+        assert line["estimated"] or not (line["prompt_eval_count"] or line["eval_count"]), (
+            name,
+            line,
+        )
+        assert (
+            0 <= (line["prompt_eval_count"] or 0) < 100 and 0 <= (line["eval_count"] or 0) < 100
+        ), (name, line)
     twice: dict[str, Fault] = {"twice": wild_stream(b'3,"eval_count":3')}
     counts = {row.record(call.id)["eval_count"] for _, call in ask_under(row, twice, STREAMS)}
     assert counts == {3}
@@ -194,14 +223,17 @@ ONE_HOP = {
 
 
 def test_u24_headers_of_one_hop(row: Row) -> None:
-    """They and cookies stop at the gateway, and none of them comes back with anybody's next request."""
+    """They and cookies stop at the gateway, and none of them comes back with
+    anybody's next request."""
     script_all(row.upstream, lambda face: [Json(last(face), 200, ONE_HOP)])
     for call in [*ask_all(row, SINGLES), *ask_all(row, SINGLES)]:
         assert call.status == 200
         names = {name.lower() for name, _ in call.answer.headers}
         assert not names & {"set-cookie", "keep-alive", "x-private", "proxy-authenticate"}
         assert "hidden" not in str(call.answer.headers)
-    script_all(row.upstream, lambda face: [Head(200, {**NDJSON, **ONE_HOP}), Chunk(encoded(last(face)))])
+    script_all(
+        row.upstream, lambda face: [Head(200, {**NDJSON, **ONE_HOP}), Chunk(encoded(last(face)))]
+    )
     for call in ask_all(row, STREAMS, headers={"Cookie": "sid=user-b"}):
         assert not call.answer.headers.get("Set-Cookie")
     asked = [seen for seen in row.upstream.requests if seen.method == "POST"]

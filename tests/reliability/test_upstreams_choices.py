@@ -1,4 +1,5 @@
-"""Several answers to one request, on several boxes: the failure of one is not held against the others."""
+"""Several answers to one request, on several boxes: the failure of one is not
+held against the others."""
 
 from __future__ import annotations
 
@@ -39,8 +40,8 @@ def avoided(row: Row) -> list[set[str]]:
 
 
 def test_u32_one_box_fails_with_one_of_four_answers(row: Row) -> None:
-    """The box that failed is avoided in the end, and no other one ever is. The log blames that one alone, and names
-    every box that the request went to."""
+    """The box that failed is avoided in the end, and no other one ever is. The log blames that one
+    alone, and names every box that the request went to."""
     row.allow(502)
     wait_until_forgiven(row)
     for path, line in (("/api/chat", CHAT_LINE), ("/api/generate", TEXT_LINE)):
@@ -59,6 +60,8 @@ def test_u32_one_box_fails_with_one_of_four_answers(row: Row) -> None:
     failed = {id for id, line in lines.items() if line["state"] == "upstream_error"}
     assert all("box1" in lines[id]["upstream"].split(",") for id in failed)
     assert any(line["upstream"].count(",") == 3 for line in lines.values())
-    blamed = {line["upstream"] for line in row.gateway.log_lines("events") if line.get("id") in failed}
+    blamed = {
+        line["upstream"] for line in row.gateway.log_lines("events") if line.get("id") in failed
+    }
     assert blamed == {"box1"}
     row.measured("requests until it was avoided", len(calls), "")

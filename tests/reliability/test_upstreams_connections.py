@@ -1,4 +1,5 @@
-"""Connections to upstreams: in small packets, with certificates that prove nothing, or open to anybody else."""
+"""Connections to upstreams: in small packets, with certificates that prove nothing, or
+open to anybody else."""
 
 from __future__ import annotations
 
@@ -40,9 +41,9 @@ TEXT = "你好 🌍 \u2028 é"
 
 def lines_of(face: Face) -> list[dict[str, object]]:
     """An answer with letters of every length."""
-    return [json.loads(encoded(face.line).replace(b"Hel", part.encode())) for part in (TEXT, "a", "")] + [
-        {**face.line, **DONE}
-    ]
+    return [
+        json.loads(encoded(face.line).replace(b"Hel", part.encode())) for part in (TEXT, "a", "")
+    ] + [{**face.line, **DONE}]
 
 
 PACKETS = {
@@ -54,8 +55,8 @@ PACKETS = {
 
 @pytest.mark.parametrize("packets", PACKETS)
 def test_u21_lines_across_packets(row: Row, packets: str) -> None:
-    """Lines in many packets, and many lines in one: native clients get the same bytes, all get the same text, and the
-    counts are found."""
+    """Lines in many packets, and many lines in one: native clients get the same bytes, all get the
+    same text, and the counts are found."""
     relay = row.relay("upstream")
     relay.to_client.slices = PACKETS[packets]
 
@@ -76,12 +77,18 @@ def test_u21_lines_across_packets(row: Row, packets: str) -> None:
 
 
 #: What switches the checks off elsewhere, or has other authorities trusted.
-SWITCHES = {"PYTHONHTTPSVERIFY": "0", "NODE_TLS_REJECT_UNAUTHORIZED": "0", "CURL_CA_BUNDLE": "", "SSL_VERIFY": "false"}
+SWITCHES = {
+    "PYTHONHTTPSVERIFY": "0",
+    "NODE_TLS_REJECT_UNAUTHORIZED": "0",
+    "CURL_CA_BUNDLE": "",
+    "SSL_VERIFY": "false",
+}
 TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 class Certificates(NamedTuple):
-    """Servers' contexts by what is wrong with them, the authority to trust, and the certificate of the self-signed."""
+    """Servers' contexts by what is wrong with them, the authority to trust, and the
+    certificate of the self-signed."""
 
     contexts: dict[str, ssl.SSLContext]
     trusted: Path
@@ -100,8 +107,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 def test_u27_certificate_that_proves_nothing(door: str, certificates: Certificates) -> None:
-    """It is refused before anything is sent, beside one of the same authority that is taken; the environment has no say
-    in it, and the configuration no switch."""
+    """It is refused before anything is sent, beside one of the same authority that is taken; the
+    environment has no say in it, and the configuration no switch."""
     trusted = dict.fromkeys(TRUST, str(certificates.own))
     env = {"TRUSTED_AUTHORITY": str(certificates.trusted), **SWITCHES, **trusted}
     with ExitStack() as stack:
@@ -110,9 +117,12 @@ def test_u27_certificate_that_proves_nothing(door: str, certificates: Certificat
             for name, context in certificates.contexts.items()
         }
         more = [{"name": name, "base_url": server.url} for name, server in servers.items()]
-        # What watches over waits starts with the first one for an upstream, and is no leak of the row.
+        # What watches over waits starts with the first one for an upstream, and
+        # is no leak of the row.
         servers["good"].script("/api/version", [Wait(0.2), Json({"version": "0.24.0"})])
-        rig = stack.enter_context(Rig(more_upstreams=more, env=env, app="tests.rig.trusting_app:app"))
+        rig = stack.enter_context(
+            Rig(more_upstreams=more, env=env, app="tests.rig.trusting_app:app")
+        )
         workers = partial(worker_details, rig.gateway, TOKEN)
         wait_until(lambda: all(each["upstreams"]["good"]["usable"] for each in workers().values()))
         with rig.row(door) as row:
@@ -121,7 +131,9 @@ def test_u27_certificate_that_proves_nothing(door: str, certificates: Certificat
                 calls = [ask(row, way, model=f"{name}/{MODEL}") for way in (CHAT, OPENAI_CHAT)]
                 assert {call.status for call in calls} == {200 if name == "good" else 503}, name
                 if name != "good":
-                    assert {row.record(call.id)["error"] for call in calls} == {"upstream_unreachable"}
+                    assert {row.record(call.id)["error"] for call in calls} == {
+                        "upstream_unreachable"
+                    }
                     server.wait_event("tls_failed")
                     assert server.requests == []
 
@@ -131,25 +143,31 @@ def test_no_setting_switches_certificates_off() -> None:
     switches = {name: False for name in ("verify", "verify_tls", "ssl_verify", "check_hostname")}
     switches |= {name: True for name in ("insecure", "insecure_skip_verify", "tls_skip_verify")}
     upstream = {"name": "box1", "base_url": "https://127.0.0.1:1", **switches}
-    failed = Gateway.start_expecting_failure({"auth": {"generate_tokens": [TOKEN]}, "upstreams": [upstream]})
+    failed = Gateway.start_expecting_failure(
+        {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [upstream]}
+    )
     assert failed.exit_code != 0
     assert not [name for name in switches if name not in failed.output]
 
 
 @pytest.mark.door("gateway")
 def test_u30_upstream_without_the_gateway(row: Row) -> None:
-    """The check that comes with the gateway says whether anybody in the network could go past it. It asks upstreams and
-    makes no request of the gateway, so there is no other door."""
+    """The check that comes with the gateway says whether anybody in the network could go past it.
+    It asks upstreams and makes no request of the gateway, so there is no other door."""
     row.allow_no_probe_p99("starting the command takes as much of the machine as it can get")
     closed = check_exposure(row)
     assert (closed.returncode, "box1" in closed.stdout, "OPEN" in closed.stdout) == (0, True, False)
     with plain_ollama("0.0.0.0") as port, plain_ollama() as hidden:
-        opened = check_exposure(row, f"http://127.0.0.1:{port}", f"http://{network_address()}:{port}")
+        opened = check_exposure(
+            row, f"http://127.0.0.1:{port}", f"http://{network_address()}:{port}"
+        )
         assert (opened.returncode, opened.stdout.count("OPEN")) == (1, 2), opened
         assert check_exposure(row, f"http://127.0.0.1:{hidden}").returncode == 0
         try:
             row.gateway.write_config(
-                row.rig.configured(upstreams=[{"name": "box1", "base_url": f"http://127.0.0.1:{port}"}])
+                row.rig.configured(
+                    upstreams=[{"name": "box1", "base_url": f"http://127.0.0.1:{port}"}]
+                )
             )
             opened = check_exposure(row)
         finally:

@@ -1,4 +1,5 @@
-"""Answers that break off: no client may take what it has for the whole, and nothing is asked twice."""
+"""Answers that break off: no client may take what it has for the whole, and
+nothing is asked twice."""
 
 from __future__ import annotations
 
@@ -65,8 +66,8 @@ CUT_SHORT = 18
 
 
 def test_u7_reset_in_the_middle(row: Row) -> None:
-    """Every stream ends with the error of its API. A large document has no frame for that: its connection breaks off,
-    without a final chunk, for a raw client and for curl."""
+    """Every stream ends with the error of its API. A large document has no frame for that: its
+    connection breaks off, without a final chunk, for a raw client and for curl."""
     for name, call in ask_under(row, RESETS, STREAMS):
         assert (call.status, b"Hel" in call.answer.body) == (200, True), name
         assert call.error(), name
@@ -76,7 +77,9 @@ def test_u7_reset_in_the_middle(row: Row) -> None:
     for name, call in ask_under(row, FRAMINGS, large):
         assert (call.status, call.answer.complete) == (200, False), name
         ids = [call.id, row.new_id(), row.new_id()]
-        wire = raw(row.port, encode_request("gateway", "POST", call.way.face.path, BODY, by_hand(ids[1])))
+        wire = raw(
+            row.port, encode_request("gateway", "POST", call.way.face.path, BODY, by_hand(ids[1]))
+        )
         assert wire.startswith(b"HTTP/1.1 200") and not wire.endswith(b"\r\n0\r\n\r\n"), name
         assert exit_of_curl(row, call.way.face.path, ids[2]) == CUT_SHORT, name
         assert {row.record(each)["state"] for each in ids} == {"upstream_error"}
@@ -93,13 +96,26 @@ def by_hand(request_id: str) -> dict[str, str]:
 def exit_of_curl(row: Row, path: str, request_id: str) -> int:
     """What curl thinks of the answer."""
     headers = [f"-H{name}: {value}" for name, value in by_hand(request_id).items()]
-    command = [require_program("curl"), "-sS", "-o/dev/null", "-m20", *headers, "-d", json.dumps(BODY), row.url + path]
+    command = [
+        require_program("curl"),
+        "-sS",
+        "-o/dev/null",
+        "-m20",
+        *headers,
+        "-d",
+        json.dumps(BODY),
+        row.url + path,
+    ]
     return subprocess.run(command, capture_output=True, timeout=30).returncode
 
 
 STOPS: dict[str, Fault] = {
     "no final chunk": lambda face: [STREAM, said(face), Cut()],
-    "length too long": lambda face: [Head(200, {**NDJSON, "Content-Length": "9000"}), said(face), Cut()],
+    "length too long": lambda face: [
+        Head(200, {**NDJSON, "Content-Length": "9000"}),
+        said(face),
+        Cut(),
+    ],
     "end of the connection": lambda face: [Head(200, NDJSON, chunked=False), said(face)],
     "final chunk without done": lambda face: [STREAM, said(face)],
     "half a line": lambda face: [STREAM, said(face), Chunk(encoded(face.line)[:-20])],
@@ -110,15 +126,19 @@ SINGLE_STOPS: dict[str, Fault] = {
     "reset before the head": lambda _: [Reset()],
     "inside the head": lambda _: [Send(b"HTTP/1.1 200 OK\r\nContent-Le"), Cut()],
     "before the body": lambda _: [Head(200, {**JSON, "Content-Length": "100"}), Cut()],
-    "inside the body": lambda _: [Head(200, {**JSON, "Content-Length": "100"}), Chunk(b'{"model":"m"'), Cut()],
+    "inside the body": lambda _: [
+        Head(200, {**JSON, "Content-Length": "100"}),
+        Chunk(b'{"model":"m"'),
+        Cut(),
+    ],
     "no final chunk": lambda _: [Head(200, JSON), Chunk(b'{"model":"m","done":true}'), Cut()],
     "reset in a chunk": lambda _: [Head(200, JSON), Send(b"30\r\n{"), Reset()],
 }
 
 
 def test_u8_answer_without_its_end(row: Row) -> None:
-    """However a stream stops, its last word is an error, and the tokens that were delivered are counted; of a single
-    answer there is nothing yet: 502."""
+    """However a stream stops, its last word is an error, and the tokens that were delivered are
+    counted; of a single answer there is nothing yet: 502."""
     row.allow(502)
     for name, call in ask_under(row, STOPS, STREAMS):
         assert call.status == 200, name
@@ -136,7 +156,8 @@ CRASH = {"error": "an error was encountered while running the model: CUDA error"
 
 
 def test_u9_error_object_in_a_stream(row: Row) -> None:
-    """It is told as an error, and held against the box with this model until that answers well again."""
+    """It is told as an error, and held against the box with this model until
+    that answers well again."""
     for _, call in ask_under(row, {"crash": lambda face: [Lines([face.line, CRASH])]}, STREAMS * 6):
         assert call.status == 200
         assert "CUDA error" in call.error()
@@ -150,16 +171,25 @@ def test_u9_error_object_in_a_stream(row: Row) -> None:
 
 
 AFTER_A_BYTE: dict[str, Fault] = {
-    "100 bytes of the head": lambda _: [Send(b"HTTP/1.1 200 OK\r\nX-Padding: " + b"x" * 73), Reset()],
+    "100 bytes of the head": lambda _: [
+        Send(b"HTTP/1.1 200 OK\r\nX-Padding: " + b"x" * 73),
+        Reset(),
+    ],
     "the head": lambda _: [STREAM, Reset()],
-    "100 bytes of the body": lambda face: [STREAM, Chunk(encoded(face.line)), Chunk(encoded(face.line)[:12]), Reset()],
+    "100 bytes of the body": lambda face: [
+        STREAM,
+        Chunk(encoded(face.line)),
+        Chunk(encoded(face.line)[:12]),
+        Reset(),
+    ],
     "the request": lambda _: [Cut()],
 }
 
 
 @pytest.mark.parametrize("after", AFTER_A_BYTE)
 def test_u12_failure_after_the_first_byte(row: Row, after: str) -> None:
-    """What may have been executed is asked of nobody a second time, be it on a new connection or on a kept one."""
+    """What may have been executed is asked of nobody a second time, be it on a new
+    connection or on a kept one."""
     row.allow(502)
     assert {call.status for call in ask_all(row, WAYS)} == {200}
     for box in row.rig.boxes:
@@ -175,14 +205,18 @@ IDLE_S, COUNT = 0.05, 100
 
 
 def test_u17_kept_connection_was_closed(row: Row) -> None:
-    """100 requests, about when the upstreams close what is idle: none fails, and none is executed twice."""
+    """100 requests, about when the upstreams close what is idle: none fails, and
+    none is executed twice."""
     for box in row.rig.boxes:
         box.close_idle_after_s = IDLE_S
     calls = []
     for number, way in enumerate([STREAMS[0], SINGLES[0], STREAMS[2], SINGLES[4]] * (COUNT // 4)):
         calls.append(ask(row, way))
-        # From a little sooner to a little later, so that the next request and the end of its connection cross.
+        # From a little sooner to a little later, so that the next request and the end
+        # of its connection cross.
         time.sleep(IDLE_S - 0.010 + 0.0001 * number)
     assert {call.status for call in calls} == {200}
     assert arrivals(row) == COUNT
-    assert sum(event.kind == "closed" for box in row.rig.boxes for event in box.events) >= COUNT / 10
+    assert (
+        sum(event.kind == "closed" for box in row.rig.boxes for event in box.events) >= COUNT / 10
+    )

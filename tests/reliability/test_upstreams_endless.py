@@ -42,21 +42,33 @@ def provider() -> Iterator[Provider]:
 @pytest.fixture(scope="module")
 def rig(provider: ScriptedServer) -> Iterator[Rig]:
     """One worker, and a provider that has said of its model that it only streams."""
-    lab = {"name": "lab", "kind": "openai", "base_url": f"{provider.url}/v1", "models": {"gpt-lab": "org/tiny-1"}}
-    with Rig(workers=1, more_upstreams=[lab | {"api_key_env": "LAB_KEY"}], env={"LAB_KEY": "sk-lab"}) as rig:
-        provider.script(CHAT, refused(400, "This model only supports stream mode."), said(stream=True))
+    lab = {
+        "name": "lab",
+        "kind": "openai",
+        "base_url": f"{provider.url}/v1",
+        "models": {"gpt-lab": "org/tiny-1"},
+    }
+    with Rig(
+        workers=1, more_upstreams=[lab | {"api_key_env": "LAB_KEY"}], env={"LAB_KEY": "sk-lab"}
+    ) as rig:
+        provider.script(
+            CHAT, refused(400, "This model only supports stream mode."), said(stream=True)
+        )
         body = {"model": "gpt-lab", "messages": MESSAGES, "stream": False}
         assert request(rig.gateway.url, "POST", "/api/chat", body, bearer(TOKEN)).status == 200
         yield rig
 
 
 def test_u33_stream_without_end_for_a_single_answer(row: Row, provider: Provider) -> None:
-    """Cut at 64 MiB with 502, whatever it is made of; the connection to the provider is closed, others are served."""
+    """Cut at 64 MiB with 502, whatever it is made of; the connection to the provider is
+    closed, others are served."""
     row.allow(502)
     (pid,) = row.gateway.worker_pids()
     before, most = resident_kib(pid), 0.0
     provider.clear()
-    asked = [(path, name) for name in ENDLESS for path in (ROUTES if name == "text" else ("/api/chat",))]
+    asked = [
+        (path, name) for name in ENDLESS for path in (ROUTES if name == "text" else ("/api/chat",))
+    ]
     for path, name in asked:
         frame = b"data: " + json.dumps(ENDLESS[name]).encode() + b"\n\n"
         flood = [Head(200, SSE), Flood(frame * (1 + 65536 // len(frame)), limit_s=60)]

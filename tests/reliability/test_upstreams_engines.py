@@ -39,11 +39,16 @@ def ask_long(row: Row, ways: Sequence[Way], **fields: Any) -> list[Asked]:
 
 
 def test_u31_every_api_on_one_model(row: Row, box: EngineBox) -> None:
-    """One start is all that mixed traffic takes, also at once, and with prompts that may be cut. Those that may not are
-    refused, and an answer that outgrew the context is marked in the access log."""
+    """One start is all that mixed traffic takes, also at once, and with prompts that may
+    be cut. Those that may not are refused, and an answer that outgrew the context is
+    marked in the access log."""
     box.unload()
     translated = [way for way in WAYS if way.face.dialect != NATIVE]
-    calls = [ask(row, way) for way in WAYS] + ask_all(row, WAYS * 3) + ask_long(row, WAYS, truncate=True)
+    calls = (
+        [ask(row, way) for way in WAYS]
+        + ask_all(row, WAYS * 3)
+        + ask_long(row, WAYS, truncate=True)
+    )
     assert {call.status for call in calls} == {200}
     for call in ask_long(row, translated, truncate=False):
         assert call.status == 400

@@ -25,9 +25,11 @@ from tests.rig.programs import require_program
 RATE, STEPS = 1 << 20, 20
 READ_S, LEARN_S, WATCHED_S = 5.0, 1.5, 3.0
 UPLOAD_BYTES = 600 << 20
-#: So much a worker may grow after the start for one stream; a stream that was buffered would take hundreds.
+#: So much a worker may grow after the start for one stream; a stream that was
+#: buffered would take hundreds.
 MOST_MIB = 4.0
-#: All but one: a response ends with all that it said, so it is held, up to a limit that a unit test knows.
+#: All but one: a response ends with all that it said, so it is held, up to a limit
+#: that a unit test knows.
 SLOW = tuple(name for name in FACES if name != "openai responses")
 
 
@@ -39,17 +41,26 @@ def rig() -> Iterator[Rig]:
 
 
 def test_u29_answer_is_faster_than_the_client(row: Row) -> None:
-    """An upstream that floods waits for a client that reads a megabyte a second: what a worker holds does not grow."""
-    script_all(row.upstream, lambda face: [Flood(encoded(face.line).replace(b"Hel", b"Hel" * 600), limit_s=60)])
+    """An upstream that floods waits for a client that reads a megabyte a second: what a
+    worker holds does not grow."""
+    script_all(
+        row.upstream,
+        lambda face: [Flood(encoded(face.line).replace(b"Hel", b"Hel" * 600), limit_s=60)],
+    )
     sent_before = row.upstream.bytes_sent()
     with ExitStack() as stack:
         streams = [
-            stack.enter_context(row.open(face.path, {**face.body, "stream": True}, receive_buffer=65536))
+            stack.enter_context(
+                row.open(face.path, {**face.body, "stream": True}, receive_buffer=65536)
+            )
             for face in map(FACES.__getitem__, SLOW)
         ]
         list(read_slowly(streams, LEARN_S))
         before = {pid: resident_kib(pid) for pid in row.gateway.worker_pids()}
-        curve = [max(resident_kib(pid) - before[pid] for pid in before) for _ in read_slowly(streams, READ_S)]
+        curve = [
+            max(resident_kib(pid) - before[pid] for pid in before)
+            for _ in read_slowly(streams, READ_S)
+        ]
         sent = row.upstream.bytes_sent() - sent_before
     grown = max(curve) / 1024
     assert grown < MOST_MIB, curve
@@ -75,7 +86,8 @@ def read_slowly(streams: list[Stream], seconds: float) -> Iterator[float]:
 
 @pytest.mark.parametrize("name", FACES)
 def test_flood_that_is_taken_as_it_comes_leaves_others_their_turn(rig: Rig, name: str) -> None:
-    """Upstream and client never pause: the worker that is between them must, for all its other clients."""
+    """Upstream and client never pause: the worker that is between them must, for
+    all its other clients."""
     face = FACES[name]
     with rig.row("gateway") as row:
         script_all(row.upstream, lambda face: [Flood(encoded(face.line) * 200, limit_s=60)])
@@ -87,7 +99,9 @@ def test_flood_that_is_taken_as_it_comes_leaves_others_their_turn(rig: Rig, name
     assert blocks(row) == []
 
 
-def test_upload_that_is_taken_as_it_comes_leaves_others_their_turn(rig: Rig, tmp_path: Path) -> None:
+def test_upload_that_is_taken_as_it_comes_leaves_others_their_turn(
+    rig: Rig, tmp_path: Path
+) -> None:
     """The same the other way: a model file whose reader is as fast as its sender."""
     path, file = f"/api/blobs/sha256:{'ab' * 32}", tmp_path / "model"
     with file.open("wb") as sparse:
@@ -117,7 +131,10 @@ class Swallow:
 @contextmanager
 def curl(row: Row, path: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A client that is as fast as can be, in a process of its own."""
-    headers = [f"-H{name}: {value}" for name, value in {**bearer(TOKEN), "X-Request-Id": row.new_id()}.items()]
+    headers = [
+        f"-H{name}: {value}"
+        for name, value in {**bearer(TOKEN), "X-Request-Id": row.new_id()}.items()
+    ]
     command = [require_program("curl"), "-sSN", "-o/dev/null", *headers, *arguments, row.url + path]
     with subprocess.Popen(command) as client:
         yield client
@@ -134,7 +151,9 @@ def longest_wait(row: Row, goes_on: Callable[[], bool]) -> float:
 
 def blocks(row: Row) -> list[dict[str, Any]]:
     """What the worker's watch says of its loop."""
-    return [line for line in row.gateway.log_lines("events") if line["event"] == "event_loop_blocked"]
+    return [
+        line for line in row.gateway.log_lines("events") if line["event"] == "event_loop_blocked"
+    ]
 
 
 def seconds_for(row: Row, path: str) -> float:

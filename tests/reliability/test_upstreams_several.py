@@ -1,4 +1,5 @@
-"""Some of several boxes fail: the others answer, nothing is done twice, and no storm comes on top."""
+"""Some of several boxes fail: the others answer, nothing is done twice, and
+no storm comes on top."""
 
 from __future__ import annotations
 
@@ -59,14 +60,17 @@ def fail(row: Row, fault: Fault, count: int) -> None:
 
 
 def asked_again(row: Row) -> list[Asked]:
-    """The calls that another box answered when the first one was gone: none if a health check noticed that before."""
+    """The calls that another box answered when the first one was gone: none if a health
+    check noticed that before."""
     one, *others = row.rig.boxes
     wait_until_usable(row, *row.rig.boxes)
     wait_until_asked(row, one)
     with down(row, one):
         calls = ask_all(row, WAYS * 3)
         assert {call.status for call in calls} == {200}
-        assert all(is_well_ended(call.answer.body, call.way.face) for call in calls if call.way.stream)
+        assert all(
+            is_well_ended(call.answer.body, call.way.face) for call in calls if call.way.stream
+        )
         again = [call for call in calls if call.attempts]
         assert all(call.attempts.startswith("box1: upstream_unreachable, box") for call in again)
         wait_until_usable(row, *others)
@@ -74,10 +78,15 @@ def asked_again(row: Row) -> list[Asked]:
 
 
 def test_u1_connection_refused(row: Row) -> None:
-    """Another box takes the prompt, whoever refuses it is no longer asked, and where all do it is said at once."""
+    """Another box takes the prompt, whoever refuses it is no longer asked, and where all
+    do it is said at once."""
     row.allow(503)
     again: list[Asked] = []
-    wait_until(lambda: again.extend(asked_again(row)) or again, 60, "the health checks are always the first to notice")
+    wait_until(
+        lambda: again.extend(asked_again(row)) or again,
+        60,
+        "the health checks are always the first to notice",
+    )
     row.measured("with another attempt", max(call.seconds for call in again) * 1000, "ms")
     with down(row, *row.rig.boxes):
         for call in ask_all(row, WAYS):
@@ -95,7 +104,8 @@ def failure(status: int) -> Fault:
 
 @pytest.mark.parametrize("status", [500, 502, 504])
 def test_u10_failure_before_the_first_byte(row: Row, status: int) -> None:
-    """It is tried once more, elsewhere. Where that fails too, status and text are the upstream's own."""
+    """It is tried once more, elsewhere. Where that fails too, status and text
+    are the upstream's own."""
     row.allow(status)
     fill_the_store(row)
     fail(row, failure(status), 1)
@@ -118,7 +128,8 @@ def test_u10_failure_before_the_first_byte(row: Row, status: int) -> None:
 
 
 def fill_the_store(row: Row) -> None:
-    """Enough requests that the workers may try a few more often than once, and that no box is known for failures."""
+    """Enough requests that the workers may try a few more often than once, and that no box
+    is known for failures."""
     for box in row.rig.boxes:
         box.clear()
     ask_all(row, [CHAT] * 150, at_once=8)
@@ -127,15 +138,19 @@ def fill_the_store(row: Row) -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_u11_busy(row: Row, status: int) -> None:
-    """Another box answers, and no box is given up for it. Where all are busy the client hears when to come back. What
-    is the request's fault is nobody else's work."""
+    """Another box answers, and no box is given up for it. Where all are busy the client hears when
+    to come back. What is the request's fault is nobody else's work."""
     row.allow(502, 503)
     fill_the_store(row)
     fail(row, failure(status), 2)
     assert {ask(row, way).status for way in DIALECTS} == {200}
     fail(row, failure(status), 4)
     for call in [ask(row, way) for way in DIALECTS * 3]:
-        assert (call.status, call.error(), call.answer.headers.get("Retry-After")) == (status, "no can do", "7")
+        assert (call.status, call.error(), call.answer.headers.get("Retry-After")) == (
+            status,
+            "no can do",
+            "7",
+        )
     for refusal in (400, 401, 403, 404, 413):
         fail(row, failure(refusal), 4)
         calls = [ask(row, way) for way in DIALECTS * 2]
@@ -159,7 +174,8 @@ FAILING: dict[str, Fault] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAILING)
 def test_u13_half_of_the_boxes_fail(row: Row, fault: str) -> None:
-    """500 requests cause at most a fifth more; a box that fails is given up, and gets one trial now and then."""
+    """500 requests cause at most a fifth more; a box that fails is given up, and gets
+    one trial now and then."""
     row.allow(500, 502, 503)
     fail(row, FAILING[fault], 2)
     statuses = Counter(call.status for call in ask_all(row, [CHAT, OPENAI_CHAT] * 250, at_once=8))
@@ -167,7 +183,8 @@ def test_u13_half_of_the_boxes_fail(row: Row, fault: str) -> None:
     assert ratio <= 1.2, (arrivals(row), statuses)
     row.measured(f"attempts for each request, {fault}", ratio, "")
     if fault not in ("429", "503"):
-        # Each worker gives up a box after a few failures, and then lets one trial through now and then.
+        # Each worker gives up a box after a few failures, and then lets one
+        # trial through now and then.
         assert sum(arrivals(row)[:2]) <= 60, arrivals(row)
         assert statuses[200] >= 450, statuses
     fail(row, FAILING[fault], 0)
@@ -196,7 +213,8 @@ def flapping(box: FaultUpstream, period_s: float) -> Iterator[None]:
 
 
 def lost(row: Row, calls: Sequence[Asked], box: str) -> int:
-    """How many failed: only such as this box had when it went, which may have been executed there."""
+    """How many failed: only such as this box had when it went, which may
+    have been executed there."""
     failed = [call for call in calls if call.status != 200]
     for call in failed:
         line = row.record(call.id)
@@ -226,7 +244,8 @@ def test_u15_box_flaps(row: Row) -> None:
 
 @pytest.mark.slow
 def test_u25_box_dies_under_load(row: Row) -> None:
-    """Of 50 streams those on it end with an error, all others go on; of new requests only what it had is lost."""
+    """Of 50 streams those on it end with an error, all others go on; of new requests
+    only what it had is lost."""
     row.allow(502)
     wait_until_usable(row, *row.rig.boxes)
     dying = row.rig.boxes[0]
@@ -235,7 +254,13 @@ def test_u25_box_dies_under_load(row: Row) -> None:
     go_on = threading.Event()
     for box in row.rig.boxes:
         box.script(
-            "/api/chat", [Head(200, NDJSON), Chunk(encoded(CHAT_LINE)), WaitFor(go_on, 30), Chunk(encoded(DONE))]
+            "/api/chat",
+            [
+                Head(200, NDJSON),
+                Chunk(encoded(CHAT_LINE)),
+                WaitFor(go_on, 30),
+                Chunk(encoded(DONE)),
+            ],
         )
     with ExitStack() as stack:
         body = {"model": "m", "messages": SAID}

@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from ollama_proxy.settings.upstreams import Timeouts
-from tests.reliability.asked import SINGLES, STREAMS, WAYS, Asked, Fault, Way, ask_all, encoded, script_all
+from tests.reliability.asked import (
+    SINGLES,
+    STREAMS,
+    WAYS,
+    Asked,
+    Fault,
+    Way,
+    ask_all,
+    encoded,
+    script_all,
+)
 from tests.reliability.rig import Rig, Row
 from tests.rig import NDJSON, chunk
 from tests.rig.fault_upstream import (
@@ -23,7 +33,9 @@ from tests.rig.fault_upstream import (
 FIRST_BYTE_S, IDLE_S, TOTAL_S = 0.6, 0.5, 1.2
 #: How much later than its limit a call may end.
 GRACE_S = 1.0
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +46,17 @@ def rig() -> Iterator[Rig]:
 
 
 def ended_by(row: Row, calls: Sequence[Asked], limit_s: float, said: str) -> float:
-    """Each call ended at this limit with an error that says so, and the upstream is rid of it. Returns the seconds by
-    which the latest was late."""
+    """Each call ended at this limit with an error that says so, and the upstream is rid of it.
+    Returns the seconds by which the latest was late."""
     for call in calls:
         assert limit_s - 0.1 <= call.seconds <= limit_s + GRACE_S, call
         assert said in call.error()
         line = row.record(call.id)
-        assert (line["state"], line["error"], line["status"]) == ("timeout", "upstream_timeout", call.status)
+        assert (line["state"], line["error"], line["status"]) == (
+            "timeout",
+            "upstream_timeout",
+            call.status,
+        )
     for seen in row.upstream.requests:
         if seen.method == "POST":
             row.upstream.wait_peer_closed(seen.connection)
@@ -48,7 +64,8 @@ def ended_by(row: Row, calls: Sequence[Asked], limit_s: float, said: str) -> flo
 
 
 def test_u3_upstream_never_answers(row: Row) -> None:
-    """It accepts and says nothing: 504 at the limit for the first byte, by default long enough to load a model."""
+    """It accepts and says nothing: 504 at the limit for the first byte, by default long
+    enough to load a model."""
     row.allow(504)
     script_all(row.upstream, lambda face: [WaitForPeerClose()])
     calls = ask_all(row, WAYS)
@@ -70,7 +87,8 @@ SILENCES: dict[str, tuple[Sequence[Way], int, Fault]] = {
 
 @pytest.mark.parametrize("silence", SILENCES)
 def test_u4_head_and_then_silence(row: Row, silence: str) -> None:
-    """The limit for silence ends it: with a status while there is one to give, else as a stream that breaks off."""
+    """The limit for silence ends it: with a status while there is one to give, else as a
+    stream that breaks off."""
     ways, status, script = SILENCES[silence]
     row.allow(504)
     script_all(row.upstream, script)
@@ -82,7 +100,12 @@ def test_u4_head_and_then_silence(row: Row, silence: str) -> None:
 
 #: One byte at a time, each of them sooner than any limit of silence.
 DRIPS: dict[str, tuple[Sequence[Way], float, str, Fault]] = {
-    "head": (WAYS, FIRST_BYTE_S, "did not begin to answer in 0.6 s", lambda face: [Drip(HEAD, 0.1)]),
+    "head": (
+        WAYS,
+        FIRST_BYTE_S,
+        "did not begin to answer in 0.6 s",
+        lambda face: [Drip(HEAD, 0.1)],
+    ),
     "stream": (
         STREAMS,
         TOTAL_S,
@@ -93,7 +116,10 @@ DRIPS: dict[str, tuple[Sequence[Way], float, str, Fault]] = {
         SINGLES,
         TOTAL_S,
         "longer than 1.2 s in total",
-        lambda face: [Send(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"), Drip(b" " * 500, 0.1)],
+        lambda face: [
+            Send(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"),
+            Drip(b" " * 500, 0.1),
+        ],
     ),
 }
 

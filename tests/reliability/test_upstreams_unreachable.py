@@ -1,4 +1,5 @@
-"""Upstreams that can't be reached, or hang: others answer in their place, nobody waits for them, and they come back."""
+"""Upstreams that can't be reached, or hang: others answer in their place, nobody waits for
+them, and they come back."""
 
 from __future__ import annotations
 
@@ -58,17 +59,28 @@ def asked_again(row: Row) -> list[float]:
     with silent(one):
         calls = ask_all(row, WAYS * 2)
         assert {call.status for call in calls} == {200}
-        assert all(is_well_ended(call.answer.body, call.way.face) for call in calls if call.way.stream)
+        assert all(
+            is_well_ended(call.answer.body, call.way.face) for call in calls if call.way.stream
+        )
         wait_until_usable(row, two)
         assert max(call.seconds for call in ask_all(row, WAYS)) < CONNECT_S
     wait_until_usable(row, one, two)
-    return [call.seconds for call in calls if call.attempts.startswith("box1: upstream_unreachable, box2: ok")]
+    return [
+        call.seconds
+        for call in calls
+        if call.attempts.startswith("box1: upstream_unreachable, box2: ok")
+    ]
 
 
 def test_u2_black_hole(row: Row) -> None:
-    """The limit for connecting is all that it costs, once; then it counts as down, and others are asked at once."""
+    """The limit for connecting is all that it costs, once; then it counts as down, and
+    others are asked at once."""
     again: list[float] = []
-    wait_until(lambda: again.extend(asked_again(row)) or again, 60, "the health checks are always the first to notice")
+    wait_until(
+        lambda: again.extend(asked_again(row)) or again,
+        60,
+        "the health checks are always the first to notice",
+    )
     assert max(again) < CONNECT_S + 1
     row.measured("with the limit for connecting and another attempt", max(again), "s")
 
@@ -76,7 +88,9 @@ def test_u2_black_hole(row: Row) -> None:
 @pytest.fixture
 def alone(rig: Rig) -> Iterator[Gateway]:
     """A gateway that has these boxes and no others, as the probe's upstream would keep it ready."""
-    with Gateway({"auth": {"generate_tokens": [TOKEN]}, "upstreams": rig.configured()["upstreams"][:2]}) as gateway:
+    with Gateway(
+        {"auth": {"generate_tokens": [TOKEN]}, "upstreams": rig.configured()["upstreams"][:2]}
+    ) as gateway:
         yield gateway
 
 
@@ -86,8 +100,8 @@ GONE = {"refusing": refusing, "silent": silent}
 @pytest.mark.slow
 @pytest.mark.parametrize("how", GONE)
 def test_u14_all_are_down(alone: Gateway, row: Row, how: str) -> None:
-    """503 at the latest after the limit for connecting; once it is known at once, and when to come back. Alive, but not
-    ready; it mends by itself."""
+    """503 at the latest after the limit for connecting; once it is known at once, and when to come
+    back. Alive, but not ready; it mends by itself."""
     row.allow(503)
     row.allow_other_connections(alone.workers * len(row.rig.boxes))
     with GONE[how](*row.rig.boxes):
@@ -100,7 +114,8 @@ def test_u14_all_are_down(alone: Gateway, row: Row, how: str) -> None:
             assert row.record(call.id)["error"] == "upstream_unreachable"
             assert int(call.answer.headers.get("Retry-After") or 0) >= 1
             assert call.error().startswith("Failed to connect to Ollama service")
-        # Now and then one is the trial of a worker at a box, and waits for the limit for connecting.
+        # Now and then one is the trial of a worker at a box, and waits for
+        # the limit for connecting.
         at_once = sorted(call.seconds for call in calls)[:15]
         assert max(at_once) < 0.1
         wait_until(lambda: statuses(alone, "/readyz") == {503}, 10)
@@ -123,8 +138,8 @@ def statuses(gateway: Gateway, path: str) -> set[int]:
 
 
 def test_u26_name_that_resolves_late_or_not_at_all(door: str, tmp_path: Path) -> None:
-    """Four names need ten seconds each, one is nobody's: 40 requests to them fail in time, and hold up no other, nor
-    those to an upstream that is itself looked up each time."""
+    """Four names need ten seconds each, one is nobody's: 40 requests to them fail in time, and hold
+    up no other, nor those to an upstream that is itself looked up each time."""
     late = [{"name": f"late{n}", "base_url": f"http://late.invalid:1143{n}"} for n in range(4)]
     lost = {"name": "lost", "base_url": "http://nobody.invalid:11434"}
     limits = {"timeouts": {"connect_s": CONNECT_S}}
@@ -168,8 +183,8 @@ _socket.getaddrinfo = getaddrinfo
 
 
 def slow_resolver(directory: Path) -> tuple[AbstractContextManager[None], dict[str, str]]:
-    """The environment of a process for which no name under .invalid resolves; within the context one of them takes ten
-    seconds for it."""
+    """The environment of a process for which no name under .invalid resolves; within the context
+    one of them takes ten seconds for it."""
     flag = directory / "slow"
     (directory / "sitecustomize.py").write_text(RESOLVER.format(flag=str(flag)))
 
@@ -188,8 +203,8 @@ LISTS = ("/api/tags", "/v1/models", "/api/ps", "/api/version")
 
 
 def test_u28_list_of_models_while_a_box_hangs(row: Row) -> None:
-    """It comes from the others and from what is known, within a second, and says whose part is old; readiness and
-    prompts wait for it as little."""
+    """It comes from the others and from what is known, within a second, and says whose part is old;
+    readiness and prompts wait for it as little."""
     hung = row.rig.boxes[1]
     for path in ("/api/tags", "/api/ps", "/api/version"):
         hung.script(path, [WaitForPeerClose(60)])

@@ -1,7 +1,9 @@
-"""The test rig: real sockets on both sides of a real gateway process, with nothing of the server stack mocked.
+"""The test rig: real sockets on both sides of a real gateway process, with nothing of
+the server stack mocked.
 
-This module is the lowest layer: one accepted connection, the request read from it, the answer that goes out, and the
-log of what happened when. `fault_upstream` and `replay_upstream` put servers on top of it.
+This module is the lowest layer: one accepted connection, the request read from it, the
+answer that goes out, and the log of what happened when. `fault_upstream` and
+`replay_upstream` put servers on top of it.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ class SeenRequest:
 class Event:
     """Something that happened on a connection.
 
-    Kinds: accepted, request, bad_request, sent, reset, peer_stayed, tls_failed, and at its end peer_closed or closed.
+    Kinds: accepted, request, bad_request, sent, reset, peer_stayed, tls_failed, and at its
+    end peer_closed or closed.
     """
 
     kind: str
@@ -121,7 +124,8 @@ class Wire:
         self._when_ready(secure.do_handshake, select.POLLIN, 5)
 
     def wait(self, seconds: float, events: int = 0) -> bool:
-        """Wait for ``events`` or until the time is over (False). Raises PeerClosed as soon as the peer has left."""
+        """Wait for ``events`` or until the time is over (False). Raises PeerClosed as soon
+        as the peer has left."""
         poller = select.poll()
         poller.register(self.sock, events | _GONE)
         seen = dict(poller.poll(max(0.0, seconds) * 1000)).get(self.sock.fileno(), 0)
@@ -130,7 +134,8 @@ class Wire:
         return bool(seen)
 
     def send(self, data: bytes, limit_s: float = STALLED_S) -> None:
-        """Send everything. Raises HangUp when the peer has made no room for it within ``limit_s``."""
+        """Send everything. Raises HangUp when the peer has made no room for
+        it within ``limit_s``."""
         deadline, view = time.monotonic() + limit_s, memoryview(data)
         while view:
             self.wait(0)
@@ -141,7 +146,8 @@ class Wire:
         self.log.event("sent", self.number, len(data))
 
     def receive(self, seconds: float) -> bool:
-        """Add what has arrived to the buffer; False when nothing came in time. Raises PeerClosed at the end."""
+        """Add what has arrived to the buffer; False when nothing came in time. Raises
+        PeerClosed at the end."""
         try:
             data = self._when_ready(lambda: self.sock.recv(65536), select.POLLIN, seconds)
         except HangUp:
@@ -175,12 +181,15 @@ class Wire:
         """Wait (at most a second) until the kernel has nothing of ours left to deliver."""
         deadline = time.monotonic() + 1
         while time.monotonic() < deadline:
-            if not struct.unpack("i", fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0]:
+            if not struct.unpack(
+                "i", fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+            )[0]:
                 return
             time.sleep(0.001)
 
     def shut(self, how: int) -> None:
-        """Shut one or both directions; also called by another thread, so a TLS session is left as it is."""
+        """Shut one or both directions; also called by another thread, so a TLS
+        session is left as it is."""
         try:
             socket.socket.shutdown(self.sock, how)
         except OSError:
@@ -211,7 +220,9 @@ class Turn:
     def __init__(self, wire: Wire, request: SeenRequest) -> None:
         self.wire = wire
         self.request = request
-        self.close_after = (request.header("connection") or "").lower() == "close" or request.version == "HTTP/1.0"
+        self.close_after = (
+            request.header("connection") or ""
+        ).lower() == "close" or request.version == "HTTP/1.0"
         self.reads_body = True
         self._open_chunks = False
         self._headed = False
@@ -234,12 +245,17 @@ class Turn:
         request.complete = True
 
     def head(self, status: int, headers: HeaderItems, chunked: bool) -> None:
-        """Send the head; ``chunked`` adds that framing unless the headers or the status say another one."""
+        """Send the head; ``chunked`` adds that framing unless the headers or the
+        status say another one."""
         items = list(headers.items() if isinstance(headers, Mapping) else headers)
         given = {name.lower(): value for name, value in items}
         self._headed = True
         self._bodyless = self._bodyless or status in (204, 304)
-        if chunked and not self._bodyless and not given.keys() & {"content-length", "transfer-encoding"}:
+        if (
+            chunked
+            and not self._bodyless
+            and not given.keys() & {"content-length", "transfer-encoding"}
+        ):
             items.append(("Transfer-Encoding", "chunked"))
         if self.close_after and "connection" not in given:
             items.append(("Connection", "close"))
@@ -272,7 +288,8 @@ class Turn:
             self.wire.send(b"0\r\n\r\n")
 
     def finish(self) -> bool:
-        """End the answer the way a handler that returns does. True when the connection can be used again."""
+        """End the answer the way a handler that returns does. True when the
+        connection can be used again."""
         self.end_chunks()
         if not self.request.complete:
             self._linger()
@@ -283,7 +300,9 @@ class Turn:
         self._open_chunks = not self._bodyless and headers.get("transfer-encoding", "") == "chunked"
         self._owed = 0 if self._bodyless else int(headers.get("content-length") or 0)
         framed = self._bodyless or self._open_chunks or "content-length" in headers
-        self.close_after = self.close_after or not framed or headers.get("connection", "").lower() == "close"
+        self.close_after = (
+            self.close_after or not framed or headers.get("connection", "").lower() == "close"
+        )
 
     def _chunked_body(self) -> bytes:
         parts = []
@@ -295,7 +314,8 @@ class Turn:
         return b"".join(parts)
 
     def _linger(self) -> None:
-        """Let the answer arrive: closing with unread bytes would make the kernel send RST and could destroy it."""
+        """Let the answer arrive: closing with unread bytes would make the kernel send RST
+        and could destroy it."""
         self.wire.shut(socket.SHUT_WR)
         self.wire.wait(1)
 
@@ -306,7 +326,9 @@ def parse_head(raw: bytes, connection: int) -> SeenRequest:
     method, raw_path, version = line.split(" ")
     headers = [(name, value.strip()) for name, _, value in (text.partition(":") for text in fields)]
     path = unquote(raw_path.partition("?")[0])
-    return SeenRequest(method, path, raw_path, headers, b"", time.monotonic(), connection, version=version)
+    return SeenRequest(
+        method, path, raw_path, headers, b"", time.monotonic(), connection, version=version
+    )
 
 
 def chunk(data: bytes) -> bytes:

@@ -1,4 +1,5 @@
-"""The gateway with one route more, `/test/block/<seconds>`, which holds its whole worker as a slow C call does.
+"""The gateway with one route more, `/test/block/<seconds>`, which holds its whole
+worker as a slow C call does.
 
 Start it with ``Gateway(config, app="tests.rig.blocking_app:app")``.
 """

@@ -1,4 +1,5 @@
-"""Ollama servers that know what they have: each answers for its own models, and says 404 to all others."""
+"""Ollama servers that know what they have: each answers for its own models, and
+says 404 to all others."""
 
 from __future__ import annotations
 
@@ -26,7 +27,12 @@ class Box(FaultUpstream):
     """One Ollama server: its models by name, those of them that are loaded, and its version."""
 
     def __init__(
-        self, name: str, models: Sequence[str], *, loaded: Sequence[str] = (), version: str = "0.24.0"
+        self,
+        name: str,
+        models: Sequence[str],
+        *,
+        loaded: Sequence[str] = (),
+        version: str = "0.24.0",
     ) -> None:
         super().__init__()
         self.name = name
@@ -57,7 +63,16 @@ class Box(FaultUpstream):
             case "/api/tags":
                 return [Json({"models": [row(name) for name in self.models]})]
             case "/api/ps":
-                return [Json({"models": [row(name) | {"size_vram": 0, "expires_at": _STAMP} for name in self.loaded]})]
+                return [
+                    Json(
+                        {
+                            "models": [
+                                row(name) | {"size_vram": 0, "expires_at": _STAMP}
+                                for name in self.loaded
+                            ]
+                        }
+                    )
+                ]
         if request.path in (*PROMPTS, "/api/show"):
             name = str(request.json().get("model"))
             if canonical(name) not in map(canonical, self.models):
@@ -80,7 +95,10 @@ class FileBox(Box):
         if request.path != "/api/create":
             return super().answer(request)
         asked = request.json()
-        if lacking := {file for field in _FILES for file in asked.get(field, {}).values()} - self.files:
+        if (
+            lacking := {file for field in _FILES for file in asked.get(field, {}).values()}
+            - self.files
+        ):
             return [Json({"error": f"open {lacking.pop()}: no such file or directory"}, 400)]
         self.models.append(asked["model"])
         return [Lines([{"status": "parsing GGUF"}, {"status": "success"}])]
@@ -100,9 +118,12 @@ class FileBox(Box):
 
 
 class WorkBox(Box):
-    """An Ollama server whose prompts take as long as the test says, and that counts how many it has at a time."""
+    """An Ollama server whose prompts take as long as the test says, and that counts how
+    many it has at a time."""
 
-    def __init__(self, name: str, models: Sequence[str], *, slots: int, takes_s: float = 0.0) -> None:
+    def __init__(
+        self, name: str, models: Sequence[str], *, slots: int, takes_s: float = 0.0
+    ) -> None:
         """`slots`: its `concurrency` in the configuration; `takes_s`: how long a prompt takes."""
         super().__init__(name, models)
         self.slots = slots
@@ -139,8 +160,8 @@ class WorkBox(Box):
 
 @dataclass(frozen=True)
 class _Work:
-    """The work on a prompt. It is over before the answer begins, so that nobody can know of its end before its server
-    does."""
+    """The work on a prompt. It is over before the answer begins, so that nobody can know of its end
+    before its server does."""
 
     box: WorkBox
 
@@ -161,14 +182,17 @@ LAUNCH_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "nu
 
 
 class EngineBox(Box):
-    """An Ollama server with one engine for each model, restarted like the scheduler of 0.30 and later does it: by every
-    request whose launch attributes differ from those of the loaded engine, of which `shift` is one. Before 0.30 `shift`
-    is no launch attribute. `starts` has the launch attributes of every start, in order.
+    """An Ollama server with one engine for each model, restarted like the scheduler of 0.30 and
+    later does it: by every request whose launch attributes differ from those of the loaded engine,
+    of which `shift` is one. Before 0.30 `shift` is no launch attribute. `starts` has the launch
+    attributes of every start, in order.
 
     A word is a token. `num_predict` is the length of an answer, as its counts have it.
     """
 
-    def __init__(self, name: str, models: Sequence[str], *, version: str = "0.32.15", context: int = 512) -> None:
+    def __init__(
+        self, name: str, models: Sequence[str], *, version: str = "0.32.15", context: int = 512
+    ) -> None:
         super().__init__(name, models, version=version)
         self.context = context
         self.starts: list[dict[str, Any]] = []
@@ -178,9 +202,18 @@ class EngineBox(Box):
     def answer(self, request: SeenRequest) -> Script:
         """As Ollama would, with the engine that this request starts or finds."""
         if request.path == "/api/ps":
-            engines = [row(name) | {"context_length": launch["num_ctx"]} for name, launch in self._engines.items()]
-            return [Json({"models": [each | {"size_vram": 0, "expires_at": _STAMP} for each in engines]})]
-        if request.path not in PROMPTS or canonical(str(request.json()["model"])) not in map(canonical, self.models):
+            engines = [
+                row(name) | {"context_length": launch["num_ctx"]}
+                for name, launch in self._engines.items()
+            ]
+            return [
+                Json(
+                    {"models": [each | {"size_vram": 0, "expires_at": _STAMP} for each in engines]}
+                )
+            ]
+        if request.path not in PROMPTS or canonical(str(request.json()["model"])) not in map(
+            canonical, self.models
+        ):
             return super().answer(request)
         return self._answer_prompt(request)
 
@@ -214,7 +247,10 @@ class EngineBox(Box):
     def _launch(self, body: dict[str, Any]) -> dict[str, Any]:
         """The launch attributes of the engine for a request, which is started if need be."""
         options = {name: (body.get("options") or {}).get(name) for name in LAUNCH_OPTIONS}
-        launch = options | {"model": canonical(body["model"]), "num_ctx": options["num_ctx"] or self.context}
+        launch = options | {
+            "model": canonical(body["model"]),
+            "num_ctx": options["num_ctx"] or self.context,
+        }
         if self._restarts_by_shift:
             launch["shift"] = body.get("shift") is not False
         with self._starting:
@@ -238,22 +274,42 @@ def _words(text: str) -> int:
 
 def _overflow(prompt: int, context: int) -> str:
     """What `llama-server` says, in the envelope that Ollama leaves around it."""
-    text = f"request ({prompt} tokens) exceeds the available context size ({context} tokens), try increasing it"
+    text = (
+        f"request ({prompt} tokens) exceeds the available context size ({context} "
+        "tokens), try increasing it"
+    )
     counts = {"n_prompt_tokens": prompt, "n_ctx": context}
-    return json.dumps({"error": {"code": 400, "message": text, "type": "exceed_context_size_error"} | counts})
+    return json.dumps(
+        {"error": {"code": 400, "message": text, "type": "exceed_context_size_error"} | counts}
+    )
 
 
 def _answered(path: str, body: dict[str, Any], end: dict[str, Any]) -> Script:
     frame = {"model": body["model"], "created_at": _STAMP}
-    text = {"message": {"role": "assistant", "content": "Yes."}} if path == "/api/chat" else {"response": "Yes."}
+    text = (
+        {"message": {"role": "assistant", "content": "Yes."}}
+        if path == "/api/chat"
+        else {"response": "Yes."}
+    )
     last = {**frame, **text, "done": True, "total_duration": 5_000_000, **end}
-    return [Json(last)] if body.get("stream") is False else [Lines([{**frame, **text, "done": False}, last])]
+    return (
+        [Json(last)]
+        if body.get("stream") is False
+        else [Lines([{**frame, **text, "done": False}, last])]
+    )
 
 
 def row(name: str) -> dict[str, Any]:
     """A model's row in a list, which always has its tag."""
     name = name if ":" in name else f"{name}:latest"
-    return {"name": name, "model": name, "modified_at": _STAMP, "size": 1, "digest": "5b" * 32, "details": _DETAILS}
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": _STAMP,
+        "size": 1,
+        "digest": "5b" * 32,
+        "details": _DETAILS,
+    }
 
 
 def canonical(name: str) -> str:
@@ -264,7 +320,8 @@ def canonical(name: str) -> str:
 
 @contextmanager
 def black_hole(port: int | None = None) -> Iterator[int]:
-    """A port, if need be this one, that never answers a connection: it listens, and its queue is full."""
+    """A port, if need be this one, that never answers a connection: it listens,
+    and its queue is full."""
     with ExitStack() as sockets:
         listener = sockets.enter_context(socket.socket())
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, Self
 
 import pytest
-from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Page, Request, sync_playwright
+from playwright.sync_api import (
+    BrowserContext,
+    ConsoleMessage,
+    Dialog,
+    Page,
+    Request,
+    sync_playwright,
+)
 
 from tests.rig.gateway import PROJECT
 from tests.rig.programs import require_program
@@ -32,7 +39,8 @@ _NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
 
 
 class Finding(NamedTuple):
-    """Something that axe-core found: which rule is broken, how bad that is, and by which elements, in which way."""
+    """Something that axe-core found: which rule is broken, how bad that is, and by which
+    elements, in which way."""
 
     rule: str
     impact: str
@@ -40,8 +48,9 @@ class Finding(NamedTuple):
 
 
 class Visit:
-    """One tab of a context of its own. `problems` has what went wrong in it so far: messages of errors on the console
-    (which a violation of the CSP is, too), errors that no script caught, requests that failed, and dialogs."""
+    """One tab of a context of its own. `problems` has what went wrong in it so far: messages of
+    errors on the console (which a violation of the CSP is, too), errors that no script caught,
+    requests that failed, and dialogs."""
 
     def __init__(self, context: BrowserContext) -> None:
         self.context = context
@@ -62,7 +71,11 @@ class Visit:
     def problems(self) -> list[str]:
         """What went wrong so far and is not allowed."""
         self.page.evaluate("0")  # what the browser has said up to now has arrived
-        return [text for text in self._seen if not any(re.search(allowed, text) for allowed in self._allowed)]
+        return [
+            text
+            for text in self._seen
+            if not any(re.search(allowed, text) for allowed in self._allowed)
+        ]
 
     def allow(self, pattern: str) -> None:
         """Takes problems that match for part of the test."""
@@ -86,8 +99,8 @@ class Visit:
         return answer.status
 
     def weigh(self, url: str) -> int:
-        """Loads an address and all that belongs to it, as if for the first time; the bytes of all answers, heads
-        included, as they were on the wire."""
+        """Loads an address and all that belongs to it, as if for the first time; the bytes of all
+        answers, heads included, as they were on the wire."""
         self._network.send("Network.setCacheDisabled", {"cacheDisabled": True})
         self._bytes = 0
         self.go(url)
@@ -111,7 +124,9 @@ class Visit:
         found = self.page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
         return [
             Finding(
-                each["id"], each["impact"], [f"{node['html'][:200]} {node['failureSummary']}" for node in each["nodes"]]
+                each["id"],
+                each["impact"],
+                [f"{node['html'][:200]} {node['failureSummary']}" for node in each["nodes"]],
             )
             for each in found
             if each["impact"] in ("serious", "critical")
@@ -123,7 +138,9 @@ class Visit:
 
     def _note_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self._seen.append(f"{message.type} on the console: {message.text} ({message.location.get('url')})")
+            self._seen.append(
+                f"{message.type} on the console: {message.text} ({message.location.get('url')})"
+            )
 
     def _note_failure(self, request: Request) -> None:
         # Aborted: whoever leaves a page ends its streams.
@@ -139,13 +156,16 @@ class Visit:
 
 
 class Browser:
-    """A running Chromium; ``with Browser() as browser``. Skips the test where there is none, see `require_program`."""
+    """A running Chromium; ``with Browser() as browser``. Skips the test where there is none,
+    see `require_program`."""
 
     def __enter__(self) -> Self:
         path = require_program("chromium")
         self._playwright = sync_playwright().start()
         try:
-            self._chromium = self._playwright.chromium.launch(executable_path=path, args=[*_QUIET, _NO_NETWORK])
+            self._chromium = self._playwright.chromium.launch(
+                executable_path=path, args=[*_QUIET, _NO_NETWORK]
+            )
         except BaseException:
             self._playwright.stop()
             raise
@@ -181,7 +201,8 @@ class Browser:
 
     @contextmanager
     def visit(self, **options: Any) -> Iterator[Visit]:
-        """A tab as by `open`, until the end of the block. Raises AssertionError if anything went wrong in it."""
+        """A tab as by `open`, until the end of the block. Raises AssertionError if
+        anything went wrong in it."""
         visit = self.open(**options)
         try:
             yield visit

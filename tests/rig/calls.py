@@ -24,7 +24,8 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 
 
 class StreamShape(NamedTuple):
-    """What tells the pieces of a stream from each other; ``good_end`` and ``good_sign`` are patterns."""
+    """What tells the pieces of a stream from each other; ``good_end`` and
+    ``good_sign`` are patterns."""
 
     #: What stands behind every frame.
     separator: bytes
@@ -43,7 +44,12 @@ KEEP_ALIVE = b": keep-alive\n\n"
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 LINES = StreamShape(b"\n", rb'.*"done": ?true', rb'"done": ?true', b"", ("error",))
 CHUNKS = StreamShape(
-    b"\n\n", rb"data: \[DONE\]", rb'\[DONE\]|"finish_reason":"', b"data: ", ("error", "message"), KEEP_ALIVE
+    b"\n\n",
+    rb"data: \[DONE\]",
+    rb'\[DONE\]|"finish_reason":"',
+    b"data: ",
+    ("error", "message"),
+    KEEP_ALIVE,
 )
 STREAMS = {
     "/v1/chat/completions": CHUNKS,
@@ -90,12 +96,23 @@ CHAT_LINE = {"model": "m", "message": {"role": "assistant", "content": "Hel"}, "
 TEXT_LINE = {"model": "m", "response": "Hel", "done": False}
 FACES = {
     "native chat": Face("/api/chat", {"model": "m", "messages": MESSAGES}, "/api/chat", CHAT_LINE),
-    "native generate": Face("/api/generate", {"model": "m", "prompt": "hi"}, "/api/generate", TEXT_LINE),
-    "openai chat": Face("/v1/chat/completions", {"model": "m", "messages": MESSAGES}, "/api/chat", CHAT_LINE),
-    "openai completions": Face("/v1/completions", {"model": "m", "prompt": "hi"}, "/api/generate", TEXT_LINE),
-    "openai responses": Face("/v1/responses", {"model": "m", "input": "hi"}, "/api/chat", CHAT_LINE),
+    "native generate": Face(
+        "/api/generate", {"model": "m", "prompt": "hi"}, "/api/generate", TEXT_LINE
+    ),
+    "openai chat": Face(
+        "/v1/chat/completions", {"model": "m", "messages": MESSAGES}, "/api/chat", CHAT_LINE
+    ),
+    "openai completions": Face(
+        "/v1/completions", {"model": "m", "prompt": "hi"}, "/api/generate", TEXT_LINE
+    ),
+    "openai responses": Face(
+        "/v1/responses", {"model": "m", "input": "hi"}, "/api/chat", CHAT_LINE
+    ),
     "anthropic messages": Face(
-        "/v1/messages", {"model": "m", "max_tokens": 100, "messages": MESSAGES}, "/api/chat", CHAT_LINE
+        "/v1/messages",
+        {"model": "m", "max_tokens": 100, "messages": MESSAGES},
+        "/api/chat",
+        CHAT_LINE,
     ),
 }
 EMBEDDINGS = {
@@ -106,12 +123,17 @@ STREAM_HEAD = Head(200, NDJSON)
 SSE_FACES = {name: face for name, face in FACES.items() if face.dialect != NATIVE}
 NATIVE_FACES = {name: face for name, face in FACES.items() if face.dialect == NATIVE}
 #: One face for each set of error shapes.
-DIALECT_FACES = {name: FACES[name] for name in ("native chat", "openai chat", "openai responses", "anthropic messages")}
+DIALECT_FACES = {
+    name: FACES[name]
+    for name in ("native chat", "openai chat", "openai responses", "anthropic messages")
+}
 each_sse = pytest.mark.parametrize("face", SSE_FACES.values(), ids=SSE_FACES)
 each_native = pytest.mark.parametrize("face", NATIVE_FACES.values(), ids=NATIVE_FACES)
 each_dialect = pytest.mark.parametrize("face", DIALECT_FACES.values(), ids=DIALECT_FACES)
 each_face = pytest.mark.parametrize("face", FACES.values(), ids=FACES)
-each_single = pytest.mark.parametrize("face", [*FACES.values(), *EMBEDDINGS.values()], ids=[*FACES, *EMBEDDINGS])
+each_single = pytest.mark.parametrize(
+    "face", [*FACES.values(), *EMBEDDINGS.values()], ids=[*FACES, *EMBEDDINGS]
+)
 
 
 def config(upstream_url: str, **sections: Any) -> dict[str, Any]:
@@ -141,17 +163,25 @@ def warm_up(gateway: Gateway, upstream: FaultUpstream, token: str = TOKEN) -> No
 
     with ExitStack() as streams:
         wait_until(all_are_busy, 10, "not every worker got a call")
-    wait_until(lambda: not any(d["in_flight"] for d in worker_details(gateway, token).values()), 5, "calls stayed")
+    wait_until(
+        lambda: not any(d["in_flight"] for d in worker_details(gateway, token).values()),
+        5,
+        "calls stayed",
+    )
     upstream.clear()
 
 
-def ask(url: str, face: Face, request_id: str = "unnamed", *, stream: bool = True, **options: Any) -> Stream:
+def ask(
+    url: str, face: Face, request_id: str = "unnamed", *, stream: bool = True, **options: Any
+) -> Stream:
     """Send a face's request."""
     headers = {**bearer(TOKEN), "X-Request-Id": request_id}
     return open_stream(url, "POST", face.path, {**face.body, "stream": stream}, headers, **options)
 
 
-def whole(gateway: Gateway, face: Face, request_id: str = "unnamed", *, stream: bool = True) -> Answer:
+def whole(
+    gateway: Gateway, face: Face, request_id: str = "unnamed", *, stream: bool = True
+) -> Answer:
     """All of an answer."""
     with ask(gateway.url, face, request_id, stream=stream) as open_answer:
         body = open_answer.read_all(10)

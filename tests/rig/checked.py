@@ -1,4 +1,5 @@
-"""A gateway that many tests share: every worker warm before the first test, and nothing left behind after the last."""
+"""A gateway that many tests share: every worker warm before the first test, and nothing left
+behind after the last."""
 
 from __future__ import annotations
 
@@ -18,9 +19,13 @@ from tests.rig.workers import until_all_answer
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
-def touch_every_worker(gateway: Gateway, upstream: FaultUpstream, token: str, seconds: float = 10) -> None:
-    """Make each worker open what it opens once and keeps: its log files, its watches, an upstream connection."""
-    # What watches over waits starts with the first wait, so the upstream has to let itself be waited for.
+def touch_every_worker(
+    gateway: Gateway, upstream: FaultUpstream, token: str, seconds: float = 10
+) -> None:
+    """Make each worker open what it opens once and keeps: its log files, its watches,
+    an upstream connection."""
+    # What watches over waits starts with the first wait, so the upstream has to
+    # let itself be waited for.
     done = {"message": {"role": "assistant", "content": "hi"}, "done": True}
     upstream.script("/api/chat", [do.Wait(0.2), do.Json(done)])
     asked = [
@@ -38,7 +43,9 @@ def touch_every_worker(gateway: Gateway, upstream: FaultUpstream, token: str, se
 
     until_all_answer(gateway, lambda: map(int, re.findall(rb'"pid":(\d+)', ask())), seconds)
     open_files = [str(gateway.logs_directory / name) for name in ("access.log", "events.log")]
-    wait_until(lambda: all({*open_files} <= _targets(pid) for pid in gateway.worker_pids()), seconds)
+    wait_until(
+        lambda: all({*open_files} <= _targets(pid) for pid in gateway.worker_pids()), seconds
+    )
     upstream.clear()
 
 
@@ -56,10 +63,12 @@ def checked_gateway(
     unsaid: tuple[str, ...] = (),
     **config: Any,
 ) -> Iterator[Gateway]:
-    """A running gateway in front of `upstream`, with the sections of `config`. ``warm`` has prepared each worker.
+    """A running gateway in front of `upstream`, with the sections of `config`. ``warm``
+    has prepared each worker.
 
-    ``token`` is one of the gateway's own: the only one, unless `config` has `auth`. Raises AssertionError at the end
-    when something is still open after ``seconds``, or when the gateway's output contains a text of ``unsaid``.
+    ``token`` is one of the gateway's own: the only one, unless `config` has `auth`. Raises
+    AssertionError at the end when something is still open after ``seconds``, or when the gateway's
+    output contains a text of ``unsaid``.
     """
     own = {"auth": {"generate_tokens": [token]}, "service": {"base_url": upstream.url}}
     with Gateway(own | config) as gateway:

@@ -1,4 +1,5 @@
-"""A collector of traces: takes OTLP over HTTP, and reads it with OpenTelemetry's own protocol buffers."""
+"""A collector of traces: takes OTLP over HTTP, and reads it with OpenTelemetry's
+own protocol buffers."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ class SeenSpan:
 
 
 class Collector:
-    """`with Collector() as collector`: listens at `url`; `spans` has what came. `status` is what it answers, after
-    `go` was set."""
+    """`with Collector() as collector`: listens at `url`; `spans` has what came. `status` is what it
+    answers, after `go` was set."""
 
     def __init__(self) -> None:
         self.spans: list[SeenSpan] = []
@@ -47,7 +48,10 @@ class Collector:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 collector.go.wait(30)
-                is_right = self.path == "/v1/traces" and self.headers["Content-Type"] == "application/x-protobuf"
+                is_right = (
+                    self.path == "/v1/traces"
+                    and self.headers["Content-Type"] == "application/x-protobuf"
+                )
                 if is_right and collector.status == 200:
                     collector.take(body)
                 self.send_response(collector.status if is_right else 400)

@@ -1,4 +1,5 @@
-"""A look at the coordinator of a gateway, over its socket in the state directory, as if a worker asked."""
+"""A look at the coordinator of a gateway, over its socket in the state directory,
+as if a worker asked."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Coordinator:
-    """``with Coordinator(gateway.state_directory) as coordinator``: connected as one session more, which names no
-    boxes. Raises OSError if there is none."""
+    """``with Coordinator(gateway.state_directory) as coordinator``: connected as one session more,
+    which names no boxes. Raises OSError if there is none."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -90,7 +91,8 @@ def coordinator_pid(gateway: Gateway) -> int:
 
 
 def workers_connected(gateway: Gateway) -> int:
-    """How many workers it has greeted: those have two descriptors of a Unix socket. None while it does not serve."""
+    """How many workers it has greeted: those have two descriptors of a Unix socket. None
+    while it does not serve."""
     if not coordinator_pid(gateway):
         return 0
     lines = Path("/proc/net/unix").read_text(encoding="utf-8").splitlines()[1:]
@@ -100,17 +102,21 @@ def workers_connected(gateway: Gateway) -> int:
 
 
 def join_coordinator(gateway: Gateway, token: str, body: Frame | None = None) -> None:
-    """Let every worker connect to it, by requests with a token that has limits, or for a box with slots; then none of
-    them has a slot any more, although workers keep those for a moment."""
+    """Let every worker connect to it, by requests with a token that has limits, or for a box with
+    slots; then none of them has a slot any more, although workers keep those for a moment."""
     body = body or {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": False}
 
     def all_are_there() -> bool:
         with ThreadPoolExecutor(4) as pool:
-            answers = list(pool.map(lambda _: gateway.ask("/api/chat", body, token=token), range(4)))
+            answers = list(
+                pool.map(lambda _: gateway.ask("/api/chat", body, token=token), range(4))
+            )
         assert {answer.status for answer in answers} == {200}, answers
         return workers_connected(gateway) >= gateway.workers
 
-    wait_until(all_are_there, 15, lambda: f"only {workers_connected(gateway)} workers have the coordinator")
+    wait_until(
+        all_are_there, 15, lambda: f"only {workers_connected(gateway)} workers have the coordinator"
+    )
     wait_until_counted(gateway, 0, 0)
 
 
@@ -121,7 +127,8 @@ def shared(gateway: Gateway) -> Frame:
 
 
 def counts(gateway: Gateway) -> tuple[int, int]:
-    """How many requests of all workers hold a slot, and how many wait for one; none without a coordinator."""
+    """How many requests of all workers hold a slot, and how many wait for one; none
+    without a coordinator."""
     try:
         status = shared(gateway)
     except OSError:
@@ -130,7 +137,8 @@ def counts(gateway: Gateway) -> tuple[int, int]:
 
 
 def wait_until_counted(gateway: Gateway, running: int, waiting: int, seconds: float = 10) -> None:
-    """Until so many hold a slot, and so many wait. Raises AssertionError if that is not so in time."""
+    """Until so many hold a slot, and so many wait. Raises AssertionError if
+    that is not so in time."""
     seen = (0, 0)
 
     def is_right() -> bool:
@@ -138,7 +146,11 @@ def wait_until_counted(gateway: Gateway, running: int, waiting: int, seconds: fl
         seen = counts(gateway)
         return seen == (running, waiting)
 
-    wait_until(is_right, seconds, lambda: f"{seen[0]} hold a slot and {seen[1]} wait, not {running} and {waiting}")
+    wait_until(
+        is_right,
+        seconds,
+        lambda: f"{seen[0]} hold a slot and {seen[1]} wait, not {running} and {waiting}",
+    )
 
 
 def kill_coordinator(gateway: Gateway) -> int:

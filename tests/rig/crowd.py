@@ -1,4 +1,5 @@
-"""Hundreds of clients in one thread: each has a raw connection, may send byte for byte, and may leave when it likes."""
+"""Hundreds of clients in one thread: each has a raw connection, may send byte for byte, and
+may leave when it likes."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ _TICK_S = 0.05
 
 @dataclass(eq=False)
 class Visitor:
-    """One client and what became of it; times are monotonic, those to come count from the crowd's start."""
+    """One client and what became of it; times are monotonic, those to come count
+    from the crowd's start."""
 
     #: Sent as soon as it is connected.
     data: bytes = b""
@@ -32,7 +34,8 @@ class Visitor:
     comes_s: float = 0.0
     #: How long after its coming it hangs up.
     stays_s: float = inf
-    #: It hangs up by a TCP reset if it has something of an answer, for only then the request was read for certain.
+    #: It hangs up by a TCP reset if it has something of an answer, for only then the request
+    #: was read for certain.
     resets: bool = False
 
     began_at: float = 0.0
@@ -43,8 +46,11 @@ class Visitor:
 
     @property
     def was_cut_after_s(self) -> float:
-        """Seconds from its coming to the end that the other side made. Raises AssertionError if there was none."""
-        assert self.over_at is not None and not self.left, "the other side has not ended this connection"
+        """Seconds from its coming to the end that the other side made. Raises
+        AssertionError if there was none."""
+        assert self.over_at is not None and not self.left, (
+            "the other side has not ended this connection"
+        )
         return self.over_at - self.began_at
 
     def answer(self) -> Answer:
@@ -58,7 +64,8 @@ class Visitor:
 
 
 class Crowd:
-    """``with Crowd(port, visitors) as crowd``: they come and go as they are made; at the end all of them hang up."""
+    """``with Crowd(port, visitors) as crowd``: they come and go as they are made; at the
+    end all of them hang up."""
 
     def __init__(self, port: int, visitors: Sequence[Visitor], *, interval_s: float = 1.0) -> None:
         self.port = port
@@ -99,11 +106,19 @@ class Crowd:
 
     def wait_present(self, count: int, seconds: float = 5) -> None:
         """Wait until so many are connected. Raises AssertionError if they are not in time."""
-        wait_until(lambda: self.present >= count, seconds, lambda: f"only {self.present} of {count} are connected")
+        wait_until(
+            lambda: self.present >= count,
+            seconds,
+            lambda: f"only {self.present} of {count} are connected",
+        )
 
     def wait_over(self, seconds: float) -> None:
         """Wait until all have been here. Raises AssertionError if some are left in time."""
-        wait_until(lambda: len(self.over) == len(self.visitors), seconds, lambda: f"{self.present} are still connected")
+        wait_until(
+            lambda: len(self.over) == len(self.visitors),
+            seconds,
+            lambda: f"{self.present} are still connected",
+        )
 
     def _run(self) -> None:
         while not self._is_over.is_set():

@@ -11,11 +11,14 @@ T = TypeVar("T")
 _INTERVAL_S = 0.015
 
 
-def wait_until(predicate: Callable[[], T], seconds: float = 10, message: str | Callable[[], str] = "") -> T:
+def wait_until(
+    predicate: Callable[[], T], seconds: float = 10, message: str | Callable[[], str] = ""
+) -> T:
     """Return the first truthy value of ``predicate``, asked every 15 ms.
 
-    A callable ``message`` is asked only when the wait has failed, so it can say what was seen last.
-    Raises AssertionError when ``seconds`` have passed; the predicate is always asked once more at the deadline.
+    A callable ``message`` is asked only when the wait has failed, so it can say what was seen
+    last. Raises AssertionError when ``seconds`` have passed; the predicate is always asked
+    once more at the deadline.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -30,8 +33,8 @@ def wait_until(predicate: Callable[[], T], seconds: float = 10, message: str | C
 
 
 def wait_for_minute(seconds: float) -> None:
-    """Until the minute of limits that are counted in memory has so many seconds left: at its edge, what was used begins
-    to fade."""
+    """Until the minute of limits that are counted in memory has so many seconds left: at its edge,
+    what was used begins to fade."""
     left = 60 - time.monotonic() % 60
     if left < seconds:
         time.sleep(left)

@@ -1,7 +1,7 @@
 """How the clients of each API say what they want and read what they get, in words that no API owns.
 
-A dialect is a line in DIALECTS: its paths, how a wish becomes a request, and how an answer, whole or streamed, becomes
-what was said. A wish that a dialect has no words for fails when it is asked.
+A dialect is a line in DIALECTS: its paths, how a wish becomes a request, and how an answer, whole
+or streamed, becomes what was said. A wish that a dialect has no words for fails when it is asked.
 """
 
 from __future__ import annotations
@@ -21,11 +21,18 @@ RESULT = "21 C"
 IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 VECTOR = (0.5, -0.25, 1.0)
 #: The order of their keys is part of what they say.
-SCHEMA = {"type": "object", "properties": {"z": {"type": "integer"}, "a": {"type": "string"}}, "required": ["z", "a"]}
+SCHEMA = {
+    "type": "object",
+    "properties": {"z": {"type": "integer"}, "a": {"type": "string"}},
+    "required": ["z", "a"],
+}
 FUNCTION = {
     "name": "get_weather",
     "description": "The weather in a city.",
-    "parameters": {"type": "object", "properties": {"unit": {"type": "string"}, "city": {"type": "string"}}},
+    "parameters": {
+        "type": "object",
+        "properties": {"unit": {"type": "string"}, "city": {"type": "string"}},
+    },
 }
 ARGUMENTS = {"unit": "C", "city": "Paris"}
 
@@ -66,7 +73,10 @@ def told_by_ollama(documents: Sequence[Document]) -> Told:
     """What lines of Ollama amount to; a single answer is one line."""
     whole = added_up([document for document in documents if "error" not in document])
     message, error = whole.get("message", whole), documents[-1].get("error", "")
-    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls") or ()]
+    calls = [
+        (call["function"]["name"], call["function"]["arguments"])
+        for call in message.get("tool_calls") or ()
+    ]
     reason = ("tools" if calls else whole["done_reason"]) if whole.get("done") and not error else ""
     return Told(
         message.get("content", message.get("response", "")),
@@ -85,7 +95,9 @@ def _present(**fields: Any) -> Document:
 def _only(wanted: Wanted, *names: str) -> None:
     """Fails for a wish that a dialect has no words for: such cells are among the gaps."""
     assert [
-        name for name in Wanted._fields if getattr(wanted, name) != getattr(Wanted(), name) and name not in names
+        name
+        for name in Wanted._fields
+        if getattr(wanted, name) != getattr(Wanted(), name) and name not in names
     ] == []
 
 
@@ -94,7 +106,9 @@ def _native_options(wanted: Wanted) -> Document:
 
 
 def ask_natively(wanted: Wanted) -> Document:
-    user: Document = {"role": "user", "content": wanted.text} | _present(images=[IMAGE] if wanted.image else None)
+    user: Document = {"role": "user", "content": wanted.text} | _present(
+        images=[IMAGE] if wanted.image else None
+    )
     call = {"function": {"name": FUNCTION["name"], "arguments": ARGUMENTS}}
     called: list[Document] = [{"role": "assistant", "content": "", "tool_calls": [call]}]
     called.append({"role": "tool", "tool_name": FUNCTION["name"], "content": RESULT})
@@ -154,7 +168,10 @@ OPENAI_REASONS = {"stop": "stop", "length": "length", "tool_calls": "tools", Non
 def read_chat(document: Document) -> Told:
     [choice] = document["choices"]
     message = choice["message"]
-    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls") or ()]
+    calls = [
+        (call["function"]["name"], call["function"]["arguments"])
+        for call in message.get("tool_calls") or ()
+    ]
     return Told(
         message["content"] or "",
         message.get("reasoning", ""),
@@ -192,19 +209,29 @@ def _add_delta(message: Document, delta: Document) -> None:
     message["reasoning"] += delta.get("reasoning") or ""
     for call in delta.get("tool_calls") or ():
         if call["index"] == len(message["tool_calls"]):
-            message["tool_calls"].append({"function": {"name": call["function"]["name"], "arguments": ""}})
-        message["tool_calls"][call["index"]]["function"]["arguments"] += call["function"]["arguments"]
+            message["tool_calls"].append(
+                {"function": {"name": call["function"]["name"], "arguments": ""}}
+            )
+        message["tool_calls"][call["index"]]["function"]["arguments"] += call["function"][
+            "arguments"
+        ]
 
 
 def ask_for_completion(wanted: Wanted) -> Document:
     _only(wanted, "text", "thinking", "limit", "stop", "truncate")
     body = {"model": MODEL, "prompt": wanted.text, "stream_options": {"include_usage": True}}
-    return body | _present(think=wanted.thinking, max_tokens=wanted.limit, stop=wanted.stop, truncate=wanted.truncate)
+    return body | _present(
+        think=wanted.thinking, max_tokens=wanted.limit, stop=wanted.stop, truncate=wanted.truncate
+    )
 
 
 def read_completion(document: Document) -> Told:
     [choice] = document["choices"]
-    return Told(choice["text"], reason=OPENAI_REASONS[choice["finish_reason"]], usage=_openai_usage(document))
+    return Told(
+        choice["text"],
+        reason=OPENAI_REASONS[choice["finish_reason"]],
+        usage=_openai_usage(document),
+    )
 
 
 def read_completion_chunks(body: bytes) -> Told:
@@ -225,8 +252,15 @@ def read_completion_chunks(body: bytes) -> Told:
 def ask_for_response(wanted: Wanted) -> Document:
     content: list[Document] = [{"type": "input_text", "text": wanted.text}]
     if wanted.image:
-        content.append({"type": "input_image", "image_url": f"data:image/png;base64,{IMAGE}", "detail": "auto"})
-    call = {"type": "function_call", "call_id": "call_1", "name": FUNCTION["name"], "arguments": json.dumps(ARGUMENTS)}
+        content.append(
+            {"type": "input_image", "image_url": f"data:image/png;base64,{IMAGE}", "detail": "auto"}
+        )
+    call = {
+        "type": "function_call",
+        "call_id": "call_1",
+        "name": FUNCTION["name"],
+        "arguments": json.dumps(ARGUMENTS),
+    }
     called = [call, {"type": "function_call_output", "call_id": "call_1", "output": RESULT}]
     format = {"type": "json_schema", "name": "answer", "schema": SCHEMA}
     return {
@@ -246,13 +280,24 @@ def ask_for_response(wanted: Wanted) -> Document:
 def read_response(document: Document) -> Told:
     output = document["output"]
     calls = tuple(
-        (item["name"], json.dumps(json.loads(item["arguments"]))) for item in output if item["type"] == "function_call"
+        (item["name"], json.dumps(json.loads(item["arguments"])))
+        for item in output
+        if item["type"] == "function_call"
     )
-    reason = {"completed": "tools" if calls else "stop", "incomplete": "length", "failed": ""}[document["status"]]
+    reason = {"completed": "tools" if calls else "stop", "incomplete": "length", "failed": ""}[
+        document["status"]
+    ]
     usage = document["usage"]
     return Told(
-        "".join(part["text"] for item in output if item["type"] == "message" for part in item["content"]),
-        "".join(part["text"] for item in output if item["type"] == "reasoning" for part in item["content"]),
+        "".join(
+            part["text"] for item in output if item["type"] == "message" for part in item["content"]
+        ),
+        "".join(
+            part["text"]
+            for item in output
+            if item["type"] == "reasoning"
+            for part in item["content"]
+        ),
         calls,
         reason,
         (usage["input_tokens"], usage["output_tokens"]) if reason else None,
@@ -263,8 +308,12 @@ def read_response(document: Document) -> Told:
 def read_response_events(body: bytes) -> Told:
     *deltas, last = response_events(body)
     whole = read_response(last["response"])
-    spoken = "".join(event["delta"] for event in deltas if event["type"] == "response.output_text.delta")
-    thought = "".join(event["delta"] for event in deltas if event["type"] == "response.reasoning_text.delta")
+    spoken = "".join(
+        event["delta"] for event in deltas if event["type"] == "response.output_text.delta"
+    )
+    thought = "".join(
+        event["delta"] for event in deltas if event["type"] == "response.reasoning_text.delta"
+    )
     assert (spoken, thought) == (whole.text, whole.thinking)
     return whole
 
@@ -275,8 +324,15 @@ def ask_for_message(wanted: Wanted) -> Document:
     content = [{"type": "text", "text": wanted.text}, picture] if wanted.image else wanted.text
     use = {"type": "tool_use", "id": "toolu_1", "name": FUNCTION["name"], "input": ARGUMENTS}
     called: list[Document] = [{"role": "assistant", "content": [use]}]
-    called.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": RESULT}]})
-    tool = {name: FUNCTION[name] for name in ("name", "description")} | {"input_schema": FUNCTION["parameters"]}
+    called.append(
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": RESULT}],
+        }
+    )
+    tool = {name: FUNCTION[name] for name in ("name", "description")} | {
+        "input_schema": FUNCTION["parameters"]
+    }
     return {
         "model": MODEL,
         "max_tokens": wanted.limit or 100,
@@ -284,7 +340,9 @@ def ask_for_message(wanted: Wanted) -> Document:
     } | _present(
         thinking={"type": "enabled", "budget_tokens": 2000} if wanted.thinking else None,
         tools=[tool] if wanted.tool else None,
-        output_config={"format": {"type": "json_schema", "schema": SCHEMA}} if wanted.schema else None,
+        output_config={"format": {"type": "json_schema", "schema": SCHEMA}}
+        if wanted.schema
+        else None,
         stop_sequences=[wanted.stop] if wanted.stop else None,
         truncate=wanted.truncate,
     )
@@ -299,7 +357,11 @@ def read_message(document: Document) -> Told:
     return Told(
         "".join(block["text"] for block in blocks if block["type"] == "text"),
         "".join(block["thinking"] for block in blocks if block["type"] == "thinking"),
-        tuple((block["name"], json.dumps(block["input"])) for block in blocks if block["type"] == "tool_use"),
+        tuple(
+            (block["name"], json.dumps(block["input"]))
+            for block in blocks
+            if block["type"] == "tool_use"
+        ),
         reason,
         (usage["input_tokens"], usage["output_tokens"]) if reason else None,
     )
@@ -382,7 +444,9 @@ class Dialect(NamedTuple):
 
 
 DIALECTS = {
-    "native chat": Dialect("/api/chat", "/api/chat", ask_natively, read_document, read_lines, truncate=True),
+    "native chat": Dialect(
+        "/api/chat", "/api/chat", ask_natively, read_document, read_lines, truncate=True
+    ),
     "native generate": Dialect(
         "/api/generate", "/api/generate", ask_to_generate, read_document, read_lines, truncate=True
     ),
@@ -395,9 +459,18 @@ DIALECTS = {
         read_completion_chunks,
         shown=without_thinking,
     ),
-    "responses": Dialect("/v1/responses", "/api/chat", ask_for_response, read_response, read_response_events),
-    "messages": Dialect("/v1/messages", "/api/chat", ask_for_message, read_message, read_message_events, limit=100),
+    "responses": Dialect(
+        "/v1/responses", "/api/chat", ask_for_response, read_response, read_response_events
+    ),
+    "messages": Dialect(
+        "/v1/messages", "/api/chat", ask_for_message, read_message, read_message_events, limit=100
+    ),
     "embeddings": Dialect(
-        "/v1/embeddings", "/api/embed", ask_for_embedding, read_embedding, read_no_stream, shown=embedded
+        "/v1/embeddings",
+        "/api/embed",
+        ask_for_embedding,
+        read_embedding,
+        read_no_stream,
+        shown=embedded,
     ),
 }

@@ -49,8 +49,8 @@ def wait_until_known(gateway: Gateway, token: str, seconds: float = FOLLOWED_S) 
 
 
 def edit(gateway: Gateway, config: Mapping[str, Any], seconds: float = FOLLOWED_S) -> float:
-    """Write this configuration, which has `auth.generate_tokens`, with one token more, by which it is seen who follows;
-    returns when every worker does: how many seconds that took."""
+    """Write this configuration, which has `auth.generate_tokens`, with one token more, by which it
+    is seen who follows; returns when every worker does: how many seconds that took."""
     marker = "marker-" + secrets.token_hex(8)
     marked = copy.deepcopy(dict(config))
     marked["auth"]["generate_tokens"].append(marker)

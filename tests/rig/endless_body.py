@@ -19,17 +19,30 @@ FRAMINGS: dict[str, tuple[dict[str, str], bytes]] = {
     "sized": ({"Content-Length": str(1 << 40)}, b" " * 65536),
     "chunked": ({"Transfer-Encoding": "chunked"}, b"10000\r\n" + b" " * 65536 + b"\r\n"),
     "chunks of one byte": ({"Transfer-Encoding": "chunked"}, b"1\r\n \r\n" * 10_000),
-    "chunks with long extensions": ({"Transfer-Encoding": "chunked"}, (b"1;x=" + b"y" * 8000 + b"\r\n \r\n") * 8),
-    "sized, after 100 Continue": ({"Content-Length": str(1 << 40), "Expect": "100-continue"}, b" " * 65536),
+    "chunks with long extensions": (
+        {"Transfer-Encoding": "chunked"},
+        (b"1;x=" + b"y" * 8000 + b"\r\n \r\n") * 8,
+    ),
+    "sized, after 100 Continue": (
+        {"Content-Length": str(1 << 40), "Expect": "100-continue"},
+        b" " * 65536,
+    ),
 }
 
 
 class EndlessBody:
-    """Sends from the start of a `with` block to its end, or until the other side takes no more. It reads the response
-    while it sends, or, if `reads` is false, only after its last byte."""
+    """Sends from the start of a `with` block to its end, or until the other side takes no more. It
+    reads the response while it sends, or, if `reads` is false, only after its last byte."""
 
     def __init__(
-        self, port: int, method: str, path: str, framing: str, headers: HeaderItems = (), *, reads: bool = True
+        self,
+        port: int,
+        method: str,
+        path: str,
+        framing: str,
+        headers: HeaderItems = (),
+        *,
+        reads: bool = True,
     ) -> None:
         more, self._piece = FRAMINGS[framing]
         given = {"Connection": "keep-alive", **dict(headers), **more}
@@ -54,7 +67,9 @@ class EndlessBody:
     @property
     def status(self) -> int:
         """Of the response, 0 for none; a 100 Continue is none."""
-        *_, final = self.received.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"").partition(b"HTTP/1.1 ")
+        *_, final = self.received.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"").partition(
+            b"HTTP/1.1 "
+        )
         return int(final[:3] or 0)
 
     def _run(self) -> None:
@@ -85,8 +100,9 @@ class EndlessBody:
 
 
 def slowest_livez_s(gateway: Gateway, seconds: float) -> float:
-    """The longest time in which `/livez` of a gateway answered, asked one after the other for this long; without the
-    time that its workers and the caller waited for a processor, which other processes had."""
+    """The longest time in which `/livez` of a gateway answered, asked one after the other
+    for this long; without the time that its workers and the caller waited for a processor,
+    which other processes had."""
     pids = [os.getpid(), *gateway.worker_pids()]
     slowest, ends_at = 0.0, time.monotonic() + seconds
     while time.monotonic() < ends_at:
@@ -98,4 +114,10 @@ def slowest_livez_s(gateway: Gateway, seconds: float) -> float:
 
 def scheduler_wait_s(pids: Iterable[int]) -> float:
     """How long the main threads of these processes have waited for a processor so far."""
-    return sum(int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) for pid in pids) / 1e9
+    return (
+        sum(
+            int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1])
+            for pid in pids
+        )
+        / 1e9
+    )

@@ -8,8 +8,8 @@ from tests.rig.http_client import Answer
 
 NATIVE, OPENAI, ANTHROPIC, ADMIN = "native", "openai", "anthropic", "admin"
 
-#: Errors of OpenAI's that do not have the type of their status. A missing model is the request's fault, a missing
-#: address is not.
+#: Errors of OpenAI's that do not have the type of their status. A missing model is the request's
+#: fault, a missing address is not.
 OPENAI_CODES = {
     "model_not_found": "invalid_request_error",
     "rate_limit_exceeded": "requests",
@@ -26,7 +26,11 @@ OPENAI_TYPES = {
     503: "api_error",
     504: "timeout_error",
 }
-ANTHROPIC_TYPES = OPENAI_TYPES | {408: "timeout_error", 413: "request_too_large", 503: "overloaded_error"}
+ANTHROPIC_TYPES = OPENAI_TYPES | {
+    408: "timeout_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+}
 
 
 def assert_error(answer: Answer, dialect: str, status: int) -> str:
@@ -58,7 +62,9 @@ def _native(_: Answer, document: dict[str, Any], status: int) -> Any:
 def _openai(_: Answer, document: dict[str, Any], status: int) -> Any:
     assert document.keys() == {"error"}
     assert document["error"].keys() == {"message", "type", "param", "code"}
-    kind = OPENAI_CODES.get(document["error"]["code"]) or OPENAI_TYPES.get(status, "invalid_request_error")
+    kind = OPENAI_CODES.get(document["error"]["code"]) or OPENAI_TYPES.get(
+        status, "invalid_request_error"
+    )
     assert document["error"]["type"] == kind
     return document["error"]["message"]
 

@@ -1,7 +1,9 @@
-"""An upstream made of raw sockets that does exactly what a test scripts for a path, and logs what reached it and when.
+"""An upstream made of raw sockets that does exactly what a test scripts for a path, and logs
+what reached it and when.
 
-The actions are what a script is made of; `ScriptedServer` plays them, one thread per connection; `FaultUpstream`
-answers every path without a script like a small, healthy Ollama. Nothing here imports the package under test.
+The actions are what a script is made of; `ScriptedServer` plays them, one thread per connection;
+`FaultUpstream` answers every path without a script like a small, healthy Ollama. Nothing here
+imports the package under test.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ _MAX_HEAD = 1 << 20
 
 
 class Action(Protocol):
-    """One step of a script. A body still open at the end is ended cleanly, unless `Cut` or `Reset` came last."""
+    """One step of a script. A body still open at the end is ended cleanly, unless `Cut`
+    or `Reset` came last."""
 
     def play(self, turn: Turn) -> None: ...
 
@@ -58,7 +61,8 @@ class Send:
 class Head:
     """Status and headers.
 
-    The body is chunked unless the headers name a length; with ``chunked=False`` it then ends with the connection.
+    The body is chunked unless the headers name a length; with ``chunked=False`` it then
+    ends with the connection.
     """
 
     status: int = 200
@@ -78,7 +82,11 @@ class Whole:
     headers: HeaderItems = (("Content-Type", "text/plain; charset=utf-8"),)
 
     def play(self, turn: Turn) -> None:
-        turn.head(self.status, [*dict(self.headers).items(), ("Content-Length", str(len(self.body)))], False)
+        turn.head(
+            self.status,
+            [*dict(self.headers).items(), ("Content-Length", str(len(self.body)))],
+            False,
+        )
         turn.piece(self.body)
 
 
@@ -97,9 +105,11 @@ class Json:
 
 @dataclass(frozen=True)
 class Lines:
-    """JSON lines, one HTTP chunk each; bytes among them go out as they are, for lines that are not JSON.
+    """JSON lines, one HTTP chunk each; bytes among them go out as they are, for
+    lines that are not JSON.
 
-    ``edges`` is the number of bytes per send (they cut the chunk heads too), ``delay_s`` the pause between two lines.
+    ``edges`` is the number of bytes per send (they cut the chunk heads too), ``delay_s`` the
+    pause between two lines.
     """
 
     values: Iterable[Any]
@@ -108,13 +118,16 @@ class Lines:
 
     def play(self, turn: Turn) -> None:
         turn.begin(NDJSON)
-        lines = [value if isinstance(value, bytes) else _compact(value) + b"\n" for value in self.values]
+        lines = [
+            value if isinstance(value, bytes) else _compact(value) + b"\n" for value in self.values
+        ]
         _play_spaced(turn, lines, self.edges, self.delay_s)
 
 
 @dataclass(frozen=True)
 class Sse:
-    """Server-sent events with JSON data, one HTTP chunk each, and ``data: [DONE]`` at the end when ``done``."""
+    """Server-sent events with JSON data, one HTTP chunk each, and ``data: [DONE]`` at
+    the end when ``done``."""
 
     values: Iterable[Any]
     edges: int | None = None
@@ -157,7 +170,8 @@ class Wait:
 
 @dataclass(frozen=True)
 class WaitFor:
-    """Say nothing until the test sets the event or the peer leaves; the connection is cut at the limit."""
+    """Say nothing until the test sets the event or the peer leaves; the
+    connection is cut at the limit."""
 
     event: threading.Event
     limit_s: float = 10.0
@@ -172,7 +186,8 @@ class WaitFor:
 
 @dataclass(frozen=True)
 class WaitForPeerClose:
-    """Say nothing until the peer leaves; goes on with the script if it is still there at the limit."""
+    """Say nothing until the peer leaves; goes on with the script if it is
+    still there at the limit."""
 
     limit_s: float = 10.0
 
@@ -196,7 +211,8 @@ class Drip:
 class Flood:
     """The same part of the body again and again, as fast as the peer takes it, until either limit.
 
-    A part for which the peer makes no room until ``limit_s`` stays incomplete and the connection is cut.
+    A part for which the peer makes no room until ``limit_s`` stays incomplete
+    and the connection is cut.
     """
 
     data: bytes
@@ -230,7 +246,8 @@ class Reset:
 
 @dataclass(frozen=True)
 class CloseAfter:
-    """Put before the head: it says ``Connection: close``, and the connection is closed after this answer."""
+    """Put before the head: it says ``Connection: close``, and the connection is
+    closed after this answer."""
 
     def play(self, turn: Turn) -> None:
         turn.close_after = True
@@ -256,7 +273,9 @@ def _compact(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _play_spaced(turn: Turn, parts: Sequence[bytes], edges: int | None, delay_s: float, *, raw: bool = False) -> None:
+def _play_spaced(
+    turn: Turn, parts: Sequence[bytes], edges: int | None, delay_s: float, *, raw: bool = False
+) -> None:
     for number, part in enumerate(parts):
         if number and delay_s:
             turn.wire.wait(delay_s)
@@ -271,9 +290,12 @@ _LOOK = "/api/version"
 
 
 class ScriptedServer:
-    """An HTTP/1.1 server on 127.0.0.1: plays the scripts of a path, and what `answer` says for other paths."""
+    """An HTTP/1.1 server on 127.0.0.1: plays the scripts of a path, and what `answer`
+    says for other paths."""
 
-    def __init__(self, *, ssl_context: ssl.SSLContext | None = None, close_idle_after_s: float | None = None) -> None:
+    def __init__(
+        self, *, ssl_context: ssl.SSLContext | None = None, close_idle_after_s: float | None = None
+    ) -> None:
         self.close_idle_after_s = close_idle_after_s
         self._ssl_context = ssl_context
         self._log = Log()
@@ -284,7 +306,8 @@ class ScriptedServer:
         #: Connections that have brought a request.
         self._kept: set[int] = set()
         self._listener: socket.socket | None = None
-        # bound but never listening: while the server refuses, the port stays ours and answers with RST
+        # bound but never listening: while the server refuses, the port stays
+        # ours and answers with RST
         self._claim = self._bind(0)
         self.port: int = self._claim.getsockname()[1]
 
@@ -336,12 +359,18 @@ class ScriptedServer:
             for memory in (self._scripts, self._log.requests, self._log.events):
                 memory.clear()
 
-    def wait_for_request(self, n: int = 1, path: str | None = None, seconds: float = 5) -> SeenRequest:
-        """The ``n``-th request (from 1), of one path or of all but the gateway's own looks whether it is there. Raises
-        AssertionError if it does not come in time."""
+    def wait_for_request(
+        self, n: int = 1, path: str | None = None, seconds: float = 5
+    ) -> SeenRequest:
+        """The ``n``-th request (from 1), of one path or of all but the gateway's own looks whether
+        it is there. Raises AssertionError if it does not come in time."""
 
         def matching() -> list[SeenRequest]:
-            return [seen for seen in self.requests if (seen.path == path if path else seen.path != _LOOK)]
+            return [
+                seen
+                for seen in self.requests
+                if (seen.path == path if path else seen.path != _LOOK)
+            ]
 
         def what() -> str:
             return f"request {n} for {path or 'any path'} did not come; seen: {[r.raw_path for r in self.requests]}"
@@ -350,7 +379,8 @@ class ScriptedServer:
         return matching()[n - 1]
 
     def wait_event(self, kind: str, connection: int | None = None, seconds: float = 5) -> Event:
-        """The first event of a kind, on one connection or on any. Raises AssertionError if it does not come in time."""
+        """The first event of a kind, on one connection or on any. Raises AssertionError if it
+        does not come in time."""
 
         looked_at = 0
 
@@ -358,7 +388,9 @@ class ScriptedServer:
             # Called for each new event, of which a flood makes tens of thousands.
             nonlocal looked_at
             new, looked_at = self.events[looked_at:], len(self.events)
-            return next((e for e in new if e.kind == kind and connection in (None, e.connection)), None)
+            return next(
+                (e for e in new if e.kind == kind and connection in (None, e.connection)), None
+            )
 
         def what() -> str:
             return f"no {kind} on connection {connection}: {self.events[-20:]}"
@@ -371,7 +403,8 @@ class ScriptedServer:
         return self.wait_event("peer_closed", connection, seconds).at
 
     def refuse(self, *, drop: bool = True) -> None:
-        """Refuse connections like a server that is down, and ``drop`` the open ones. The port stays reserved."""
+        """Refuse connections like a server that is down, and ``drop`` the open ones.
+        The port stays reserved."""
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.shutdown(socket.SHUT_RDWR)
@@ -385,7 +418,9 @@ class ScriptedServer:
         """Listen (again) on the same port."""
         self._listener = self._bind(self.port)
         self._listener.listen(1024)
-        self._threads.insert(0, threading.Thread(target=self._accept, args=(self._listener,), daemon=True))
+        self._threads.insert(
+            0, threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+        )
         self._threads[0].start()
 
     def stop(self) -> None:
@@ -397,7 +432,9 @@ class ScriptedServer:
 
     def answer(self, request: SeenRequest) -> Script:
         """What to play for a request whose path has no script."""
-        return [Json({"error": f"nothing is scripted for {request.method} {request.raw_path}"}, 501)]
+        return [
+            Json({"error": f"nothing is scripted for {request.method} {request.raw_path}"}, 501)
+        ]
 
     def _bind(self, port: int) -> socket.socket:
         sock = socket.socket()
@@ -415,7 +452,9 @@ class ScriptedServer:
             self._accepted += 1
             wire = self._wires[self._accepted] = Wire(sock, self._accepted, self._log)
             self._log.event("accepted", wire.number)
-            self._threads.append(threading.Thread(target=self._connection, args=(wire,), daemon=True))
+            self._threads.append(
+                threading.Thread(target=self._connection, args=(wire,), daemon=True)
+            )
             self._threads[-1].start()
 
     def _connection(self, wire: Wire) -> None:
@@ -457,18 +496,23 @@ class ScriptedServer:
         limit_s = self.close_idle_after_s if wire.number in self._kept else None
         idle_s = STALLED_S if limit_s is None else limit_s
         while (end := wire.buffer.find(b"\r\n\r\n")) < 0:
-            if len(wire.buffer) > _MAX_HEAD or not wire.receive(STALLED_S if wire.buffer else idle_s):
+            if len(wire.buffer) > _MAX_HEAD or not wire.receive(
+                STALLED_S if wire.buffer else idle_s
+            ):
                 return None
         self._kept.add(wire.number)
         return wire.take(end + 4)
 
     def _script_for(self, turn: Turn) -> Script:
-        """Choose the script and log the request, with its body unless the script wants to treat that itself."""
+        """Choose the script and log the request, with its body unless the script wants
+        to treat that itself."""
         with self._log.changed:
             queue = self._scripts.get(turn.request.path)
             script = None if not queue else queue.popleft() if len(queue) > 1 else queue[0]
         try:
-            if script is None or not any(isinstance(action, NoReadBody | ReadBody) for action in script):
+            if script is None or not any(
+                isinstance(action, NoReadBody | ReadBody) for action in script
+            ):
                 turn.read_body()
         finally:
             self._log.request(turn.request)
@@ -505,7 +549,8 @@ class FaultUpstream(ScriptedServer):
     version = "0.24.0"
 
     def answer(self, request: SeenRequest) -> Script:
-        """An answer of the right shape for what a gateway asks; 404 like Ollama's for anything else."""
+        """An answer of the right shape for what a gateway asks; 404 like
+        Ollama's for anything else."""
         if (request.method, request.path) == ("GET", "/api/version"):
             return [Json({"version": self.version})]
         fixed = _FIXED.get((request.method, request.path))
@@ -520,7 +565,14 @@ def _spoken(body: dict[str, Any], part: Callable[[str], dict[str, Any]]) -> Scri
     frame = {"model": body.get("model", MODEL), "created_at": _STAMP}
     if body.get("stream") is False:
         return [Json({**frame, **part("".join(WORDS)), **_DONE})]
-    return [Lines([*({**frame, **part(word), "done": False} for word in WORDS), {**frame, **part(""), **_DONE}])]
+    return [
+        Lines(
+            [
+                *({**frame, **part(word), "done": False} for word in WORDS),
+                {**frame, **part(""), **_DONE},
+            ]
+        )
+    ]
 
 
 def _chat(body: dict[str, Any]) -> Script:
@@ -535,20 +587,33 @@ def _embed(body: dict[str, Any]) -> Script:
     texts = body.get("input", "")
     count = len(texts) if isinstance(texts, list) else 1
     vectors = [[0.5, -0.5, 0.25]] * count
-    return [Json({"model": body.get("model", MODEL), "embeddings": vectors, "prompt_eval_count": count})]
+    return [
+        Json({"model": body.get("model", MODEL), "embeddings": vectors, "prompt_eval_count": count})
+    ]
 
 
 def _show(body: dict[str, Any]) -> Script:
     capabilities = ["completion", "tools", "thinking", "vision", "embedding"]
     info = {"general.architecture": "llama", "llama.context_length": 8192}
-    return [Json({"details": _DETAILS, "model_info": info, "capabilities": capabilities, "modified_at": _STAMP})]
+    return [
+        Json(
+            {
+                "details": _DETAILS,
+                "model_info": info,
+                "capabilities": capabilities,
+                "modified_at": _STAMP,
+            }
+        )
+    ]
 
 
 _FIXED: dict[tuple[str, str], Script] = {
     ("GET", "/"): [Whole(b"Ollama is running")],
     ("HEAD", "/"): [Whole(b"Ollama is running")],
     ("GET", "/api/tags"): [Json({"models": [{**_ENTRY, "modified_at": _STAMP}]})],
-    ("GET", "/api/ps"): [Json({"models": [{**_ENTRY, "expires_at": _STAMP, "size_vram": 0, "context_length": 8192}]})],
+    ("GET", "/api/ps"): [
+        Json({"models": [{**_ENTRY, "expires_at": _STAMP, "size_vram": 0, "context_length": 8192}]})
+    ],
 }
 _MODEL_ROUTES: dict[str, Callable[[dict[str, Any]], Script]] = {
     "/api/chat": _chat,

@@ -1,8 +1,9 @@
-"""The gateway with faults that no shipped code has: for a start with `app="tests.rig.faulty_app:app"`.
+"""The gateway with faults that no shipped code has: for a start with
+`app="tests.rig.faulty_app:app"`.
 
-A POST to `/api/faulty/<where>`, `/v1/faulty/<where>` or `/anthropic/faulty/<where>` by a token with the scope `manage`
-raises an exception that quotes the request's body: in the `view`, in the middle of a `stream`, or outside of Flask
-(`server`), where only gunicorn is left to notice.
+A POST to `/api/faulty/<where>`, `/v1/faulty/<where>` or `/anthropic/faulty/<where>` by a token with
+the scope `manage` raises an exception that quotes the request's body: in the `view`, in the middle
+of a `stream`, or outside of Flask (`server`), where only gunicorn is left to notice.
 """
 
 from __future__ import annotations

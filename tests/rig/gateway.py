@@ -32,7 +32,8 @@ _FOREIGN = re.compile(
     r"|.*_API_KEY|.*_DIRECTORY|LISTEN_(FDS|PID|FDNAMES)|NOTIFY_SOCKET|(https?|all|no)_proxy",
     re.IGNORECASE,
 )
-#: what systemd does for a unit with a socket: it is descriptor 3, and two variables announce it to this very process
+#: what systemd does for a unit with a socket: it is descriptor 3, and two variables announce
+#: it to this very process
 _INHERIT = """\
 import os, sys
 given = int(sys.argv[1])
@@ -53,14 +54,16 @@ class FailedStart(NamedTuple):
 
 
 class Gateway:
-    """A running gateway: ``with Gateway(config) as gateway`` gives one that answers /livez and has all its workers.
+    """A running gateway: ``with Gateway(config) as gateway`` gives one that answers /livez
+    and has all its workers.
 
-    ``config`` is YAML text or a mapping. ``app``, ``gunicorn_config`` and ``cwd`` make it possible to start another
-    application in the same way. ``launcher`` is a command that puts the gateway in its own place (exec) when it has
-    set limits. ``listener`` is a listening socket of the caller's that the gateway inherits: it stays open, and takes
-    connections, from one start to the next. ``records``: usage is recorded, as ``config`` says or by default; otherwise
-    it is not, because that takes a further process for each gateway. Files live in a temporary directory that is gone
-    after `close`.
+    ``config`` is YAML text or a mapping. ``app``, ``gunicorn_config`` and ``cwd`` make it
+    possible to start another application in the same way. ``launcher`` is a command that puts the
+    gateway in its own place (exec) when it has set limits. ``listener`` is a listening socket of
+    the caller's that the gateway inherits: it stays open, and takes connections, from one start
+    to the next. ``records``: usage is recorded, as ``config`` says or by default; otherwise it is
+    not, because that takes a further process for each gateway. Files live in a temporary
+    directory that is gone after `close`.
     """
 
     def __init__(
@@ -92,8 +95,19 @@ class Gateway:
         self.write_config(config)
         self.token = _first_token(config)
         self._inherited = [listener.fileno()] if listener else []
-        inherit = [sys.executable, "-I", "-S", "-c", _INHERIT, str(listener.fileno())] if listener else []
-        self._command = [*launcher, *inherit, sys.executable, "-m", "gunicorn", "-c", str(gunicorn_config), app]
+        inherit = (
+            [sys.executable, "-I", "-S", "-c", _INHERIT, str(listener.fileno())] if listener else []
+        )
+        self._command = [
+            *launcher,
+            *inherit,
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "-c",
+            str(gunicorn_config),
+            app,
+        ]
         self._cwd = cwd
         has_database = isinstance(config, Mapping) and (config.get("records") or {}).get("url")
         assert records or not has_database, "a gateway with a database needs records=True"
@@ -114,7 +128,8 @@ class Gateway:
     def start_expecting_failure(
         cls, config: str | Mapping[str, Any], *, seconds: float = START_S, **options: Any
     ) -> FailedStart:
-        """Start it and return how it ended. Raises AssertionError when it still runs after ``seconds``."""
+        """Start it and return how it ended. Raises AssertionError when it still
+        runs after ``seconds``."""
         gateway = cls(config, **options)
         began = time.monotonic()
         try:
@@ -122,7 +137,9 @@ class Gateway:
             try:
                 code = process.wait(seconds)
             except subprocess.TimeoutExpired:
-                raise AssertionError(f"still running after {seconds:g} s:\n{gateway.output()}") from None
+                raise AssertionError(
+                    f"still running after {seconds:g} s:\n{gateway.output()}"
+                ) from None
             return FailedStart(code, gateway.output(), time.monotonic() - began)
         finally:
             gateway.close()
@@ -134,11 +151,16 @@ class Gateway:
         return self.process.pid
 
     def start(self) -> None:
-        """Start it and wait until it is alive. Raises AssertionError with its output when it does not become so."""
+        """Start it and wait until it is alive. Raises AssertionError with its output when
+        it does not become so."""
         process = self._launch()
-        wait_until(lambda: process.poll() is not None or self._is_up(), START_S, self._why("did not start"))
+        wait_until(
+            lambda: process.poll() is not None or self._is_up(), START_S, self._why("did not start")
+        )
         if process.poll() is not None:
-            raise AssertionError(self._why(f"ended with code {process.returncode} while starting")())
+            raise AssertionError(
+                self._why(f"ended with code {process.returncode} while starting")()
+            )
 
     def write_config(self, config: str | Mapping[str, Any]) -> None:
         """Replace the configuration file in one step, as an editor or a deployment does."""
@@ -157,8 +179,9 @@ class Gateway:
         timeout: float = 20,
         **headers: str,
     ) -> http_client.Answer:
-        """One exchange on a connection of its own: POST with a body, else GET, unless `method` says otherwise. `token`:
-        the first one of the configuration, unless another is named; None: without one."""
+        """One exchange on a connection of its own: POST with a body, else GET, unless
+        `method` says otherwise. `token`: the first one of the configuration, unless another
+        is named; None: without one."""
         sent = {} if token is None else http_client.bearer(token or self.token)
         method = method or ("GET" if body is None else "POST")
         return http_client.request(self.url, method, path, body, sent | headers, timeout=timeout)
@@ -173,21 +196,27 @@ class Gateway:
             self._last_output = self._output_path.read_text(encoding="utf-8", errors="replace")
         return self._last_output
 
-    def log_lines(self, name: str, *, at_least: int = 0, seconds: float = 5) -> list[dict[str, Any]]:
+    def log_lines(
+        self, name: str, *, at_least: int = 0, seconds: float = 5
+    ) -> list[dict[str, Any]]:
         """The JSON lines of ``<name>.log``; waits until there are ``at_least`` so many."""
         path = self.logs_directory / f"{name}.log"
 
         def read() -> list[str]:
-            # Not splitlines(): a name may hold letters that it takes for the end of a line. The last one may be half.
+            # Not splitlines(): a name may hold letters that it takes for the end of a line.
+            # The last one may be half.
             *lines, _ = (path.read_text(encoding="utf-8") if path.exists() else "").split("\n")
             return lines
 
         if at_least:
-            wait_until(lambda: len(read()) >= at_least, seconds, lambda: f"{path.name} has only {read()}")
+            wait_until(
+                lambda: len(read()) >= at_least, seconds, lambda: f"{path.name} has only {read()}"
+            )
         return [json.loads(line) for line in read()]
 
     def stop(self, timeout: float = 15) -> int:
-        """Ask it to end (TERM) and return its exit code. Raises AssertionError when it has not ended in time."""
+        """Ask it to end (TERM) and return its exit code. Raises AssertionError when it
+        has not ended in time."""
         assert self.process is not None, "the gateway has not been started"
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -215,7 +244,9 @@ class Gateway:
             self._files.cleanup()
 
     def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if not _FOREIGN.fullmatch(name)}
+        inherited = {
+            name: value for name, value in os.environ.items() if not _FOREIGN.fullmatch(name)
+        }
         return {
             **inherited,
             "PYTHONUNBUFFERED": "1",
@@ -273,7 +304,8 @@ def _as_yaml(config: Mapping[str, Any]) -> str:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free now, from below the range from which the kernel gives ports to connections."""
+    """A port of 127.0.0.1 that is free now, from below the range from which the kernel gives
+    ports to connections."""
     # Not by the seed of the tests: then a test that runs twice at once would draw the same ports.
     for port in random.SystemRandom().sample(range(20000, 32000), 50):
         with socket.socket() as probe:
@@ -293,7 +325,9 @@ def _can_bind(port: int) -> bool:
 
 def child_pids(pid: int) -> set[int]:
     """The living children of a process."""
-    return {child for child, (state, parent, _) in _processes() if parent == pid and state not in "ZX"}
+    return {
+        child for child, (state, parent, _) in _processes() if parent == pid and state not in "ZX"
+    }
 
 
 def group_is_alive(group: int) -> bool:

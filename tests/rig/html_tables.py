@@ -33,7 +33,8 @@ class TableReader(HTMLParser):
 
 
 def read_rows(html: str) -> list[list[str]]:
-    """The rows of the tables of a page, with the spaces that a keyboard has, and none around them."""
+    """The rows of the tables of a page, with the spaces that a keyboard has,
+    and none around them."""
     reader = TableReader()
     reader.feed(html)
     return [[" ".join(cell.split()) for cell in row] for row in reader.rows]

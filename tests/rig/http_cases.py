@@ -1,7 +1,9 @@
-"""Requests as bytes, valid and invalid, one for each rule of HTTP/1.1 that a server has to apply to them.
+"""Requests as bytes, valid and invalid, one for each rule of HTTP/1.1 that a
+server has to apply to them.
 
-Each case is sent as it is. What it has to become is in `VALID`: one line for each request, its method, target, and the
-body; and in `REFUSED`: the status of the answer, after which the connection ends.
+Each case is sent as it is. What it has to become is in `VALID`: one line for each
+request, its method, target, and the body; and in `REFUSED`: the status of the answer,
+after which the connection ends.
 """
 
 from __future__ import annotations
@@ -11,12 +13,22 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
 def get(target: bytes = b"/a", *headers: bytes, version: bytes = b"1.1") -> bytes:
-    return b"GET %b HTTP/%b\r\n%b%b\r\n" % (target, version, HOST, b"".join(each + b"\r\n" for each in headers))
+    return b"GET %b HTTP/%b\r\n%b%b\r\n" % (
+        target,
+        version,
+        HOST,
+        b"".join(each + b"\r\n" for each in headers),
+    )
 
 
 def post(body: bytes, *headers: bytes, version: bytes = b"1.1") -> bytes:
     """With these headers and no other framing."""
-    return b"POST /p HTTP/%b\r\n%b%b\r\n%b" % (version, HOST, b"".join(each + b"\r\n" for each in headers), body)
+    return b"POST /p HTTP/%b\r\n%b%b\r\n%b" % (
+        version,
+        HOST,
+        b"".join(each + b"\r\n" for each in headers),
+        body,
+    )
 
 
 def chunked(body: bytes, *headers: bytes) -> bytes:
@@ -54,7 +66,10 @@ VALID: dict[str, tuple[bytes, list[str]]] = {
     "most headers": (get(b"/a", *(b"X-%d: y" % number for number in range(99))), ["GET /a"]),
     # Bodies.
     "length": (post(b"hello", b"Content-Length: 5"), ["POST /p hello"]),
-    "body longer than a header": (post(b"x" * 20_000, b"Content-Length: 20000"), ["POST /p " + "x" * 20_000]),
+    "body longer than a header": (
+        post(b"x" * 20_000, b"Content-Length: 20000"),
+        ["POST /p " + "x" * 20_000],
+    ),
     "length of a GET": (get(b"/a", b"Content-Length: 5") + b"hello", ["GET /a hello"]),
     "length 0": (post(b"", b"Content-Length: 0"), ["POST /p"]),
     "length with zeros in front": (post(b"hello", b"Content-Length: 005"), ["POST /p hello"]),
@@ -67,22 +82,40 @@ VALID: dict[str, tuple[bytes, list[str]]] = {
         chunked(b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n"),
         ["POST /p " + "0123456789" * 2],
     ),
-    "chunk sizes with zeros in front": (chunked(b"0005\r\nhello\r\n000\r\n\r\n"), ["POST /p hello"]),
+    "chunk sizes with zeros in front": (
+        chunked(b"0005\r\nhello\r\n000\r\n\r\n"),
+        ["POST /p hello"],
+    ),
     "chunk extension": (chunked(b'5;a=b;c="d e"\r\nhello\r\n0;f\r\n\r\n'), ["POST /p hello"]),
     "chunk extension without a name": (chunked(b"5;=a\r\nhello\r\n0\r\n\r\n"), ["POST /p hello"]),
     "trailers": (chunked(b"5\r\nhello\r\n0\r\nX: y\r\nZ: 1\r\n\r\n"), ["POST /p hello"]),
-    "trailer that is no trailer": (chunked(b"5\r\nhello\r\n0\r\nAuthorization: x\r\n\r\n"), ["POST /p hello"]),
+    "trailer that is no trailer": (
+        chunked(b"5\r\nhello\r\n0\r\nAuthorization: x\r\n\r\n"),
+        ["POST /p hello"],
+    ),
     "coding in capitals": (post(b"0\r\n\r\n", b"Transfer-Encoding: CHUNKED"), ["POST /p"]),
     "empty lines in chunks": (
         chunked(b"8\r\na\r\n\r\n\r\nb\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n"),
         ["POST /p a\r\n\r\n\r\nb\r\n\r\n"],
     ),
-    "expected 100": (post(b"hello", b"Content-Length: 5", b"Expect: 100-continue"), ["POST /p hello"]),
-    "expected 100 in capitals": (post(b"hello", b"Content-Length: 5", b"EXPECT: 100-Continue"), ["POST /p hello"]),
+    "expected 100": (
+        post(b"hello", b"Content-Length: 5", b"Expect: 100-continue"),
+        ["POST /p hello"],
+    ),
+    "expected 100 in capitals": (
+        post(b"hello", b"Content-Length: 5", b"EXPECT: 100-Continue"),
+        ["POST /p hello"],
+    ),
     # One after the other.
     "two requests": (get(b"/a") + get(b"/b"), ["GET /a", "GET /b"]),
-    "length, then another one": (post(b"hello", b"Content-Length: 5") + get(b"/b"), ["POST /p hello", "GET /b"]),
-    "chunks, then another one": (chunked(b"5\r\nhello\r\n0\r\n\r\n") + get(b"/b"), ["POST /p hello", "GET /b"]),
+    "length, then another one": (
+        post(b"hello", b"Content-Length: 5") + get(b"/b"),
+        ["POST /p hello", "GET /b"],
+    ),
+    "chunks, then another one": (
+        chunked(b"5\r\nhello\r\n0\r\n\r\n") + get(b"/b"),
+        ["POST /p hello", "GET /b"],
+    ),
     "trailers, then another one": (
         chunked(b"5\r\nhello\r\n0\r\nX: y\r\n\r\n") + chunked(b"0\r\n\r\n") + get(b"/b"),
         ["POST /p hello", "POST /p", "GET /b"],
@@ -92,18 +125,26 @@ VALID: dict[str, tuple[bytes, list[str]]] = {
     "close": (get(b"/a", b"Connection: close") + get(b"/b"), ["GET /a"]),
     "close among options": (get(b"/a", b"Connection: X, Close") + get(b"/b"), ["GET /a"]),
     "HTTP/1.0": (get(b"/a", version=b"1.0") + get(b"/b"), ["GET /a"]),
-    "HTTP/1.0 kept": (get(b"/a", b"Connection: Keep-Alive", version=b"1.0") + get(b"/b"), ["GET /a", "GET /b"]),
-    "HTTP/1.0 with a length": (post(b"hello", b"Content-Length: 5", version=b"1.0"), ["POST /p hello"]),
+    "HTTP/1.0 kept": (
+        get(b"/a", b"Connection: Keep-Alive", version=b"1.0") + get(b"/b"),
+        ["GET /a", "GET /b"],
+    ),
+    "HTTP/1.0 with a length": (
+        post(b"hello", b"Content-Length: 5", version=b"1.0"),
+        ["POST /p hello"],
+    ),
     "expected 100 in HTTP/1.0": (
         post(b"hello", b"Content-Length: 5", b"Expect: 100-continue", version=b"1.0"),
         ["POST /p hello"],
     ),
     "offer of h2c": (
-        get(b"/a", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAM") + get(b"/b"),
+        get(b"/a", b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAM")
+        + get(b"/b"),
         ["GET /a", "GET /b"],
     ),
     "offer of websocket with a body": (
-        chunked(b"5\r\nhello\r\n0\r\n\r\n", b"Connection: Upgrade", b"Upgrade: websocket") + get(b"/b"),
+        chunked(b"5\r\nhello\r\n0\r\n\r\n", b"Connection: Upgrade", b"Upgrade: websocket")
+        + get(b"/b"),
         ["POST /p hello", "GET /b"],
     ),
 }
@@ -181,7 +222,10 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "empty length": (post(b"hello", b"Content-Length:"), 400),
     "length beyond 64 bits": (post(b"hello", b"Content-Length: 18446744073709551621"), 400),
     # Codings.
-    "length and chunks": (post(b"0\r\n\r\n", b"Content-Length: 5", b"Transfer-Encoding: chunked"), 400),
+    "length and chunks": (
+        post(b"0\r\n\r\n", b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+        400,
+    ),
     "chunks and length": (chunked(b"0\r\n\r\n", b"Content-Length: 5"), 400),
     "chunks in HTTP/1.0": (post(b"0\r\n\r\n", b"Transfer-Encoding: chunked", version=b"1.0"), 400),
     "chunked twice": (chunked(b"0\r\n\r\n", b"Transfer-Encoding: chunked"), 400),
@@ -195,7 +239,10 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "gzip, chunked": (post(b"0\r\n\r\n", b"Transfer-Encoding: gzip, chunked"), 501),
     "chunked, gzip": (post(b"0\r\n\r\n", b"Transfer-Encoding: chunked, gzip"), 400),
     "quoted coding": (post(b"0\r\n\r\n", b'Transfer-Encoding: "chunked"'), 501),
-    "control character before the coding": (post(b"0\r\n\r\n", b"Transfer-Encoding: \x0bchunked"), 400),
+    "control character before the coding": (
+        post(b"0\r\n\r\n", b"Transfer-Encoding: \x0bchunked"),
+        400,
+    ),
     "tab behind the coding": (post(b"0\r\n\r\n", b"Transfer-Encoding: chunked\t"), 400),
 }
 

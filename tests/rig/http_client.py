@@ -1,4 +1,5 @@
-"""A raw HTTP/1.1 client that shows what a library hides: whether a body really ended, and when which bytes came."""
+"""A raw HTTP/1.1 client that shows what a library hides: whether a body really ended, and
+when which bytes came."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a stream without its end, and the monotonic time at which its last byte arrived."""
+    """One line of a stream without its end, and the monotonic time at which
+    its last byte arrived."""
 
     data: bytes
     at: float
@@ -65,9 +67,11 @@ class Line:
 
 
 class Stream:
-    """An exchange in progress: the request has been sent, the answer is read as far as the test wants.
+    """An exchange in progress: the request has been sent, the answer is read
+    as far as the test wants.
 
-    ``complete`` becomes True only when the body ended as it was framed. The caller closes it, or uses ``with``.
+    ``complete`` becomes True only when the body ended as it was framed. The caller
+    closes it, or uses ``with``.
     """
 
     def __init__(self, sock: socket.socket, *, bodyless: bool = False) -> None:
@@ -76,13 +80,17 @@ class Stream:
         #: sizes of the HTTP chunks that have arrived completely
         self.chunks: list[int] = []
         self._head: tuple[int, Headers] | None = None
-        #: what has arrived of the body and was not read yet, and of a chunk that has not arrived completely
+        #: what has arrived of the body and was not read yet, and of a chunk that has
+        #: not arrived completely
         self._body, self._chunk = bytearray(), bytearray()
         self._is_chunked = False
         self._ended = False
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
-        # What was sent may be no valid request, so the parser gets one that has the same kind of answer.
-        self._parser.send(h11.Request(method="HEAD" if bodyless else "GET", target="/", headers=[("Host", "x")]))
+        # What was sent may be no valid request, so the parser gets one that has
+        # the same kind of answer.
+        self._parser.send(
+            h11.Request(method="HEAD" if bodyless else "GET", target="/", headers=[("Host", "x")])
+        )
         self._parser.send(h11.EndOfMessage())
 
     def __enter__(self) -> Self:
@@ -102,17 +110,21 @@ class Stream:
         return self.read_head()[1]
 
     def read_head(self, timeout: float = 10) -> tuple[int, Headers]:
-        """Status and headers. Raises ConnectionError when the connection ends first, TimeoutError if silent."""
+        """Status and headers. Raises ConnectionError when the connection ends first,
+        TimeoutError if silent."""
         deadline = time.monotonic() + timeout
         self._parse()
         while self._head is None:
             if not self._receive(deadline - time.monotonic()):
-                raise ConnectionError(f"the connection ended before the answer: {self._parser.trailing_data[0]!r}")
+                raise ConnectionError(
+                    f"the connection ended before the answer: {self._parser.trailing_data[0]!r}"
+                )
             self._parse()
         return self._head
 
     def read_some(self, timeout: float = 10) -> bytes:
-        """What has arrived of the body, in whole chunks; b"" at its end. Raises TimeoutError when nothing comes."""
+        """What has arrived of the body, in whole chunks; b"" at its end. Raises
+        TimeoutError when nothing comes."""
         self.read_head(timeout)
         deadline = time.monotonic() + timeout
         while not self._body and not self._ended:
@@ -128,7 +140,8 @@ class Stream:
         return b"".join(iter(lambda: self.read_some(max(0.0, deadline - time.monotonic())), b""))
 
     def lines(self, timeout: float = 10) -> Iterator[Line]:
-        """Lines as they arrive, each within ``timeout`` of the one before; an unfinished last line comes as it is."""
+        """Lines as they arrive, each within ``timeout`` of the one before; an unfinished
+        last line comes as it is."""
         rest = b""
         while data := self.read_some(timeout):
             now = time.monotonic()
@@ -149,7 +162,8 @@ class Stream:
         try:
             data = self.sock.recv(65536)
         except ConnectionError:
-            return False  # the parser is not told: only a clean end may be the end of a body without a length
+            # The parser is not told: only a clean end may be the end of a body without a length.
+            return False
         if data or self._head is not None:
             self._parser.receive_data(data)
         return bool(data)
@@ -167,7 +181,10 @@ class Stream:
     def _take(self, event: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]) -> None:
         match event:
             case h11.Response():
-                items = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers.raw_items()]
+                items = [
+                    (name.decode("latin-1"), value.decode("latin-1"))
+                    for name, value in event.headers.raw_items()
+                ]
                 headers = Headers(items)
                 self._head = event.status_code, headers
                 self._is_chunked = (headers.get("transfer-encoding") or "").lower() == "chunked"
@@ -194,9 +211,11 @@ def open_stream(
     receive_buffer: int | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> Stream:
-    """Send a request on a new connection. Without ``wait_for_head`` the test can leave before there is an answer.
+    """Send a request on a new connection. Without ``wait_for_head`` the test can leave
+    before there is an answer.
 
-    ``receive_buffer`` (bytes) makes a small window, for a client that stops reading. A dict or a list is sent as JSON.
+    ``receive_buffer`` (bytes) makes a small window, for a client that stops reading. A dict
+    or a list is sent as JSON.
     """
     sock = _connect(url, timeout, receive_buffer, ssl_context)
     stream = Stream(sock, bodyless=method == "HEAD")
@@ -220,16 +239,23 @@ def request(
     timeout: float = 10,
     ssl_context: ssl.SSLContext | None = None,
 ) -> Answer:
-    """One exchange on a connection of its own. Raises ConnectionError when it ends before the head."""
-    with open_stream(url, method, path, body, headers, timeout=timeout, ssl_context=ssl_context) as stream:
+    """One exchange on a connection of its own. Raises ConnectionError when it
+    ends before the head."""
+    with open_stream(
+        url, method, path, body, headers, timeout=timeout, ssl_context=ssl_context
+    ) as stream:
         data = stream.read_all(timeout)
         return Answer(stream.status, stream.headers, data, stream.complete)
 
 
-def raw(port: int, data: bytes, *, timeout: float = 5, quiet_s: float = 1.0, half_close: bool = False) -> bytes:
-    """Send these bytes and return what comes back until the other side closes or has been quiet for ``quiet_s``.
+def raw(
+    port: int, data: bytes, *, timeout: float = 5, quiet_s: float = 1.0, half_close: bool = False
+) -> bytes:
+    """Send these bytes and return what comes back until the other side closes or has
+    been quiet for ``quiet_s``.
 
-    Nothing at all within ``timeout`` gives b"". ``half_close`` ends the sending side after the bytes.
+    Nothing at all within ``timeout`` gives b"". ``half_close`` ends the
+    sending side after the bytes.
     """
     received = bytearray()
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as sock:
@@ -237,15 +263,20 @@ def raw(port: int, data: bytes, *, timeout: float = 5, quiet_s: float = 1.0, hal
             sock.sendall(data)
             if half_close:
                 sock.shutdown(socket.SHUT_WR)
-            while select.select([sock], [], [], quiet_s if received else timeout)[0] and (more := sock.recv(65536)):
+            while select.select([sock], [], [], quiet_s if received else timeout)[0] and (
+                more := sock.recv(65536)
+            ):
                 received += more
         except ConnectionError:
             pass  # a reset ends the answer too
     return bytes(received)
 
 
-def encode_request(host: str, method: str, path: str, body: Body = None, headers: HeaderItems = ()) -> bytes:
-    """The bytes of a request. Host, Connection and Content-Length are added where the headers have none."""
+def encode_request(
+    host: str, method: str, path: str, body: Body = None, headers: HeaderItems = ()
+) -> bytes:
+    """The bytes of a request. Host, Connection and Content-Length are added where
+    the headers have none."""
     items = list(headers.items() if isinstance(headers, Mapping) else headers)
     given = {name.lower() for name, _ in items}
     data = _encode_body(body)
@@ -270,7 +301,9 @@ def _encode_body(body: Body) -> bytes:
     return body.encode() if isinstance(body, str) else body or b""
 
 
-def _connect(url: str, timeout: float, receive_buffer: int | None, ssl_context: ssl.SSLContext | None) -> socket.socket:
+def _connect(
+    url: str, timeout: float, receive_buffer: int | None, ssl_context: ssl.SSLContext | None
+) -> socket.socket:
     parts = urlsplit(url)
     host = parts.hostname or "127.0.0.1"
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -281,7 +314,9 @@ def _connect(url: str, timeout: float, receive_buffer: int | None, ssl_context: 
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.connect((host, parts.port or (443 if parts.scheme == "https" else 80)))
         if parts.scheme == "https":
-            return (ssl_context or ssl.create_default_context()).wrap_socket(sock, server_hostname=host)
+            return (ssl_context or ssl.create_default_context()).wrap_socket(
+                sock, server_hostname=host
+            )
     except BaseException:
         sock.close()
         raise

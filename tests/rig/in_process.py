@@ -1,4 +1,5 @@
-"""The gateway as an application in the process of the test: routes, errors and headers, without a server."""
+"""The gateway as an application in the process of the test: routes, errors and
+headers, without a server."""
 
 from __future__ import annotations
 
@@ -25,8 +26,11 @@ class InProcess:
         self.app = app
         self.client = app.test_client()
 
-    def ask(self, method: str, path: str, body: Any = None, token: str | None = TOKEN, **headers: str) -> TestResponse:
-        """One request and the whole answer; `X_Request_Id` in `headers` is the header of that name."""
+    def ask(
+        self, method: str, path: str, body: Any = None, token: str | None = TOKEN, **headers: str
+    ) -> TestResponse:
+        """One request and the whole answer; `X_Request_Id` in `headers` is
+        the header of that name."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
             given["Authorization"] = f"Bearer {token}"
@@ -44,7 +48,8 @@ def in_process(
     session_directory: Path | None = None,
     **config: Any,
 ) -> Iterator[InProcess]:
-    """The application with the demo model, or with what `config` says instead. `session_directory`: there are pages."""
+    """The application with the demo model, or with what `config` says instead.
+    `session_directory`: there are pages."""
     given: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}, **config}
     if not given.keys() & {"service", "upstreams"}:
         given["service"] = {"base_url": "demo:"}

@@ -1,4 +1,5 @@
-"""Records for an application in the process of the test: the real functions on a real SQLite, without a coordinator."""
+"""Records for an application in the process of the test: the real functions on a real SQLite,
+without a coordinator."""
 
 from __future__ import annotations
 
@@ -20,7 +21,13 @@ from ollama_proxy.records.managed_settings import (
     put_setting,
 )
 from ollama_proxy.records.reports import last_used, requests, usage
-from ollama_proxy.records.tokens import change_token, create_token, delete_token, list_tokens, rotate_token
+from ollama_proxy.records.tokens import (
+    change_token,
+    create_token,
+    delete_token,
+    list_tokens,
+    rotate_token,
+)
 
 CALLS: dict[str, Any] = {
     each.__name__: each

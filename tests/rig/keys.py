@@ -30,7 +30,10 @@ def run_token_command(gateway: Gateway, *arguments: str) -> subprocess.Completed
 
 def run_command(gateway: Gateway, *arguments: str) -> subprocess.CompletedProcess[str]:
     """``ollama-proxy ...`` in the installation of a gateway."""
-    environ = {"OLLAMA_PROXY_CONFIG": str(gateway.config_path), "STATE_DIRECTORY": str(gateway.state_directory)}
+    environ = {
+        "OLLAMA_PROXY_CONFIG": str(gateway.config_path),
+        "STATE_DIRECTORY": str(gateway.state_directory),
+    }
     return subprocess.run(
         [sys.executable, "-m", "ollama_proxy.cli", *arguments],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **environ},
@@ -56,7 +59,9 @@ def create_key(gateway: Gateway, name: str, *options: str) -> str:
 
 def wait_for_records(gateway: Gateway, seconds: float = 30) -> None:
     """Until the coordinator has made the tables."""
-    wait_until(lambda: run_token_command(gateway, "list").returncode == 0, seconds, "there is no database")
+    wait_until(
+        lambda: run_token_command(gateway, "list").returncode == 0, seconds, "there is no database"
+    )
 
 
 def open_streams(gateway: Gateway, streams: ExitStack, token: str) -> list[tuple[Face, Stream]]:
@@ -67,7 +72,12 @@ def open_streams(gateway: Gateway, streams: ExitStack, token: str) -> list[tuple
         for face in SSE_FACES.values():
             body = {**face.body, "stream": True}
             found.append(
-                (face, streams.enter_context(open_stream(gateway.url, "POST", face.path, body, bearer(token))))
+                (
+                    face,
+                    streams.enter_context(
+                        open_stream(gateway.url, "POST", face.path, body, bearer(token))
+                    ),
+                )
             )
             assert found[-1][1].status == 200
         return all(details["in_flight"] for details in worker_details(gateway, TOKEN).values())
@@ -80,4 +90,6 @@ def assert_ended(streams: list[tuple[Face, Stream]]) -> None:
     """Each ends with the error of a withdrawn token, in time."""
     ends_s = time.monotonic() + FOLLOWED_S
     for face, stream in streams:
-        assert TokenRevoked.text in last_error(stream.read_all(max(0.1, ends_s - time.monotonic())), face)
+        assert TokenRevoked.text in last_error(
+            stream.read_all(max(0.1, ends_s - time.monotonic())), face
+        )

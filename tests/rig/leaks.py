@@ -1,4 +1,5 @@
-"""What a finished test may not leave behind: descriptors, upstream connections, requests in flight, greenlets."""
+"""What a finished test may not leave behind: descriptors, upstream connections, requests
+in flight, greenlets."""
 
 from __future__ import annotations
 
@@ -34,8 +35,9 @@ class Snapshot:
 class LeakCheck:
     """Compares a gateway (and its upstream) with what it was when the check was made.
 
-    Make it after a first request, so that what a worker opens once and keeps is part of the start. With a token of the
-    gateway each worker is asked for its own numbers as well. ``idle`` is how many pooled upstream connections may stay.
+    Make it after a first request, so that what a worker opens once and keeps is part of the start.
+    With a token of the gateway each worker is asked for its own numbers as well. ``idle`` is how
+    many pooled upstream connections may stay.
     """
 
     def __init__(
@@ -53,10 +55,13 @@ class LeakCheck:
         self.before = self.snapshot()
 
     def snapshot(self) -> Snapshot:
-        """The state now. Raises AssertionError when a token was given and not every worker answers with details."""
+        """The state now. Raises AssertionError when a token was given and not every worker
+        answers with details."""
         details = worker_details(self.gateway, self.token) if self.token else {}
         descriptors = {pid: open_descriptors(pid) for pid in self.gateway.worker_pids()}
-        return Snapshot(descriptors, self.upstream.connections_open if self.upstream else 0, details)
+        return Snapshot(
+            descriptors, self.upstream.connections_open if self.upstream else 0, details
+        )
 
     def verify(self, seconds: float = 5) -> None:
         """Wait until nothing is left over. Raises AssertionError that names every leak."""
@@ -72,14 +77,18 @@ class LeakCheck:
         """What differs from the start and should not, in words."""
         found = []
         if now.descriptors.keys() != self.before.descriptors.keys():
-            found.append(f"workers were {sorted(self.before.descriptors)}, are {sorted(now.descriptors)}")
+            found.append(
+                f"workers were {sorted(self.before.descriptors)}, are {sorted(now.descriptors)}"
+            )
         for pid in now.descriptors.keys() & self.before.descriptors.keys():
             found += self._descriptor_problems(pid, now)
         for pid, details in now.details.items():
             found += self._detail_problems(pid, details)
         most = self.before.upstream_connections + self.idle
         if now.upstream_connections > most:
-            found.append(f"{now.upstream_connections} upstream connections are open, at most {most} may be")
+            found.append(
+                f"{now.upstream_connections} upstream connections are open, at most {most} may be"
+            )
         return found
 
     def _descriptor_problems(self, pid: int, now: Snapshot) -> list[str]:
@@ -88,10 +97,15 @@ class LeakCheck:
         if len(after) <= allowed:
             return []
         new = sorted(f"{fd}={target}" for fd, target in after.items() if before.get(fd) != target)
-        return [f"worker {pid} has {len(after)} descriptors, at most {allowed} may be open; new: {', '.join(new)}"]
+        return [
+            (
+                f"worker {pid} has {len(after)} descriptors, at most {allowed} may be open; new: {', '.join(new)}"
+            )
+        ]
 
     def _more_idle(self, pid: int, now: Snapshot) -> int:
-        """By how many pooled connections a worker may have grown: as many as it says, never more than allowed."""
+        """By how many pooled connections a worker may have grown: as many as it says,
+        never more than allowed."""
         if pid not in now.details or pid not in self.before.details:
             return self.idle
         grown = _idle(now.details[pid]) - _idle(self.before.details[pid])
@@ -106,7 +120,9 @@ class LeakCheck:
         found = [f"worker {pid} has {count} {what}" for what, count in counted.items() if count]
         before = self.before.details.get(pid)
         if before is not None and details["greenlets"] > before["greenlets"]:
-            found.append(f"worker {pid} has {details['greenlets']} greenlets, had {before['greenlets']}")
+            found.append(
+                f"worker {pid} has {details['greenlets']} greenlets, had {before['greenlets']}"
+            )
         return found
 
 
@@ -119,7 +135,8 @@ def no_leaks(
     idle: int = 4,
     seconds: float = 5,
 ) -> Iterator[LeakCheck]:
-    """Fail unless what the block opened is closed within ``seconds`` after it. An error of the block goes first."""
+    """Fail unless what the block opened is closed within ``seconds`` after it. An error of
+    the block goes first."""
     check = LeakCheck(gateway, upstream, token=token, idle=idle)
     yield check
     check.verify(seconds)
@@ -136,10 +153,13 @@ def open_descriptors(pid: int) -> dict[int, str]:
 
 
 def worker_details(
-    gateway: Gateway, token: str, seconds: float = 5, note: Callable[[Details], object] = lambda details: None
+    gateway: Gateway,
+    token: str,
+    seconds: float = 5,
+    note: Callable[[Details], object] = lambda details: None,
 ) -> dict[int, Details]:
-    """What each worker says of itself on /readyz, its last answer; asks on new connections until all have answered.
-    `note` gets every answer.
+    """What each worker says of itself on /readyz, its last answer; asks on new connections until
+    all have answered. `note` gets every answer.
 
     Raises AssertionError when a worker does not answer in time or the answer has no details.
     """
@@ -159,13 +179,15 @@ def worker_details(
 
 
 def _some_details(gateway: Gateway, token: str) -> Iterator[Details]:
-    """What those workers say of themselves that take one of several connections. All are open before the first one is
-    used: otherwise the same worker might win each of them."""
+    """What those workers say of themselves that take one of several connections. All are open
+    before the first one is used: otherwise the same worker might win each of them."""
     with ExitStack() as closing:
         streams = [closing.enter_context(_connected(gateway)) for _ in range(2 * gateway.workers)]
         for stream in streams:
             with suppress(ConnectionError):  # the worker that took it has just ended
-                stream.sock.sendall(http_client.encode_request("127.0.0.1", "GET", "/readyz", None, bearer(token)))
+                stream.sock.sendall(
+                    http_client.encode_request("127.0.0.1", "GET", "/readyz", None, bearer(token))
+                )
                 (status, _), body = stream.read_head(_PATIENCE_S), stream.read_all()
                 details = json.loads(body).get("details")
                 assert details, f"/readyz has no details for this token: {status} {body[:500]!r}"

@@ -1,6 +1,8 @@
-"""A provider of Anthropic's Messages API on real sockets: its list of models, and messages as a test wants them said.
+"""A provider of Anthropic's Messages API on real sockets: its list of models, and messages
+as a test wants them said.
 
-What is said is a list of content blocks, as a single answer has them; a stream of the same is made from it.
+What is said is a list of content blocks, as a single answer has them; a stream of
+the same is made from it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def _can(*supported: str, **nested: Any) -> Document:
     return {name: {"supported": True} for name in supported} | nested
 
 
-def row(name: str = MODEL, *, kinds: Sequence[str] = ("adaptive", "disabled"), **fields: Any) -> Document:
+def row(
+    name: str = MODEL, *, kinds: Sequence[str] = ("adaptive", "disabled"), **fields: Any
+) -> Document:
     """A model as `/v1/models` lists it; `kinds`: of thinking that it takes."""
     thinking = {"supported": bool(kinds), "types": _can(*kinds)}
     effort = {"supported": True} | _can("low", "medium", "high")
@@ -48,11 +52,17 @@ def row(name: str = MODEL, *, kinds: Sequence[str] = ("adaptive", "disabled"), *
 
 def page(*rows: Document, more: bool = False) -> Document:
     """One page of the list."""
-    ends = {"first_id": rows[0]["id"], "last_id": rows[-1]["id"]} if rows else {"first_id": None, "last_id": None}
+    ends = (
+        {"first_id": rows[0]["id"], "last_id": rows[-1]["id"]}
+        if rows
+        else {"first_id": None, "last_id": None}
+    )
     return {"data": list(rows), "has_more": more} | ends
 
 
-def message(blocks: Sequence[Document], reason: str = "end_turn", usage: Mapping[str, Any] = USAGE) -> Document:
+def message(
+    blocks: Sequence[Document], reason: str = "end_turn", usage: Mapping[str, Any] = USAGE
+) -> Document:
     """A single answer."""
     return {
         "id": "msg_1",
@@ -67,7 +77,11 @@ def message(blocks: Sequence[Document], reason: str = "end_turn", usage: Mapping
 
 
 def events(
-    blocks: Sequence[Document], reason: str = "end_turn", usage: Mapping[str, Any] = USAGE, *, size: int = 3
+    blocks: Sequence[Document],
+    reason: str = "end_turn",
+    usage: Mapping[str, Any] = USAGE,
+    *,
+    size: int = 3,
 ) -> Iterator[Document]:
     """The events of a stream that says the same, each text in pieces of `size` characters."""
     begun = message([], usage=dict(usage) | {"output_tokens": 1}) | {"stop_reason": None}
@@ -79,7 +93,11 @@ def events(
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
     written = {"output_tokens": usage["output_tokens"]}
-    yield {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None}, "usage": written}
+    yield {
+        "type": "message_delta",
+        "delta": {"stop_reason": reason, "stop_sequence": None},
+        "usage": written,
+    }
     yield {"type": "message_stop"}
 
 
@@ -92,14 +110,22 @@ def _empty(block: Document) -> Document:
 def _deltas(block: Document, size: int) -> Iterator[Document]:
     match block["type"]:
         case "text":
-            yield from ({"type": "text_delta", "text": piece} for piece in _cut(block["text"], size))
+            yield from (
+                {"type": "text_delta", "text": piece} for piece in _cut(block["text"], size)
+            )
         case "thinking":
-            yield from ({"type": "thinking_delta", "thinking": piece} for piece in _cut(block["thinking"], size))
+            yield from (
+                {"type": "thinking_delta", "thinking": piece}
+                for piece in _cut(block["thinking"], size)
+            )
             yield {"type": "signature_delta", "signature": block["signature"]}
         case "tool_use" if block["input"]:
             written = json.dumps(block["input"], ensure_ascii=False)
             # Anthropic begins with an empty piece.
-            yield from ({"type": "input_json_delta", "partial_json": piece} for piece in ["", *_cut(written, size)])
+            yield from (
+                {"type": "input_json_delta", "partial_json": piece}
+                for piece in ["", *_cut(written, size)]
+            )
 
 
 def _cut(text: str, size: int) -> list[str]:
@@ -109,13 +135,17 @@ def _cut(text: str, size: int) -> list[str]:
 def frames(documents: Sequence[Document]) -> bytes:
     """Events as bytes."""
     return b"".join(
-        b"event: %s\ndata: %s\n\n" % (document["type"].encode(), json.dumps(document, ensure_ascii=False).encode())
+        b"event: %s\ndata: %s\n\n"
+        % (document["type"].encode(), json.dumps(document, ensure_ascii=False).encode())
         for document in documents
     )
 
 
-def streamed(documents: Sequence[Document], *, edges: int | None = None, cut: bool = False) -> Script:
-    """A script that sends these events; `cut`: and then closes the connection in the middle of the body."""
+def streamed(
+    documents: Sequence[Document], *, edges: int | None = None, cut: bool = False
+) -> Script:
+    """A script that sends these events; `cut`: and then closes the connection in
+    the middle of the body."""
     body = [Chunk(piece) for piece in pieces(frames(list(documents)), edges)]
     return [Head(200, SSE), *body, *([Cut()] if cut else [])]
 
@@ -146,7 +176,12 @@ def refused(status: int, kind: str, text: str, headers: HeaderItems = (), **fiel
 
 # The matrix: cases that Ollama's lines tell, and wishes as this API has words for them.
 
-_KINDS = {400: "invalid_request_error", 404: "not_found_error", 429: "rate_limit_error", 529: "overloaded_error"}
+_KINDS = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
 
 
 def refusal(status: int, text: str, model: str) -> tuple[int, str, str]:
@@ -156,7 +191,9 @@ def refusal(status: int, text: str, model: str) -> tuple[int, str, str]:
     return status, _KINDS.get(status, "api_error"), f"{too_long}{said}"
 
 
-def played(lines: Sequence[Document], *, stream: bool, edges: int | None = None, is_cut: bool = False) -> Script:
+def played(
+    lines: Sequence[Document], *, stream: bool, edges: int | None = None, is_cut: bool = False
+) -> Script:
     """The answer that says what these lines of Ollama's chat say."""
     *_, last = lines
     blocks, reason, usage = _told(lines)
@@ -183,16 +220,22 @@ def _told(lines: Sequence[Document]) -> tuple[list[Document], str, Document]:
         use = {"type": "tool_use", "id": f"toolu_{number:024}", "name": function["name"]}
         blocks.append(use | {"input": function["arguments"]})
     reason = "max_tokens" if whole.get("done_reason") == "length" else "end_turn"
-    usage = {"input_tokens": whole.get("prompt_eval_count", 0), "output_tokens": whole.get("eval_count", 0)}
+    usage = {
+        "input_tokens": whole.get("prompt_eval_count", 0),
+        "output_tokens": whole.get("eval_count", 0),
+    }
     return blocks, "tool_use" if said.get("tool_calls") else reason, usage
 
 
 def wanted(seen: SeenRequest, model: str) -> Document:
-    """What a request wants, by the names of `dialects.Wanted`; fails for one that wants it wrongly."""
+    """What a request wants, by the names of `dialects.Wanted`; fails for one
+    that wants it wrongly."""
     body = seen.json()
     assert body["model"] == model
     tools, form = body.get("tools") or [], (body.get("output_config") or {}).get("format")
-    described = {name: FUNCTION[name] for name in ("name", "description")} | {"input_schema": FUNCTION["parameters"]}
+    described = {name: FUNCTION[name] for name in ("name", "description")} | {
+        "input_schema": FUNCTION["parameters"]
+    }
     assert [json.dumps(tool) for tool in tools] in ([], [json.dumps(described)])
     closed = {"type": "json_schema", "schema": SCHEMA | {"additionalProperties": False}}
     assert json.dumps(form) in ("null", json.dumps(closed))
@@ -217,7 +260,11 @@ def _has_called(history: Sequence[Document]) -> bool:
     called, answered = history
     assert (called["role"], answered["role"]) == ("assistant", "user")
     [use], [result] = called["content"], answered["content"]
-    assert (use["type"], use["name"], json.dumps(use["input"])) == ("tool_use", FUNCTION["name"], json.dumps(ARGUMENTS))
+    assert (use["type"], use["name"], json.dumps(use["input"])) == (
+        "tool_use",
+        FUNCTION["name"],
+        json.dumps(ARGUMENTS),
+    )
     assert (result["type"], result["tool_use_id"]) == ("tool_result", use["id"])
     assert result["content"] == [{"type": "text", "text": RESULT}]
     return True

@@ -13,7 +13,10 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def parse_metrics(text: str) -> Samples:
     """The samples of a scrape. Raises AssertionError if one of them is there twice."""
     found = [
-        ((sample.name.removeprefix("ollama_proxy_"), frozenset(sample.labels.items())), sample.value)
+        (
+            (sample.name.removeprefix("ollama_proxy_"), frozenset(sample.labels.items())),
+            sample.value,
+        )
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     ]
@@ -30,5 +33,9 @@ def scrape(gateway: Gateway) -> Samples:
 
 def total(samples: Samples, name: str, **labels: str) -> float | None:
     """The sum of the samples with this name and these labels; None: there is none."""
-    found = [value for (each, has), value in samples.items() if each == name and labels.items() <= dict(has).items()]
+    found = [
+        value
+        for (each, has), value in samples.items()
+        if each == name and labels.items() <= dict(has).items()
+    ]
     return sum(found) if found else None

@@ -35,13 +35,17 @@ http {{
 
 
 class Nginx:
-    """nginx in front of `upstream` ("host:port" or "unix:/path"), listening on 127.0.0.1:`port` until `stop()`.
+    """nginx in front of `upstream` ("host:port" or "unix:/path"), listening on
+    127.0.0.1:`port` until `stop()`.
 
-    `changes` are further replacements of exact text in the site, such as a shorter time limit or an uncommented line.
-    A text that is not in the site is an error, so that tests can't drift away from the file.
+    `changes` are further replacements of exact text in the site, such as a shorter time limit
+    or an uncommented line. A text that is not in the site is an error, so that tests can't
+    drift away from the file.
     """
 
-    def __init__(self, directory: Path, upstream: str, changes: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, upstream: str, changes: Mapping[str, str] | None = None
+    ) -> None:
         self.program = require_program("nginx")
         self.directory = directory
         self.port = free_port()
@@ -75,16 +79,27 @@ class Nginx:
 
     @property
     def _command(self) -> list[str]:
-        return [self.program, "-e", f"{self.directory}/main.error.log", "-c", f"{self.directory}/nginx.conf"]
+        return [
+            self.program,
+            "-e",
+            f"{self.directory}/main.error.log",
+            "-c",
+            f"{self.directory}/nginx.conf",
+        ]
 
     def check(self) -> str:
-        """What `nginx -t` says about the configuration; raises CalledProcessError when it refuses it."""
-        done = subprocess.run([*self._command, "-t"], capture_output=True, text=True, check=True, timeout=10)
+        """What `nginx -t` says about the configuration; raises
+        CalledProcessError when it refuses it."""
+        done = subprocess.run(
+            [*self._command, "-t"], capture_output=True, text=True, check=True, timeout=10
+        )
         return done.stderr
 
     def start(self) -> Nginx:
         """Start it and wait until it takes connections."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         wait_until(self._is_answering, 5, self._why_not_answering)
         return self
 
@@ -94,7 +109,9 @@ class Nginx:
 
     def _why_not_answering(self) -> str:
         log = self.directory / "main.error.log"
-        return "nginx does not answer:\n" + (log.read_text(encoding="utf-8") if log.exists() else "(no log)")
+        return "nginx does not answer:\n" + (
+            log.read_text(encoding="utf-8") if log.exists() else "(no log)"
+        )
 
     def stop(self) -> None:
         """End it at once; nothing happens when it was never started."""

@@ -1,4 +1,5 @@
-"""Requests of every kind that say their number, as clients send them one after the other while something happens."""
+"""Requests of every kind that say their number, as clients send them one after the other
+while something happens."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from contextlib import contextmanager
 from tests.rig.calls import EMBEDDINGS, FACES
 from tests.rig.http_client import bearer, open_stream
 
-#: Seconds after a request that failed: a gateway that is away refuses some ten thousand connections a second.
+#: Seconds after a request that failed: a gateway that is away refuses some ten thousand
+#: connections a second.
 PAUSE_S = 0.01
 
 KINDS = [*FACES.values(), *EMBEDDINGS.values()]
@@ -22,8 +24,8 @@ class NumberedClient:
     """Sends numbered requests of every kind, each with its number in the prompt and as its id."""
 
     def __init__(self, *urls: str, token: str, leaving: int = 0) -> None:
-        """The loops take the addresses in turn. `leaving`: one request in so many is given up after the first bytes of
-        its answer."""
+        """The loops take the addresses in turn. `leaving`: one request in so many is given up after
+        the first bytes of its answer."""
         self._urls, self._token, self._leaving = urls, token, leaving
         self._numbers = itertools.count(1)
         self._over = threading.Event()
@@ -37,7 +39,9 @@ class NumberedClient:
             number = next(self._numbers)
             self.sent.add(number)
             try:
-                is_whole = self._ask(url, number, leaves=self._leaving > 0 and chance.randrange(self._leaving) == 0)
+                is_whole = self._ask(
+                    url, number, leaves=self._leaving > 0 and chance.randrange(self._leaving) == 0
+                )
             except OSError:
                 is_whole = False
                 self._over.wait(PAUSE_S)

@@ -1,6 +1,8 @@
-"""What Ollama's command line sends, and what it prints of an answer that says no; the same in 0.24 and 0.32.
+"""What Ollama's command line sends, and what it prints of an answer that says no;
+the same in 0.24 and 0.32.
 
-A model of its behaviour, compared with the program itself by hand: its source is not needed to run the tests.
+A model of its behaviour, compared with the program itself by hand: its source is not
+needed to run the tests.
 """
 
 from __future__ import annotations
@@ -10,7 +12,11 @@ from typing import Any, NamedTuple
 
 from tests.rig.http_client import Answer
 
-USER_AGENTS = ("ollama/0.24.0 (amd64 linux) Go/go1.24.1", "ollama/0.32.15 (arm64 darwin) Go/go1.26.0", "ollama/0.0.0")
+USER_AGENTS = (
+    "ollama/0.24.0 (amd64 linux) Go/go1.24.1",
+    "ollama/0.32.15 (arm64 darwin) Go/go1.26.0",
+    "ollama/0.0.0",
+)
 #: Other programs that speak Ollama's API, also with names that begin or end like its own.
 OTHERS = (
     "ollama-python/0.6.1 (x86_64 linux) Python/3.11.2",
@@ -43,8 +49,12 @@ COMMANDS = {
     "ps": Command("GET", "/api/ps"),
     "show": Command("POST", "/api/show", {"model": "m"}),
     "run": Command("POST", "/api/show", {"model": "m"}, signs_in=True),
-    "run, the prompt": Command("POST", "/api/generate", {"model": "m", "prompt": "hi"}, streams=True, signs_in=True),
-    "run, a chat": Command("POST", "/api/chat", {"model": "m", "messages": []}, streams=True, signs_in=True),
+    "run, the prompt": Command(
+        "POST", "/api/generate", {"model": "m", "prompt": "hi"}, streams=True, signs_in=True
+    ),
+    "run, a chat": Command(
+        "POST", "/api/chat", {"model": "m", "messages": []}, streams=True, signs_in=True
+    ),
     "pull": Command("POST", "/api/pull", {"model": "m"}, streams=True),
     "create": Command("POST", "/api/create", {"model": "n", "from": "m"}, streams=True),
     "create, a file": Command("POST", "/api/blobs/sha256:" + "0" * 64, {}),

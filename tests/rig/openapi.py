@@ -25,20 +25,37 @@ class Document:
     def operations(self) -> set[tuple[str, str]]:
         """Every method and path template."""
         methods = ("get", "put", "post", "patch", "delete")
-        return {(m.upper(), path) for path, item in self.document["paths"].items() for m in item if m in methods}
+        return {
+            (m.upper(), path)
+            for path, item in self.document["paths"].items()
+            for m in item
+            if m in methods
+        }
 
     def check(self, method: str, path: str, status: int, body: Any) -> None:
         """Raises if an answer is not one that the document promises; `body` None: there is none."""
         template = self._find(method, path.partition("?")[0])
         self.checked.add((method, template))
         responses = self.document["paths"][template][method.lower()]["responses"]
-        place = ["paths", template, method.lower(), "responses", str(status) if str(status) in responses else "default"]
-        assert status >= 400 or str(status) in responses, f"{method} {template} promises no {status}"
+        place = [
+            "paths",
+            template,
+            method.lower(),
+            "responses",
+            str(status) if str(status) in responses else "default",
+        ]
+        assert status >= 400 or str(status) in responses, (
+            f"{method} {template} promises no {status}"
+        )
         content = self._resolve(responses[place[-1]]).get("content")
-        assert (content is None) == (body is None), f"{method} {template} {status}: {content} and {body}"
+        assert (content is None) == (body is None), (
+            f"{method} {template} {status}: {content} and {body}"
+        )
         if content is not None:
             schema = _absolute(content["application/json"]["schema"])
-            Draft202012Validator(schema, registry=self._registry, format_checker=FormatChecker()).validate(body)
+            Draft202012Validator(
+                schema, registry=self._registry, format_checker=FormatChecker()
+            ).validate(body)
 
     def _resolve(self, node: dict[str, Any]) -> dict[str, Any]:
         if "$ref" not in node:
@@ -59,5 +76,8 @@ class Document:
 
 def _absolute(schema: Any) -> Any:
     if isinstance(schema, dict):
-        return {key: f"{BASE}{value}" if key == "$ref" else _absolute(value) for key, value in schema.items()}
+        return {
+            key: f"{BASE}{value}" if key == "$ref" else _absolute(value)
+            for key, value in schema.items()
+        }
     return [_absolute(each) for each in schema] if isinstance(schema, list) else schema

@@ -1,4 +1,5 @@
-"""A browser without scripts: it keeps the cookie of the admin pages, and sends forms as a page of the gateway does."""
+"""A browser without scripts: it keeps the cookie of the admin pages, and sends forms as a
+page of the gateway does."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ _COOKIE = re.compile(r"((?:__Secure-)?ollama-proxy)=([^;]*)")
 
 
 class PageClient:
-    """One browser. `headers` go with every request, such as those of a proxy in front of the gateway."""
+    """One browser. `headers` go with every request, such as those of a proxy in
+    front of the gateway."""
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self.url = url
@@ -29,8 +31,8 @@ class PageClient:
         return self.send("GET", path, **headers)
 
     def wait_for(self, path: str, *texts: str, seconds: float = 5.0) -> str:
-        """A page, as soon as it has these texts: one worker may know of a change a moment later than another. Raises
-        AssertionError with the page otherwise."""
+        """A page, as soon as it has these texts: one worker may know of a change a moment later
+        than another. Raises AssertionError with the page otherwise."""
         shown = [""]
 
         def has_texts() -> bool:
@@ -40,9 +42,11 @@ class PageClient:
         wait_until(has_texts, seconds, lambda: shown[0])
         return shown[0]
 
-    def post(self, path: str, /, fields: Mapping[str, str | Sequence[str]] | None = None, **headers: str) -> Answer:
-        """Sends a form, with the CSRF token of the last page unless `fields` has another. Several values of one field
-        are a list."""
+    def post(
+        self, path: str, /, fields: Mapping[str, str | Sequence[str]] | None = None, **headers: str
+    ) -> Answer:
+        """Sends a form, with the CSRF token of the last page unless `fields` has another. Several
+        values of one field are a list."""
         body = urlencode({"csrf_token": self.csrf, **(fields or {})}, doseq=True)
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
         return self.send("POST", path, body, **{"Origin": self.url, **kind, **headers})
@@ -62,7 +66,8 @@ class PageClient:
         return answer
 
     def send(self, method: str, path: str, body: http_client.Body = None, **headers: str) -> Answer:
-        """Any request, with the cookie. Of a stream of events, which has no end, only the first ones are read."""
+        """Any request, with the cookie. Of a stream of events, which has no end, only
+        the first ones are read."""
         cookie = {"Cookie": self.cookie} if self.cookie else {}
         host = {"Host": urlsplit(self.url).netloc}
         sent = {**host, **cookie, **self.headers, **headers}

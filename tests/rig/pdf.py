@@ -19,7 +19,10 @@ def pdf(*texts: str) -> bytes:
 
 def page(text: str) -> bytes:
     """The operators of a page that shows a text, line by line."""
-    lines = [line.replace("\\", r"\\").replace("(", r"\(").replace(")", r"\)") for line in text.split("\n")]
+    lines = [
+        line.replace("\\", r"\\").replace("(", r"\(").replace(")", r"\)")
+        for line in text.split("\n")
+    ]
     shown = b"".join(b"(%b) Tj T*\n" % line.encode("latin-1") for line in lines)
     return b"BT /F1 12 Tf 14 TL 72 720 Td\n" + shown + b"ET" if text else b""
 
@@ -38,7 +41,11 @@ def pdf_of(contents: Sequence[bytes], filters: bytes = b"") -> bytes:
             b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents %d 0 R "
             b"/Resources << /Font << /F1 3 0 R >> >> >>" % (own + 1)
         )
-        objects[own + 1] = b"<< /Length %d %b >>\nstream\n%b\nendstream" % (len(content), filters, content)
+        objects[own + 1] = b"<< /Length %d %b >>\nstream\n%b\nendstream" % (
+            len(content),
+            filters,
+            content,
+        )
     return file_of(objects)
 
 
@@ -51,11 +58,15 @@ def file_of(objects: Mapping[int, bytes]) -> bytes:
     start = len(written)
     written += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
     written += b"".join(b"%010d 00000 n \n" % place for place in places)
-    return bytes(written) + b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, start)
+    return bytes(written) + b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (
+        len(objects) + 1,
+        start,
+    )
 
 
 def encrypted(user_password: str) -> bytes:
-    """A file that only its owner may edit, or, with a password for users, that not everyone may read."""
+    """A file that only its owner may edit, or, with a password for users, that
+    not everyone may read."""
     writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf("secret words"))))
     writer.encrypt(user_password, "owner", algorithm="RC4-128")
     written = io.BytesIO()
@@ -70,7 +81,10 @@ def compressed(content: bytes) -> bytes:
 
 def half_a_character() -> bytes:
     """A file whose text is half of a pair of UTF-16."""
-    mapped = b"1 begincodespacerange\n<00> <FF>\nendcodespacerange\n1 beginbfchar\n<41> <D800>\nendbfchar"
+    mapped = (
+        b"1 begincodespacerange\n<00> <FF>\nendcodespacerange\n1 "
+        b"beginbfchar\n<41> <D800>\nendbfchar"
+    )
     content = b"BT /F1 12 Tf (words A) Tj ET"
     resources = b"/Resources << /Font << /F1 3 0 R >> >>"
     return file_of(
@@ -78,7 +92,8 @@ def half_a_character() -> bytes:
             1: b"<< /Type /Catalog /Pages 2 0 R >>",
             2: b"<< /Type /Pages /Kids [4 0 R] /Count 1 >>",
             3: FONT.removesuffix(b">>") + b"/ToUnicode 6 0 R >>",
-            4: b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 5 0 R %b >>" % resources,
+            4: b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 5 0 R %b >>"
+            % resources,
             5: b"<< /Length %d >>\nstream\n%b\nendstream" % (len(content), content),
             6: b"<< /Length %d >>\nstream\n%b\nendstream" % (len(mapped), mapped),
         }
@@ -101,12 +116,22 @@ def deep_page_tree(depth: int) -> bytes:
 
 def circle() -> bytes:
     """A file whose page tree leads back to itself."""
-    return file_of({1: b"<< /Type /Catalog /Pages 2 0 R >>", 2: b"<< /Type /Pages /Kids [2 0 R 2 0 R] /Count 2 >>"})
+    return file_of(
+        {
+            1: b"<< /Type /Catalog /Pages 2 0 R >>",
+            2: b"<< /Type /Pages /Kids [2 0 R 2 0 R] /Count 2 >>",
+        }
+    )
 
 
 def deep_arrays(depth: int) -> bytes:
     """A file with arrays in arrays."""
-    return file_of({1: b"<< /Type /Catalog /Pages 2 0 R /Deep %b%b >>" % (b"[" * depth, b"]" * depth), 2: b"<< >>"})
+    return file_of(
+        {
+            1: b"<< /Type /Catalog /Pages 2 0 R /Deep %b%b >>" % (b"[" * depth, b"]" * depth),
+            2: b"<< >>",
+        }
+    )
 
 
 #: Files that can't be read, or only in part, with what they try; made when they are asked for.

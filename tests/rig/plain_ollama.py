@@ -1,4 +1,5 @@
-"""As much of Ollama as somebody sees who only looks whether it is there; on any address of this machine."""
+"""As much of Ollama as somebody sees who only looks whether it is there; on any
+address of this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ PAGES: dict[str, Any] = {
 
 
 class _Server(ThreadingHTTPServer):
-    #: JSON by path; bytes as they are, and what is missing is a 404. A number in front, or alone, is the status.
+    #: JSON by path; bytes as they are, and what is missing is a 404. A number in front, or
+    #: alone, is the status.
     pages: dict[str, Any]
 
     def __init__(self, address: str, port: int) -> None:
@@ -36,7 +38,13 @@ class _Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         page = self.server.pages.get(self.path, 404)
-        status, page = page if isinstance(page, tuple) else (page, None) if isinstance(page, int) else (200, page)
+        status, page = (
+            page
+            if isinstance(page, tuple)
+            else (page, None)
+            if isinstance(page, int)
+            else (200, page)
+        )
         self.send_response(status)
         body = page if isinstance(page, bytes) else json.dumps(page).encode()
         self.send_header("Content-Length", str(len(body)))
@@ -49,12 +57,18 @@ class _Answers(BaseHTTPRequestHandler):
 
 @contextmanager
 def plain_ollama(
-    address: str = "127.0.0.1", *, port: int = 0, ssl_context: ssl.SSLContext | None = None, **pages: Any
+    address: str = "127.0.0.1",
+    *,
+    port: int = 0,
+    ssl_context: ssl.SSLContext | None = None,
+    **pages: Any,
 ) -> Iterator[int]:
-    """A server on this address alone; gives its port. `pages`: other answers, `version=401` for `/api/version`; by
-    path, if it begins with a slash."""
+    """A server on this address alone; gives its port. `pages`: other answers, `version=401` for
+    `/api/version`; by path, if it begins with a slash."""
     with _Server(address, port) as server:
-        server.pages = PAGES | {name if name.startswith("/") else f"/api/{name}": page for name, page in pages.items()}
+        server.pages = PAGES | {
+            name if name.startswith("/") else f"/api/{name}": page for name, page in pages.items()
+        }
         if ssl_context:
             server.socket = ssl_context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -75,8 +89,8 @@ def nobody(address: str = "127.0.0.1") -> Iterator[int]:
 
 
 def network_address() -> str:
-    """An address by which other machines reach this one. Where there is none the test is skipped with the reason; with
-    CI=true it fails."""
+    """An address by which other machines reach this one. Where there is none the test is skipped
+    with the reason; with CI=true it fails."""
     if found := own_addresses():
         return str(found[0])
     reason = "this machine has no address but loopback"

@@ -23,7 +23,12 @@ from tests.rig.programs import require_program
 _USER = "postgres"
 
 #: Of no use to a test: what is killed here is a process, not the machine.
-_SETTINGS = {"fsync": "off", "listen_addresses": "127.0.0.1", "max_connections": "50", "shared_buffers": "16MB"}
+_SETTINGS = {
+    "fsync": "off",
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "50",
+    "shared_buffers": "16MB",
+}
 
 
 class PostgresServer:
@@ -37,7 +42,13 @@ class PostgresServer:
             account = pwd.getpwnam(_USER)
             os.chown(self._directory, account.pw_uid, account.pw_gid)
             setpriv = require_program("setpriv")
-            self._as_user = [setpriv, f"--reuid={_USER}", f"--regid={_USER}", "--clear-groups", "--"]
+            self._as_user = [
+                setpriv,
+                f"--reuid={_USER}",
+                f"--regid={_USER}",
+                "--clear-groups",
+                "--",
+            ]
         self.port = free_port()
         self._names = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,13 +72,22 @@ class PostgresServer:
 
     def start(self) -> PostgresServer:
         """Starts it and waits until it answers."""
-        settings = {**_SETTINGS, "port": str(self.port), "unix_socket_directories": str(self._directory)}
+        settings = {
+            **_SETTINGS,
+            "port": str(self.port),
+            "unix_socket_directories": str(self._directory),
+        }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with open(self._directory / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [*self._as_user, self._postgres, "-D", str(self._data), *options], cwd="/", stdout=log, stderr=log
+                [*self._as_user, self._postgres, "-D", str(self._data), *options],
+                cwd="/",
+                stdout=log,
+                stderr=log,
             )
-        wait_until(self.is_answering, 30, lambda: (self._directory / "log").read_text(errors="replace"))
+        wait_until(
+            self.is_answering, 30, lambda: (self._directory / "log").read_text(errors="replace")
+        )
         return self
 
     def is_answering(self) -> bool:
@@ -79,7 +99,9 @@ class PostgresServer:
         return True
 
     def _connect(self, timeout_s: int = 10) -> psycopg.Connection:
-        return psycopg.connect(self._address("postgres"), connect_timeout=timeout_s, autocommit=True)
+        return psycopg.connect(
+            self._address("postgres"), connect_timeout=timeout_s, autocommit=True
+        )
 
     def _address(self, database: str) -> str:
         return f"postgresql://records:a-password@127.0.0.1:{self.port}/{database}"
@@ -95,13 +117,17 @@ class PostgresServer:
         """Removes a database; connections to it end."""
         name = url.rpartition("/")[2]
         with self._connect() as connection:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            connection.execute(
+                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+            )
 
     @property
     def _pids(self) -> list[int]:
         """Its main process, and those that answer connections."""
         assert self._process is not None, "PostgreSQL was not started"
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text(encoding="ascii")
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text(
+            encoding="ascii"
+        )
         return [self._process.pid, *map(int, children.split())]
 
     def pause(self) -> None:
@@ -118,13 +144,16 @@ class PostgresServer:
         wait_until(self.is_answering, 10, "PostgreSQL does not answer after SIGCONT")
 
     def kill(self) -> None:
-        """Ends it without notice (SIGKILL), with all its processes; `start` recovers what was committed."""
+        """Ends it without notice (SIGKILL), with all its processes; `start`
+        recovers what was committed."""
         for pid in (pids := self._pids):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         assert self._process is not None
         self._process.wait(timeout=10)
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 10, "PostgreSQL goes on")
+        wait_until(
+            lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 10, "PostgreSQL goes on"
+        )
 
     def stop(self) -> None:
         """Ends it and its connections, and waits for its end."""
@@ -141,8 +170,8 @@ class PostgresServer:
 
 
 def find_program(name: str) -> str:
-    """The path of one of its programs, which Debian keeps apart by version; the newest one. Skips like
-    `require_program`."""
+    """The path of one of its programs, which Debian keeps apart by version; the newest one. Skips
+    like `require_program`."""
     found = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
     newest = max(found, key=lambda path: int(path.parts[-3]), default=None)
     return str(newest) if newest else require_program(name)

@@ -1,4 +1,5 @@
-"""The steady probe: a small request of another team, five times a second at every door, while a row is on."""
+"""The steady probe: a small request of another team, five times a second at every
+door, while a row is on."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ PER_SECOND = 5
 P99_MS = 250.0
 #: A sample for which the machine itself was late by more than this says little about the gateway,
 LATE_MS = 40.0
-#: unless it was too slow even if each process on its way waited so long: nginx, worker, the probe's two sides.
+#: unless it was too slow even if each process on its way waited so long: nginx, worker,
+#: the probe's two sides.
 _PROCESSES = 4
 _PROGRAM = Path(__file__).with_name("probe_process.py")
 #: So many samples are needed before the worst one may be left out.
@@ -46,7 +48,8 @@ class Sample(NamedTuple):
 
 
 class Probe:
-    """A process that serves the model `steady` on `port` and asks for it at every door between `go` and `pause`."""
+    """A process that serves the model `steady` on `port` and asks for it at every door
+    between `go` and `pause`."""
 
     def __init__(self, token: str) -> None:
         self.samples: list[Sample] = []
@@ -94,8 +97,13 @@ class Probe:
         return begin
 
     def pause(self, since: float, doors: int) -> list[Sample]:
-        """The samples since a moment, at least one for each door; nothing is under way after that."""
-        wait_until(lambda: len({s.door for s in self.window(since)}) >= doors, 15, "the probe got no answer at all")
+        """The samples since a moment, at least one for each door; nothing is
+        under way after that."""
+        wait_until(
+            lambda: len({s.door for s in self.window(since)}) >= doors,
+            15,
+            "the probe got no answer at all",
+        )
         self._tell("pause")
         assert self._paused.wait(15), "the probe does not come to an end"
         return self.window(since)
@@ -128,7 +136,8 @@ class Probe:
 
 
 def p99(samples: Sequence[Sample]) -> float:
-    """The time in ms that 99 of 100 samples keep; of fewer than 100 the highest. 0 when none counts."""
+    """The time in ms that 99 of 100 samples keep; of fewer than 100 the
+    highest. 0 when none counts."""
     times = sorted(sample.ms for sample in samples if sample.counts)
     if not times:
         return 0.0

@@ -1,10 +1,11 @@
-"""The steady probe's own process: a little Ollama with one model, and a clock that asks every door for it.
+"""The steady probe's own process: a little Ollama with one model, and a clock
+that asks every door for it.
 
-Run as `python -I -S probe_process.py <token> <samples per second>`, with the standard library alone and no event
-loop, so that nothing of the gateway or of a test is in here. It says `port <n>` on stdout, then obeys lines on stdin:
-`door <name> <port>`, `masters <pid> ...`, `go`, `pause`, `end`; it answers `paused` once no sample is under way.
-Samples go to stdout too, one JSON list each: begin (monotonic s), ms, problem or null, door, ms that the machine kept
-somebody waiting.
+Run as `python -I -S probe_process.py <token> <samples per second>`, with the standard library alone
+and no event loop, so that nothing of the gateway or of a test is in here. It says `port <n>` on
+stdout, then obeys lines on stdin: `door <name> <port>`, `masters <pid> ...`, `go`, `pause`, `end`;
+it answers `paused` once no sample is under way. Samples go to stdout too, one JSON list each: begin
+(monotonic s), ms, problem or null, door, ms that the machine kept somebody waiting.
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ _ENTRY = {
     "digest": "5b" * 32,
     "details": {"format": "gguf", "family": "llama", "families": ["llama"], "parameter_size": "1M"},
 }
-_NUMBERS = {"done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3, "total_duration": 5_000_000}
+_NUMBERS = {
+    "done": True,
+    "done_reason": "stop",
+    "prompt_eval_count": 7,
+    "eval_count": 3,
+    "total_duration": 5_000_000,
+}
 _FIXED = {
     "/api/version": {"version": "0.24.0"},
     "/api/tags": {"models": [{**_ENTRY, "modified_at": _STAMP}]},
@@ -66,12 +73,20 @@ class Machine:
 
     def lateness_ms(self, begin: float, end: float) -> float:
         """By how much the machine was late in all between two moments."""
-        late = [min(end, woke) - max(begin, due) for due, woke in list(self._late) if woke > begin and due < end]
+        late = [
+            min(end, woke) - max(begin, due)
+            for due, woke in list(self._late)
+            if woke > begin and due < end
+        ]
         return sum(late) * 1000
 
     def queued_ms(self) -> dict[int, float]:
         """How long each process that serves has waited for a processor since it began."""
-        return {pid: _scheduler_wait_ns(pid) / 1e6 for master in self.masters for pid in _children(master)}
+        return {
+            pid: _scheduler_wait_ns(pid) / 1e6
+            for master in self.masters
+            for pid in _children(master)
+        }
 
 
 def _children(pid: int) -> list[int]:
@@ -99,7 +114,9 @@ def answer_one(sock: socket.socket, buffer: bytearray) -> bool:
         buffer += data
     head, _, rest = bytes(buffer).partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    headers = {
+        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
     length = int(headers.get("content-length") or 0)
     while len(rest) < length:
         data = sock.recv(65536)
@@ -125,8 +142,13 @@ def answer_for(method: str, path: str, body: bytes) -> bytes:
     part = _message if path == "/api/chat" else _response
     if asked.get("stream") is False:
         return whole(method, json.dumps({**frame, **part("".join(WORDS)), **_NUMBERS}).encode())
-    lines = [{**frame, **part(word), "done": False} for word in WORDS] + [{**frame, **part(""), **_NUMBERS}]
-    chunks = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in (json.dumps(x).encode() + b"\n" for x in lines))
+    lines = [{**frame, **part(word), "done": False} for word in WORDS] + [
+        {**frame, **part(""), **_NUMBERS}
+    ]
+    chunks = b"".join(
+        b"%x\r\n%s\r\n" % (len(line), line)
+        for line in (json.dumps(x).encode() + b"\n" for x in lines)
+    )
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
     return head + chunks + b"0\r\n\r\n"
 
@@ -139,9 +161,13 @@ def _response(text: str) -> dict[str, object]:
     return {"response": text}
 
 
-def whole(method: str, body: bytes, status: str = "200 OK", kind: str = "application/json; charset=utf-8") -> bytes:
+def whole(
+    method: str, body: bytes, status: str = "200 OK", kind: str = "application/json; charset=utf-8"
+) -> bytes:
     """An answer with its length."""
-    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    )
     return head if method == "HEAD" else head + body
 
 
@@ -166,7 +192,8 @@ def serve(listener: socket.socket) -> None:
 
 
 class Clock:
-    """Asks every door at a steady pace, each sample in a thread of its own, so that a slow one holds up no other."""
+    """Asks every door at a steady pace, each sample in a thread of its own, so that a slow
+    one holds up no other."""
 
     def __init__(self, token: str, per_second: float, machine: Machine) -> None:
         self.doors: dict[str, int] = {}
@@ -213,9 +240,12 @@ class Clock:
 
 def ask(port: int, token: str) -> str | None:
     """One small chat over a connection of its own; what was wrong with the answer, or None."""
-    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}).encode()
+    body = json.dumps(
+        {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+    ).encode()
     head = (
-        f"POST /api/chat HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n"
+        f"POST /api/chat HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer "
+        f"{token}\r\nConnection: close\r\n"
         f"X-Request-Id: probe-{time.monotonic_ns()}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
@@ -233,7 +263,11 @@ def judge(received: bytes) -> str | None:
     head, _, body = received.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200 "):
         return f"answered {received[:300].decode('latin-1')!r}"
-    lengths = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    lengths = [
+        line.split(b":")[1]
+        for line in head.lower().split(b"\r\n")
+        if line.startswith(b"content-length:")
+    ]
     if lengths and int(lengths[0]) != len(body):
         return f"{len(body)} of {int(lengths[0])} bytes"
     if "".join(WORDS).encode() not in body:

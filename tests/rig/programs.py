@@ -11,7 +11,8 @@ _SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def require_program(name: str) -> str:
-    """The path of `name`. Where it is missing the test is skipped with the reason; with CI=true it fails."""
+    """The path of `name`. Where it is missing the test is skipped with the reason;
+    with CI=true it fails."""
     found = shutil.which(name) or shutil.which(name, path=_SYSTEM_DIRECTORIES)
     if found:
         return found

@@ -31,7 +31,10 @@ class Prometheus:
 
     def query(self, expression: str) -> list[tuple[Mapping[str, str], float]]:
         """The labels and the value of each result now."""
-        return [(each["metric"], float(each["value"][1])) for each in self.get("query", query=expression)["result"]]
+        return [
+            (each["metric"], float(each["value"][1]))
+            for each in self.get("query", query=expression)["result"]
+        ]
 
 
 @contextmanager
@@ -39,10 +42,16 @@ def run_prometheus(directory: Path, configuration: str) -> Iterator[Prometheus]:
     """Prometheus with this configuration, until the block ends."""
     program, port = require_program("prometheus"), free_port()
     (directory / "prometheus.yml").write_text(configuration)
-    command = [program, f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}"]
+    command = [
+        program,
+        f"--config.file={directory / 'prometheus.yml'}",
+        f"--storage.tsdb.path={directory / 'data'}",
+    ]
     with (directory / "output.txt").open("wb") as output:
         process = subprocess.Popen(
-            [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=output, stderr=subprocess.STDOUT
+            [*command, f"--web.listen-address=127.0.0.1:{port}"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     try:
         server = Prometheus(f"http://127.0.0.1:{port}")

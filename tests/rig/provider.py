@@ -1,7 +1,7 @@
 """A provider of OpenAI's API on real sockets: its models, and answers as a test wants them said.
 
-`chunks` and `completion` say the same as a stream and as a single answer; `streamed`, `said` and `refused`
-make scripts of it. Nothing here imports the package under test.
+`chunks` and `completion` say the same as a stream and as a single answer; `streamed`, `said` and
+`refused` make scripts of it. Nothing here imports the package under test.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from tests.rig import SSE, HeaderItems, SeenRequest, pieces
 from tests.rig.dialects import ARGUMENTS, FUNCTION, IMAGE, RESULT, SCHEMA, VECTOR
 from tests.rig.fault_upstream import Action, Chunk, Cut, Head, Json, Script, ScriptedServer
 
-CHAT, COMPLETIONS, EMBEDDINGS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models"
+CHAT, COMPLETIONS, EMBEDDINGS, MODELS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/models",
+)
 MODEL = "org/tiny-1"
 KEY = "sk-test-provider-key"
 
@@ -24,9 +29,15 @@ Document = dict[str, Any]
 HELLO = "Hello from the provider"
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
-#: Where the usage of a stream stands: in a chunk of its own with no choices or null for them, with the finish, on every
-#: chunk, or nowhere.
-OWN, OWN_NULL, WITH_FINISH, EVERYWHERE, NOWHERE = "own", "own_null", "with_finish", "everywhere", "nowhere"
+#: Where the usage of a stream stands: in a chunk of its own with no choices or null for them, with
+#: the finish, on every chunk, or nowhere.
+OWN, OWN_NULL, WITH_FINISH, EVERYWHERE, NOWHERE = (
+    "own",
+    "own_null",
+    "with_finish",
+    "everywhere",
+    "nowhere",
+)
 
 
 def call(name: str, arguments: Any, call_id: str = "call_1") -> Document:
@@ -42,15 +53,24 @@ def chunk(delta: Any = None, finish: str | None = None, **fields: Any) -> Docume
 
 
 def _chunk(choices: Any) -> Document:
-    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": MODEL}
+    head = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1700000000,
+        "model": MODEL,
+    }
     return head | {"choices": choices}
 
 
 def fragments(number: int, called: Document, size: int = 4) -> Iterator[Document]:
-    """A call as OpenAI streams it: id and name once, then its arguments in pieces of `size` characters."""
+    """A call as OpenAI streams it: id and name once, then its arguments in pieces
+    of `size` characters."""
     function = called["function"]
     yield {"index": number, **called, "function": {"name": function["name"], "arguments": ""}}
-    yield from ({"index": number, "function": {"arguments": piece}} for piece in _cut(function["arguments"], size))
+    yield from (
+        {"index": number, "function": {"arguments": piece}}
+        for piece in _cut(function["arguments"], size)
+    )
 
 
 def chunks(
@@ -64,11 +84,16 @@ def chunks(
     reasoning: str = "reasoning_content",
     size: int = 4,
 ) -> list[Document]:
-    """The chunks of a stream, each text in pieces of `size` characters. `reasoning`: what thoughts are called."""
+    """The chunks of a stream, each text in pieces of `size` characters. `reasoning`:
+    what thoughts are called."""
     told = [chunk({"role": "assistant", "content": ""})]
     told += [chunk({reasoning: piece}) for piece in _cut(thinking, size)]
     told += [chunk({"content": piece}) for piece in _cut(content, size)]
-    told += [chunk({"tool_calls": [each]}) for number, one in enumerate(calls) for each in fragments(number, one, size)]
+    told += [
+        chunk({"tool_calls": [each]})
+        for number, one in enumerate(calls)
+        for each in fragments(number, one, size)
+    ]
     told.append(chunk(finish=finish or ("tool_calls" if calls else "stop")))
     return list(_with_usage(told, dict(usage), usage_at))
 
@@ -76,7 +101,9 @@ def chunks(
 def _with_usage(told: Sequence[Document], usage: Document, where: str) -> Iterator[Document]:
     for number, each in enumerate(told):
         if where == EVERYWHERE:
-            yield each | {"usage": usage if each is told[-1] else usage | {"completion_tokens": number}}
+            yield each | {
+                "usage": usage if each is told[-1] else usage | {"completion_tokens": number}
+            }
         else:
             yield each | ({"usage": usage} if where == WITH_FINISH and each is told[-1] else {})
     if where in (OWN, OWN_NULL):
@@ -103,9 +130,12 @@ def completion(
 
 
 def frames(documents: Iterable[Any], *, done: bool = True) -> bytes:
-    """Chunks as bytes; what is bytes already goes out as it is. `done`: and the line that ends a stream."""
+    """Chunks as bytes; what is bytes already goes out as it is. `done`: and the
+    line that ends a stream."""
     parts = [
-        each if isinstance(each, bytes) else b"data: %s\n\n" % json.dumps(each, ensure_ascii=False).encode()
+        each
+        if isinstance(each, bytes)
+        else b"data: %s\n\n" % json.dumps(each, ensure_ascii=False).encode()
         for each in documents
     ]
     return b"".join([*parts, b"data: [DONE]\n\n" if done else b""])
@@ -119,8 +149,11 @@ def streamed(
     cut: bool = False,
     headers: HeaderItems = (),
 ) -> Script:
-    """A script that sends these chunks in pieces of `edges` bytes; `cut`: and then closes in the middle of the body."""
-    body: list[Action] = [Chunk(piece) for piece in pieces(frames(documents, done=done and not cut), edges)]
+    """A script that sends these chunks in pieces of `edges` bytes; `cut`: and then closes in
+    the middle of the body."""
+    body: list[Action] = [
+        Chunk(piece) for piece in pieces(frames(documents, done=done and not cut), edges)
+    ]
     return [Head(200, {**SSE, **dict(headers)}), *body, *([Cut()] if cut else [])]
 
 
@@ -131,7 +164,9 @@ def said(content: str = HELLO, *, stream: bool, **options: Any) -> Script:
     return [Json(completion(content, **options))]
 
 
-def error(message: str, kind: str = "invalid_request_error", code: Any = None, **fields: Any) -> Document:
+def error(
+    message: str, kind: str = "invalid_request_error", code: Any = None, **fields: Any
+) -> Document:
     """An error in OpenAI's form, whole or in a stream."""
     return {"error": {"message": message, "type": kind, "param": None, "code": code, **fields}}
 
@@ -143,7 +178,10 @@ def refused(status: int, message: str = "no", headers: HeaderItems = (), **field
 
 def embeddings(vectors: Sequence[Any], tokens: int = 5) -> Document:
     """The answer to a request for vectors."""
-    rows = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+    rows = [
+        {"object": "embedding", "index": index, "embedding": vector}
+        for index, vector in enumerate(vectors)
+    ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": rows, "model": MODEL, "usage": usage}
 
@@ -158,7 +196,8 @@ def _cut(text: str, size: int) -> list[str]:
 
 
 class Provider(ScriptedServer):
-    """Lists its models, says hello and embeds where nothing else is scripted. Its routes begin with `/v1`."""
+    """Lists its models, says hello and embeds where nothing else is scripted. Its
+    routes begin with `/v1`."""
 
     def __init__(self, *rows: Document, key: str = "") -> None:
         """`key`: all others are refused."""
@@ -201,7 +240,10 @@ def _completed(body: Document) -> Script:
     if not body.get("stream"):
         choice = {"index": 0, "text": HELLO, "logprobs": None, "finish_reason": "stop"}
         return [Json(head | {"choices": [choice], "usage": USAGE})]
-    texts = [{"index": 0, "text": text, "logprobs": None, "finish_reason": None} for text in _cut(HELLO, 4)]
+    texts = [
+        {"index": 0, "text": text, "logprobs": None, "finish_reason": None}
+        for text in _cut(HELLO, 4)
+    ]
     last = {"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}
     told = [head | {"choices": [choice]} for choice in (*texts, last)]
     return streamed(_with_usage(told, USAGE, _counted(body)))
@@ -217,16 +259,29 @@ def _embedded(body: Document) -> Script:
 
 
 def played(
-    lines: Sequence[Document], path: str, *, stream: bool, edges: int | None = None, is_cut: bool = False
+    lines: Sequence[Document],
+    path: str,
+    *,
+    stream: bool,
+    edges: int | None = None,
+    is_cut: bool = False,
 ) -> Script:
     """The answer at a path that says what these lines of Ollama's chat say."""
     whole = added_up([line for line in lines if "error" not in line])
     said, usage = whole["message"], {"prompt_tokens": whole.get("prompt_eval_count", 0)}
     usage["completion_tokens"] = whole.get("eval_count", 0)
     functions = [one["function"] for one in said.get("tool_calls") or ()]
-    calls = [call(each["name"], each["arguments"], f"call_{number}") for number, each in enumerate(functions)]
+    calls = [
+        call(each["name"], each["arguments"], f"call_{number}")
+        for number, each in enumerate(functions)
+    ]
     finish = "length" if whole.get("done_reason") == "length" else ""
-    told: dict[str, Any] = {"thinking": said.get("thinking") or "", "calls": calls, "finish": finish, "usage": usage}
+    told: dict[str, Any] = {
+        "thinking": said.get("thinking") or "",
+        "calls": calls,
+        "finish": finish,
+        "usage": usage,
+    }
     if broken := lines[-1].get("error"):
         # Of a stream, everything before its end.
         spoken = [*chunks(said["content"], **told)[:-2], error(broken, "server_error")]
@@ -246,16 +301,24 @@ def _embedding(usage: Document) -> Document:
 
 
 def wanted(seen: SeenRequest, model: str) -> Document:
-    """What a request wants, by the names of `dialects.Wanted`; fails for one that wants it wrongly."""
+    """What a request wants, by the names of `dialects.Wanted`; fails for one
+    that wants it wrongly."""
     body = seen.json()
     assert body["model"] == model
     if "input" in body:
         return {"text": body["input"] if isinstance(body["input"], str) else "".join(body["input"])}
     tools, form = body.get("tools") or [], body.get("response_format") or {}
-    assert [json.dumps(tool) for tool in tools] in ([], [json.dumps({"type": "function", "function": FUNCTION})])
+    assert [json.dumps(tool) for tool in tools] in (
+        [],
+        [json.dumps({"type": "function", "function": FUNCTION})],
+    )
     assert json.dumps(form.get("json_schema", {}).get("schema")) in ("null", json.dumps(SCHEMA))
     first, *history = body["messages"]
-    parts = first["content"] if isinstance(first["content"], list) else [{"type": "text", "text": first["content"]}]
+    parts = (
+        first["content"]
+        if isinstance(first["content"], list)
+        else [{"type": "text", "text": first["content"]}]
+    )
     images = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     assert images in ([], [f"data:image/png;base64,{IMAGE}"])
     stop = body.get("stop")
@@ -274,8 +337,15 @@ def wanted(seen: SeenRequest, model: str) -> Document:
 def _has_called(history: Sequence[Document]) -> bool:
     called, result = history
     [made] = called["tool_calls"]
-    assert (called["role"], result["role"], result["tool_call_id"]) == ("assistant", "tool", made["id"])
+    assert (called["role"], result["role"], result["tool_call_id"]) == (
+        "assistant",
+        "tool",
+        made["id"],
+    )
     arguments = json.loads(made["function"]["arguments"])
-    assert (made["function"]["name"], json.dumps(arguments)) == (FUNCTION["name"], json.dumps(ARGUMENTS))
+    assert (made["function"]["name"], json.dumps(arguments)) == (
+        FUNCTION["name"],
+        json.dumps(ARGUMENTS),
+    )
     assert result["content"] == RESULT
     return True

@@ -1,7 +1,7 @@
 """The records in processes of their own, which a test can start at once and kill.
 
-`upgrade STATE [MIGRATIONS REVISION]`: upgrades the database of each URL on standard input. `import STATE URL`: for each
-line, a new process imports the spool until it is killed; its id is printed.
+`upgrade STATE [MIGRATIONS REVISION]`: upgrades the database of each URL on standard input. `import
+STATE URL`: for each line, a new process imports the spool until it is killed; its id is printed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _LINES = 10
 
 
 def upgrade(directory: Path, *newer: str) -> None:
-    """Prints `True`, `False` or the error for each URL. `newer`: a directory of migrations that this version does not
-    know, and its newest revision."""
+    """Prints `True`, `False` or the error for each URL. `newer`: a directory of migrations that
+    this version does not know, and its newest revision."""
     if newer:
         database.MIGRATIONS, database.REVISION = Path(newer[0]), newer[1]
         assert tables.REVISION != database.REVISION
@@ -36,7 +36,8 @@ def upgrade(directory: Path, *newer: str) -> None:
 
 
 def import_forever(directory: Path, url: str) -> None:
-    """Forks a process for each line: it has everything imported, and starts within a millisecond."""
+    """Forks a process for each line: it has everything imported, and starts
+    within a millisecond."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for _ in sys.stdin:
         process = os.fork()
@@ -61,7 +62,9 @@ class ImportingProcess:
 
     def __init__(self, directory: Path, url: str) -> None:
         command = [sys.executable, "-m", "tests.rig.records_process", "import", str(directory), url]
-        self._forker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._forker = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self._pid = 0
 
     def start(self) -> None:
@@ -78,7 +81,9 @@ class ImportingProcess:
     def __enter__(self) -> ImportingProcess:
         return self
 
-    def __exit__(self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+    def __exit__(
+        self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         if self._pid and Path(f"/proc/{self._pid}").exists():
             self.kill()
         self._forker.communicate(timeout=20)

@@ -1,5 +1,5 @@
-"""What is in a gateway's records, read by the drivers themselves while the gateway runs; and a box whose answers have
-tokens that a test knows.
+"""What is in a gateway's records, read by the drivers themselves while the gateway runs; and a box
+whose answers have tokens that a test knows.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def tokens_of(number: int) -> Tokens:
 
 
 class CountingBox(Box):
-    """An Ollama server that answers a prompt with `request N` in it by a stream of some lines, with the tokens of
-    `tokens_of(N)`, and notes each N that it got."""
+    """An Ollama server that answers a prompt with `request N` in it by a stream of some lines, with
+    the tokens of `tokens_of(N)`, and notes each N that it got."""
 
     def __init__(self, name: str, models: list[str], *, line_s: float = 0.0) -> None:
         """`line_s`: the pause between two lines."""
@@ -61,14 +61,23 @@ class CountingBox(Box):
         self.numbers.add(number)
         tokens = tokens_of(number)
         frame: Row = {"model": body["model"], "created_at": _STAMP}
-        durations = {"load_duration": 0, "prompt_eval_duration": 2_000_000, "eval_duration": 3_000_000}
+        durations = {
+            "load_duration": 0,
+            "prompt_eval_duration": 2_000_000,
+            "eval_duration": 3_000_000,
+        }
         end = {"prompt_eval_count": tokens.prompt, **durations, "total_duration": 5_000_000}
         if request.path == "/api/embed":
             return [Json(frame | end | {"embeddings": [[0.5, 0.25]]})]
         said = "Yes. "
         text: Row = {"message": {"role": "assistant", "content": said}}
         text = text if request.path == "/api/chat" else {"response": said}
-        last = frame | text | end | {"done": True, "done_reason": "stop", "eval_count": tokens.completion}
+        last = (
+            frame
+            | text
+            | end
+            | {"done": True, "done_reason": "stop", "eval_count": tokens.completion}
+        )
         if body.get("stream") is False:
             return [Json(last)]
         return [Lines([*[frame | text | {"done": False}] * 4, last], delay_s=self.line_s)]
@@ -78,10 +87,12 @@ class RecordsView:
     """The database of a gateway's records."""
 
     def __init__(self, gateway: Gateway, url: str, ids: str = "") -> None:
-        """`url`: its `records.url`; that of SQLite in the state directory. `ids`: how the ids of the requests begin
-        whose rows are looked at."""
+        """`url`: its `records.url`; that of SQLite in the state directory. `ids`: how the ids of
+        the requests begin whose rows are looked at."""
         self._ids = ids
-        self._path = gateway.state_directory / url.rpartition("/")[2] if url.startswith("sqlite:") else None
+        self._path = (
+            gateway.state_directory / url.rpartition("/")[2] if url.startswith("sqlite:") else None
+        )
         self._url = url
         self._spool = gateway.state_directory / "usage"
 
@@ -90,17 +101,31 @@ class RecordsView:
         if self._path is None:
             with psycopg.connect(self._url, connect_timeout=5, row_factory=dict_row) as connection:
                 return list(connection.execute(query.encode()))
-        with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, timeout=10)) as database:
+        with closing(
+            sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, timeout=10)
+        ) as database:
             database.row_factory = sqlite3.Row
             return [dict(row) for row in database.execute(query)]
 
     def rows(self) -> list[Row]:
         """The rows of `usage`."""
-        return [row for row in self.select("SELECT * FROM usage ORDER BY row_id") if row["id"].startswith(self._ids)]
+        return [
+            row
+            for row in self.select("SELECT * FROM usage ORDER BY row_id")
+            if row["id"].startswith(self._ids)
+        ]
 
     def sums(self) -> Row:
         """The sums of all hours together."""
-        names = ("requests", "errors", "prompt_tokens", "cached_tokens", "completion_tokens", "gpu_seconds", "cost")
+        names = (
+            "requests",
+            "errors",
+            "prompt_tokens",
+            "cached_tokens",
+            "completion_tokens",
+            "gpu_seconds",
+            "cost",
+        )
         columns = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in names)
         (row,) = self.select(f"SELECT {columns} FROM usage_hourly")
         return {name: float(value) for name, value in row.items()}
@@ -123,10 +148,15 @@ class RecordsView:
 
         def is_complete() -> bool:
             try:
-                read = {row["file"]: row["position"] for row in self.select("SELECT * FROM spool_positions")}
+                read = {
+                    row["file"]: row["position"]
+                    for row in self.select("SELECT * FROM spool_positions")
+                }
                 is_open = self.select("SELECT row_id FROM usage_open")
                 files = list(self._spool.iterdir()) if self._spool.is_dir() else []
-                return not is_open and all(read.get(file.name) == file.stat().st_size for file in files)
+                return not is_open and all(
+                    read.get(file.name) == file.stat().st_size for file in files
+                )
             except (sqlite3.Error, psycopg.Error, FileNotFoundError):
                 return False  # the database is away, or a file was finished meanwhile
 
@@ -137,7 +167,11 @@ class RecordsView:
         """What is missing."""
         files = {file.name: file.stat().st_size for file in self._spool.iterdir()}
         return json.dumps(
-            [files, self.select("SELECT * FROM spool_positions"), self.select("SELECT * FROM usage_open")]
+            [
+                files,
+                self.select("SELECT * FROM spool_positions"),
+                self.select("SELECT * FROM usage_open"),
+            ]
         )
 
 
@@ -152,8 +186,11 @@ def sum_up(rows: list[Row]) -> Row:
     }
 
 
-def check_conservation(rows: list[Row], sums: Row, client: NumberedClient, box: CountingBox) -> None:
-    """Every admitted request has one row, and rows and sums have the tokens that the server counted."""
+def check_conservation(
+    rows: list[Row], sums: Row, client: NumberedClient, box: CountingBox
+) -> None:
+    """Every admitted request has one row, and rows and sums have the tokens
+    that the server counted."""
     ids = [int(row["id"].removeprefix("n")) for row in rows]
     assert len(ids) == len(set(ids)), "a request has two rows"
     assert not set(ids) - client.sent

@@ -1,9 +1,10 @@
-"""A machine of several that share a Redis, as a process: asks for slots in many greenlets, and notes what it got.
+"""A machine of several that share a Redis, as a process: asks for slots in many
+greenlets, and notes what it got.
 
     python -m tests.rig.redis_machine URL NAME FILE GREENLETS REQUESTS HOLD_S LEASE_S
 
-For each slot it appends `+ NAME BOX` to the file when it is granted, and `- NAME BOX` before it is released. It ends
-when every greenlet has made its requests; then it leaves the other machines.
+For each slot it appends `+ NAME BOX` to the file when it is granted, and `- NAME BOX` before it is
+released. It ends when every greenlet has made its requests; then it leaves the other machines.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from gevent.event import AsyncResult
 
 from ollama_proxy.coordination.redis_scheduler import RedisScheduler
 from ollama_proxy.coordination.redis_store import connect_redis
-from ollama_proxy.coordination.scheduler import Decision, QueueLimits
-from ollama_proxy.coordination.state import Grant, Outcome, Request, StateUnavailable
+from ollama_proxy.coordination.scheduler import QueueLimits
+from ollama_proxy.coordination.state import Decision, Grant, Outcome, Request, StateUnavailable
 
 #: Of each box.
 SLOTS = {"box1": 1, "box2": 2}
@@ -49,7 +50,9 @@ class Machine:
         for box, slots in SLOTS.items():
             self._take(self._scheduler.set_box(box, 0, slots=slots))
         ticks = gevent.spawn(self._tick)
-        workers = [gevent.spawn(self._work, number, requests, hold_s) for number in range(greenlets)]
+        workers = [
+            gevent.spawn(self._work, number, requests, hold_s) for number in range(greenlets)
+        ]
         gevent.joinall(workers, raise_error=True)
         ticks.kill()
         self._scheduler.close()
@@ -71,7 +74,9 @@ class Machine:
     def _work(self, worker: int, requests: int, hold_s: float) -> None:
         for number in range(requests):
             boxes = (("box1",), ("box2",), ("box1", "box2"))[number % 3]
-            request = Request(f"{worker}-{number}", str(worker), tuple((box, "model") for box in boxes))
+            request = Request(
+                f"{worker}-{number}", str(worker), tuple((box, "model") for box in boxes)
+            )
             granted = self._waiting[request.id] = AsyncResult()
             self._try(partial(self._scheduler.acquire, request, 0))
             box = granted.get(timeout=60)

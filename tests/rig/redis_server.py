@@ -1,4 +1,5 @@
-"""A real redis-server on a port of its own, which keeps nothing on disk and which a test can kill, pause and flush."""
+"""A real redis-server on a port of its own, which keeps nothing on disk and which a test can
+kill, pause and flush."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ _SETTINGS = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--logle
 
 
 class RedisServer:
-    """Redis on 127.0.0.1:`port` until `stop()`; `start()` after `kill()` or `stop()` brings an empty one back."""
+    """Redis on 127.0.0.1:`port` until `stop()`; `start()` after `kill()` or `stop()`
+    brings an empty one back."""
 
     def __init__(self, password: str | None = None) -> None:
         self.program = require_program("redis-server")
@@ -25,8 +27,17 @@ class RedisServer:
 
     def start(self) -> RedisServer:
         """Starts it and waits until it answers."""
-        command = [self.program, "--port", str(self.port), *_SETTINGS, "--requirepass", self._password or ""]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [
+            self.program,
+            "--port",
+            str(self.port),
+            *_SETTINGS,
+            "--requirepass",
+            self._password or "",
+        ]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         wait_until(self.is_answering, 5, "redis-server does not answer")
         return self
 
@@ -62,7 +73,8 @@ class RedisServer:
             self.ask("CLIENT", "KILL", "TYPE", kind)
 
     def pause(self) -> None:
-        """Stops it as it is (SIGSTOP): the kernel still takes connections and bytes, and nothing is answered."""
+        """Stops it as it is (SIGSTOP): the kernel still takes connections and bytes,
+        and nothing is answered."""
         self._send(signal.SIGSTOP)
 
     def resume(self) -> None:

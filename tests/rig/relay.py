@@ -182,7 +182,8 @@ class _Pair:
             with suppress(OSError):
                 if reset:
                     _linger_off(sock)
-                # A reset is made by the close; this wakes who reads, and says nothing to the other side.
+                # A reset is made by the close; this wakes who reads, and says
+                # nothing to the other side.
                 sock.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
 
     def send(self, sink: socket.socket, data: bytes) -> None:

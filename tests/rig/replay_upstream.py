@@ -1,4 +1,5 @@
-"""An upstream that sends what a real Ollama sent: the files of `tests/recordings`, cut the way a test asks for."""
+"""An upstream that sends what a real Ollama sent: the files of `tests/recordings`, cut
+the way a test asks for."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ class Recording:
 def recordings(version: Version = "0.24") -> tuple[Recording, ...]:
     """All recordings of one version of Ollama, in the order of the index."""
     directory = RECORDINGS / version
-    return tuple(_load(directory, row) for row in json.loads((directory / "index.json").read_bytes()))
+    return tuple(
+        _load(directory, row) for row in json.loads((directory / "index.json").read_bytes())
+    )
 
 
 def recording(name: str, version: Version = "0.24") -> Recording:
@@ -56,7 +59,8 @@ def recording(name: str, version: Version = "0.24") -> Recording:
 
 
 def recorded_at(place: str) -> Recording:
-    """One recording by its version and name, such as `0.32/chat-hello-single`. Raises KeyError if there is none."""
+    """One recording by its version and name, such as `0.32/chat-hello-single`. Raises
+    KeyError if there is none."""
     version, _, name = place.partition("/")
     return recording(name, cast(Version, version))
 
@@ -83,9 +87,10 @@ def _load(directory: Path, row: dict[str, Any]) -> Recording:
 class Replay:
     """The action that sends a recorded answer.
 
-    ``cut`` is "recorded" (Ollama's own chunks), "whole" (one chunk) or a number of bytes. With a number, ``edges`` says
-    what is cut: "chunks" makes HTTP chunks of that size; "sends" keeps Ollama's chunks and sends so many bytes of the
-    wire at a time, through chunk heads as well. An answer with a length has no chunks, so there both cut the sends.
+    ``cut`` is "recorded" (Ollama's own chunks), "whole" (one chunk) or a number of bytes. With a
+    number, ``edges`` says what is cut: "chunks" makes HTTP chunks of that size; "sends" keeps
+    Ollama's chunks and sends so many bytes of the wire at a time, through chunk heads as well. An
+    answer with a length has no chunks, so there both cut the sends.
     """
 
     recording: Recording
@@ -114,7 +119,8 @@ class Replay:
 
 
 class ReplayUpstream(ScriptedServer):
-    """Answers a recorded request with the recorded bytes, and anything else with 501. Paths can be scripted as well."""
+    """Answers a recorded request with the recorded bytes, and anything else with 501. Paths
+    can be scripted as well."""
 
     def __init__(self, cut: Cut = "recorded", *, edges: Edges = "chunks") -> None:
         super().__init__()
@@ -122,8 +128,11 @@ class ReplayUpstream(ScriptedServer):
         self.edges = edges
         self._forced: dict[tuple[str, str], tuple[Recording, int | None]] = {}
 
-    def answer_with(self, name: str, *, times: int | None = None, version: Version = "0.24") -> Recording:
-        """Answer all (or the next ``times``) requests for its method and path with a recording, whatever their body."""
+    def answer_with(
+        self, name: str, *, times: int | None = None, version: Version = "0.24"
+    ) -> Recording:
+        """Answer all (or the next ``times``) requests for its method and path with a
+        recording, whatever their body."""
         chosen = recording(name, version)
         self._forced[chosen.method, chosen.path] = (chosen, times)
         return chosen
@@ -134,10 +143,14 @@ class ReplayUpstream(ScriptedServer):
         self._forced.clear()
 
     def answer(self, request: SeenRequest) -> Script:
-        """The forced recording, else the one that was recorded for this request, else 501 with what was asked."""
+        """The forced recording, else the one that was recorded for this request, else
+        501 with what was asked."""
         found = self._take_forced(request) or match(request)
         if found is None:
-            asked = f"{request.method} {request.raw_path} {request.body[:2000].decode('utf-8', 'replace')}"
+            asked = (
+                f"{request.method} {request.raw_path} "
+                f"{request.body[:2000].decode('utf-8', 'replace')}"
+            )
             return [Json({"error": f"no recording for {asked}"}, 501)]
         return [Replay(found, self.cut, self.edges)]
 
@@ -155,15 +168,23 @@ class ReplayUpstream(ScriptedServer):
 def match(request: SeenRequest) -> Recording | None:
     """The recording of a request: equal bytes first, then equal JSON in any order of keys.
 
-    Where several recordings share a request, the content type decides, then success goes before failure, then the order
-    of the index.
+    Where several recordings share a request, the content type decides, then success goes before
+    failure, then the order of the index.
     """
-    same_route = [one for one in recordings() if (one.method, one.path) == (request.method, request.path)]
+    same_route = [
+        one for one in recordings() if (one.method, one.path) == (request.method, request.path)
+    ]
     same_body = [one for one in same_route if one.request == request.body]
     if not same_body and (asked := _canonical(request.body)) is not None:
         same_body = [one for one in same_route if _canonical(one.request) == asked]
-    sent_type = (request.header("content-type") or "application/json").partition(";")[0].strip().lower()
-    return min(same_body, key=lambda one: (one.request_content_type != sent_type, one.status >= 400), default=None)
+    sent_type = (
+        (request.header("content-type") or "application/json").partition(";")[0].strip().lower()
+    )
+    return min(
+        same_body,
+        key=lambda one: (one.request_content_type != sent_type, one.status >= 400),
+        default=None,
+    )
 
 
 @cache

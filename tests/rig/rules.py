@@ -1,9 +1,10 @@
 """Six rules that hold after every row of the fault table, whatever the row did.
 
-1. The steady probe got a whole answer every time, 99 of 100 in under 250 ms. 2. Two seconds later nothing is in
-flight, no slot is held, and nothing waits. 3. Descriptors and greenlets are as many as before, and the coordinator is
-as large. 4. No traceback, no 5xx that the row does not expect. 5. One line in the access log, with a final state, for
-each request that was let in. 6. Errors have the shape of their API.
+1. The steady probe got a whole answer every time, 99 of 100 in under 250 ms. 2. Two seconds later
+   nothing is in flight, no slot is held, and nothing waits. 3. Descriptors and greenlets are as
+   many as before, and the coordinator is as large. 4. No traceback, no 5xx that the row does not
+   expect. 5. One line in the access log, with a final state, for each request that was let in. 6.
+   Errors have the shape of their API.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ FINAL_STATES = {"ok", "client_gone", "upstream_error", "timeout", "refused", "ab
 _MANY = 1000
 #: Idle clients of a gateway are gone by then: nginx keeps its connections for 150 ms in the rig.
 _GONE_S = 0.8
-#: By how much the coordinator may grow in a row; what it begins with may be no more than the second, in KiB. With the
-#: records, whose libraries take 40 MiB, twice as much, and four times the growth: each connection has a cache of pages.
+#: By how much the coordinator may grow in a row; what it begins with may be no more than the
+#: second, in KiB. With the records, whose libraries take 40 MiB, twice as much, and four times the
+#: growth: each connection has a cache of pages.
 _GROWTH_KIB, _COORDINATOR_KIB = 8 << 10, 64 << 10
 #: States of a TCP connection that its server still holds, see tcp(5): ESTABLISHED and CLOSE_WAIT.
 _HELD = {"01", "08"}
@@ -70,16 +72,20 @@ class Noted:
 
 
 class RowLeaks(LeakCheck):
-    """Where workers may be others than at the start, a new one may have as much as an old one had."""
+    """Where workers may be others than at the start, a new one may have as
+    much as an old one had."""
 
     other_workers = False
 
     def snapshot(self) -> Snapshot:
-        """See LeakCheck; clients that are about to be let go, such as nginx after a while, are waited for."""
+        """See LeakCheck; clients that are about to be let go, such as nginx after a
+        while, are waited for."""
         self._let_clients_go()
         details = worker_details(self.gateway, self.token or "")
         self._let_clients_go()
-        return Snapshot({pid: open_descriptors(pid) for pid in self.gateway.worker_pids()}, 0, details)
+        return Snapshot(
+            {pid: open_descriptors(pid) for pid in self.gateway.worker_pids()}, 0, details
+        )
 
     def _let_clients_go(self) -> None:
         with suppress(AssertionError):
@@ -124,7 +130,9 @@ class RowRules:
         else:
             found += self._live_problems()
         lines = access_lines(self._gateway)
-        return found + self.output_problems() + self.status_problems(lines) + self.line_problems(lines)
+        return (
+            found + self.output_problems() + self.status_problems(lines) + self.line_problems(lines)
+        )
 
     def has_ended(self) -> bool:
         """Whether the row has ended the gateway."""
@@ -133,7 +141,13 @@ class RowRules:
     def _live_problems(self) -> list[str]:
         self._leaks.other_workers = bool(self.allowed.other_workers)
         leaks = partial(self._leaks.verify, LEFT_WITHIN_S)
-        checks = (self._settle, self._give_back, leaks, self._measure_coordinator, self._wait_for_logs)
+        checks = (
+            self._settle,
+            self._give_back,
+            leaks,
+            self._measure_coordinator,
+            self._wait_for_logs,
+        )
         found = []
         for check in checks:
             try:
@@ -147,14 +161,20 @@ class RowRules:
         found = []
         bad = [sample for sample in samples if sample.problem]
         if bad and not self.allowed.probe_errors:
-            found.append(f"{len(bad)} of {len(samples)} probes failed, first at {bad[0].door}: {bad[0].problem}")
+            found.append(
+                f"{len(bad)} of {len(samples)} probes failed, first at "
+                f"{bad[0].door}: {bad[0].problem}"
+            )
         if p99(samples) >= P99_MS and not self.allowed.no_probe_p99:
-            worst = max((sample for sample in samples if sample.counts), key=lambda sample: sample.ms)
+            worst = max(
+                (sample for sample in samples if sample.counts), key=lambda sample: sample.ms
+            )
             found.append(f"the probe's p99 is {p99(samples):.0f} ms; worst: {worst}")
         return found
 
     def _settle(self) -> None:
-        """Rule 2. Each worker must be idle once: a health check that one of them makes meanwhile is no request left."""
+        """Rule 2. Each worker must be idle once: a health check that one of them makes
+        meanwhile is no request left."""
         looks: dict[int, Mapping[str, Any]] = {}
         idle: set[int] = set()
 
@@ -203,35 +223,58 @@ class RowRules:
     def _surplus(self, looks: Mapping[int, Mapping[str, Any]]) -> list[str]:
         """Connections that an upstream holds and no worker knows of."""
         known = sum(sum(each["upstream_connections"].values()) for each in looks.values())
-        connections = sum(box.connections_open for box in self._boxes) - self.allowed.other_connections
-        return [f"upstreams have {connections} open connections, the workers {known}"] if connections > known else []
+        connections = (
+            sum(box.connections_open for box in self._boxes) - self.allowed.other_connections
+        )
+        return (
+            [f"upstreams have {connections} open connections, the workers {known}"]
+            if connections > known
+            else []
+        )
 
     def _wait_for_logs(self) -> None:
-        """Lines of a worker are written in their order: when a later one is there, all of the row's are."""
+        """Lines of a worker are written in their order: when a later one is there,
+        all of the row's are."""
         markers: dict[int, str] = {}
 
         def leave_one() -> list[int]:
             name = "marker-" + secrets.token_hex(8)
             headers = {**http_client.bearer(self._token), "X-Request-Id": name}
-            pid = http_client.request(self._gateway.url, path="/readyz", headers=headers).json()["details"]["pid"]
+            pid = http_client.request(self._gateway.url, path="/readyz", headers=headers).json()[
+                "details"
+            ]["pid"]
             markers.setdefault(pid, name)
             return [pid]
 
         until_all_answer(self._gateway, leave_one, 5)
-        wait_until(lambda: _all_in(access_text(self._gateway), markers.values()), 5, "the access log stays behind")
+        wait_until(
+            lambda: _all_in(access_text(self._gateway), markers.values()),
+            5,
+            "the access log stays behind",
+        )
 
     def output_problems(self) -> list[str]:
         """Rule 4, first half."""
         text = self._gateway.output()[self._output_from :]
         at = min((place for sign in _TRACES if (place := text.find(sign)) >= 0), default=-1)
-        return [] if at < 0 or self.allowed.tracebacks else [f"traceback: ...{text[max(0, at - 300) : at + 3000]}"]
+        return (
+            []
+            if at < 0 or self.allowed.tracebacks
+            else [f"traceback: ...{text[max(0, at - 300) : at + 3000]}"]
+        )
 
     def status_problems(self, lines: Sequence[Mapping[str, Any]]) -> list[str]:
         """Rule 4, second half: what the clients got and what the log says."""
-        found = [f"{status} for {name}" for status, name in self.noted.failures if status not in self.allowed.statuses]
+        found = [
+            f"{status} for {name}"
+            for status, name in self.noted.failures
+            if status not in self.allowed.statuses
+        ]
         for line in lines:
             failed = line["status"] >= 500 and line["status"] not in self.allowed.statuses
-            excused = line["path"] == "/readyz" or (line["token"] == "probe" and self.allowed.probe_errors)
+            excused = line["path"] == "/readyz" or (
+                line["token"] == "probe" and self.allowed.probe_errors
+            )
             if failed and not excused and line["time"] >= self._began:
                 found.append(f"unexpected {line['status']}: {json.dumps(line)}")
         return found[:5]
@@ -245,9 +288,16 @@ class RowRules:
             least = self.noted.admitted[name]
             most = least + self.noted.doubtful[name]
             if not least <= seen[name] <= most:
-                found.append(f"{seen[name]} access lines for {name}, not {least if least == most else (least, most)}")
+                found.append(
+                    f"{seen[name]} access lines for {name}, not "
+                    f"{least if least == most else (least, most)}"
+                )
         states = {line["id"]: line["state"] for line in lines if line["id"] in known}
-        found += [f"{name} ended as {state!r}" for name, state in states.items() if state not in FINAL_STATES]
+        found += [
+            f"{name} ended as {state!r}"
+            for name, state in states.items()
+            if state not in FINAL_STATES
+        ]
         return found[:5]
 
 
@@ -265,7 +315,8 @@ def api_path(path: str) -> str:
 
 
 def clients_connected(port: int) -> int:
-    """How many connections the server that listens on a port of 127.0.0.1 holds, as the kernel counts them."""
+    """How many connections the server that listens on a port of 127.0.0.1 holds, as
+    the kernel counts them."""
     with open("/proc/net/tcp") as file:
         lines = [line.split(None, 4) for line in file]
     return sum(line[1].endswith(f":{port:04X}") and line[3] in _HELD for line in lines)
@@ -282,7 +333,8 @@ def access_text(gateway: Gateway) -> str:
 
 def access_lines(gateway: Gateway, containing: str = "") -> list[dict[str, Any]]:
     """The lines of the access log, with what was rotated away; only those that contain a text."""
-    # Not splitlines(): a name in a line may hold letters that it takes for the end of one. The last line may be half.
+    # Not splitlines(): a name in a line may hold letters that it takes for the end of one. The
+    # last line may be half.
     *lines, _ = access_text(gateway).split("\n")
     return [json.loads(line) for line in lines if containing in line]
 
@@ -299,5 +351,7 @@ def _counts(details: Mapping[str, Any]) -> dict[str, int]:
         "requests in flight": details["in_flight"],
         "watched clients": details["watched"],
         "active upstream connections": details["upstream_connections"]["active"],
-        "places at upstreams": sum(each.get("in_flight", 0) for each in details["upstreams"].values()),
+        "places at upstreams": sum(
+            each.get("in_flight", 0) for each in details["upstreams"].values()
+        ),
     }

@@ -1,8 +1,10 @@
-"""A command in the sandbox that the systemd unit describes, as far as a process can put itself into one.
+"""A command in the sandbox that the systemd unit describes, as far as a process
+can put itself into one.
 
-Used as a program, by root: ``unshare --mount python sandbox.py <command>``, see LAUNCHER. Every mount becomes
-read-only but the directories that systemd would name in the environment, all capabilities and the right to get new
-ones are gone, memory can't become executable, and the command takes this process's place.
+Used as a program, by root: ``unshare --mount python sandbox.py <command>``, see LAUNCHER. Every
+mount becomes read-only but the directories that systemd would name in the environment, all
+capabilities and the right to get new ones are gone, memory can't become executable, and the command
+takes this process's place.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ LAUNCHER = ("unshare", "--mount", sys.executable, "-I", "-S", __file__)
 
 
 def enter(writable: list[str]) -> None:
-    """Close the door behind this process. Raises OSError or CalledProcessError where the system does not let it."""
+    """Close the door behind this process. Raises OSError or CalledProcessError where the
+    system does not let it."""
     _mount("--make-rprivate", "/")
     for directory in writable:
         _mount("--bind", directory, directory)
@@ -48,7 +51,9 @@ def _mount(*arguments: str) -> None:
 
 def _prctl(option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)):
+    if libc.prctl(
+        option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)
+    ):
         number = ctypes.get_errno()
         raise OSError(number, f"prctl {option}: {os.strerror(number)}")
 

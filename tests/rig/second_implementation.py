@@ -1,7 +1,8 @@
-"""A real provider that somebody else has written: LiteLLM's proxy, installed by tests/run.sh, as a process of its own.
+"""A real provider that somebody else has written: LiteLLM's proxy, installed by tests/run.sh,
+as a process of its own.
 
-It has its own reading of OpenAI's API (and of Anthropic's), its own streams and its own errors. Its models are those of
-`upstream_url`, which speaks OpenAI's API too.
+It has its own reading of OpenAI's API (and of Anthropic's), its own streams and its own errors. Its
+models are those of `upstream_url`, which speaks OpenAI's API too.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def require_program() -> Path:
 
 
 class SecondImplementation:
-    """The proxy with `models` (its name of each to that of the upstream): ``with SecondImplementation(...) as second``
-    gives one that answers."""
+    """The proxy with `models` (its name of each to that of the upstream): ``with
+    SecondImplementation(...) as second`` gives one that answers."""
 
     def __init__(self, models: Mapping[str, str], upstream_url: str, upstream_key: str) -> None:
         self.program = require_program()
@@ -77,10 +78,27 @@ class SecondImplementation:
         self.close()
 
     def _start(self) -> None:
-        command = [self.program, "--config", self._config, "--host", "127.0.0.1", "--port", str(self.port)]
-        kept = {name: value for name, value in os.environ.items() if not name.upper().endswith(("_KEY", "_PROXY"))}
-        # No list of prices from the network, no `.env` from this directory, and no page for administrators.
-        quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "DISABLE_ADMIN_UI": "True"}
+        command = [
+            self.program,
+            "--config",
+            self._config,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+        ]
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.upper().endswith(("_KEY", "_PROXY"))
+        }
+        # No list of prices from the network, no `.env` from this directory, and no
+        # page for administrators.
+        quiet = {
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_MODE": "PRODUCTION",
+            "DISABLE_ADMIN_UI": "True",
+        }
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [*command, "--telemetry", "False"],
@@ -92,7 +110,11 @@ class SecondImplementation:
                 start_new_session=True,
             )
         process = self._process
-        wait_until(lambda: process.poll() is not None or self._is_up(), START_S, lambda: f"no start:\n{self.output()}")
+        wait_until(
+            lambda: process.poll() is not None or self._is_up(),
+            START_S,
+            lambda: f"no start:\n{self.output()}",
+        )
         assert process.poll() is None, f"ended while starting:\n{self.output()}"
 
     def _is_up(self) -> bool:
@@ -103,7 +125,11 @@ class SecondImplementation:
 
     def output(self) -> str:
         """What it has written."""
-        return self._output.read_text(encoding="utf-8", errors="replace") if self._output.exists() else ""
+        return (
+            self._output.read_text(encoding="utf-8", errors="replace")
+            if self._output.exists()
+            else ""
+        )
 
     def close(self) -> None:
         """End it at once, with its files; nothing happens when it was never started."""

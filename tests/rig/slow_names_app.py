@@ -1,5 +1,6 @@
-"""The gateway on a machine whose name server takes its time: names that end with `.slow.test` take 8 s, and
-`quick.test` is 127.0.0.1 at once. Start it with ``Gateway(config, app="tests.rig.slow_names_app:app")``.
+"""The gateway on a machine whose name server takes its time: names that end with `.slow.test` take
+8 s, and `quick.test` is 127.0.0.1 at once. Start it with ``Gateway(config,
+app="tests.rig.slow_names_app:app")``.
 """
 
 from __future__ import annotations

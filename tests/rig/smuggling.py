@@ -1,7 +1,8 @@
-"""Requests that somebody on the way could read in two ways, as raw bytes, and odd ones that have one reading only.
+"""Requests that somebody on the way could read in two ways, as raw bytes, and odd ones
+that have one reading only.
 
-Every body carries a tag with the number 0000, which `numbered` replaces, so that many can be sent at the same time and
-still be told apart in the log of an upstream.
+Every body carries a tag with the number 0000, which `numbered` replaces, so that many can be sent
+at the same time and still be told apart in the log of an upstream.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ def numbered(data: bytes, number: int) -> bytes:
 
 
 def ambiguous(
-    *headers: bytes, body: bytes, version: bytes = b"1.1", target: bytes = PATH.encode(), end: bytes = b"\r\n"
+    *headers: bytes,
+    body: bytes,
+    version: bytes = b"1.1",
+    target: bytes = PATH.encode(),
+    end: bytes = b"\r\n",
 ) -> bytes:
     """A request with exactly these framing headers behind the usual ones, lines ended by `end`."""
     head = [b"POST %b HTTP/%b" % (target, version), b"Host: gw", _WHO, *headers]
@@ -44,7 +49,8 @@ def chunks(*parts: bytes) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
 
 
-#: The request that is meant, one that is hidden in its body, and one that follows on the same connection.
+#: The request that is meant, one that is hidden in its body, and one that follows
+#: on the same connection.
 FIRST = _body("first")
 INNER = _request("inner", b"Connection: keep-alive")
 MARKER = _request("marker", b"Connection: close")
@@ -119,7 +125,9 @@ SMUGGLING: dict[str, bytes] = {
     "folded length": _sized(b"\r\n\t%d" % SIZE),
     "bare LF between headers": _coded(b"X: y\nTransfer-Encoding: chunked"),
     "bare CR between headers": _coded(b"X: y\rTransfer-Encoding: chunked"),
-    "bare LF ends the head": ambiguous(b"X: y\n\nPOST /api/show HTTP/1.1\r\nHost: gw", length(FIRST), body=FIRST),
+    "bare LF ends the head": ambiguous(
+        b"X: y\n\nPOST /api/show HTTP/1.1\r\nHost: gw", length(FIRST), body=FIRST
+    ),
     "NUL in a value": _coded(b"X: y\0", CHUNKED),
     "NUL in a name": _coded(b"X\0y: z", CHUNKED),
     "NUL in the coding": _coded(b"Transfer-Encoding: chunked\0"),
@@ -138,12 +146,18 @@ SMUGGLING: dict[str, bytes] = {
     "chunk size ended by CR alone": _chunk_size(HEX + b"\r"),
     "chunk size ended by LF alone": _chunk_size(HEX + b"\n"),
     "huge chunk": ambiguous(CHUNKED, body=b"fffffffffffffffff\r\n" + INNER),
-    "chunk that wraps around": ambiguous(CHUNKED, body=b"1" + b"0" * 15 + HEX + b"\r\n" + FIRST + b"\r\n" + ENDS_EARLY),
+    "chunk that wraps around": ambiguous(
+        CHUNKED, body=b"1" + b"0" * 15 + HEX + b"\r\n" + FIRST + b"\r\n" + ENDS_EARLY
+    ),
     "chunk without its end": ambiguous(CHUNKED, body=HEX + b"\r\n" + FIRST + b"XX" + ENDS_EARLY),
     "chunk ended by LF alone": ambiguous(CHUNKED, body=HEX + b"\r\n" + FIRST + b"\n" + ENDS_EARLY),
     "extension with bare LF": ambiguous(CHUNKED, body=HEX + b";a\n" + FIRST + b"\r\n" + ENDS_EARLY),
-    "extension with bare CR": ambiguous(CHUNKED, body=HEX + b";a\rb\r\n" + FIRST + b"\r\n" + ENDS_EARLY),
-    "trailer with bare LF": ambiguous(CHUNKED, body=HEX + b"\r\n" + FIRST + b"\r\n0\r\nX: y\n\n" + INNER),
+    "extension with bare CR": ambiguous(
+        CHUNKED, body=HEX + b";a\rb\r\n" + FIRST + b"\r\n" + ENDS_EARLY
+    ),
+    "trailer with bare LF": ambiguous(
+        CHUNKED, body=HEX + b"\r\n" + FIRST + b"\r\n0\r\nX: y\n\n" + INNER
+    ),
     "trailer with a blank before its colon": ambiguous(
         CHUNKED, body=HEX + b"\r\n" + FIRST + b"\r\n0\r\nX : y\r\n\r\n" + INNER
     ),
@@ -151,9 +165,15 @@ SMUGGLING: dict[str, bytes] = {
 
 #: Unusual, and readable in one way only.
 ODD_BUT_PLAIN: dict[str, bytes] = {
-    "extensions": ambiguous(CHUNKED, body=HEX + b';name=value;q="' + b"x" * 50 + b'"\r\n' + FIRST + b"\r\n0\r\n\r\n"),
-    "trailers": ambiguous(CHUNKED, body=HEX + b"\r\n" + FIRST + b"\r\n0\r\nAuthorization: Bearer x\r\nX: y\r\n\r\n"),
-    "length in a trailer": ambiguous(CHUNKED, body=HEX + b"\r\n" + FIRST + b"\r\n0\r\nContent-Length: 500\r\n\r\n"),
+    "extensions": ambiguous(
+        CHUNKED, body=HEX + b';name=value;q="' + b"x" * 50 + b'"\r\n' + FIRST + b"\r\n0\r\n\r\n"
+    ),
+    "trailers": ambiguous(
+        CHUNKED, body=HEX + b"\r\n" + FIRST + b"\r\n0\r\nAuthorization: Bearer x\r\nX: y\r\n\r\n"
+    ),
+    "length in a trailer": ambiguous(
+        CHUNKED, body=HEX + b"\r\n" + FIRST + b"\r\n0\r\nContent-Length: 500\r\n\r\n"
+    ),
     "leading zeros": ambiguous(CHUNKED, body=b"000" + HEX + b"\r\n" + FIRST + b"\r\n000\r\n\r\n"),
     "body that looks like a request": ambiguous(length(HIDDEN), body=HIDDEN),
     "coding in capitals": ambiguous(b"Transfer-Encoding: CHUNKED", body=chunks(FIRST)),
@@ -164,7 +184,11 @@ ODD_BUT_PLAIN: dict[str, bytes] = {
     "head with LF alone": ambiguous(length(FIRST), body=FIRST, end=b"\n"),
     "empty lines in front": b"\r\n\r\n" + ambiguous(length(FIRST), body=FIRST),
     "absolute form": ambiguous(length(FIRST), body=FIRST, target=b"http://gw/api/show"),
-    "absolute form of another host": ambiguous(length(FIRST), body=FIRST, target=b"http://evil.example/api/show"),
-    "many chunks": ambiguous(CHUNKED, body=chunks(FIRST[:1], FIRST[1:2], FIRST[2:3], FIRST[3:7], FIRST[7:])),
+    "absolute form of another host": ambiguous(
+        length(FIRST), body=FIRST, target=b"http://evil.example/api/show"
+    ),
+    "many chunks": ambiguous(
+        CHUNKED, body=chunks(FIRST[:1], FIRST[1:2], FIRST[2:3], FIRST[3:7], FIRST[7:])
+    ),
     "expects to be asked": ambiguous(b"Expect: 100-continue", length(FIRST), body=FIRST),
 }

@@ -13,7 +13,8 @@ PACKAGE = Path(ollama_proxy.__file__).parent
 
 
 def module_name(path: Path) -> str:
-    """`upstreams.base` for upstreams/base.py, `upstreams` for its __init__.py, "" for the package itself."""
+    """`upstreams.base` for upstreams/base.py, `upstreams` for its __init__.py, ""
+    for the package itself."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -21,4 +22,7 @@ def module_name(path: Path) -> str:
 @cache
 def trees() -> Mapping[str, ast.Module]:
     """The syntax tree of every module, by its name."""
-    return {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+    return {
+        module_name(path): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }

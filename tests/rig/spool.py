@@ -16,7 +16,8 @@ NO_DATABASE = {"url": "postgresql://127.0.0.1:9/none"}
 
 
 def read_spool(directory: Path) -> list[dict[str, Any]]:
-    """All whole lines of the spools in a directory, without the heads of files; each is a `begin` or an `end`."""
+    """All whole lines of the spools in a directory, without the heads of files; each is
+    a `begin` or an `end`."""
     found = []
     for path in sorted(directory.glob("[!.]*")):
         text = path.read_bytes()
@@ -36,7 +37,8 @@ def lines_with(gateway: Gateway, kind: str, request_id: str) -> list[dict[str, A
 
 
 def end_line(gateway: Gateway, request_id: str, seconds: float = 5) -> dict[str, Any]:
-    """The end of a request; waits for it. It has one beginning, which is the same row, and one end."""
+    """The end of a request; waits for it. It has one beginning, which is the
+    same row, and one end."""
     wait_until(lambda: lines_with(gateway, "end", request_id), seconds, f"no end of {request_id}")
     (begin,), (end,) = (lines_with(gateway, kind, request_id) for kind in ("begin", "end"))
     # A user whom the body names is known only after the beginning.

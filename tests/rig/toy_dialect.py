@@ -1,8 +1,9 @@
-"""A complete dialect in one file, and the gateway with it: for a start with `app="tests.rig.toy_dialect:app"`.
+"""A complete dialect in one file, and the gateway with it: for a start with
+`app="tests.rig.toy_dialect:app"`.
 
-`POST /toy/say` with `{"model", "text", "stream"}` is answered with lines of JSON, `{"say": "..."}` for the words of the
-model and `{"end": "stop"}` at the end; a single answer is one such object. `GET /toy/models` needs the scope `manage`.
-Nothing in the package knows any of this.
+`POST /toy/say` with `{"model", "text", "stream"}` is answered with lines of JSON, `{"say": "..."}`
+for the words of the model and `{"end": "stop"}` at the end; a single answer is one such object.
+`GET /toy/models` needs the scope `manage`. Nothing in the package knows any of this.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class ToyRenderer:
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
         said = [line(say=event.text) for event in events if isinstance(event, Content)]
-        return b"".join(said + [line(end=event.done_reason) for event in events if isinstance(event, Done)])
+        return b"".join(
+            said + [line(end=event.done_reason) for event in events if isinstance(event, Done)]
+        )
 
     def render_heartbeat(self, progress: str = "") -> bytes:
         return b"\n"
@@ -70,7 +73,9 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         if not isinstance(data.get("text"), str):
             raise BadRequest("text: must be a string", param="text")
         messages = [Message(role="user", content=data["text"])]
-        asked = ChatRequest(model=str(data.get("model")), messages=messages, stream=data.get("stream") is True)
+        asked = ChatRequest(
+            model=str(data.get("model")), messages=messages, stream=data.get("stream") is True
+        )
         note_request(exchange, asked, ())
         return gateway.complete(exchange, asked, ToyRenderer())
 

@@ -1,4 +1,5 @@
-"""A client that sends some bytes at once and the others one by one, each in a segment of its own."""
+"""A client that sends some bytes at once and the others one by one, each in
+a segment of its own."""
 
 from __future__ import annotations
 
@@ -12,9 +13,12 @@ from typing import Self
 
 
 class Trickle:
-    """Sends while a `with` block runs, until everything is sent or the other side answers or takes no more."""
+    """Sends while a `with` block runs, until everything is sent or the other side
+    answers or takes no more."""
 
-    def __init__(self, port: int, at_once: bytes, slowly: bytes, *, pause_s: float = 0.0002) -> None:
+    def __init__(
+        self, port: int, at_once: bytes, slowly: bytes, *, pause_s: float = 0.0002
+    ) -> None:
         self._port, self._at_once, self._slowly, self._pause_s = port, at_once, slowly, pause_s
         #: How many of the bytes have been sent one by one.
         self.sent = 0

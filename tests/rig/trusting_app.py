@@ -1,6 +1,8 @@
-"""The gateway on a machine whose system trusts one authority more, the one in the file `TRUSTED_AUTHORITY`.
+"""The gateway on a machine whose system trusts one authority more, the one in the
+file `TRUSTED_AUTHORITY`.
 
-Start it with ``Gateway(config, app="tests.rig.trusting_app:app", env={"TRUSTED_AUTHORITY": path})``.
+Start it with ``Gateway(config, app="tests.rig.trusting_app:app",
+env={"TRUSTED_AUTHORITY": path})``.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ _system = ssl.get_default_verify_paths()
 
 
 def _paths() -> ssl.DefaultVerifyPaths:
-    return _system._replace(openssl_cafile=os.environ["TRUSTED_AUTHORITY"], openssl_capath="/nowhere")
+    return _system._replace(
+        openssl_cafile=os.environ["TRUSTED_AUTHORITY"], openssl_capath="/nowhere"
+    )
 
 
 ssl.get_default_verify_paths = _paths

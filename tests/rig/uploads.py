@@ -41,10 +41,16 @@ class Hash:
         turn.wire.take_line()
 
 
-def send_upload(url: str, path: str, token: str, parts: Iterable[bytes], length: int | None = None) -> Answer:
+def send_upload(
+    url: str, path: str, token: str, parts: Iterable[bytes], length: int | None = None
+) -> Answer:
     """Upload the parts of a file, in chunks if there is no `length`."""
-    framing = ("Content-Length", str(length)) if length is not None else ("Transfer-Encoding", "chunked")
-    with open_stream(url, "POST", path, None, [*bearer(token).items(), framing], wait_for_head=False) as stream:
+    framing = (
+        ("Content-Length", str(length)) if length is not None else ("Transfer-Encoding", "chunked")
+    )
+    with open_stream(
+        url, "POST", path, None, [*bearer(token).items(), framing], wait_for_head=False
+    ) as stream:
         stream.sock.settimeout(30)
         for part in parts:
             stream.sock.sendall(part if length is not None else b"%x\r\n%s\r\n" % (len(part), part))

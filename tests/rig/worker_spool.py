@@ -13,7 +13,8 @@ START_MS = 1_798_761_600_000
 
 
 class WorkerSpool:
-    """A worker that writes to `usage/` of a state directory, and holds the lock of its newest file until `close`."""
+    """A worker that writes to `usage/` of a state directory, and holds the lock of its
+    newest file until `close`."""
 
     def __init__(self, state: Path, worker: str = "worker1") -> None:
         self._directory, self.worker, self._number = state / "usage", worker, 0
@@ -29,7 +30,9 @@ class WorkerSpool:
     def rotate(self) -> None:
         """Begins another file, and locks it before the last one is closed."""
         before, self._number = self._descriptor, self._number + 1
-        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        self._descriptor = os.open(
+            self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600
+        )
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         self.write(b'{"spool":1}\n')
         if before >= 0:
@@ -73,9 +76,16 @@ def begin_fields(worker: str, number: int) -> dict[str, Any]:
 
 
 def end_fields(worker: str, number: int) -> dict[str, Any]:
-    """What an end line has: 10 tokens of prompt, 4 of which were cached, 5 of answer, 0.25 s of GPU time and 0.5 of
-    cost."""
-    attempt = {"upstream": "box1", "state": "ok", "error": "", "started_ms": 0.5, "total_ms": 300.0, "gpu_ms": 250.0}
+    """What an end line has: 10 tokens of prompt, 4 of which were cached, 5 of answer, 0.25 s of GPU
+    time and 0.5 of cost."""
+    attempt = {
+        "upstream": "box1",
+        "state": "ok",
+        "error": "",
+        "started_ms": 0.5,
+        "total_ms": 300.0,
+        "gpu_ms": 250.0,
+    }
     return begin_fields(worker, number) | {
         "client": "10.0.0.9",
         "path": "/v1/chat/completions",

@@ -1,4 +1,5 @@
-"""Reaching every worker of a gateway: the kernel decides which one takes a connection, and may like one best."""
+"""Reaching every worker of a gateway: the kernel decides which one takes a connection,
+and may like one best."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ AT_ONCE = 4
 
 
 def until_all_answer(gateway: Gateway, ask: Callable[[], Iterable[int]], seconds: float) -> None:
-    """Runs `ask`, which makes a connection of its own and gives the process ids that answered it, until every worker
-    has. Raises AssertionError when one has not within ``seconds``."""
+    """Runs `ask`, which makes a connection of its own and gives the process ids that answered it,
+    until every worker has. Raises AssertionError when one has not within ``seconds``."""
     seen: set[int] = set()
 
     def all_seen() -> bool:

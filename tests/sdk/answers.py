@@ -11,7 +11,8 @@ from tests.rig.replay_upstream import Cut, Replay, recording
 
 
 def replay(upstream: FaultUpstream, name: str, *more: str, cut: Cut = "recorded") -> Any:
-    """Answers with a recording, the next requests with `more`; returns the first one's last line, read."""
+    """Answers with a recording, the next requests with `more`; returns the first
+    one's last line, read."""
     first, *others = rows = [recording(each) for each in (name, *more)]
     upstream.script(first.path, *([Replay(row, cut)] for row in rows))
     assert {row.path for row in others} <= {first.path}

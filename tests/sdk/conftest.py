@@ -1,4 +1,5 @@
-"""Fixtures of the client suites: a gateway in front of scripted models, and one that answers by itself."""
+"""Fixtures of the client suites: a gateway in front of scripted models, and one
+that answers by itself."""
 
 from __future__ import annotations
 

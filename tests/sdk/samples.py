@@ -8,7 +8,11 @@ from pydantic import BaseModel
 
 HELLO: Any = [{"role": "user", "content": "Hello!"}]
 QUESTION = "What is the weather in Paris?"
-PARAMETERS: Any = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+PARAMETERS: Any = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+}
 #: The tool as OpenAI and Ollama have it.
 WEATHER: Any = {
     "type": "function",

@@ -27,7 +27,8 @@ Model = Callable[[dict[str, Any]], Script]
 
 
 def says(*steps: dict[str, Any], reason: str = "stop") -> Model:
-    """An answer in these steps, each with some of `content`, `thinking`, `tool_calls`; in one piece where asked so.
+    """An answer in these steps, each with some of `content`, `thinking`, `tool_calls`; in
+    one piece where asked so.
 
     A stream goes out in sends of 7 bytes, so that characters are cut.
     """
@@ -55,7 +56,10 @@ def _part(body: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
     """A step in the shape of a chat or, where the body has a prompt, of a completion."""
     if "messages" in body:
         return {"message": {"role": "assistant", "content": "", **step}}
-    return {"response": step.get("content", ""), **{k: v for k, v in step.items() if k == "thinking"}}
+    return {
+        "response": step.get("content", ""),
+        **{k: v for k, v in step.items() if k == "thinking"},
+    }
 
 
 def _call(city: str, number: int = 0) -> dict[str, Any]:
@@ -83,19 +87,36 @@ _HELLO = says({"content": "Hello"}, {"content": " there"})
 _WARM = says({"content": "It is warm."})
 _BUSY = always(Json({"error": "what Ollama said"}, 503, {"Retry-After": "1"}))
 
-#: By the part of a model's name before its tag: what the first, the second ... request for it gets, the last for good.
+#: By the part of a model's name before its tag: what the first, the second ... request for it
+#: gets, the last for good.
 MODELS: Mapping[str, Sequence[Model]] = {
     "hello": [_HELLO],
     "unicode": [
-        says({"content": "Grüße "}, {"content": "世界"}, {"content": "👩‍👩‍👧\u2028"}, {"content": "\r\n«end»"})
+        says(
+            {"content": "Grüße "},
+            {"content": "世界"},
+            {"content": "👩‍👩‍👧\u2028"},
+            {"content": "\r\n«end»"},
+        )
     ],
-    "thinks": [says({"thinking": "Let me "}, {"thinking": "think."}, {"content": "It is "}, {"content": "four."})],
+    "thinks": [
+        says(
+            {"thinking": "Let me "},
+            {"thinking": "think."},
+            {"content": "It is "},
+            {"content": "four."},
+        )
+    ],
     "calls": [says({"content": "Let me look."}, {"tool_calls": [_call("北京")]}), _WARM],
-    "calls-two": [says({"tool_calls": [_call("Paris")]}, {"tool_calls": [_call("北京", 1)]}), _WARM],
+    "calls-two": [
+        says({"tool_calls": [_call("Paris")]}, {"tool_calls": [_call("北京", 1)]}),
+        _WARM,
+    ],
     "city": [says({"content": '{"name":"Par'}, {"content": 'is","people":2}'})],
     "length": [says({"content": '{"name":"Par'}, reason="length")],
     **{
-        f"status-{code}": [always(Json({"error": "what Ollama said"}, code))] for code in (400, 403, 404, 429, 500, 503)
+        f"status-{code}": [always(Json({"error": "what Ollama said"}, code))]
+        for code in (400, 403, 404, 429, 500, 503)
     },
     "busy-twice": [_BUSY, _BUSY, _HELLO],
     "boom": [breaks_off(Chunk(b'{"error":"boom"}\n'))],
@@ -107,11 +128,19 @@ MODELS: Mapping[str, Sequence[Model]] = {
 
 
 class ScriptedModels(FaultUpstream):
-    """`GET /seen/<model>` lists what was asked of a model; a model that is not in `MODELS` is a healthy one."""
+    """`GET /seen/<model>` lists what was asked of a model; a model that is not in
+    `MODELS` is a healthy one."""
 
     def answer(self, request: SeenRequest) -> Script:
         if request.path.startswith(SEEN):
-            return [Json([self._shown(one) for one in self._asked(unquote(request.path.removeprefix(SEEN)))])]
+            return [
+                Json(
+                    [
+                        self._shown(one)
+                        for one in self._asked(unquote(request.path.removeprefix(SEEN)))
+                    ]
+                )
+            ]
         if request.path not in ASKING:
             return super().answer(request)
         body = request.json()
@@ -125,5 +154,8 @@ class ScriptedModels(FaultUpstream):
         return [seen for seen in asking if seen.json().get("model") == model]
 
     def _shown(self, seen: SeenRequest) -> dict[str, Any]:
-        left = any(event.kind == "peer_closed" and event.connection == seen.connection for event in self.events)
+        left = any(
+            event.kind == "peer_closed" and event.connection == seen.connection
+            for event in self.events
+        )
         return {"path": seen.path, "body": seen.json(), "left": left}

@@ -1,4 +1,5 @@
-"""The official Python client of Anthropic, synchronous and asynchronous: another base URL and key, and nothing else."""
+"""The official Python client of Anthropic, synchronous and asynchronous: another base URL and
+key, and nothing else."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def text_of(events: Any) -> str:
 def test_messages__single(client: Any, upstream: FaultUpstream) -> None:
     """client.messages.create(...)"""
     recorded = replay(upstream, "chat-hello-single")
-    answer = client.messages.create(model="tiny-test", messages=HELLO, max_tokens=MAX, system="Be brief.")
+    answer = client.messages.create(
+        model="tiny-test", messages=HELLO, max_tokens=MAX, system="Be brief."
+    )
     [block] = answer.content
     assert (block.type, block.text) == ("text", recorded["message"]["content"])
     assert (answer.role, answer.stop_reason, answer.model) == ("assistant", "end_turn", "tiny-test")
@@ -47,7 +50,9 @@ def test_messages__single(client: Any, upstream: FaultUpstream) -> None:
 
 def test_messages__streaming(client: Any) -> None:
     """client.messages.create(stream=True)"""
-    events = list(client.messages.create(model="hello", messages=HELLO, max_tokens=MAX, stream=True))
+    events = list(
+        client.messages.create(model="hello", messages=HELLO, max_tokens=MAX, stream=True)
+    )
     assert text_of(events) == "Hello there"
     assert (events[0].type, events[-1].type) == ("message_start", "message_stop")
 
@@ -58,17 +63,27 @@ def test_messages__streaming__by_the_helper(plain: anthropic.Anthropic) -> None:
         events: Any = list(stream)
         final = stream.get_final_message()
     assert [event.text for event in events if event.type == "text"] == ["Hello", " there"]
-    assert [event.type for event in events if event.type.startswith("message")][0] == "message_start"
+    assert [event.type for event in events if event.type.startswith("message")][
+        0
+    ] == "message_start"
     assert [block.text for block in final.content if block.type == "text"] == ["Hello there"]
-    assert (final.stop_reason, final.usage.input_tokens, final.usage.output_tokens) == ("end_turn", 7, 3)
+    assert (final.stop_reason, final.usage.input_tokens, final.usage.output_tokens) == (
+        "end_turn",
+        7,
+        3,
+    )
 
 
 def test_messages__async_streaming(gateway: Gateway) -> None:
     """AsyncAnthropic().messages.stream(...)"""
 
     async def run() -> tuple[str, str]:
-        async with anthropic.AsyncAnthropic(base_url=gateway.url, api_key=TOKEN, max_retries=0) as client:
-            async with client.messages.stream(model="hello", messages=HELLO, max_tokens=MAX) as stream:
+        async with anthropic.AsyncAnthropic(
+            base_url=gateway.url, api_key=TOKEN, max_retries=0
+        ) as client:
+            async with client.messages.stream(
+                model="hello", messages=HELLO, max_tokens=MAX
+            ) as stream:
                 pieces = [piece async for piece in stream.text_stream]
                 return "".join(pieces), await stream.get_final_text()
 
@@ -86,9 +101,15 @@ def test_messages__unicode(plain: anthropic.Anthropic) -> None:
 
 def test_messages__thinking(client: Any, upstream: FaultUpstream) -> None:
     """client.messages.create(thinking={"type": "enabled"})"""
-    answer = client.messages.create(model="thinks", messages=HELLO, max_tokens=MAX, thinking=THINKING)
+    answer = client.messages.create(
+        model="thinks", messages=HELLO, max_tokens=MAX, thinking=THINKING
+    )
     thought, said = answer.content
-    assert (thought.type, thought.thinking, said.text) == ("thinking", "Let me think.", "It is four.")
+    assert (thought.type, thought.thinking, said.text) == (
+        "thinking",
+        "Let me think.",
+        "It is four.",
+    )
     assert thought.signature
     assert sent(upstream)["think"] is True
 
@@ -98,14 +119,18 @@ def test_messages__thinking__sent_back(plain: anthropic.Anthropic, upstream: Fau
 
     A streamed answer and its signature can be part of the next question.
     """
-    with plain.messages.stream(model="thinks", messages=HELLO, max_tokens=MAX, thinking=THINKING) as stream:
+    with plain.messages.stream(
+        model="thinks", messages=HELLO, max_tokens=MAX, thinking=THINKING
+    ) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_message()
     thought, _ = final.content
     assert thought.type == "thinking" and thought.thinking == "Let me think." and thought.signature
     assert {"thinking", "signature", "text"} <= set(kinds)
     history: Any = [*HELLO, {"role": "assistant", "content": final.content}, *HELLO]
-    assert plain.messages.create(model="thinks", messages=history, max_tokens=MAX, thinking=THINKING).content
+    assert plain.messages.create(
+        model="thinks", messages=history, max_tokens=MAX, thinking=THINKING
+    ).content
     _, assistant, _ = sent(upstream)["messages"]
     assert (assistant["thinking"], assistant["content"]) == ("Let me think.", "It is four.")
 
@@ -124,7 +149,9 @@ def test_messages__one_tool__as_a_stream(plain: anthropic.Anthropic) -> None:
 
     The pieces of the arguments add up.
     """
-    with plain.messages.stream(model="calls", messages=ASKED, max_tokens=MAX, tools=[WEATHER]) as stream:
+    with plain.messages.stream(
+        model="calls", messages=ASKED, max_tokens=MAX, tools=[WEATHER]
+    ) as stream:
         snapshots = [event.snapshot for event in stream if event.type == "input_json"]
         final = stream.get_final_message()
     assert snapshots[-1] == {"city": "北京"}
@@ -133,7 +160,9 @@ def test_messages__one_tool__as_a_stream(plain: anthropic.Anthropic) -> None:
 
 def test_messages__parallel_tools(plain: anthropic.Anthropic) -> None:
     """client.messages.stream(tools=[...])"""
-    with plain.messages.stream(model="calls-two", messages=ASKED, max_tokens=MAX, tools=[WEATHER]) as stream:
+    with plain.messages.stream(
+        model="calls-two", messages=ASKED, max_tokens=MAX, tools=[WEATHER]
+    ) as stream:
         final = stream.get_final_message()
     calls = [block for block in final.content if block.type == "tool_use"]
     assert [call.input for call in calls] == [{"city": "Paris"}, {"city": "北京"}]
@@ -146,13 +175,23 @@ def test_messages__tool_round_trip(client: Any, upstream: FaultUpstream) -> None
     first = client.messages.create(model="calls", messages=ASKED, max_tokens=MAX, tools=[WEATHER])
     [call] = [block for block in first.content if block.type == "tool_use"]
     result = {"type": "tool_result", "tool_use_id": call.id, "content": "18 degrees"}
-    history = [*ASKED, {"role": "assistant", "content": first.content}, {"role": "user", "content": [result]}]
-    answer = client.messages.create(model="calls", messages=history, max_tokens=MAX, tools=[WEATHER])
+    history = [
+        *ASKED,
+        {"role": "assistant", "content": first.content},
+        {"role": "user", "content": [result]},
+    ]
+    answer = client.messages.create(
+        model="calls", messages=history, max_tokens=MAX, tools=[WEATHER]
+    )
     assert answer.content[0].text == "It is warm."
     _, assistant, tool = sent(upstream)["messages"]
     assert assistant["content"] == "Let me look."
     assert assistant["tool_calls"][0]["function"]["arguments"] == {"city": "北京"}
-    assert (tool["role"], tool["tool_name"], tool["content"]) == ("tool", "get_weather", "18 degrees")
+    assert (tool["role"], tool["tool_name"], tool["content"]) == (
+        "tool",
+        "get_weather",
+        "18 degrees",
+    )
 
 
 @anthropic.beta_tool
@@ -163,7 +202,9 @@ def get_weather(city: str) -> str:
 
 def test_messages__tool_runner(plain: anthropic.Anthropic, upstream: FaultUpstream) -> None:
     """client.beta.messages.tool_runner(tools=[function])"""
-    runner = plain.beta.messages.tool_runner(model="calls", messages=ASKED, max_tokens=MAX, tools=[get_weather])
+    runner = plain.beta.messages.tool_runner(
+        model="calls", messages=ASKED, max_tokens=MAX, tools=[get_weather]
+    )
     final = runner.until_done()
     assert [block.text for block in final.content if block.type == "text"] == ["It is warm."]
     assert sent(upstream)["messages"][-1]["content"] == "18 degrees in 北京"
@@ -174,18 +215,32 @@ def test_messages__image(client: Any, upstream: FaultUpstream) -> None:
     """client.messages.create(messages=[{"content": [{"type": "image"}]}])"""
     source = {"type": "base64", "media_type": "image/png", "data": PNG}
     parts = [{"type": "image", "source": source}, {"type": "text", "text": "Look"}]
-    client.messages.create(model="hello", messages=[{"role": "user", "content": parts}], max_tokens=MAX)
+    client.messages.create(
+        model="hello", messages=[{"role": "user", "content": parts}], max_tokens=MAX
+    )
     [message] = sent(upstream)["messages"]
     assert (message["content"], message["images"]) == ("Look", [PNG])
 
 
 def test_messages__pdf(client: Any, upstream: FaultUpstream) -> None:
     """client.messages.create(messages=[{"content": [{"type": "document"}]}])"""
-    source = {"type": "base64", "media_type": "application/pdf", "data": in_base64(pdf("Some words."))}
-    parts = [{"type": "document", "source": source, "title": "a.pdf"}, {"type": "text", "text": "Look"}]
-    client.messages.create(model="hello", messages=[{"role": "user", "content": parts}], max_tokens=MAX)
+    source = {
+        "type": "base64",
+        "media_type": "application/pdf",
+        "data": in_base64(pdf("Some words.")),
+    }
+    parts = [
+        {"type": "document", "source": source, "title": "a.pdf"},
+        {"type": "text", "text": "Look"},
+    ]
+    client.messages.create(
+        model="hello", messages=[{"role": "user", "content": parts}], max_tokens=MAX
+    )
     [message] = sent(upstream)["messages"]
-    assert message["content"] == '[PDF "a.pdf", 1 page]\n[Page 1]\nSome words.\n[End of PDF "a.pdf"]\nLook'
+    assert (
+        message["content"]
+        == '[PDF "a.pdf", 1 page]\n[Page 1]\nSome words.\n[End of PDF "a.pdf"]\nLook'
+    )
 
 
 def test_messages__json_schema(client: Any, upstream: FaultUpstream) -> None:
@@ -197,7 +252,10 @@ def test_messages__json_schema(client: Any, upstream: FaultUpstream) -> None:
 
 def test_messages__length(client: Any, upstream: FaultUpstream) -> None:
     """client.messages.create(max_tokens=3)"""
-    assert client.messages.create(model="length", messages=HELLO, max_tokens=3).stop_reason == "max_tokens"
+    assert (
+        client.messages.create(model="length", messages=HELLO, max_tokens=3).stop_reason
+        == "max_tokens"
+    )
     assert sent(upstream)["options"] == {"num_predict": 3}
 
 
@@ -212,7 +270,10 @@ def test_messages__usage(plain: anthropic.Anthropic, upstream: FaultUpstream) ->
     recorded = replay(upstream, "chat-hello-stream")
     with plain.messages.stream(model="tiny-test", messages=HELLO, max_tokens=MAX) as stream:
         usage = stream.get_final_message().usage
-    assert (usage.input_tokens, usage.output_tokens) == (recorded["prompt_eval_count"], recorded["eval_count"])
+    assert (usage.input_tokens, usage.output_tokens) == (
+        recorded["prompt_eval_count"],
+        recorded["eval_count"],
+    )
 
 
 def test_messages__count_tokens(client: Any, upstream: FaultUpstream) -> None:
@@ -221,7 +282,9 @@ def test_messages__count_tokens(client: Any, upstream: FaultUpstream) -> None:
     An estimate, for which no model is asked.
     """
     short = client.messages.count_tokens(model="hello", messages=HELLO).input_tokens
-    longer = client.messages.count_tokens(model="hello", messages=HELLO, system="Be brief. " * 50, tools=[WEATHER])
+    longer = client.messages.count_tokens(
+        model="hello", messages=HELLO, system="Be brief. " * 50, tools=[WEATHER]
+    )
     assert 1 <= short < 20 < 100 < longer.input_tokens < 400
     assert [seen for seen in forwarded(upstream) if seen.path == "/api/chat"] == []
 
@@ -246,9 +309,14 @@ def test_messages__error_before(
     The class of the exception follows the status.
     """
     with pytest.raises(kind) as caught:
-        client.messages.create(model=f"status-{status}", messages=HELLO, max_tokens=MAX, stream=stream)
+        client.messages.create(
+            model=f"status-{status}", messages=HELLO, max_tokens=MAX, stream=stream
+        )
     error: Any = caught.value
-    assert (error.status_code, error.body["error"]) == (status, {"type": word, "message": "what Ollama said"})
+    assert (error.status_code, error.body["error"]) == (
+        status,
+        {"type": word, "message": "what Ollama said"},
+    )
     assert error.request_id == error.body["request_id"]
 
 
@@ -269,7 +337,9 @@ def test_messages__error_in_the_middle__by_the_helper(plain: anthropic.Anthropic
     with plain.messages.stream(model="boom", messages=HELLO, max_tokens=MAX) as stream:
         with pytest.raises(anthropic.APIStatusError, match="boom"):
             stream.until_done()
-        assert [block.text for block in stream.current_message_snapshot.content if block.type == "text"] == ["Hel"]
+        assert [
+            block.text for block in stream.current_message_snapshot.content if block.type == "text"
+        ] == ["Hel"]
 
 
 @pytest.mark.parametrize("model", ["ends-early", "cut"])
@@ -291,19 +361,27 @@ def test_messages__retries(
     The gateway itself repeats nothing: what arrives is one request and the client's one retry.
     """
     with pytest.raises(anthropic.APIStatusError):
-        open_client(gateway, max_retries=1).messages.create(model=f"status-{status}", messages=HELLO, max_tokens=MAX)
+        open_client(gateway, max_retries=1).messages.create(
+            model=f"status-{status}", messages=HELLO, max_tokens=MAX
+        )
     assert len(forwarded(upstream)) == arrivals
 
 
-def test_messages__retries__until_it_works(open_client: Open, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_messages__retries__until_it_works(
+    open_client: Open, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     """Anthropic(max_retries=2)"""
-    answer = open_client(gateway, max_retries=2).messages.create(model="busy-twice", messages=HELLO, max_tokens=MAX)
+    answer = open_client(gateway, max_retries=2).messages.create(
+        model="busy-twice", messages=HELLO, max_tokens=MAX
+    )
     assert answer.content[0].text == "Hello there"
     assert len(forwarded(upstream)) == 3
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_messages__timeout(stream: bool, open_client: Open, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_messages__timeout(
+    stream: bool, open_client: Open, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     """Anthropic(timeout=...)
 
     A client that loses its patience frees the upstream.
@@ -349,13 +427,18 @@ def test_messages__bearer_token(open_client: Open, gateway: Gateway) -> None:
 def test_messages__demo(demo: Any) -> None:
     """client.messages.create(model="demo")"""
     single = demo.messages.create(model="demo", messages=HELLO, max_tokens=MAX).content[0].text
-    assert text_of(demo.messages.create(model="demo", messages=HELLO, max_tokens=MAX, stream=True)) == single
+    assert (
+        text_of(demo.messages.create(model="demo", messages=HELLO, max_tokens=MAX, stream=True))
+        == single
+    )
     assert "demo" in single
 
 
 def test_messages__demo__with_tools_and_thinking(demo: Any) -> None:
     """client.messages.create(model="demo", tools=[...], thinking={"type": "enabled"})"""
-    answer = demo.messages.create(model="demo", messages=ASKED, max_tokens=MAX, tools=[WEATHER], thinking=THINKING)
+    answer = demo.messages.create(
+        model="demo", messages=ASKED, max_tokens=MAX, tools=[WEATHER], thinking=THINKING
+    )
     assert [block.type for block in answer.content] == ["thinking", "tool_use"]
 
 
@@ -365,11 +448,15 @@ def test_models__list(client: Any, upstream: FaultUpstream) -> None:
     upstream.script("/api/tags", [Json({"models": [{"name": name} for name in names]})])
     page = client.models.list()
     listed = page if isinstance(page, list) else list(page)
-    assert [(model.id, model.type, model.display_name) for model in listed] == [(n, "model", n) for n in names]
+    assert [(model.id, model.type, model.display_name) for model in listed] == [
+        (n, "model", n) for n in names
+    ]
 
 
 @pytest.mark.parametrize("name", ["tiny-test", "ns/m:v1"])
 def test_models__retrieve(name: str, client: Any, upstream: FaultUpstream) -> None:
     """client.models.retrieve(...)"""
-    upstream.script("/api/tags", [Json({"models": [{"name": f"{name}:latest" if ":" not in name else name}]})])
+    upstream.script(
+        "/api/tags", [Json({"models": [{"name": f"{name}:latest" if ":" not in name else name}]})]
+    )
     assert client.models.retrieve(name).id == name

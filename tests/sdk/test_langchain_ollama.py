@@ -28,7 +28,8 @@ chat = langchain_chats.chat
 
 @pytest.fixture
 def open_model() -> Iterator[Open]:
-    """``open_model(gateway, kind=ChatOllama, ...)`` gives one of the models; its connections end with the test."""
+    """``open_model(gateway, kind=ChatOllama, ...)`` gives one of the models; its
+    connections end with the test."""
     with ExitStack() as opened:
 
         def run(gateway: Gateway, kind: Callable[..., Any] = ChatOllama, **options: Any) -> Any:
@@ -43,7 +44,9 @@ def open_model() -> Iterator[Open]:
 
 def test_native__single(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOllama().invoke([...])"""
-    answer = chat("hello", temperature=0.5).invoke([SystemMessage("Be brief."), HumanMessage("Hello!")])
+    answer = chat("hello", temperature=0.5).invoke(
+        [SystemMessage("Be brief."), HumanMessage("Hello!")]
+    )
     assert (answer.content, answer.response_metadata["done_reason"]) == ("Hello there", "stop")
     assert [message["role"] for message in sent(upstream)["messages"]] == ["system", "user"]
     assert sent(upstream)["options"]["temperature"] == 0.5
@@ -53,7 +56,9 @@ def test_native__streaming(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOllama().stream(...)"""
     recorded = replay(upstream, "chat-poem-stream", cut=1)
     whole = streamed(chat("tiny-test"))
-    assert whole.content == "".join(line["message"]["content"] for line in recorded_lines("chat-poem-stream"))
+    assert whole.content == "".join(
+        line["message"]["content"] for line in recorded_lines("chat-poem-stream")
+    )
     assert whole.usage_metadata is not None
     assert whole.usage_metadata["output_tokens"] == recorded["eval_count"]
 
@@ -81,14 +86,19 @@ def test_native__unicode(chat: Open, upstream: FaultUpstream) -> None:
 def test_native__thinking(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOllama(reasoning=True).stream(...)"""
     whole = streamed(chat("thinks", reasoning=True))
-    assert (whole.additional_kwargs["reasoning_content"], whole.content) == ("Let me think.", "It is four.")
+    assert (whole.additional_kwargs["reasoning_content"], whole.content) == (
+        "Let me think.",
+        "It is four.",
+    )
     assert sent(upstream)["think"] is True
 
 
 def test_native__one_tool(chat: Open) -> None:
     """ChatOllama().bind_tools([...]).invoke(...)"""
     answer = chat("calls").bind_tools([get_weather]).invoke(QUESTION)
-    assert [(call["name"], call["args"]) for call in answer.tool_calls] == [("get_weather", {"city": "北京"})]
+    assert [(call["name"], call["args"]) for call in answer.tool_calls] == [
+        ("get_weather", {"city": "北京"})
+    ]
 
 
 def test_native__parallel_tools(chat: Open) -> None:
@@ -111,7 +121,10 @@ def test_native__tool_round_trip(chat: Open, upstream: FaultUpstream) -> None:
 
 def test_native__image(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOllama().invoke([HumanMessage([{"type": "image_url"}])])"""
-    parts: Any = [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": PICTURE_URL}}]
+    parts: Any = [
+        {"type": "text", "text": "Look"},
+        {"type": "image_url", "image_url": {"url": PICTURE_URL}},
+    ]
     chat("hello").invoke([HumanMessage(parts)])
     assert sent(upstream)["messages"][0]["images"] == [PNG]
 
@@ -122,12 +135,18 @@ def test_native__json_schema(method: str, chat: Open, upstream: FaultUpstream) -
     structured = chat("city").with_structured_output(City, method=method)
     assert structured.invoke("Answer in JSON.") == City(name="Paris", people=2)
     asked = sent(upstream)["format"]
-    assert asked == "json" if method == "json_mode" else list(asked["properties"]) == ["name", "people"]
+    assert (
+        asked == "json"
+        if method == "json_mode"
+        else list(asked["properties"]) == ["name", "people"]
+    )
 
 
 def test_native__length(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOllama(num_predict=...).invoke(...)"""
-    assert chat("length", num_predict=3).invoke("Hello!").response_metadata["done_reason"] == "length"
+    assert (
+        chat("length", num_predict=3).invoke("Hello!").response_metadata["done_reason"] == "length"
+    )
     assert sent(upstream)["options"]["num_predict"] == 3
 
 
@@ -173,7 +192,9 @@ def test_native__timeout(chat: Open, upstream: FaultUpstream) -> None:
 
 def test_native__key_in_the_host(open_model: Open, gateway: Gateway) -> None:
     """ChatOllama(base_url="http://gateway/k/<token>").invoke(...)"""
-    model = open_model(gateway, base_url=f"{gateway.url}/k/{TOKEN}", client_kwargs={}, model="hello")
+    model = open_model(
+        gateway, base_url=f"{gateway.url}/k/{TOKEN}", client_kwargs={}, model="hello"
+    )
     assert model.invoke("Hello!").content == "Hello there"
 
 
@@ -184,7 +205,10 @@ def test_native__generate(open_model: Open, gateway: Gateway) -> None:
 
 def test_native__generate__as_a_stream(open_model: Open, gateway: Gateway) -> None:
     """OllamaLLM().stream(...)"""
-    assert list(filter(None, open_model(gateway, OllamaLLM, model="hello").stream("Hello!"))) == ["Hello", " there"]
+    assert list(filter(None, open_model(gateway, OllamaLLM, model="hello").stream("Hello!"))) == [
+        "Hello",
+        " there",
+    ]
 
 
 def test_native__demo(open_model: Open, demo_gateway: Gateway) -> None:
@@ -198,7 +222,10 @@ def test_native__demo(open_model: Open, demo_gateway: Gateway) -> None:
 def test_embeddings__many(open_model: Open, gateway: Gateway, upstream: FaultUpstream) -> None:
     """OllamaEmbeddings().embed_documents([...])"""
     recorded = replay(upstream, "embed-many")["embeddings"]
-    assert open_model(gateway, OllamaEmbeddings, model="tiny-test").embed_documents(["a", "b"]) == recorded
+    assert (
+        open_model(gateway, OllamaEmbeddings, model="tiny-test").embed_documents(["a", "b"])
+        == recorded
+    )
 
 
 def test_embeddings__one(open_model: Open, demo_gateway: Gateway) -> None:

@@ -28,12 +28,17 @@ chat = langchain_chats.chat
 
 @pytest.fixture
 def open_model() -> Iterator[Open]:
-    """``open_model(gateway, kind=ChatOpenAI, ...)`` gives one of the models; its connections end with the test."""
+    """``open_model(gateway, kind=ChatOpenAI, ...)`` gives one of the models; its
+    connections end with the test."""
     with ExitStack() as opened:
 
         def run(gateway: Gateway, kind: Callable[..., Any] = ChatOpenAI, **options: Any) -> Any:
             http = opened.enter_context(httpx.Client(base_url=f"{gateway.url}/v1"))
-            common: dict[str, Any] = {"base_url": f"{gateway.url}/v1", "api_key": SecretStr(TOKEN), "max_retries": 0}
+            common: dict[str, Any] = {
+                "base_url": f"{gateway.url}/v1",
+                "api_key": SecretStr(TOKEN),
+                "max_retries": 0,
+            }
             return kind(**{**common, "http_client": http, **options})
 
         yield run
@@ -41,7 +46,9 @@ def open_model() -> Iterator[Open]:
 
 def test_chat__single(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOpenAI().invoke([...])"""
-    answer = chat("hello", temperature=0.5).invoke([SystemMessage("Be brief."), HumanMessage("Hello!")])
+    answer = chat("hello", temperature=0.5).invoke(
+        [SystemMessage("Be brief."), HumanMessage("Hello!")]
+    )
     assert (answer.content, answer.response_metadata["finish_reason"]) == ("Hello there", "stop")
     assert [message["role"] for message in sent(upstream)["messages"]] == ["system", "user"]
     assert sent(upstream)["options"] == {"temperature": 0.5}
@@ -74,7 +81,10 @@ def test_chat__usage(chat: Open, upstream: FaultUpstream) -> None:
     recorded = replay(upstream, "chat-hello-stream")
     usage = streamed(chat("tiny-test", stream_usage=True)).usage_metadata
     assert usage is not None
-    assert (usage["input_tokens"], usage["output_tokens"]) == (recorded["prompt_eval_count"], recorded["eval_count"])
+    assert (usage["input_tokens"], usage["output_tokens"]) == (
+        recorded["prompt_eval_count"],
+        recorded["eval_count"],
+    )
 
 
 def test_chat__thinking(chat: Open, upstream: FaultUpstream) -> None:
@@ -86,7 +96,9 @@ def test_chat__thinking(chat: Open, upstream: FaultUpstream) -> None:
 def test_chat__one_tool(chat: Open) -> None:
     """ChatOpenAI().bind_tools([...]).invoke(...)"""
     answer = chat("calls").bind_tools([get_weather]).invoke(QUESTION)
-    assert [(call["name"], call["args"]) for call in answer.tool_calls] == [("get_weather", {"city": "北京"})]
+    assert [(call["name"], call["args"]) for call in answer.tool_calls] == [
+        ("get_weather", {"city": "北京"})
+    ]
 
 
 def test_chat__parallel_tools(chat: Open) -> None:
@@ -110,7 +122,10 @@ def test_chat__tool_round_trip(chat: Open, upstream: FaultUpstream) -> None:
 
 def test_chat__image(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOpenAI().invoke([HumanMessage([{"type": "image_url"}])])"""
-    parts: Any = [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": PICTURE_URL}}]
+    parts: Any = [
+        {"type": "text", "text": "Look"},
+        {"type": "image_url", "image_url": {"url": PICTURE_URL}},
+    ]
     chat("hello").invoke([HumanMessage(parts)])
     assert sent(upstream)["messages"][0]["images"] == [PNG]
 
@@ -121,12 +136,18 @@ def test_chat__json_schema(method: str, chat: Open, upstream: FaultUpstream) -> 
     structured = chat("city").with_structured_output(City, method=method)
     assert structured.invoke("Answer in JSON.") == City(name="Paris", people=2)
     asked = sent(upstream)["format"]
-    assert asked == "json" if method == "json_mode" else list(asked["properties"]) == ["name", "people"]
+    assert (
+        asked == "json"
+        if method == "json_mode"
+        else list(asked["properties"]) == ["name", "people"]
+    )
 
 
 def test_chat__length(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOpenAI(max_tokens=...).invoke(...)"""
-    assert chat("length", max_tokens=3).invoke("Hello!").response_metadata["finish_reason"] == "length"
+    assert (
+        chat("length", max_tokens=3).invoke("Hello!").response_metadata["finish_reason"] == "length"
+    )
     assert sent(upstream)["options"] == {"num_predict": 3}
 
 
@@ -143,7 +164,8 @@ def test_chat__n(chat: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(400, openai.BadRequestError), (404, openai.NotFoundError), (500, openai.InternalServerError)]
+    ("status", "kind"),
+    [(400, openai.BadRequestError), (404, openai.NotFoundError), (500, openai.InternalServerError)],
 )
 def test_chat__error_before(status: int, kind: type[Exception], chat: Open) -> None:
     """ChatOpenAI().invoke(...)"""
@@ -201,20 +223,26 @@ def test_embeddings__many(open_model: Open, gateway: Gateway, upstream: FaultUps
     Otherwise it sends token numbers that only OpenAI's own models understand.
     """
     recorded = replay(upstream, "embed-many")["embeddings"]
-    model = open_model(gateway, OpenAIEmbeddings, model="tiny-test", check_embedding_ctx_length=False)
+    model = open_model(
+        gateway, OpenAIEmbeddings, model="tiny-test", check_embedding_ctx_length=False
+    )
     vectors = model.embed_documents(["a"] * len(recorded))
     assert vectors == [pytest.approx(each, rel=1e-6) for each in recorded]
 
 
 def test_embeddings__one(open_model: Open, demo_gateway: Gateway) -> None:
     """OpenAIEmbeddings(check_embedding_ctx_length=False).embed_query(...)"""
-    model = open_model(demo_gateway, OpenAIEmbeddings, model="demo", check_embedding_ctx_length=False)
+    model = open_model(
+        demo_gateway, OpenAIEmbeddings, model="demo", check_embedding_ctx_length=False
+    )
     assert len(model.embed_query("a")) > 1
 
 
 def test_responses__single(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOpenAI(use_responses_api=True).invoke(...)"""
-    answer = chat("hello", use_responses_api=True).invoke([SystemMessage("Be brief."), HumanMessage("Hello!")])
+    answer = chat("hello", use_responses_api=True).invoke(
+        [SystemMessage("Be brief."), HumanMessage("Hello!")]
+    )
     assert (answer.text, answer.response_metadata["status"]) == ("Hello there", "completed")
     assert [message["role"] for message in sent(upstream)["messages"]] == ["system", "user"]
 
@@ -225,10 +253,14 @@ def test_responses__streaming(chat: Open) -> None:
 
 
 def test_responses__tool_round_trip(chat: Open, upstream: FaultUpstream) -> None:
-    """ChatOpenAI(use_responses_api=True).bind_tools([...]).invoke([..., answer, ToolMessage(...)])"""
+    """ChatOpenAI(use_responses_api=True).bind_tools([...]).invoke([...,
+    answer, ToolMessage(...)])"""
     model = chat("calls", use_responses_api=True).bind_tools([get_weather])
     first = model.invoke(QUESTION)
     [call] = first.tool_calls
     assert call["args"] == {"city": "北京"}
-    assert model.invoke([HumanMessage(QUESTION), first, get_weather.invoke(call)]).text == "It is warm."
+    assert (
+        model.invoke([HumanMessage(QUESTION), first, get_weather.invoke(call)]).text
+        == "It is warm."
+    )
     assert sent(upstream)["messages"][-1]["content"] == "18 degrees in 北京"

@@ -1,4 +1,5 @@
-"""litellm as a client: each of its providers that can have another base URL speaks one of the gateway's APIs."""
+"""litellm as a client: each of its providers that can have another base URL speaks one
+of the gateway's APIs."""
 
 from __future__ import annotations
 
@@ -34,7 +35,11 @@ def quiet(shared_gateway: Gateway, demo_gateway: Gateway) -> Iterator[None]:
     asyncio.set_event_loop(loop)
     yield
     clients = litellm.in_memory_llm_clients_cache
-    for client in (*clients.cache_dict.values(), litellm.module_level_client, litellm.module_level_aclient):
+    for client in (
+        *clients.cache_dict.values(),
+        litellm.module_level_client,
+        litellm.module_level_aclient,
+    ):
         closing = client.close()
         if asyncio.iscoroutine(closing):
             loop.run_until_complete(closing)
@@ -64,7 +69,10 @@ def text_of(chunks: Any) -> str:
 def test_chat__single(v1: Options, upstream: FaultUpstream) -> None:
     """litellm.completion("openai/...", api_base=...)"""
     answer: Any = litellm.completion("openai/hello", HELLO, temperature=0.5, **v1)
-    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("Hello there", "stop")
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (
+        "Hello there",
+        "stop",
+    )
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (7, 3)
     assert sent(upstream)["options"] == {"temperature": 0.5}
 
@@ -74,7 +82,10 @@ def test_chat__streaming(v1: Options) -> None:
     chunks = list(litellm.completion("openai/hello", HELLO, stream=True, **v1))
     assert text_of(chunks) == "Hello there"
     whole: Any = litellm.stream_chunk_builder(chunks, messages=HELLO)
-    assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == ("Hello there", "stop")
+    assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == (
+        "Hello there",
+        "stop",
+    )
 
 
 def test_chat__async_streaming(v1: Options) -> None:
@@ -83,7 +94,9 @@ def test_chat__async_streaming(v1: Options) -> None:
     async def run() -> str:
         # Of its own it would leave the connection open behind the event loop.
         async with openai.AsyncOpenAI(base_url=v1["api_base"], api_key=TOKEN) as client:
-            stream: Any = await litellm.acompletion("openai/hello", HELLO, stream=True, client=client, **v1)
+            stream: Any = await litellm.acompletion(
+                "openai/hello", HELLO, stream=True, client=client, **v1
+            )
             return text_of([chunk async for chunk in stream])
 
     assert asyncio.run(run()) == "Hello there"
@@ -106,7 +119,10 @@ def test_chat__one_tool(v1: Options) -> None:
     """litellm.completion(tools=[...])"""
     answer: Any = litellm.completion("openai/calls", ASKED, tools=[WEATHER], **v1)
     [call] = answer.choices[0].message.tool_calls
-    assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "北京"})
+    assert (call.function.name, json.loads(call.function.arguments)) == (
+        "get_weather",
+        {"city": "北京"},
+    )
 
 
 def test_chat__parallel_tools(v1: Options) -> None:
@@ -114,7 +130,10 @@ def test_chat__parallel_tools(v1: Options) -> None:
     chunks = list(litellm.completion("openai/calls-two", ASKED, tools=[WEATHER], stream=True, **v1))
     whole: Any = litellm.stream_chunk_builder(chunks, messages=ASKED)
     calls = whole.choices[0].message.tool_calls
-    assert [json.loads(call.function.arguments) for call in calls] == [{"city": "Paris"}, {"city": "北京"}]
+    assert [json.loads(call.function.arguments) for call in calls] == [
+        {"city": "Paris"},
+        {"city": "北京"},
+    ]
 
 
 def test_chat__tool_round_trip(v1: Options, upstream: FaultUpstream) -> None:
@@ -132,7 +151,10 @@ def test_chat__tool_round_trip(v1: Options, upstream: FaultUpstream) -> None:
 
 def test_chat__image(v1: Options, upstream: FaultUpstream) -> None:
     """litellm.completion(messages=[{"content": [{"type": "image_url"}]}])"""
-    parts = [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": PICTURE_URL}}]
+    parts = [
+        {"type": "text", "text": "Look"},
+        {"type": "image_url", "image_url": {"url": PICTURE_URL}},
+    ]
     litellm.completion("openai/hello", [{"role": "user", "content": parts}], **v1)
     assert sent(upstream)["messages"][0]["images"] == [PNG]
 
@@ -140,7 +162,9 @@ def test_chat__image(v1: Options, upstream: FaultUpstream) -> None:
 def test_chat__json_schema(v1: Options, upstream: FaultUpstream) -> None:
     """litellm.completion(response_format=City)"""
     answer: Any = litellm.completion("openai/city", HELLO, response_format=City, **v1)
-    assert City.model_validate_json(answer.choices[0].message.content) == City(name="Paris", people=2)
+    assert City.model_validate_json(answer.choices[0].message.content) == City(
+        name="Paris", people=2
+    )
     assert list(sent(upstream)["format"]["properties"]) == ["name", "people"]
 
 
@@ -223,7 +247,9 @@ def test_completions__single(v1: Options) -> None:
 
 def test_completions__streaming(v1: Options) -> None:
     """litellm.text_completion(stream=True)"""
-    chunks: Any = litellm.text_completion("Hello!", "text-completion-openai/unicode", stream=True, **v1)
+    chunks: Any = litellm.text_completion(
+        "Hello!", "text-completion-openai/unicode", stream=True, **v1
+    )
     assert "".join(chunk.choices[0].text or "" for chunk in chunks) == UNICODE
 
 
@@ -231,7 +257,9 @@ def test_embeddings__many(v1: Options, upstream: FaultUpstream) -> None:
     """litellm.embedding("openai/...", input=[...])"""
     recorded = replay(upstream, "embed-many")["embeddings"]
     answer = litellm.embedding("openai/tiny-test", ["a"] * len(recorded), **v1)
-    assert [one["embedding"] for one in answer.data] == [pytest.approx(each, rel=1e-6) for each in recorded]
+    assert [one["embedding"] for one in answer.data] == [
+        pytest.approx(each, rel=1e-6) for each in recorded
+    ]
 
 
 def test_embeddings__many__native(gateway: Gateway, upstream: FaultUpstream) -> None:
@@ -248,12 +276,18 @@ def test_native__single(root: Options, upstream: FaultUpstream) -> None:
     """litellm.completion("ollama_chat/...", api_base=...)"""
     answer: Any = litellm.completion("ollama_chat/hello", HELLO, num_ctx=512, **root)
     assert answer.choices[0].message.content == "Hello there"
-    assert (forwarded(upstream)[-1].path, sent(upstream)["options"]) == ("/api/chat", {"num_ctx": 512})
+    assert (forwarded(upstream)[-1].path, sent(upstream)["options"]) == (
+        "/api/chat",
+        {"num_ctx": 512},
+    )
 
 
 def test_native__streaming(root: Options) -> None:
     """litellm.completion("ollama_chat/...", stream=True)"""
-    assert text_of(litellm.completion("ollama_chat/hello", HELLO, stream=True, **root)) == "Hello there"
+    assert (
+        text_of(litellm.completion("ollama_chat/hello", HELLO, stream=True, **root))
+        == "Hello there"
+    )
 
 
 def test_native__unicode(root: Options, upstream: FaultUpstream) -> None:
@@ -275,7 +309,10 @@ def test_native__parallel_tools(root: Options) -> None:
     """litellm.completion("ollama_chat/...", tools=[...])"""
     answer: Any = litellm.completion("ollama_chat/calls-two", ASKED, tools=[WEATHER], **root)
     calls = answer.choices[0].message.tool_calls
-    assert [json.loads(call.function.arguments) for call in calls] == [{"city": "Paris"}, {"city": "北京"}]
+    assert [json.loads(call.function.arguments) for call in calls] == [
+        {"city": "Paris"},
+        {"city": "北京"},
+    ]
 
 
 def test_native__generate(root: Options, upstream: FaultUpstream) -> None:
@@ -300,7 +337,10 @@ def test_native__error_in_the_middle(root: Options) -> None:
 def test_messages__single(root: Options, upstream: FaultUpstream) -> None:
     """litellm.completion("anthropic/...", api_base=...)"""
     answer: Any = litellm.completion("anthropic/hello", HELLO, max_tokens=100, **root)
-    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("Hello there", "stop")
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (
+        "Hello there",
+        "stop",
+    )
     assert sent(upstream)["options"] == {"num_predict": 100}
 
 
@@ -313,10 +353,15 @@ def test_messages__parallel_tools(root: Options) -> None:
     """litellm.completion("anthropic/...", tools=[...])"""
     answer: Any = litellm.completion("anthropic/calls-two", ASKED, tools=[WEATHER], **root)
     calls = answer.choices[0].message.tool_calls
-    assert [json.loads(call.function.arguments) for call in calls] == [{"city": "Paris"}, {"city": "北京"}]
+    assert [json.loads(call.function.arguments) for call in calls] == [
+        {"city": "Paris"},
+        {"city": "北京"},
+    ]
 
 
-@pytest.mark.parametrize(("status", "kind"), [(400, litellm.BadRequestError), (404, litellm.NotFoundError)])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, litellm.BadRequestError), (404, litellm.NotFoundError)]
+)
 def test_messages__error_before(status: int, kind: type[Exception], root: Options) -> None:
     """litellm.completion("anthropic/...")"""
     with pytest.raises(kind, match="what Ollama said"):
@@ -328,7 +373,9 @@ def test_messages__native_helper(root: Options) -> None:
 
     async def run() -> Any:
         try:
-            return await litellm.anthropic_messages(max_tokens=100, messages=HELLO, model="anthropic/hello", **root)
+            return await litellm.anthropic_messages(
+                max_tokens=100, messages=HELLO, model="anthropic/hello", **root
+            )
         finally:
             await litellm.close_litellm_async_clients()
 

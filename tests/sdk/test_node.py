@@ -1,4 +1,5 @@
-"""The official JavaScript clients against real gunicorn: one run per client, one test per feature that it declares."""
+"""The official JavaScript clients against real gunicorn: one run per client, one test per
+feature that it declares."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from tests.rig.programs import require_program
 from tests.sdk.scripted_models import ScriptedModels
 
 NODE = Path(__file__).parents[1] / "node"
-CLIENTS = sorted(path.stem for path in NODE.glob("*.mjs") if path.stem not in ("features", "samples"))
+CLIENTS = sorted(
+    path.stem for path in NODE.glob("*.mjs") if path.stem not in ("features", "samples")
+)
 RUN_S = 120
 
 _DECLARED = re.compile(r'^feature\("([a-z]+)", "([a-z0-9_]+)", "([^"\n]+)", async ', re.MULTILINE)
@@ -36,7 +39,9 @@ def declared(client: str) -> list[str]:
 
 
 FEATURES = [
-    pytest.param(client, feature, id=f"{client}-{feature}") for client in CLIENTS for feature in declared(client)
+    pytest.param(client, feature, id=f"{client}-{feature}")
+    for client in CLIENTS
+    for feature in declared(client)
 ]
 
 
@@ -46,7 +51,11 @@ def node(client: str, *arguments: str, **environment: str) -> tuple[Rows, str]:
     if not (NODE / "node_modules").is_dir():
         reason = "tests/node/node_modules is missing: run `npm ci` in tests/node"
         pytest.fail(reason) if os.environ.get("CI", "").lower() == "true" else pytest.skip(reason)
-    ours = {name: value for name, value in os.environ.items() if not re.fullmatch(r".*_API_KEY|.*_proxy", name, re.I)}
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not re.fullmatch(r".*_API_KEY|.*_proxy", name, re.I)
+    }
     run = subprocess.run(
         [program, f"{client}.mjs", *arguments],
         cwd=NODE,
@@ -63,7 +72,9 @@ def node(client: str, *arguments: str, **environment: str) -> tuple[Rows, str]:
 @contextmanager
 def scripted_gateway(upstream: ScriptedModels) -> Iterator[Gateway]:
     """A gateway whose pool may grow: all features of a client are asked for at once."""
-    with Gateway({"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": upstream.url}}) as gateway:
+    with Gateway(
+        {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": upstream.url}}
+    ) as gateway:
         warm(gateway)
         with no_leaks(gateway, upstream, token=TOKEN, idle=64):
             yield gateway
@@ -74,7 +85,11 @@ def outcomes() -> Iterator[Callable[[str], tuple[Rows, str]]]:
     """``outcomes(client)`` runs all features of a client, once."""
     with ScriptedModels() as upstream, scripted_gateway(upstream) as gateway:
         with shared_gateway(service={"base_url": "demo:"}) as demo:
-            places = {"DEMO_URL": demo.url, "GATEWAY_URL": gateway.url, "UPSTREAM_URL": upstream.url}
+            places = {
+                "DEMO_URL": demo.url,
+                "GATEWAY_URL": gateway.url,
+                "UPSTREAM_URL": upstream.url,
+            }
             yield cache(lambda client: node(client, "all", **places, GATEWAY_TOKEN=TOKEN))
 
 

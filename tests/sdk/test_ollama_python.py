@@ -1,4 +1,5 @@
-"""The official Python client of Ollama, synchronous and asynchronous: another host and a key, and nothing else."""
+"""The official Python client of Ollama, synchronous and asynchronous: another host and a
+key, and nothing else."""
 
 from __future__ import annotations
 
@@ -69,7 +70,10 @@ def test_native__single(client: Any, upstream: FaultUpstream) -> None:
     expected = replay(upstream, "chat-hello-single")
     answer = client.chat("tiny-test", HELLO)
     assert answer.message.content == expected["message"]["content"]
-    assert (answer.done_reason, answer.eval_count) == (expected["done_reason"], expected["eval_count"])
+    assert (answer.done_reason, answer.eval_count) == (
+        expected["done_reason"],
+        expected["eval_count"],
+    )
     assert sent(upstream)["messages"] == HELLO
 
 
@@ -80,8 +84,12 @@ def test_native__streaming(name: str, cut: Cut, client: Any, upstream: FaultUpst
     replay(upstream, name, cut=cut)
     parts = list(client.chat("tiny-test", HELLO, stream=True))
     lines = recorded_lines(name)
-    assert [part.message.content for part in parts] == [line["message"]["content"] for line in lines]
-    assert [part.message.thinking for part in parts] == [line["message"].get("thinking") for line in lines]
+    assert [part.message.content for part in parts] == [
+        line["message"]["content"] for line in lines
+    ]
+    assert [part.message.thinking for part in parts] == [
+        line["message"].get("thinking") for line in lines
+    ]
     assert parts[-1].done
 
 
@@ -100,8 +108,8 @@ def test_native__async_streaming(gateway: Gateway, upstream: FaultUpstream) -> N
 def test_native__unicode(name: str, client: Any, upstream: FaultUpstream) -> None:
     """client.chat(stream=True)
 
-    The upstream's packets end in the middle of characters. (The client would also end a line at U+2028, were it not
-    that Ollama escapes it.)
+    The upstream's packets end in the middle of characters. (The client would also end a line at
+    U+2028, were it not that Ollama escapes it.)
     """
     replay(upstream, name, cut=1)
     said = [part.message.content for part in client.chat("tiny-test", HELLO, stream=True)]
@@ -112,7 +120,10 @@ def test_native__unicode(name: str, client: Any, upstream: FaultUpstream) -> Non
 def test_native__thinking(client: Any, upstream: FaultUpstream) -> None:
     """client.chat(think="high")"""
     expected = replay(upstream, "chat-think-single")
-    assert client.chat("tiny-test", HELLO, think="high").message.thinking == expected["message"]["thinking"]
+    assert (
+        client.chat("tiny-test", HELLO, think="high").message.thinking
+        == expected["message"]["thinking"]
+    )
     assert sent(upstream)["think"] == "high"
 
 
@@ -140,13 +151,22 @@ def test_native__tool_round_trip(client: Any, upstream: FaultUpstream) -> None:
         ("get_weather", {"city": "Tokyo"}),
     ]
     results = [
-        {"role": "tool", "content": get_weather(**call.function.arguments), "tool_name": call.function.name}
+        {
+            "role": "tool",
+            "content": get_weather(**call.function.arguments),
+            "tool_name": call.function.name,
+        }
         for call in calls
     ]
-    assert client.chat("tiny-test", [*HELLO, first.message, *results], tools=[get_weather]).message.content
+    assert client.chat(
+        "tiny-test", [*HELLO, first.message, *results], tools=[get_weather]
+    ).message.content
     messages = sent(upstream)["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant", "tool", "tool"]
-    assert [message["content"] for message in messages[2:]] == ["18 degrees in Paris", "18 degrees in Tokyo"]
+    assert [message["content"] for message in messages[2:]] == [
+        "18 degrees in Paris",
+        "18 degrees in Tokyo",
+    ]
 
 
 def test_native__image(client: Any, upstream: FaultUpstream) -> None:
@@ -184,7 +204,9 @@ def test_native__logprobs(client: Any, upstream: FaultUpstream) -> None:
     """client.chat(logprobs=True)"""
     recorded = replay(upstream, "chat-logprobs-single")
     answer = client.chat("tiny-test", HELLO, logprobs=True, top_logprobs=2)
-    assert [entry.token for entry in answer.logprobs] == [entry["token"] for entry in recorded["logprobs"]]
+    assert [entry.token for entry in answer.logprobs] == [
+        entry["token"] for entry in recorded["logprobs"]
+    ]
 
 
 def test_native__generate(client: Any, upstream: FaultUpstream) -> None:
@@ -199,13 +221,20 @@ def test_native__generate__as_a_stream(client: Any, upstream: FaultUpstream) -> 
     replay(upstream, "generate-think-stream")
     parts = list(client.generate("tiny-test", "Think", stream=True))
     lines = recorded_lines("generate-think-stream")
-    assert [(part.response, part.thinking) for part in parts] == [(x["response"], x.get("thinking")) for x in lines]
+    assert [(part.response, part.thinking) for part in parts] == [
+        (x["response"], x.get("thinking")) for x in lines
+    ]
 
 
 PULLING = [
     {"status": "pulling manifest"},
     {"status": "pulling 5b5b5b5b5b5b", "digest": "sha256:" + "5b" * 32, "total": 100},
-    {"status": "pulling 5b5b5b5b5b5b", "digest": "sha256:" + "5b" * 32, "total": 100, "completed": 60},
+    {
+        "status": "pulling 5b5b5b5b5b5b",
+        "digest": "sha256:" + "5b" * 32,
+        "total": 100,
+        "completed": 60,
+    },
     {"status": "success"},
 ]
 
@@ -229,7 +258,9 @@ def test_native__pull_and_push__at_once(client: Any, upstream: FaultUpstream) ->
     assert client.pull("tiny-test").status == "success"
 
 
-def test_native__pull_and_push__that_fail_in_the_middle(client: Any, upstream: FaultUpstream) -> None:
+def test_native__pull_and_push__that_fail_in_the_middle(
+    client: Any, upstream: FaultUpstream
+) -> None:
     """client.pull(stream=True)"""
     replay(upstream, "pull-unreachable")
     with pytest.raises(ollama.ResponseError, match="connection refused"):
@@ -240,7 +271,9 @@ def test_native__create(client: Any, upstream: FaultUpstream) -> None:
     """client.create(stream=True)"""
     replay(upstream, "create-stream")
     parts = list(client.create("mine", from_="tiny-test", system="Be brief.", stream=True))
-    assert [part.status for part in parts] == [line["status"] for line in recorded_lines("create-stream")]
+    assert [part.status for part in parts] == [
+        line["status"] for line in recorded_lines("create-stream")
+    ]
     assert sent(upstream)["system"] == "Be brief."
 
 
@@ -267,10 +300,13 @@ def test_native__copy_and_delete(client: Any, upstream: FaultUpstream) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "status"), [("chat-model-unknown", 404), ("chat-think-unsupported", 400), ("chat-stop-string", 500)]
+    ("name", "status"),
+    [("chat-model-unknown", 404), ("chat-think-unsupported", 400), ("chat-stop-string", 500)],
 )
 @pytest.mark.parametrize("stream", [True, False])
-def test_native__error_before(name: str, status: int, stream: bool, client: Any, upstream: FaultUpstream) -> None:
+def test_native__error_before(
+    name: str, status: int, stream: bool, client: Any, upstream: FaultUpstream
+) -> None:
     """client.chat(...)
 
     Refusals have the status and text of Ollama.
@@ -285,7 +321,9 @@ def test_native__error_before__upstream_down(client: Any, upstream: FaultUpstrea
     """client.chat(...)"""
     upstream.refuse()
     try:
-        with pytest.raises(ollama.ResponseError, match="Failed to connect to Ollama service") as caught:
+        with pytest.raises(
+            ollama.ResponseError, match="Failed to connect to Ollama service"
+        ) as caught:
             client.chat("m", HELLO)
     finally:
         upstream.restart()
@@ -318,7 +356,9 @@ def test_native__retries(client: Any, upstream: FaultUpstream) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_native__timeout(stream: bool, open_client: Open, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_native__timeout(
+    stream: bool, open_client: Open, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     """Client(timeout=...)
 
     A client that loses its patience frees the upstream.
@@ -357,7 +397,9 @@ def test_native__key_in_the_host(open_client: Open, gateway: Gateway) -> None:
     assert open_client(f"{gateway.url}/k/{TOKEN}", headers={}).list().models
 
 
-def test_native__key_in_the_environment(open_client: Open, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native__key_in_the_environment(
+    open_client: Open, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Client() with OLLAMA_API_KEY"""
     monkeypatch.setenv("OLLAMA_API_KEY", TOKEN)
     assert open_client(gateway.url, headers={}).list().models
@@ -435,7 +477,9 @@ def test_embeddings__dimensions(client: Any, upstream: FaultUpstream) -> None:
 
 def test_embeddings__error_before(client: Any, upstream: FaultUpstream) -> None:
     """client.embed(...)"""
-    upstream.script("/api/embed", [Json({"error": 'model "nope" not found, try pulling it first'}, 404)])
+    upstream.script(
+        "/api/embed", [Json({"error": 'model "nope" not found, try pulling it first'}, 404)]
+    )
     with pytest.raises(ollama.ResponseError, match="not found") as caught:
         client.embed("nope", "a")
     assert caught.value.status_code == 404
@@ -467,7 +511,10 @@ def test_models__retrieve(client: Any, upstream: FaultUpstream) -> None:
     """client.show(...)"""
     expected = replay(upstream, "show")
     answer = client.show("tiny-test")
-    assert (answer.template, answer.capabilities) == (expected["template"], expected["capabilities"])
+    assert (answer.template, answer.capabilities) == (
+        expected["template"],
+        expected["capabilities"],
+    )
     assert answer.modelinfo == expected["model_info"]
 
 

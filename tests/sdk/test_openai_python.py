@@ -1,4 +1,5 @@
-"""The official Python client of OpenAI, synchronous and asynchronous: another base URL and key, and nothing else."""
+"""The official Python client of OpenAI, synchronous and asynchronous: another base URL and
+key, and nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ from tests.sdk.clients import Clients
 from tests.sdk.samples import HELLO, PICTURE_URL, PNG, QUESTION, UNICODE, WEATHER, City
 
 CASES = {case.name: case for case in cases("openai")}
-CHATS = [case for case in CASES.values() if case.is_complete and case.path == "/v1/chat/completions"]
+CHATS = [
+    case for case in CASES.values() if case.is_complete and case.path == "/v1/chat/completions"
+]
 #: What the client's own helper refuses to send: it checks images and formats itself.
 HELPED = [case for case in CHATS if "image" not in case.name]
 ASKED: Any = [{"role": "user", "content": QUESTION}]
@@ -46,8 +49,15 @@ def test_chat__single(client: Any, upstream: FaultUpstream) -> None:
     recorded = replay(upstream, "chat-hello-single")
     answer = client.chat.completions.create(model="tiny-test", messages=HELLO)
     [choice] = answer.choices
-    assert (choice.message.role, choice.message.content) == ("assistant", recorded["message"]["content"])
-    assert (choice.finish_reason, answer.object, answer.model) == ("stop", "chat.completion", "tiny-test")
+    assert (choice.message.role, choice.message.content) == (
+        "assistant",
+        recorded["message"]["content"],
+    )
+    assert (choice.finish_reason, answer.object, answer.model) == (
+        "stop",
+        "chat.completion",
+        "tiny-test",
+    )
     assert answer.usage.completion_tokens == recorded["eval_count"]
     assert answer.usage.total_tokens == recorded["eval_count"] + recorded["prompt_eval_count"]
     assert answer._request_id
@@ -65,7 +75,9 @@ def test_chat__streaming(case: Case, client: Any, upstream: FaultUpstream) -> No
 
 
 @pytest.mark.parametrize("case", HELPED, ids=lambda case: case.name)
-def test_chat__streaming__by_the_helper(case: Case, plain: openai.OpenAI, upstream: FaultUpstream) -> None:
+def test_chat__streaming__by_the_helper(
+    case: Case, plain: openai.OpenAI, upstream: FaultUpstream
+) -> None:
     """client.chat.completions.stream(...)
 
     The helpers are the strictest readers: role once, dense indexes, one finish.
@@ -88,8 +100,12 @@ def check_final(final: Any, case: Case) -> None:
     message = expected["message"]
     assert (choice.message.content or "") == (message["content"] or "")
     assert (choice.message.role, choice.finish_reason) == ("assistant", expected["finish_reason"])
-    called = [(call.function.name, call.function.arguments) for call in choice.message.tool_calls or ()]
-    assert called == [(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", ())]
+    called = [
+        (call.function.name, call.function.arguments) for call in choice.message.tool_calls or ()
+    ]
+    assert called == [
+        (c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", ())
+    ]
 
 
 @pytest.mark.parametrize("name", ["plain", "tools-parallel", "tools-missing-ids", "thinking"])
@@ -99,7 +115,9 @@ def test_chat__async_streaming(name: str, gateway: Gateway, upstream: FaultUpstr
     stream_case(upstream, case)
 
     async def run() -> Any:
-        async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0) as client:
+        async with openai.AsyncOpenAI(
+            base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0
+        ) as client:
             async with client.chat.completions.stream(**case.request) as stream:
                 return await stream.get_final_completion()
 
@@ -121,7 +139,9 @@ def test_chat__thinking(client: Any, upstream: FaultUpstream) -> None:
     It has both names that clients look for.
     """
     recorded = replay(upstream, "chat-think-single")
-    answer = client.chat.completions.create(model="tiny-test", messages=HELLO, reasoning_effort="low")
+    answer = client.chat.completions.create(
+        model="tiny-test", messages=HELLO, reasoning_effort="low"
+    )
     message = answer.choices[0].message
     assert message.reasoning == message.reasoning_content == recorded["message"]["thinking"]
     assert sent(upstream)["think"] == "low"
@@ -133,13 +153,18 @@ def test_chat__one_tool(client: Any, upstream: FaultUpstream) -> None:
     [choice] = answer.choices
     [call] = choice.message.tool_calls
     assert (choice.finish_reason, choice.message.content) == ("tool_calls", "Let me look.")
-    assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "北京"})
+    assert (call.function.name, json.loads(call.function.arguments)) == (
+        "get_weather",
+        {"city": "北京"},
+    )
     assert sent(upstream)["tools"][0]["function"]["parameters"] == WEATHER["function"]["parameters"]
 
 
 def test_chat__parallel_tools(plain: openai.OpenAI, upstream: FaultUpstream) -> None:
     """client.chat.completions.stream(tools=[...])"""
-    with plain.chat.completions.stream(model="calls-two", messages=ASKED, tools=[WEATHER]) as stream:
+    with plain.chat.completions.stream(
+        model="calls-two", messages=ASKED, tools=[WEATHER]
+    ) as stream:
         done = [event for event in stream if event.type == "tool_calls.function.arguments.done"]
         calls = stream.get_final_completion().choices[0].message.tool_calls or []
     assert [json.loads(event.arguments) for event in done] == [{"city": "Paris"}, {"city": "北京"}]
@@ -149,31 +174,52 @@ def test_chat__parallel_tools(plain: openai.OpenAI, upstream: FaultUpstream) -> 
 
 def test_chat__tool_round_trip(client: Any, upstream: FaultUpstream) -> None:
     """client.chat.completions.create(messages=[..., message, {"role": "tool"}])"""
-    message = client.chat.completions.create(model="calls", messages=ASKED, tools=[WEATHER]).choices[0].message
+    message = (
+        client.chat.completions.create(model="calls", messages=ASKED, tools=[WEATHER])
+        .choices[0]
+        .message
+    )
     [call] = message.tool_calls
     history = [*ASKED, message, {"role": "tool", "tool_call_id": call.id, "content": "18 degrees"}]
     answer = client.chat.completions.create(model="calls", messages=history, tools=[WEATHER])
     assert answer.choices[0].message.content == "It is warm."
     _, assistant, tool = sent(upstream)["messages"]
     assert assistant["tool_calls"][0]["function"]["arguments"] == {"city": "北京"}
-    assert (tool["tool_name"], tool["tool_call_id"], tool["content"]) == ("get_weather", call.id, "18 degrees")
+    assert (tool["tool_name"], tool["tool_call_id"], tool["content"]) == (
+        "get_weather",
+        call.id,
+        "18 degrees",
+    )
 
 
 def test_chat__image(client: Any, upstream: FaultUpstream) -> None:
     """client.chat.completions.create(messages=[{"content": [{"type": "image_url"}]}])"""
-    parts = [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": PICTURE_URL}}]
-    assert client.chat.completions.create(model="hello", messages=[{"role": "user", "content": parts}]).choices
+    parts = [
+        {"type": "text", "text": "Look"},
+        {"type": "image_url", "image_url": {"url": PICTURE_URL}},
+    ]
+    assert client.chat.completions.create(
+        model="hello", messages=[{"role": "user", "content": parts}]
+    ).choices
     [message] = sent(upstream)["messages"]
     assert (message["content"], message["images"]) == ("Look", [PNG])
 
 
 def test_chat__pdf(client: Any, upstream: FaultUpstream) -> None:
     """client.chat.completions.create(messages=[{"content": [{"type": "file"}]}])"""
-    file = {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{in_base64(pdf('Some words.'))}"}
+    file = {
+        "filename": "a.pdf",
+        "file_data": f"data:application/pdf;base64,{in_base64(pdf('Some words.'))}",
+    }
     parts = [{"type": "text", "text": "Look"}, {"type": "file", "file": file}]
-    assert client.chat.completions.create(model="hello", messages=[{"role": "user", "content": parts}]).choices
+    assert client.chat.completions.create(
+        model="hello", messages=[{"role": "user", "content": parts}]
+    ).choices
     [message] = sent(upstream)["messages"]
-    assert message["content"] == 'Look\n[PDF "a.pdf", 1 page]\n[Page 1]\nSome words.\n[End of PDF "a.pdf"]'
+    assert (
+        message["content"]
+        == 'Look\n[PDF "a.pdf", 1 page]\n[Page 1]\nSome words.\n[End of PDF "a.pdf"]'
+    )
 
 
 def test_chat__json_schema(client: Any, upstream: FaultUpstream) -> None:
@@ -185,7 +231,9 @@ def test_chat__json_schema(client: Any, upstream: FaultUpstream) -> None:
 
 def test_chat__json_schema__as_a_stream(plain: openai.OpenAI, upstream: FaultUpstream) -> None:
     """client.chat.completions.stream(response_format=City)"""
-    with plain.chat.completions.stream(model="city", messages=HELLO, response_format=City) as stream:
+    with plain.chat.completions.stream(
+        model="city", messages=HELLO, response_format=City
+    ) as stream:
         parsed = stream.get_final_completion().choices[0].message.parsed
     assert parsed == City(name="Paris", people=2)
 
@@ -196,14 +244,21 @@ def test_chat__length(client: Any, upstream: FaultUpstream) -> None:
     An answer that was cut off is said so and not taken for a broken one.
     """
     with pytest.raises(openai.LengthFinishReasonError) as caught:
-        client.chat.completions.parse(model="length", messages=HELLO, response_format=City, max_tokens=3)
+        client.chat.completions.parse(
+            model="length", messages=HELLO, response_format=City, max_tokens=3
+        )
     assert caught.value.completion.choices[0].finish_reason == "length"
     assert sent(upstream)["options"] == {"num_predict": 3}
 
 
 def test_chat__stop(client: Any, upstream: FaultUpstream) -> None:
     """client.chat.completions.create(stop=...)"""
-    assert client.chat.completions.create(model="hello", messages=HELLO, stop="END").choices[0].finish_reason == "stop"
+    assert (
+        client.chat.completions.create(model="hello", messages=HELLO, stop="END")
+        .choices[0]
+        .finish_reason
+        == "stop"
+    )
     assert sent(upstream)["options"] == {"stop": ["END"]}
 
 
@@ -221,13 +276,18 @@ def test_chat__n__as_a_stream(plain: openai.OpenAI, upstream: FaultUpstream) -> 
     """client.chat.completions.stream(n=2)"""
     with plain.chat.completions.stream(model="hello", messages=HELLO, n=2) as stream:
         choices = stream.get_final_completion().choices
-    assert [(choice.index, choice.message.content) for choice in choices] == [(0, "Hello there"), (1, "Hello there")]
+    assert [(choice.index, choice.message.content) for choice in choices] == [
+        (0, "Hello there"),
+        (1, "Hello there"),
+    ]
 
 
 def test_chat__logprobs(client: Any, upstream: FaultUpstream) -> None:
     """client.chat.completions.create(logprobs=True)"""
     recorded = replay(upstream, "chat-logprobs-single")
-    answer = client.chat.completions.create(model="tiny-test", messages=HELLO, logprobs=True, top_logprobs=2)
+    answer = client.chat.completions.create(
+        model="tiny-test", messages=HELLO, logprobs=True, top_logprobs=2
+    )
     tokens = [entry.token for entry in answer.choices[0].logprobs.content]
     assert tokens == [entry["token"] for entry in recorded["logprobs"]]
 
@@ -236,7 +296,11 @@ def test_chat__usage(client: Any, upstream: FaultUpstream) -> None:
     """client.chat.completions.create(stream=True, stream_options={"include_usage": True})"""
     recorded = replay(upstream, "chat-hello-stream")
     options = {"include_usage": True}
-    chunks = list(client.chat.completions.create(model="m", messages=HELLO, stream=True, stream_options=options))
+    chunks = list(
+        client.chat.completions.create(
+            model="m", messages=HELLO, stream=True, stream_options=options
+        )
+    )
     assert chunks[-1].choices == []
     assert chunks[-1].usage.completion_tokens == recorded["eval_count"]
 
@@ -253,7 +317,9 @@ def test_chat__usage(client: Any, upstream: FaultUpstream) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_chat__error_before(status: int, kind: type[openai.APIStatusError], stream: bool, client: Any) -> None:
+def test_chat__error_before(
+    status: int, kind: type[openai.APIStatusError], stream: bool, client: Any
+) -> None:
     """client.chat.completions.create(...)
 
     The class of the exception follows the status.
@@ -308,13 +374,19 @@ def test_chat__retries(
     The gateway itself repeats nothing: what arrives is one request and the client's one retry.
     """
     with pytest.raises(openai.APIStatusError):
-        open_client(gateway, max_retries=1).chat.completions.create(model=f"status-{status}", messages=HELLO)
+        open_client(gateway, max_retries=1).chat.completions.create(
+            model=f"status-{status}", messages=HELLO
+        )
     assert len(forwarded(upstream)) == arrivals
 
 
-def test_chat__retries__until_it_works(open_client: Open, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_chat__retries__until_it_works(
+    open_client: Open, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     """OpenAI(max_retries=2)"""
-    answer = open_client(gateway, max_retries=2).chat.completions.create(model="busy-twice", messages=HELLO)
+    answer = open_client(gateway, max_retries=2).chat.completions.create(
+        model="busy-twice", messages=HELLO
+    )
     assert answer.choices[0].message.content == "Hello there"
     assert len(forwarded(upstream)) == 3
 
@@ -336,11 +408,15 @@ def test_chat__retries__of_an_upstream_that_is_down(
         upstream.restart()
     assert open_client(gateway).chat.completions.create(model=model, messages=HELLO).choices
     assert len(forwarded(upstream)) == 1
-    wait_until(lambda: sorted(statuses()) == [200, 503, 503], 5, lambda: f"the log has {statuses()}")
+    wait_until(
+        lambda: sorted(statuses()) == [200, 503, 503], 5, lambda: f"the log has {statuses()}"
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_chat__timeout(stream: bool, open_client: Open, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_chat__timeout(
+    stream: bool, open_client: Open, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     """OpenAI(timeout=...)
 
     A client that loses its patience frees the upstream.
@@ -363,7 +439,9 @@ def test_chat__leaving(plain: openai.OpenAI, upstream: FaultUpstream) -> None:
 
 def test_chat__ignored_fields(plain: openai.OpenAI) -> None:
     """client.chat.completions.with_raw_response.create(store=True)"""
-    raw = plain.chat.completions.with_raw_response.create(model="m", messages=HELLO, verbosity="low", store=True)
+    raw = plain.chat.completions.with_raw_response.create(
+        model="m", messages=HELLO, verbosity="low", store=True
+    )
     assert set(raw.headers["X-Ollama-Proxy-Ignored"].split(", ")) == {"verbosity", "store"}
 
 
@@ -379,7 +457,11 @@ def test_chat__demo__with_tools_and_a_schema(demo: Any) -> None:
     """client.chat.completions.parse(model="demo")"""
     answer = demo.chat.completions.create(model="demo", messages=ASKED, tools=[WEATHER])
     assert answer.choices[0].finish_reason == "tool_calls"
-    parsed = demo.chat.completions.parse(model="demo", messages=HELLO, response_format=City).choices[0].message.parsed
+    parsed = (
+        demo.chat.completions.parse(model="demo", messages=HELLO, response_format=City)
+        .choices[0]
+        .message.parsed
+    )
     assert isinstance(parsed, City)
 
 
@@ -387,14 +469,19 @@ def test_completions__single(client: Any, upstream: FaultUpstream) -> None:
     """client.completions.create(...)"""
     recorded = replay(upstream, "generate-hello-single")
     answer = client.completions.create(model="tiny-test", prompt="Hello!", max_tokens=20)
-    assert (answer.choices[0].text, answer.choices[0].finish_reason) == (recorded["response"], "stop")
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == (
+        recorded["response"],
+        "stop",
+    )
     assert answer.usage.completion_tokens == recorded["eval_count"]
 
 
 def test_completions__streaming(client: Any, upstream: FaultUpstream) -> None:
     """client.completions.create(stream=True)"""
     replay(upstream, "generate-hello-stream")
-    chunks = list(client.completions.create(model="tiny-test", prompt="Hello!", max_tokens=20, stream=True))
+    chunks = list(
+        client.completions.create(model="tiny-test", prompt="Hello!", max_tokens=20, stream=True)
+    )
     assert "".join(chunk.choices[0].text for chunk in chunks) == "Hello! How can I help you today?"
     assert chunks[-1].choices[0].finish_reason == "stop"
 
@@ -418,8 +505,12 @@ def test_completions__length(client: Any, upstream: FaultUpstream) -> None:
     assert sent(upstream)["options"] == {"num_predict": 3}
 
 
-@pytest.mark.parametrize(("status", "kind"), [(404, openai.NotFoundError), (500, openai.InternalServerError)])
-def test_completions__error_before(status: int, kind: type[openai.APIStatusError], client: Any) -> None:
+@pytest.mark.parametrize(
+    ("status", "kind"), [(404, openai.NotFoundError), (500, openai.InternalServerError)]
+)
+def test_completions__error_before(
+    status: int, kind: type[openai.APIStatusError], client: Any
+) -> None:
     """client.completions.create(...)"""
     with pytest.raises(kind) as caught:
         client.completions.create(model=f"status-{status}", prompt="Hello!")
@@ -446,7 +537,9 @@ def test_embeddings__many(options: dict[str, str], client: Any, upstream: FaultU
     G28: the client asks for base64 unless told otherwise.
     """
     recorded = replay(upstream, "embed-many")
-    answer = client.embeddings.create(model="tiny-test", input=["a"] * len(recorded["embeddings"]), **options)
+    answer = client.embeddings.create(
+        model="tiny-test", input=["a"] * len(recorded["embeddings"]), **options
+    )
     assert [one.index for one in answer.data] == list(range(len(recorded["embeddings"])))
     for one, expected in zip(answer.data, recorded["embeddings"], strict=True):
         assert one.embedding == pytest.approx(expected, rel=1e-6)
@@ -461,7 +554,9 @@ def test_embeddings__dimensions(client: Any, upstream: FaultUpstream) -> None:
 
 def test_embeddings__error_before(client: Any, upstream: FaultUpstream) -> None:
     """client.embeddings.create(...)"""
-    upstream.script("/api/embed", [Json({"error": 'model "nope" not found, try pulling it first'}, 404)])
+    upstream.script(
+        "/api/embed", [Json({"error": 'model "nope" not found, try pulling it first'}, 404)]
+    )
     with pytest.raises(openai.NotFoundError, match="not found"):
         client.embeddings.create(model="nope", input="a")
 
@@ -480,12 +575,20 @@ def test_transcriptions__single(client: Any, upstream: FaultUpstream) -> None:
     """client.audio.transcriptions.create(file=...)"""
     upstream.script(TRANSCRIPTIONS, [Json({"text": "Hello."})])
     heard = client.audio.transcriptions.create(
-        model="gemma", file=SOUND, language="en", timestamp_granularities=["word"], chunking_strategy="auto"
+        model="gemma",
+        file=SOUND,
+        language="en",
+        timestamp_granularities=["word"],
+        chunking_strategy="auto",
     )
     assert heard.text == "Hello."
     [seen] = [seen for seen in forwarded(upstream) if seen.path == TRANSCRIPTIONS]
     parts = {part.name: part for part in read_form(seen.header("content-type") or "", seen.body)}
-    assert (parts["file"].data, parts["file"].filename, parts["model"].text) == (SOUND[1], SOUND[0], "gemma")
+    assert (parts["file"].data, parts["file"].filename, parts["model"].text) == (
+        SOUND[1],
+        SOUND[0],
+        "gemma",
+    )
     assert {"language", "timestamp_granularities[]", "chunking_strategy"} < parts.keys()
 
 
@@ -498,7 +601,9 @@ def test_transcriptions__text(form: Any, demo: Any) -> None:
 
 def test_transcriptions__verbose(demo: Any) -> None:
     """client.audio.transcriptions.create(response_format="verbose_json")"""
-    heard = demo.audio.transcriptions.create(model="demo", file=SOUND, response_format="verbose_json")
+    heard = demo.audio.transcriptions.create(
+        model="demo", file=SOUND, response_format="verbose_json"
+    )
     assert [segment.text for segment in heard.segments] == [heard.text]
 
 
@@ -511,7 +616,9 @@ def test_transcriptions__streaming(demo: Any) -> None:
 
 def test_transcriptions__error_before(client: Any, upstream: FaultUpstream) -> None:
     """client.audio.transcriptions.create(...) raises by status"""
-    upstream.script(TRANSCRIPTIONS, [Json({"error": {"message": "gemma does not support audio"}}, 400)])
+    upstream.script(
+        TRANSCRIPTIONS, [Json({"error": {"message": "gemma does not support audio"}}, 400)]
+    )
     with pytest.raises(openai.BadRequestError, match="does not support audio"):
         client.audio.transcriptions.create(model="gemma", file=SOUND)
 
@@ -521,7 +628,9 @@ def test_models__list(client: Any, upstream: FaultUpstream) -> None:
     names = ["tiny-test:latest", "ns/m:v1"]
     upstream.script("/api/tags", [Json({"models": [{"name": name} for name in names]})])
     listed = list(client.models.list())
-    assert [(model.id, model.object, model.owned_by) for model in listed] == [(n, "model", "ollama") for n in names]
+    assert [(model.id, model.object, model.owned_by) for model in listed] == [
+        (n, "model", "ollama") for n in names
+    ]
 
 
 @pytest.mark.parametrize("name", ["tiny-test", "ns/m:v1", "host.example/ns/m:v1"])
@@ -530,7 +639,9 @@ def test_models__retrieve(name: str, client: Any, upstream: FaultUpstream) -> No
 
     G13: the client escapes the slash.
     """
-    upstream.script("/api/tags", [Json({"models": [{"name": f"{name}:latest" if ":" not in name else name}]})])
+    upstream.script(
+        "/api/tags", [Json({"models": [{"name": f"{name}:latest" if ":" not in name else name}]})]
+    )
     assert client.models.retrieve(name).id == name
 
 
@@ -544,9 +655,14 @@ def test_models__wrong_key(open_client: Open, gateway: Gateway) -> None:
 def test_models__no_key_needed() -> None:
     """OpenAI(api_key="not-needed")
 
-    Without authentication any key does: users type some word, because the client refuses an empty one.
+    Without authentication any key does: users type some word, because the
+    client refuses an empty one.
     """
-    settings = {"auth": {"enabled": False}, "server": {"host": "127.0.0.1"}, "service": {"base_url": "demo:"}}
+    settings = {
+        "auth": {"enabled": False},
+        "server": {"host": "127.0.0.1"},
+        "service": {"base_url": "demo:"},
+    }
     with Gateway(settings) as open_gateway:
         with openai.OpenAI(base_url=f"{open_gateway.url}/v1", api_key="not-needed") as client:
             assert [model.id for model in client.models.list()]

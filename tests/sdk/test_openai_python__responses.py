@@ -58,14 +58,20 @@ def test_responses__streaming__by_the_helper(plain: openai.OpenAI) -> None:
     with plain.responses.stream(model="hello", input="Hello!") as stream:
         events = list(stream)
         final = stream.get_final_response()
-    assert (text_of(events), final.output_text, final.status) == ("Hello there", "Hello there", "completed")
+    assert (text_of(events), final.output_text, final.status) == (
+        "Hello there",
+        "Hello there",
+        "completed",
+    )
 
 
 def test_responses__async_streaming(gateway: Gateway) -> None:
     """AsyncOpenAI().responses.stream(...)"""
 
     async def run() -> str:
-        async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0) as client:
+        async with openai.AsyncOpenAI(
+            base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0
+        ) as client:
             async with client.responses.stream(model="hello", input="Hello!") as stream:
                 return (await stream.get_final_response()).output_text
 
@@ -110,7 +116,11 @@ def test_responses__one_tool(client: Any, upstream: FaultUpstream) -> None:
     answer = client.responses.create(model="calls", input=QUESTION, tools=[WEATHER])
     said, call = answer.output
     assert (said.type, answer.output_text) == ("message", "Let me look.")
-    assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "get_weather", {"city": "北京"})
+    assert (call.type, call.name, json.loads(call.arguments)) == (
+        "function_call",
+        "get_weather",
+        {"city": "北京"},
+    )
     assert sent(upstream)["tools"][0]["function"]["parameters"] == PARAMETERS
 
 
@@ -129,7 +139,9 @@ def test_responses__tool_round_trip(client: Any, upstream: FaultUpstream) -> Non
     first = client.responses.create(model="calls", input=[question], tools=[WEATHER])
     [call] = [item for item in first.output if item.type == "function_call"]
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "18 degrees"}
-    answer = client.responses.create(model="calls", input=[question, *first.output, result], tools=[WEATHER])
+    answer = client.responses.create(
+        model="calls", input=[question, *first.output, result], tools=[WEATHER]
+    )
     assert answer.output_text == "It is warm."
     _, assistant, tool = sent(upstream)["messages"]
     assert assistant["tool_calls"][0]["function"]["arguments"] == {"city": "北京"}
@@ -138,7 +150,10 @@ def test_responses__tool_round_trip(client: Any, upstream: FaultUpstream) -> Non
 
 def test_responses__image(client: Any, upstream: FaultUpstream) -> None:
     """client.responses.create(input=[{"content": [{"type": "input_image"}]}])"""
-    parts = [{"type": "input_text", "text": "Look"}, {"type": "input_image", "image_url": PICTURE_URL}]
+    parts = [
+        {"type": "input_text", "text": "Look"},
+        {"type": "input_image", "image_url": PICTURE_URL},
+    ]
     client.responses.create(model="hello", input=[{"role": "user", "content": parts}])
     [message] = sent(upstream)["messages"]
     assert (message["content"], message["images"]) == ("Look", [PNG])
@@ -147,10 +162,16 @@ def test_responses__image(client: Any, upstream: FaultUpstream) -> None:
 def test_responses__pdf(client: Any, upstream: FaultUpstream) -> None:
     """client.responses.create(input=[{"content": [{"type": "input_file"}]}])"""
     data = f"data:application/pdf;base64,{in_base64(pdf('Some words.'))}"
-    parts = [{"type": "input_text", "text": "Look"}, {"type": "input_file", "filename": "a.pdf", "file_data": data}]
+    parts = [
+        {"type": "input_text", "text": "Look"},
+        {"type": "input_file", "filename": "a.pdf", "file_data": data},
+    ]
     client.responses.create(model="hello", input=[{"role": "user", "content": parts}])
     [message] = sent(upstream)["messages"]
-    assert message["content"] == 'Look\n[PDF "a.pdf", 1 page]\n[Page 1]\nSome words.\n[End of PDF "a.pdf"]'
+    assert (
+        message["content"]
+        == 'Look\n[PDF "a.pdf", 1 page]\n[Page 1]\nSome words.\n[End of PDF "a.pdf"]'
+    )
 
 
 def test_responses__json_schema(client: Any, upstream: FaultUpstream) -> None:
@@ -175,7 +196,9 @@ def test_responses__length(client: Any, upstream: FaultUpstream) -> None:
 
 def test_responses__length__as_a_stream(client: Any) -> None:
     """client.responses.create(max_output_tokens=3, stream=True)"""
-    events = list(client.responses.create(model="length", input="Hello!", max_output_tokens=3, stream=True))
+    events = list(
+        client.responses.create(model="length", input="Hello!", max_output_tokens=3, stream=True)
+    )
     assert (events[-1].type, events[-1].response.status) == ("response.incomplete", "incomplete")
     assert "response.completed" not in {event.type for event in events}
 
@@ -192,7 +215,9 @@ def test_responses__length__as_a_stream(client: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_responses__error_before(status: int, kind: type[openai.APIStatusError], stream: bool, client: Any) -> None:
+def test_responses__error_before(
+    status: int, kind: type[openai.APIStatusError], stream: bool, client: Any
+) -> None:
     """client.responses.create(...)"""
     with pytest.raises(kind) as caught:
         client.responses.create(model=f"status-{status}", input="Hello!", stream=stream)
@@ -241,12 +266,16 @@ def test_responses__retries(
 ) -> None:
     """OpenAI(max_retries=1)"""
     with pytest.raises(openai.APIStatusError):
-        open_client(gateway, max_retries=1).responses.create(model=f"status-{status}", input="Hello!")
+        open_client(gateway, max_retries=1).responses.create(
+            model=f"status-{status}", input="Hello!"
+        )
     assert len(forwarded(upstream)) == arrivals
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_responses__timeout(stream: bool, open_client: Open, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_responses__timeout(
+    stream: bool, open_client: Open, gateway: Gateway, upstream: FaultUpstream
+) -> None:
     """OpenAI(timeout=...)"""
     client = open_client(gateway, timeout=0.5)
     with pytest.raises(openai.APITimeoutError):

@@ -1,4 +1,5 @@
-"""The tools of `make bench` measure what they say. What the figures are is not a matter for tests."""
+"""The tools of `make bench` measure what they say. What the figures are is
+not a matter for tests."""
 
 from __future__ import annotations
 
@@ -22,7 +23,15 @@ import pytest
 from benchmarks import rounds
 from benchmarks.fake_ollama import Script, answer_to
 from benchmarks.load import count_lines, percentiles
-from benchmarks.meter import Reading, private_mb, process_tree, read_busy_s, read_cpu, resident_mb, shared_mb
+from benchmarks.meter import (
+    Reading,
+    private_mb,
+    process_tree,
+    read_busy_s,
+    read_cpu,
+    resident_mb,
+    shared_mb,
+)
 from benchmarks.profiles import render_functions
 from benchmarks.report import Row, as_record, describe_machine, render_table, write_record
 from benchmarks.rounds import QUIET_CORES, TRIES, Bench, do_work, ratio_to_floor, summarize
@@ -38,7 +47,16 @@ from benchmarks.servers import (
     running_upstream,
     share_cores,
 )
-from benchmarks.works import CLIENT_HEADERS, NATIVE_SINGLE, TOKEN, WORKS, GatewayName, Work, native_chat, works_named
+from benchmarks.works import (
+    CLIENT_HEADERS,
+    NATIVE_SINGLE,
+    TOKEN,
+    WORKS,
+    GatewayName,
+    Work,
+    native_chat,
+    works_named,
+)
 from ollama_proxy.settings.schema import effective_upstreams, load_settings
 
 HERE = frozenset(os.sched_getaffinity(0))
@@ -54,7 +72,9 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def post(server: Server, path: str, body: str) -> Iterator[http.client.HTTPResponse]:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)) as connection:
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+    ) as connection:
         connection.request("POST", path, body)
         with connection.getresponse() as response:
             yield response
@@ -78,8 +98,19 @@ def stats(server: Server) -> Any:
 
 
 def run_load(url: str, *arguments: str, seconds: float = 0.2) -> Any:
-    command = [sys.executable, "-m", "benchmarks.load", "--url", url, "--seconds", str(seconds), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=True, cwd=ROOT)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.load",
+        "--url",
+        url,
+        "--seconds",
+        str(seconds),
+        *arguments,
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=LIMIT_S, check=True, cwd=ROOT
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -108,7 +139,9 @@ class TestScriptedUpstream:
         assert lines[-1]["eval_count"] == 3
 
     def test_a_single_answer_has_its_length(self, upstream: Server) -> None:
-        with post(upstream, "/api/chat", '{"model":"m","stream":false,"options":{"num_predict":2}}') as response:
+        with post(
+            upstream, "/api/chat", '{"model":"m","stream":false,"options":{"num_predict":2}}'
+        ) as response:
             body = response.read()
         assert response.getheader("Content-Length") == str(len(body))
         assert json.loads(body)["message"] == {"role": "assistant", "content": " token token"}
@@ -123,10 +156,14 @@ class TestScriptedUpstream:
             frames = response.read().decode().removesuffix("\n\n").split("\n\n")
         assert frames.pop() == "data: [DONE]"
         chunks = [json.loads(frame.removeprefix("data: ")) for frame in frames]
-        deltas = [choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"]]
+        deltas = [
+            choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"]
+        ]
         assert "".join(deltas) == " token token token"
         assert chunks[-1]["usage"]["completion_tokens"] == 3
-        assert [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]][-2:] == [None, "stop"]
+        assert [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]][
+            -2:
+        ] == [None, "stop"]
 
     def test_a_provider_answers_as_openai_does(self, upstream: Server) -> None:
         answer = post_json(upstream, "/v1/chat/completions", {"model": "m", "max_tokens": 2})
@@ -134,7 +171,15 @@ class TestScriptedUpstream:
         assert answer["usage"]["total_tokens"] == 13
 
     def test_there_are_two_hundred_models(self, upstream: Server) -> None:
-        assert len({model["name"] for model in json.loads(ask(upstream.port, "/api/tags")[1])["models"]}) == 200
+        assert (
+            len(
+                {
+                    model["name"]
+                    for model in json.loads(ask(upstream.port, "/api/tags")[1])["models"]
+                }
+            )
+            == 200
+        )
 
     @pytest.mark.parametrize("path", ["/api/tags", "/api/ps"])
     def test_models_of_the_works_are_listed(self, upstream: Server, path: str) -> None:
@@ -142,9 +187,12 @@ class TestScriptedUpstream:
         assert names >= {json.loads(work.request.body)["model"] for work in WORKS} - {"ruled"}
 
     @pytest.mark.parametrize(
-        ("path", "body", "status"), [("/api/chat", "{", 400), ("/nowhere", "{}", 404), ("/api/show", "{}", 200)]
+        ("path", "body", "status"),
+        [("/api/chat", "{", 400), ("/nowhere", "{}", 404), ("/api/show", "{}", 200)],
     )
-    def test_status_follows_the_request(self, upstream: Server, path: str, body: str, status: int) -> None:
+    def test_status_follows_the_request(
+        self, upstream: Server, path: str, body: str, status: int
+    ) -> None:
         with post(upstream, path, body) as response:
             assert response.status == status
             json.loads(response.read())
@@ -163,7 +211,9 @@ class TestScriptedUpstream:
         assert answer_to(b"/api/chat", b'{"model":"bench:50ms"}', Script()).delay_s == 0.05
 
     def test_the_tag_of_the_model_sends_several_tokens_in_one_piece(self) -> None:
-        answer = answer_to(b"/api/chat", b'{"model":"bench:50ms-x4","options":{"num_predict":7}}', Script())
+        answer = answer_to(
+            b"/api/chat", b'{"model":"bench:50ms-x4","options":{"num_predict":7}}', Script()
+        )
         assert [piece.count(b"created_at") for piece in answer.pieces] == [4, 4]
 
     def test_a_client_that_leaves_a_paced_stream_is_counted(self, upstream: Server) -> None:
@@ -171,7 +221,9 @@ class TestScriptedUpstream:
         with post(upstream, "/api/chat", '{"model":"bench:50ms"}') as response:
             assert response.readline()
             assert stats(upstream)["active"] == 1
-        wait_for(lambda: stats(upstream)["aborted"] == before + 1 and stats(upstream)["active"] == 0)
+        wait_for(
+            lambda: stats(upstream)["aborted"] == before + 1 and stats(upstream)["active"] == 0
+        )
 
 
 @pytest.fixture
@@ -197,20 +249,31 @@ def serve_rudely(listener: socket.socket) -> None:
 
 
 class TestLoad:
-    def test_requests_and_lines_are_those_that_the_upstream_answered(self, upstream: Server) -> None:
+    def test_requests_and_lines_are_those_that_the_upstream_answered(
+        self, upstream: Server
+    ) -> None:
         before = stats(upstream)["paths"].get("/api/chat", 0)
         request = native_chat(7, stream=True)
         url = upstream.url(request.path)
-        report = run_load(url, "--body", request.body, "--connections", "3", "--end-marker", request.end_marker)
+        report = run_load(
+            url, "--body", request.body, "--connections", "3", "--end-marker", request.end_marker
+        )
         assert report["errors"] == 0
         assert report["requests"] >= 3
         assert report["requests"] == stats(upstream)["paths"]["/api/chat"] - before
         assert report["lines"] == report["requests"] * 8
-        assert 0 < report["first_byte_ms"]["p50"] <= report["total_ms"]["p50"] <= report["total_ms"]["max"]
+        assert (
+            0
+            < report["first_byte_ms"]["p50"]
+            <= report["total_ms"]["p50"]
+            <= report["total_ms"]["max"]
+        )
 
     def test_an_answer_without_its_end_is_an_error(self, upstream: Server) -> None:
         url = upstream.url("/api/chat")
-        report = run_load(url, "--body", NATIVE_SINGLE.body, "--connections", "1", "--end-marker", "[DONE]")
+        report = run_load(
+            url, "--body", NATIVE_SINGLE.body, "--connections", "1", "--end-marker", "[DONE]"
+        )
         assert report["errors"] == report["requests"] > 0
         assert list(report["error_samples"]) == ["answer without its end"]
 
@@ -259,7 +322,9 @@ class TestMeter:
     def test_the_time_of_a_child_is_counted(self, tmp_path: Path) -> None:
         script = tmp_path / "burn.py"
         script.write_text(BURN)
-        with subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        with subprocess.Popen(
+            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as parent:
             assert parent.stdout is not None
             assert parent.stdout.readline() == b"burnt\n"
             tree = process_tree(parent.pid)
@@ -283,7 +348,9 @@ class TestMeter:
 
     def test_memory_that_two_processes_share_is_counted_once(self) -> None:
         grown = "held = b'x' * 50_000_000; import os, sys; os.fork(); os.write(1, b'up\\n'); sys.stdin.read()"
-        with subprocess.Popen([sys.executable, "-c", grown], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        with subprocess.Popen(
+            [sys.executable, "-c", grown], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as parent:
             assert parent.stdout is not None
             assert [parent.stdout.readline() for _ in range(2)] == [b"up\n", b"up\n"]
             total, own = shared_mb(parent.pid), private_mb(parent.pid)
@@ -303,7 +370,9 @@ class TestMeter:
 def bench(upstream: Server) -> Bench:
     """The upstream measured in the place of the gateway: it speaks the native dialect itself."""
     gateway = dataclasses.replace(upstream, name="gateway")
-    return Bench(EVERYWHERE, upstream, {"gateway": gateway, "fleet": gateway}, seconds=0.2, rounds=2)
+    return Bench(
+        EVERYWHERE, upstream, {"gateway": gateway, "fleet": gateway}, seconds=0.2, rounds=2
+    )
 
 
 def native_work(name: str) -> Work:
@@ -328,7 +397,9 @@ class TestRounds:
     def test_a_share_compares_with_the_gateway_that_has_one_upstream(self, bench: Bench) -> None:
         gateway = do_work(dataclasses.replace(bench, rounds=1), native_work("routing"))["gateway"]
         assert gateway["errors"] == 0
-        assert gateway["value"] == pytest.approx(100 * (gateway["cpu_ms_per_request"] / gateway["plain_ms"] - 1))
+        assert gateway["value"] == pytest.approx(
+            100 * (gateway["cpu_ms_per_request"] / gateway["plain_ms"] - 1)
+        )
 
     def test_a_work_is_done_by_its_own_gateway(self, bench: Bench) -> None:
         gateway = bench.gateways["gateway"]
@@ -337,7 +408,9 @@ class TestRounds:
         assert chosen.gateway_of(native_work("routing")) is fleet
         assert chosen.gateway_of(native_work("single")) is gateway
 
-    def test_memory_is_read_while_the_streams_are_open(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_memory_is_read_while_the_streams_are_open(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(rounds, "OPEN_RAMP_S", 0.1)
         held = native_chat(60, stream=True, model="bench:50ms")
         work = dataclasses.replace(native_work("memory-1000"), request=held, connections=5)
@@ -348,11 +421,17 @@ class TestRounds:
 
     def test_answers_that_the_upstream_did_not_give_are_an_error(self, bench: Bench) -> None:
         request = dataclasses.replace(NATIVE_SINGLE, upstream_path="/api/generate")
-        gateway = do_work(bench, dataclasses.replace(native_work("single"), request=request))["gateway"]
+        gateway = do_work(bench, dataclasses.replace(native_work("single"), request=request))[
+            "gateway"
+        ]
         assert gateway["errors"] == bench.rounds
-        assert "not every answer came from /api/generate of the upstream" in gateway["error_samples"]
+        assert (
+            "not every answer came from /api/generate of the upstream" in gateway["error_samples"]
+        )
 
-    @pytest.mark.parametrize(("others", "value", "quiet"), [((0.0, 0.3, 0.1), 2.0, 2), ((0.2, 0.3, 0.4), 1.0, 0)])
+    @pytest.mark.parametrize(
+        ("others", "value", "quiet"), [((0.0, 0.3, 0.1), 2.0, 2), ((0.2, 0.3, 0.4), 1.0, 0)]
+    )
     def test_the_lowest_quiet_round_counts_and_errors_add_up(
         self, others: tuple[float, ...], value: float, quiet: int
     ) -> None:
@@ -377,13 +456,17 @@ class TestRounds:
         monkeypatch.setitem(rounds.MEASURES, "cpu_per_request", measure)
         work = native_work("single")
         assert len(do_work(dataclasses.replace(bench, rounds=1), work)["gateway"]["values"]) == 2
-        assert len(do_work(dataclasses.replace(bench, rounds=1), work)["gateway"]["values"]) == TRIES
+        assert (
+            len(do_work(dataclasses.replace(bench, rounds=1), work)["gateway"]["values"]) == TRIES
+        )
 
     def test_the_floor_is_measured_in_the_same_rounds(self, bench: Bench, tmp_path: Path) -> None:
         with running_floor(tmp_path, HERE, 300) as floor:
             with post(floor, "/", NATIVE_SINGLE.body) as response:
                 assert len(response.read()) == 300
-            measures = do_work(dataclasses.replace(bench, floor=lambda: floor), native_work("stream"))
+            measures = do_work(
+                dataclasses.replace(bench, floor=lambda: floor), native_work("stream")
+            )
         assert measures["floor"]["error_samples"] == {}
         assert len(measures["floor"]["values"]) >= bench.rounds
         expected = measures["gateway"]["value"] / measures["floor"]["value"]
@@ -404,7 +487,9 @@ class TestRounds:
 
 class TestWorks:
     @pytest.mark.parametrize("behind", BEHIND)
-    def test_every_gateway_has_a_configuration_that_can_be_used(self, behind: GatewayName, tmp_path: Path) -> None:
+    def test_every_gateway_has_a_configuration_that_can_be_used(
+        self, behind: GatewayName, tmp_path: Path
+    ) -> None:
         path = tmp_path / "config.yaml"
         text = (GATEWAY_CONFIG + BEHIND[behind]).format(
             port=1, token=TOKEN, upstream="http://127.0.0.1:2", logs="x", defaults=""
@@ -435,16 +520,33 @@ class TestWorks:
 def make_row(name: str, value: float, errors: int = 0, *, quiet_rounds: int = 2) -> Row:
     (work,) = works_named([name])
     samples = {"status 500: broken": errors} if errors else {}
-    gateway = {"value": value, "values": [value * 2, value], "errors": errors, "error_samples": samples}
+    gateway = {
+        "value": value,
+        "values": [value * 2, value],
+        "errors": errors,
+        "error_samples": samples,
+    }
     gateway |= {"requests_per_s": 1234.5, "cpu_cores": 0.97, "quiet_rounds": quiet_rounds}
     floor = {"value": 0.5, "quiet_rounds": 2, "errors": 0, "error_samples": {}}
-    return Row(work, {"gateway": gateway, "floor": floor, "nginx": {"value": 0.03, "errors": 0, "error_samples": {}}})
+    return Row(
+        work,
+        {
+            "gateway": gateway,
+            "floor": floor,
+            "nginx": {"value": 0.03, "errors": 0, "error_samples": {}},
+        },
+    )
 
 
 class TestReport:
     @pytest.mark.parametrize(
         ("name", "value", "said"),
-        [("single", 0.25, "ok"), ("single", 0.65, "ok"), ("single", 0.7, "OVER"), ("memory-idle", 51.0, "OVER")],
+        [
+            ("single", 0.25, "ok"),
+            ("single", 0.65, "ok"),
+            ("single", 0.7, "OVER"),
+            ("memory-idle", 51.0, "OVER"),
+        ],
     )
     def test_a_budget_is_compared(self, name: str, value: float, said: str) -> None:
         row = make_row(name, value)
@@ -469,11 +571,15 @@ class TestReport:
         assert "0.030" not in render_table([row])
 
     def test_errors_are_said_below_the_table(self) -> None:
-        assert render_table([make_row("single", 0.3, errors=2)]).endswith("! single, gateway: 2 x status 500: broken")
+        assert render_table([make_row("single", 0.3, errors=2)]).endswith(
+            "! single, gateway: 2 x status 500: broken"
+        )
 
     def test_the_record_says_what_the_figures_depend_on(self, tmp_path: Path) -> None:
         path = tmp_path / "deep" / "record.json"
-        write_record(path, as_record([make_row("single", 0.25)], describe_machine(), {"quick": True}))
+        write_record(
+            path, as_record([make_row("single", 0.25)], describe_machine(), {"quick": True})
+        )
         record = json.loads(path.read_text())
         assert record["works"]["single"]["ratio"] == 0.5
         assert record["works"]["single"]["verdict"] == "ok"
@@ -519,8 +625,19 @@ def project(tmp_path: Path) -> Path:
 
 
 def run_benchmarks(project: Path, record: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "benchmarks", "--project", str(project), "--json", str(record), "--quick"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "--project",
+        str(project),
+        "--json",
+        str(record),
+        "--quick",
+    ]
+    done = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

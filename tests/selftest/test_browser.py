@@ -9,8 +9,13 @@ import pytest
 from tests.rig.browser import NARROW, WIDE, Browser
 from tests.rig.fault_upstream import Head, Reset, Script, ScriptedServer, Whole
 
-POLICY = {"Content-Security-Policy": "default-src 'self'", "Content-Type": "text/html; charset=utf-8"}
-GOOD = "<!doctype html><html lang=en><title>A page</title><link rel=icon href=data:,><h1>Fine</h1>{}"
+POLICY = {
+    "Content-Security-Policy": "default-src 'self'",
+    "Content-Type": "text/html; charset=utf-8",
+}
+GOOD = (
+    "<!doctype html><html lang=en><title>A page</title><link rel=icon href=data:,><h1>Fine</h1>{}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,9 @@ def script(text: str) -> Script:
 
 
 @pytest.mark.parametrize("javascript", [True, False])
-def test_a_page_without_mistakes_has_no_problems(browser: Browser, site: ScriptedServer, javascript: bool) -> None:
+def test_a_page_without_mistakes_has_no_problems(
+    browser: Browser, site: ScriptedServer, javascript: bool
+) -> None:
     site.script("/", page("<script src=/good.js></script>"))
     site.script("/good.js", script("console.log('all is well')"))
     with browser.visit(javascript=javascript) as visit:
@@ -57,7 +64,9 @@ def test_a_page_without_mistakes_has_no_problems(browser: Browser, site: Scripte
         ("<script src=/broken.js></script>", "request failed"),
     ],
 )
-def test_a_mistake_of_a_page_is_a_problem(browser: Browser, site: ScriptedServer, part: str, told: str) -> None:
+def test_a_mistake_of_a_page_is_a_problem(
+    browser: Browser, site: ScriptedServer, part: str, told: str
+) -> None:
     site.script("/", page(part))
     site.script("/bad.js", script("throw 'oh no'"))
     site.script("/worse.js", script("console.error('worse')"))
@@ -71,7 +80,10 @@ def test_a_mistake_of_a_page_is_a_problem(browser: Browser, site: ScriptedServer
 
 def test_violations_are_seen_without_scripts(browser: Browser, site: ScriptedServer) -> None:
     site.script("/", page("<p style='color: red'>a</p>"))
-    with pytest.raises(AssertionError, match="Content Security Policy"), browser.visit(javascript=False) as visit:
+    with (
+        pytest.raises(AssertionError, match="Content Security Policy"),
+        browser.visit(javascript=False) as visit,
+    ):
         visit.go(site.url + "/")
 
 
@@ -93,16 +105,22 @@ def test_a_tab_is_as_asked_for(browser: Browser, site: ScriptedServer) -> None:
     with browser.visit(language="zh", width=NARROW, dark=True) as visit:
         visit.go(site.url + "/")
         assert site.requests[-1].header("accept-language").startswith("zh-CN")
-        seen = visit.page.evaluate("[innerWidth, matchMedia('(prefers-color-scheme: dark)').matches]")
+        seen = visit.page.evaluate(
+            "[innerWidth, matchMedia('(prefers-color-scheme: dark)').matches]"
+        )
         # Without a viewport of its own a page is as wide as a phone says that a desk is.
         assert seen == [980, True]
     with browser.visit() as visit:
         visit.go(site.url + "/")
-        assert visit.page.evaluate("[innerWidth, matchMedia('(prefers-color-scheme: dark)').matches]") == [WIDE, False]
+        assert visit.page.evaluate(
+            "[innerWidth, matchMedia('(prefers-color-scheme: dark)').matches]"
+        ) == [WIDE, False]
 
 
 def test_tabs_share_no_cookies(browser: Browser, site: ScriptedServer) -> None:
-    site.script("/", [Whole(GOOD.encode(), 200, {"Content-Type": "text/html", "Set-Cookie": "who=me"})])
+    site.script(
+        "/", [Whole(GOOD.encode(), 200, {"Content-Type": "text/html", "Set-Cookie": "who=me"})]
+    )
     for _ in range(2):
         with browser.visit() as visit:
             visit.go(site.url + "/")

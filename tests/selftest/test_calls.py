@@ -1,4 +1,5 @@
-"""A request takes as many calls of functions as the stored figures say: cost that nobody means does not creep in."""
+"""A request takes as many calls of functions as the stored figures say: cost that nobody
+means does not creep in."""
 
 from __future__ import annotations
 
@@ -23,4 +24,6 @@ def counted() -> dict[str, int]:
 def test_a_request_takes_as_many_calls_as_stored(counted: dict[str, int], work: str) -> None:
     stored = read_stored()[work]
     change = counted[work] / stored - 1
-    assert abs(change) <= TOLERANCE, f"{work}: {counted[work]} calls, stored {stored}: {100 * change:+.1f} %. {RENEW}"
+    assert abs(change) <= TOLERANCE, (
+        f"{work}: {counted[work]} calls, stored {stored}: {100 * change:+.1f} %. {RENEW}"
+    )

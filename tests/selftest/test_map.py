@@ -26,21 +26,32 @@ def first_cells(text: str) -> list[str]:
 
 
 def ids_in(texts: list[str]) -> set[str]:
-    """Ids of edge cases, in the name of a test (`test_G07_...`) or before the reason for a golden case (`G07: ...`)."""
-    return {found for text in texts for found in re.findall(r"(?:def test_|\")(G\d\d)(?:_|: )", text)}
+    """Ids of edge cases, in the name of a test (`test_G07_...`) or before the reason for a
+    golden case (`G07: ...`)."""
+    return {
+        found for text in texts for found in re.findall(r"(?:def test_|\")(G\d\d)(?:_|: )", text)
+    }
 
 
 def test_every_directory_is_in_the_map() -> None:
-    there = {f"`{path.name}/`" for path in TESTS.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    there = {
+        f"`{path.name}/`"
+        for path in TESTS.iterdir()
+        if path.is_dir() and path.name != "__pycache__"
+    }
     assert there == set(first_cells(section("Suites")))
 
 
 def test_every_tool_is_in_the_map() -> None:
-    listed = {name for cell in first_cells(section("Tools")) for name in re.findall(r"`(\w+\.py)`", cell)}
+    listed = {
+        name for cell in first_cells(section("Tools")) for name in re.findall(r"`(\w+\.py)`", cell)
+    }
     assert listed == {path.name for path in (TESTS / "rig").glob("*.py")}
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:\w+/)+[\w*]+\.\w+)`", section("Suites")))))
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`((?:\w+/)+[\w*]+\.\w+)`", section("Suites"))))
+)
 def test_files_that_the_map_names_exist(path: str) -> None:
     project = TESTS.parent
     assert [*TESTS.glob(path), *project.glob(path)]

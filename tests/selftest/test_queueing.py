@@ -1,4 +1,5 @@
-"""The simulation of the queue: boxes behave like Ollama, and the scheduler keeps what docs/sharing.md promises."""
+"""The simulation of the queue: boxes behave like Ollama, and the scheduler keeps what
+docs/sharing.md promises."""
 
 from __future__ import annotations
 
@@ -9,7 +10,13 @@ import pytest
 
 from benchmarks.queueing import shared
 from benchmarks.queueing.__main__ import find_misses, run
-from benchmarks.queueing.simulation import FairSharing, FirstComeFirstServed, Job, SimulatedBox, Simulation
+from benchmarks.queueing.simulation import (
+    FairSharing,
+    FirstComeFirstServed,
+    Job,
+    SimulatedBox,
+    Simulation,
+)
 from benchmarks.queueing.traces import (
     TRACES,
     batch_night,
@@ -39,7 +46,9 @@ def test_simulated_box_starts_in_order_and_replaces_only_unused_models() -> None
 
 def test_targets_are_met() -> None:
     makes = (greedy_script, ping_pong, script_with_one_model, two_models)
-    results = {make().name: (run(make, FirstComeFirstServed), run(make, FairSharing)) for make in makes}
+    results = {
+        make().name: (run(make, FirstComeFirstServed), run(make, FairSharing)) for make in makes
+    }
     assert find_misses(results) == []
 
 
@@ -67,11 +76,16 @@ def test_scheduler_loaded_from_a_document_decides_the_same(make: type) -> None:
 
 def test_requests_on_a_lost_box_are_tried_again_and_runs_are_the_same() -> None:
     runs = [Simulation(box_loss(), FairSharing).run() for _ in range(2)]
-    first, second = ({job.id: (job.start_s, job.end_s, job.attempts) for job in each.jobs.values()} for each in runs)
+    first, second = (
+        {job.id: (job.start_s, job.end_s, job.attempts) for job in each.jobs.values()}
+        for each in runs
+    )
     assert first == second
     assert {attempts for _, _, attempts in first.values()} == {1, 2}
 
 
 def test_cost_with_redis_is_measured_and_nothing_stays_there(redis_server: RedisServer) -> None:
-    assert re.fullmatch(r"\| 3 \|( \d+\.\d ms \(\d+\.\d ms\) \|){2} \d+ kB \|", shared.run(redis_server.url, 3))
+    assert re.fullmatch(
+        r"\| 3 \|( \d+\.\d ms \(\d+\.\d ms\) \|){2} \d+ kB \|", shared.run(redis_server.url, 3)
+    )
     assert redis_server.ask("DBSIZE") == ":0"

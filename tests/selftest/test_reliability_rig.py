@@ -54,8 +54,12 @@ def sample(ms: float = 5, problem: str | None = None, machine_ms: float = 0) -> 
     return Sample(1.0, ms, problem, "gateway", machine_ms)
 
 
-def answered(status: int = 404, body: bytes = b'{"error":"no"}', kind: str = "application/json") -> Answer:
-    headers = Headers([("Content-Type", kind), ("Cache-Control", "no-store"), ("X-Request-Id", "r")])
+def answered(
+    status: int = 404, body: bytes = b'{"error":"no"}', kind: str = "application/json"
+) -> Answer:
+    headers = Headers(
+        [("Content-Type", kind), ("Cache-Control", "no-store"), ("X-Request-Id", "r")]
+    )
     return Answer(status, headers, body, True)
 
 
@@ -106,7 +110,9 @@ def test_probe_asks_every_door_and_says_what_is_wrong(probe: Probe) -> None:
         wait_until(lambda: probe.window(paused), 0.5)
 
 
-def test_probe_that_was_kept_waiting_by_the_machine_says_so(probe: Probe, fault_upstream: FaultUpstream) -> None:
+def test_probe_that_was_kept_waiting_by_the_machine_says_so(
+    probe: Probe, fault_upstream: FaultUpstream
+) -> None:
     body = {"message": {"content": "I am here"}}
     fault_upstream.script("/api/chat", [do.CloseAfter(), do.Wait(0.4), do.Json(body)])
     probe.watch([], {"slow": fault_upstream.port})
@@ -133,7 +139,9 @@ def test_probe_that_was_kept_waiting_by_the_machine_says_so(probe: Probe, fault_
         ("POST", "/api/generate", {"model": "steady"}, b'"response": " here"'),
     ],
 )
-def test_probe_serves_a_little_ollama(probe: Probe, method: str, path: str, body: Any, expected: bytes) -> None:
+def test_probe_serves_a_little_ollama(
+    probe: Probe, method: str, path: str, body: Any, expected: bytes
+) -> None:
     # Twice on one connection, which the gateway will keep.
     ask = http_client.encode_request("x", method, path, body, {"Connection": "keep-alive"})
     received = http_client.raw(probe.port, ask + ask, quiet_s=0.2)
@@ -168,7 +176,9 @@ def test_slicing_relay_sends_small_packets(relay: Relay) -> None:
     assert request(relay.url, "POST", "/long", {"a": "b"}).body == LONG
 
 
-def test_held_relay_lets_nothing_through_until_released(relay: Relay, fault_upstream: FaultUpstream) -> None:
+def test_held_relay_lets_nothing_through_until_released(
+    relay: Relay, fault_upstream: FaultUpstream
+) -> None:
     relay.hold()
     with open_stream(relay.url, path="/long", wait_for_head=False) as stream:
         with pytest.raises(TimeoutError):
@@ -217,7 +227,9 @@ def test_row_that_keeps_all_rules_passes_through_both_doors(rig: Rig) -> None:
             assert row.ask(body=CHAT).status == 200
             assert row.ask(body=CHAT | {"model": "nobody"}).status == 404
             assert row.ask(path="/v1/nothing", body={}).status == 404
-            with row.open("/v1/chat/completions", CHAT | {"stream": True, "model": MODEL}) as stream:
+            with row.open(
+                "/v1/chat/completions", CHAT | {"stream": True, "model": MODEL}
+            ) as stream:
                 assert b"[DONE]" in stream.read_all()
 
 
@@ -225,7 +237,10 @@ def test_rule_1_failed_or_slow_probes(rig: Rig) -> None:
     with rig.row("gateway") as row:
         rules = row.rules
         assert rules.probe_problems([sample(), sample(900, machine_ms=300)]) == []
-        assert "1 of 2 probes failed, first at gateway: 503" in rules.probe_problems([sample(), sample(9, "503")])[0]
+        assert (
+            "1 of 2 probes failed, first at gateway: 503"
+            in rules.probe_problems([sample(), sample(9, "503")])[0]
+        )
         assert "p99 is 300 ms" in rules.probe_problems([sample(), sample(300)])[0]
         row.allow_no_probe_p99("because")
         assert rules.probe_problems([sample(300)]) == []
@@ -236,7 +251,10 @@ def test_rule_1_failed_or_slow_probes(rig: Rig) -> None:
 
 def test_rule_2_request_still_in_flight(rig: Rig) -> None:
     rig.upstream.script("/api/chat", [do.WaitForPeerClose()])
-    with pytest.raises(AssertionError, match="not idle: .*1 requests in flight"), rig.row("gateway") as row:
+    with (
+        pytest.raises(AssertionError, match="not idle: .*1 requests in flight"),
+        rig.row("gateway") as row,
+    ):
         rig.upstream.script("/api/chat", [do.WaitForPeerClose()])
         left = row.open("/api/chat", CHAT, wait_for_head=False)
         rig.upstream.wait_for_request(1, "/api/chat")
@@ -246,7 +264,8 @@ def test_rule_2_request_still_in_flight(rig: Rig) -> None:
 def test_rule_3_connection_left_open(rig: Rig) -> None:
     broken = pytest.raises(AssertionError, match=r"descriptors, at most \d+ may be open")
     with ExitStack() as left, broken, rig.row("gateway") as row:
-        # More than what came and went by itself while the row began, such as a check of the upstreams.
+        # More than what came and went by itself while the row began, such as a
+        # check of the upstreams.
         for _ in range(12):
             left.enter_context(socket.create_connection(("127.0.0.1", row.port)))
 
@@ -260,7 +279,10 @@ def test_rule_4_traceback_in_the_output(rig: Rig) -> None:
 
 
 def test_rule_4_status_that_nobody_expects(rig: Rig) -> None:
-    with pytest.raises(AssertionError, match="500 for row-.*\n.*unexpected 500"), rig.row("nginx") as row:
+    with (
+        pytest.raises(AssertionError, match="500 for row-.*\n.*unexpected 500"),
+        rig.row("nginx") as row,
+    ):
         rig.upstream.script("/api/chat", [do.Json({"error": "no"}, 500)])
         assert row.ask(body=CHAT).status == 500
     with rig.row("nginx") as row:
@@ -270,9 +292,15 @@ def test_rule_4_status_that_nobody_expects(rig: Rig) -> None:
 
 
 def test_rule_5_request_without_a_line_or_with_two(rig: Rig) -> None:
-    with pytest.raises(AssertionError, match="0 access lines for row-.*, not 1"), rig.row("gateway") as row:
+    with (
+        pytest.raises(AssertionError, match="0 access lines for row-.*, not 1"),
+        rig.row("gateway") as row,
+    ):
         row.new_id()
-    with pytest.raises(AssertionError, match="2 access lines for twice, not 1"), rig.row("gateway") as row:
+    with (
+        pytest.raises(AssertionError, match="2 access lines for twice, not 1"),
+        rig.row("gateway") as row,
+    ):
         row.ask(body=CHAT, id="twice")
         request(row.url, "POST", "/api/chat", CHAT, {**bearer(TOKEN), "X-Request-Id": "twice"})
 
@@ -288,7 +316,9 @@ def test_rule_5_lost_and_doubtful_requests_may_have_a_line(rig: Rig) -> None:
 def test_rule_5_state_that_is_none(rig: Rig) -> None:
     with rig.row("gateway") as row:
         name = row.new_id()
-        assert row.rules.line_problems([{"id": name, "state": "open"}]) == [f"{name} ended as 'open'"]
+        assert row.rules.line_problems([{"id": name, "state": "open"}]) == [
+            f"{name} ended as 'open'"
+        ]
         assert row.rules.line_problems([{"id": name, "state": "ok"}]) == []
         row.expect_lost(name)
 

@@ -1,4 +1,5 @@
-"""The rig proves itself: each fault really happens on the wire, and each check fails when it should."""
+"""The rig proves itself: each fault really happens on the wire, and each check
+fails when it should."""
 
 from __future__ import annotations
 
@@ -27,7 +28,14 @@ from tests.rig.gateway import Gateway, group_is_alive
 from tests.rig.http_client import open_stream, request
 from tests.rig.leaks import LeakCheck, worker_details
 from tests.rig.leaks import no_leaks as leaks_checked
-from tests.rig.replay_upstream import Recording, Replay, ReplayUpstream, match, recording, recordings
+from tests.rig.replay_upstream import (
+    Recording,
+    Replay,
+    ReplayUpstream,
+    match,
+    recording,
+    recordings,
+)
 
 CHAT = "/api/chat"
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -62,14 +70,18 @@ def test_wait_until_says_what_it_waited_for() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/api/version", "/api/tags", "/api/ps"])
-def test_unscripted_paths_answer_like_a_healthy_ollama(fault_upstream: FaultUpstream, path: str) -> None:
+def test_unscripted_paths_answer_like_a_healthy_ollama(
+    fault_upstream: FaultUpstream, path: str
+) -> None:
     answer = request(fault_upstream.url, path=path)
     assert (answer.status, answer.complete, bool(answer.body)) == (200, True, True)
 
 
 @pytest.mark.parametrize("path", ["/api/show", "/api/chat", "/api/generate", "/api/embed"])
 @pytest.mark.parametrize("stream", [True, False])
-def test_unscripted_models_answer_too(fault_upstream: FaultUpstream, path: str, stream: bool) -> None:
+def test_unscripted_models_answer_too(
+    fault_upstream: FaultUpstream, path: str, stream: bool
+) -> None:
     answer = request(fault_upstream.url, "POST", path, {"model": MODEL, "stream": stream})
     assert (answer.status, answer.complete) == (200, True)
     assert json.loads(answer.body.splitlines()[-1])
@@ -83,29 +95,54 @@ def test_unknown_path_is_404_and_head_has_no_body(fault_upstream: FaultUpstream)
 def test_log_has_the_request_as_it_was_sent(fault_upstream: FaultUpstream) -> None:
     fault_upstream.script(CHAT, [do.Json({"ok": True}, 201, {"X-Seen": "yes"})])
     answer = request(
-        fault_upstream.url, "POST", CHAT + "?a=%2f", {"b": 1, "a": "ü"}, [("X-Twice", "1"), ("X-Twice", "2")]
+        fault_upstream.url,
+        "POST",
+        CHAT + "?a=%2f",
+        {"b": 1, "a": "ü"},
+        [("X-Twice", "1"), ("X-Twice", "2")],
     )
     seen = fault_upstream.wait_for_request(1, CHAT)
-    assert (answer.status, answer.headers.get("x-seen"), answer.json()) == (201, "yes", {"ok": True})
-    assert (seen.method, seen.path, seen.raw_path, seen.json()) == ("POST", CHAT, CHAT + "?a=%2f", {"b": 1, "a": "ü"})
+    assert (answer.status, answer.headers.get("x-seen"), answer.json()) == (
+        201,
+        "yes",
+        {"ok": True},
+    )
+    assert (seen.method, seen.path, seen.raw_path, seen.json()) == (
+        "POST",
+        CHAT,
+        CHAT + "?a=%2f",
+        {"b": 1, "a": "ü"},
+    )
     assert [value for name, value in seen.headers if name == "X-Twice"] == ["1", "2"]
     assert seen.complete
 
 
 def test_chunked_request_body_is_decoded(fault_upstream: FaultUpstream) -> None:
     chunked = {"Transfer-Encoding": "chunked"}
-    request(fault_upstream.url, "POST", "/any", b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: 1\r\n\r\n", chunked)
+    request(
+        fault_upstream.url,
+        "POST",
+        "/any",
+        b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: 1\r\n\r\n",
+        chunked,
+    )
     assert fault_upstream.requests[0].body == b"abcde"
 
 
-def test_request_that_stops_in_its_body_is_logged_as_incomplete(fault_upstream: FaultUpstream) -> None:
-    with open_stream(fault_upstream.url, "POST", CHAT, b"{", {"Content-Length": "10"}, wait_for_head=False):
+def test_request_that_stops_in_its_body_is_logged_as_incomplete(
+    fault_upstream: FaultUpstream,
+) -> None:
+    with open_stream(
+        fault_upstream.url, "POST", CHAT, b"{", {"Content-Length": "10"}, wait_for_head=False
+    ):
         fault_upstream.wait_event("accepted")
     seen = fault_upstream.wait_for_request()
     assert (seen.body, seen.complete) == (b"{", False)
 
 
-def test_scripts_of_a_path_are_used_in_order_and_the_last_one_stays(fault_upstream: FaultUpstream) -> None:
+def test_scripts_of_a_path_are_used_in_order_and_the_last_one_stays(
+    fault_upstream: FaultUpstream,
+) -> None:
     fault_upstream.script("/x", [do.Json(1)], [do.Json(2)])
     assert [request(fault_upstream.url, path="/x").json() for _ in range(4)] == [1, 2, 2, 2]
 
@@ -113,7 +150,9 @@ def test_scripts_of_a_path_are_used_in_order_and_the_last_one_stays(fault_upstre
 def test_waits_that_fail_say_what_was_seen(fault_upstream: FaultUpstream) -> None:
     with open_stream(fault_upstream.url, path="/other", headers={"Connection": "keep-alive"}):
         assert fault_upstream.connections_open == 1
-        with pytest.raises(AssertionError, match="request 1 for /api/chat did not come; seen: .*'/other'"):
+        with pytest.raises(
+            AssertionError, match="request 1 for /api/chat did not come; seen: .*'/other'"
+        ):
             fault_upstream.wait_for_request(1, CHAT, seconds=0.05)
         with pytest.raises(AssertionError, match="no peer_closed on connection 1"):
             fault_upstream.wait_peer_closed(1, 0.05)
@@ -125,7 +164,9 @@ def test_malformed_request_line_is_400(fault_upstream: FaultUpstream) -> None:
 
 
 def test_keep_alive_requests_share_a_connection(fault_upstream: FaultUpstream) -> None:
-    ask = http_client.encode_request("x", "GET", "/api/version", headers={"Connection": "keep-alive"})
+    ask = http_client.encode_request(
+        "x", "GET", "/api/version", headers={"Connection": "keep-alive"}
+    )
     assert http_client.raw(fault_upstream.port, ask + ask, quiet_s=0.2).count(b"HTTP/1.1 200") == 2
     request(fault_upstream.url, path="/api/version")
     assert [seen.connection for seen in fault_upstream.requests] == [1, 1, 2]
@@ -149,7 +190,9 @@ def test_close_after_says_so_and_closes(fault_upstream: FaultUpstream) -> None:
         assert stream.sock.recv(1) == b""
 
 
-def test_refused_port_is_refused_and_comes_back_with_the_same_number(fault_upstream: FaultUpstream) -> None:
+def test_refused_port_is_refused_and_comes_back_with_the_same_number(
+    fault_upstream: FaultUpstream,
+) -> None:
     fault_upstream.refuse()
     with pytest.raises(ConnectionRefusedError):
         request(fault_upstream.url)
@@ -196,7 +239,11 @@ def test_tls(tmp_path: Path, trusted: bool) -> None:
 @pytest.mark.parametrize(
     ("action", "chunks", "content_type"),
     [
-        (do.Lines([{"a": 1}, b"bad\n", {"ü": 2}]), [b'{"a":1}\n', b"bad\n", '{"ü":2}\n'.encode()], "x-ndjson"),
+        (
+            do.Lines([{"a": 1}, b"bad\n", {"ü": 2}]),
+            [b'{"a":1}\n', b"bad\n", '{"ü":2}\n'.encode()],
+            "x-ndjson",
+        ),
         (do.Sse([{"a": 1}]), [b'data: {"a":1}\n\n', b"data: [DONE]\n\n"], "event-stream"),
     ],
 )
@@ -224,7 +271,10 @@ def test_delayed_lines_arrive_apart(fault_upstream: FaultUpstream) -> None:
     fault_upstream.script("/x", [do.Lines([1, 2, 3], delay_s=0.3)])
     with open_stream(fault_upstream.url, path="/x") as stream:
         times = [line.at for line in stream.lines()]
-    assert [later - sooner > 0.1 for sooner, later in zip(times, times[1:], strict=False)] == [True, True]
+    assert [later - sooner > 0.1 for sooner, later in zip(times, times[1:], strict=False)] == [
+        True,
+        True,
+    ]
 
 
 def test_drip_sends_its_bytes_one_by_one_in_order(fault_upstream: FaultUpstream) -> None:
@@ -240,27 +290,53 @@ def test_drip_sends_its_bytes_one_by_one_in_order(fault_upstream: FaultUpstream)
 @pytest.mark.parametrize(
     ("script", "end"),
     [
-        pytest.param([do.Head(), do.Chunk(b"half"), do.Cut()], b"\r\n\r\n4\r\nhalf\r\n", id="cut has no final chunk"),
-        pytest.param([do.Head(), do.Chunk(b"a"), do.EndChunks()], b"\r\n\r\n1\r\na\r\n0\r\n\r\n", id="one final chunk"),
-        pytest.param([do.Send(b"\xff 200\nX:\x00\r\n\r\nb"), do.Cut()], b"\xff 200\nX:\x00\r\n\r\nb", id="raw bytes"),
+        pytest.param(
+            [do.Head(), do.Chunk(b"half"), do.Cut()],
+            b"\r\n\r\n4\r\nhalf\r\n",
+            id="cut has no final chunk",
+        ),
+        pytest.param(
+            [do.Head(), do.Chunk(b"a"), do.EndChunks()],
+            b"\r\n\r\n1\r\na\r\n0\r\n\r\n",
+            id="one final chunk",
+        ),
+        pytest.param(
+            [do.Send(b"\xff 200\nX:\x00\r\n\r\nb"), do.Cut()],
+            b"\xff 200\nX:\x00\r\n\r\nb",
+            id="raw bytes",
+        ),
     ],
 )
 def test_bytes_on_the_wire(fault_upstream: FaultUpstream, script: do.Script, end: bytes) -> None:
     fault_upstream.script("/x", script)
-    assert http_client.raw(fault_upstream.port, http_client.encode_request("x", "GET", "/x")).endswith(end)
+    assert http_client.raw(
+        fault_upstream.port, http_client.encode_request("x", "GET", "/x")
+    ).endswith(end)
 
 
 @pytest.mark.parametrize(
     ("script", "complete"),
     [
         pytest.param([do.Head(), do.Chunk(b"text"), do.Cut()], False, id="cut"),
-        pytest.param([do.Head(200, {"Content-Length": "10"}), do.Chunk(b"text")], False, id="shorter than its length"),
-        pytest.param([do.Head(chunked=False), do.Chunk(b"text")], True, id="ends with the connection"),
-        pytest.param([do.Head(chunked=False), do.Chunk(b"text"), do.Reset()], False, id="reset without framing"),
+        pytest.param(
+            [do.Head(200, {"Content-Length": "10"}), do.Chunk(b"text")],
+            False,
+            id="shorter than its length",
+        ),
+        pytest.param(
+            [do.Head(chunked=False), do.Chunk(b"text")], True, id="ends with the connection"
+        ),
+        pytest.param(
+            [do.Head(chunked=False), do.Chunk(b"text"), do.Reset()],
+            False,
+            id="reset without framing",
+        ),
         pytest.param([do.Head(), do.Chunk(b"text")], True, id="ended by the end of the script"),
     ],
 )
-def test_client_knows_whether_a_body_ended(fault_upstream: FaultUpstream, script: do.Script, complete: bool) -> None:
+def test_client_knows_whether_a_body_ended(
+    fault_upstream: FaultUpstream, script: do.Script, complete: bool
+) -> None:
     fault_upstream.script("/x", script)
     answer = request(fault_upstream.url, path="/x", headers={"Connection": "keep-alive"})
     assert (answer.body, answer.complete) == (b"text", complete)
@@ -275,9 +351,13 @@ def test_reset_is_a_reset(fault_upstream: FaultUpstream) -> None:
             stream.sock.recv(1)
 
 
-def test_early_answer_arrives_while_the_body_is_still_to_be_sent(fault_upstream: FaultUpstream) -> None:
+def test_early_answer_arrives_while_the_body_is_still_to_be_sent(
+    fault_upstream: FaultUpstream,
+) -> None:
     fault_upstream.script("/x", [do.NoReadBody(), do.Json({"error": "too large"}, 413)])
-    with open_stream(fault_upstream.url, "POST", "/x", b"begin", {"Content-Length": "1000000"}) as stream:
+    with open_stream(
+        fault_upstream.url, "POST", "/x", b"begin", {"Content-Length": "1000000"}
+    ) as stream:
         assert (stream.status, stream.read_all()) == (413, b'{"error":"too large"}')
     assert not fault_upstream.requests[0].complete
 
@@ -298,7 +378,9 @@ def test_flood_stops_at_its_bytes(fault_upstream: FaultUpstream) -> None:
     assert fault_upstream.bytes_sent() > 100_000
 
 
-def test_flood_is_held_by_a_reader_that_stops_and_ends_in_time(fault_upstream: FaultUpstream) -> None:
+def test_flood_is_held_by_a_reader_that_stops_and_ends_in_time(
+    fault_upstream: FaultUpstream,
+) -> None:
     fault_upstream.script("/x", [do.Flood(b"z" * 65536, limit_s=0.5)])
     with open_stream(fault_upstream.url, path="/x", receive_buffer=8192) as stream:
         ended = fault_upstream.wait_event("closed")
@@ -322,9 +404,13 @@ def test_flood_is_held_by_a_reader_that_stops_and_ends_in_time(fault_upstream: F
     ],
 )
 @pytest.mark.parametrize("reset", [False, True])
-def test_peer_close_is_seen_at_once(fault_upstream: FaultUpstream, waiting: list[do.Action], reset: bool) -> None:
+def test_peer_close_is_seen_at_once(
+    fault_upstream: FaultUpstream, waiting: list[do.Action], reset: bool
+) -> None:
     fault_upstream.script("/x", waiting)
-    stream = open_stream(fault_upstream.url, path="/x", headers={"Connection": "keep-alive"}, wait_for_head=False)
+    stream = open_stream(
+        fault_upstream.url, path="/x", headers={"Connection": "keep-alive"}, wait_for_head=False
+    )
     connection = fault_upstream.wait_for_request().connection
     left = time.monotonic()
     stream.close(reset=reset)
@@ -350,7 +436,9 @@ SHARED = {
     "blob-head-missing": "blob-head",
     "blob-post-again": "blob-post-new",
 }
-CUTS = [("recorded", "chunks"), ("whole", "chunks")] + [(n, e) for e in ("chunks", "sends") for n in (1, 2, 3, 7, 50)]
+CUTS = [("recorded", "chunks"), ("whole", "chunks")] + [
+    (n, e) for e in ("chunks", "sends") for n in (1, 2, 3, 7, 50)
+]
 
 
 @pytest.fixture(scope="module", params=CUTS, ids=lambda cut: "-".join(map(str, cut)))
@@ -361,7 +449,9 @@ def replay(request: pytest.FixtureRequest) -> Iterator[ReplayUpstream]:
 
 
 @pytest.mark.parametrize("one", recordings(), ids=recording_id)
-def test_replay_gives_the_recorded_bytes_however_they_are_cut(replay: ReplayUpstream, one: Recording) -> None:
+def test_replay_gives_the_recorded_bytes_however_they_are_cut(
+    replay: ReplayUpstream, one: Recording
+) -> None:
     replay.clear()
     replay.answer_with(one.name)
     with open_stream(replay.url, one.method, one.path, one.request) as stream:
@@ -387,7 +477,9 @@ def replaying() -> Iterator[ReplayUpstream]:
 
 @pytest.mark.parametrize("one", recordings(), ids=recording_id)
 def test_a_recorded_request_finds_its_recording(replaying: ReplayUpstream, one: Recording) -> None:
-    request(replaying.url, one.method, one.path, one.request, {"Content-Type": one.request_content_type})
+    request(
+        replaying.url, one.method, one.path, one.request, {"Content-Type": one.request_content_type}
+    )
     found = match(replaying.requests[0])
     assert found is not None
     assert found.name == SHARED.get(one.name, one.name)
@@ -412,7 +504,11 @@ def test_forced_answer_is_given_so_many_times(replaying: ReplayUpstream) -> None
     forced = replaying.answer_with("chat-think-stream", times=2)
     answers = [request(replaying.url, "POST", CHAT, {"translated": n}) for n in range(3)]
     assert [answer.body == forced.response for answer in answers] == [True, True, False]
-    assert [seen.json() for seen in replaying.requests] == [{"translated": 0}, {"translated": 1}, {"translated": 2}]
+    assert [seen.json() for seen in replaying.requests] == [
+        {"translated": 0},
+        {"translated": 1},
+        {"translated": 2},
+    ]
 
 
 def test_replay_can_be_scripted_and_cut_off(replaying: ReplayUpstream) -> None:
@@ -434,7 +530,9 @@ def test_client_reads_a_stream_without_waiting_for_its_end(fault_upstream: Fault
 
 
 def test_client_skips_100_continue(fault_upstream: FaultUpstream) -> None:
-    answer = request(fault_upstream.url, "POST", "/api/show", {"model": "m"}, {"Expect": "100-continue"})
+    answer = request(
+        fault_upstream.url, "POST", "/api/show", {"model": "m"}, {"Expect": "100-continue"}
+    )
     assert (answer.status, fault_upstream.requests[0].json()) == (200, {"model": "m"})
 
 
@@ -512,12 +610,18 @@ def test_gateway_gets_the_configuration_and_its_replacement(gateway: Gateway) ->
     assert request(gateway.url, path="/config").text == "auth: {}\n"
 
 
-def test_foreign_environment_does_not_reach_the_gateway(application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_environment_does_not_reach_the_gateway(
+    application: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "from the shell")
     monkeypatch.setenv("OLLAMA_BASE_URL", "http://elsewhere")
     with small_gateway(application, workers=1, env={"LOG_LEVEL": "DEBUG"}) as running:
         seen = request(running.url, path="/environment").json()
-    assert (seen.get("OPENAI_API_KEY"), seen.get("OLLAMA_BASE_URL"), seen["LOG_LEVEL"]) == (None, None, "DEBUG")
+    assert (seen.get("OPENAI_API_KEY"), seen.get("OLLAMA_BASE_URL"), seen["LOG_LEVEL"]) == (
+        None,
+        None,
+        "DEBUG",
+    )
 
 
 def test_log_lines_are_read_as_json_and_unfinished_ones_left_out(gateway: Gateway) -> None:
@@ -537,7 +641,9 @@ def test_stop_ends_it_with_exit_code_0(application: Path) -> None:
 
 
 @pytest.mark.parametrize("master_is_alive", [True, False])
-def test_gateway_ends_with_the_block_even_when_the_test_fails(application: Path, master_is_alive: bool) -> None:
+def test_gateway_ends_with_the_block_even_when_the_test_fails(
+    application: Path, master_is_alive: bool
+) -> None:
     with pytest.raises(ZeroDivisionError), small_gateway(application) as running:
         if not master_is_alive:
             os.kill(running.pid, signal.SIGKILL)
@@ -546,7 +652,9 @@ def test_gateway_ends_with_the_block_even_when_the_test_fails(application: Path,
 
 
 def test_failing_start_raises_with_the_output_or_is_described(application: Path) -> None:
-    with pytest.raises(AssertionError, match="(?s)while starting; its output:.*No module named 'missing'"):
+    with pytest.raises(
+        AssertionError, match="(?s)while starting; its output:.*No module named 'missing'"
+    ):
         small_gateway(application, app="missing:app").__enter__()
     failed = Gateway.start_expecting_failure({}, **shape(application, "missing:app"))
     assert failed.exit_code != 0
@@ -585,16 +693,26 @@ def test_open_descriptor_is_a_leak_and_is_named(gateway: Gateway) -> None:
 
 
 def test_request_that_stays_in_flight_is_a_leak(application: Path) -> None:
-    with small_gateway(application) as running, pytest.raises(AssertionError, match="leaked: worker .* has 1 requests"):
+    with (
+        small_gateway(application) as running,
+        pytest.raises(AssertionError, match="leaked: worker .* has 1 requests"),
+    ):
         with leaks_checked(running, token="secret", seconds=0.3):
             request(running.url, path="/leak-slot")
 
 
-def test_upstream_connection_over_the_allowance_is_a_leak(gateway: Gateway, fault_upstream: FaultUpstream) -> None:
+def test_upstream_connection_over_the_allowance_is_a_leak(
+    gateway: Gateway, fault_upstream: FaultUpstream
+) -> None:
     kept = {"Connection": "keep-alive"}
     check = LeakCheck(gateway, fault_upstream, idle=1)
-    with open_stream(fault_upstream.url, headers=kept), open_stream(fault_upstream.url, headers=kept):
-        with pytest.raises(AssertionError, match="2 upstream connections are open, at most 1 may be"):
+    with (
+        open_stream(fault_upstream.url, headers=kept),
+        open_stream(fault_upstream.url, headers=kept),
+    ):
+        with pytest.raises(
+            AssertionError, match="2 upstream connections are open, at most 1 may be"
+        ):
             check.verify(0.1)
     check.verify()
 

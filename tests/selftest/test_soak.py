@@ -65,9 +65,18 @@ def test_a_client_knows_a_whole_answer(dialect: Dialect) -> None:
 @EVERY_DIALECT
 def test_a_client_misses_a_word(dialect: Dialect) -> None:
     assert result(RENDERERS[dialect.path]().render_stream(EVENTS[1:]), plan(dialect))[0] == "wrong"
-    assert result(RENDERERS[dialect.path]().render_stream([*EVENTS[:2], *EVENTS[3:]]), plan(dialect))[0] == "wrong"
     assert (
-        result(RENDERERS[dialect.path]().render_single(collect(EVENTS[1:])), plan(dialect, stream=False))[0] == "wrong"
+        result(RENDERERS[dialect.path]().render_stream([*EVENTS[:2], *EVENTS[3:]]), plan(dialect))[
+            0
+        ]
+        == "wrong"
+    )
+    assert (
+        result(
+            RENDERERS[dialect.path]().render_single(collect(EVENTS[1:])),
+            plan(dialect, stream=False),
+        )[0]
+        == "wrong"
     )
 
 
@@ -83,7 +92,9 @@ def test_a_client_knows_a_cut(dialect: Dialect) -> None:
 @EVERY_DIALECT
 def test_a_client_knows_a_failure(dialect: Dialect) -> None:
     renderer = RENDERERS[dialect.path]()
-    assert result(renderer.render_stream(EVENTS[:3]) + renderer.render_failure(UpstreamCut()), plan(dialect)) == (
+    assert result(
+        renderer.render_stream(EVENTS[:3]) + renderer.render_failure(UpstreamCut()), plan(dialect)
+    ) == (
         "cut",
         3,
     )
@@ -94,7 +105,9 @@ def test_the_server_says_what_was_asked_for() -> None:
     request = {"messages": [{"role": "user", "content": prompt_of(7, 6)}], "model": "soak:250ms"}
     answer = upstream.provide({**request, "stream": False}, upstream.fake_ollama.Script())
     [piece] = answer.pieces
-    assert orjson.loads(piece.partition(b"\r\n\r\n")[2])["choices"][0]["message"]["content"] == "".join(WORDS)
+    assert orjson.loads(piece.partition(b"\r\n\r\n")[2])["choices"][0]["message"][
+        "content"
+    ] == "".join(WORDS)
 
 
 def test_the_last_answers_are_short() -> None:
@@ -106,7 +119,9 @@ def test_the_last_answers_are_short() -> None:
 
 # What both sides say.
 
-ASKED = Asked("soak-1", "native chat", "soak:250ms", True, 8, 0.25, NOW - 2, NOW, "complete", 200, 8)
+ASKED = Asked(
+    "soak-1", "native chat", "soak:250ms", True, 8, 0.25, NOW - 2, NOW, "complete", 200, 8
+)
 LINE: Line = {
     "id": "soak-1",
     "state": "ok",
@@ -120,7 +135,9 @@ FAILED: dict[str, Any] = {"state": "upstream_error", "error": "upstream_cut"}
 KILLED = Restart("box1", NOW - 1, NOW + 1)
 
 
-def problems(asked: Asked, *lines: Line, restarts: tuple[Restart, ...] = (), was_passed_on: bool = True) -> list[str]:
+def problems(
+    asked: Asked, *lines: Line, restarts: tuple[Restart, ...] = (), was_passed_on: bool = True
+) -> list[str]:
     evidence = Evidence([asked])
     _compare(evidence, asked, lines, restarts, was_passed_on=was_passed_on)
     return evidence.problems
@@ -128,9 +145,15 @@ def problems(asked: Asked, *lines: Line, restarts: tuple[Restart, ...] = (), was
 
 def test_the_same_story_on_both_sides() -> None:
     assert problems(ASKED, LINE) == []
-    assert problems(replace(ASKED, result="left"), LINE | {"state": "client_gone", "total_ms": 500.0}) == []
+    assert (
+        problems(replace(ASKED, result="left"), LINE | {"state": "client_gone", "total_ms": 500.0})
+        == []
+    )
     assert problems(replace(ASKED, result="cut"), LINE | FAILED, restarts=(KILLED,)) == []
-    assert problems(replace(ASKED, result="refused", status=502), LINE | FAILED, restarts=(KILLED,)) == []
+    assert (
+        problems(replace(ASKED, result="refused", status=502), LINE | FAILED, restarts=(KILLED,))
+        == []
+    )
 
 
 def test_a_request_has_one_line() -> None:
@@ -160,7 +183,11 @@ def test_another_story_is_a_broken_promise(asked: dict[str, Any], line: dict[str
 
 @pytest.mark.parametrize(
     "restart",
-    [Restart("box2", NOW - 1, NOW + 1), Restart("box1", NOW - 9, NOW - 8), Restart("box1", NOW + 2, NOW + 3)],
+    [
+        Restart("box2", NOW - 1, NOW + 1),
+        Restart("box1", NOW - 9, NOW - 8),
+        Restart("box1", NOW + 2, NOW + 3),
+    ],
     ids=["another server", "long before", "afterwards"],
 )
 def test_only_the_restart_of_its_own_server_explains_a_cut(restart: Restart) -> None:
@@ -177,7 +204,8 @@ def test_only_the_restart_of_its_own_server_explains_a_cut(restart: Restart) -> 
         ({"result": "cut"}, -60.0, False),
         ({"result": "cut"}, 60.0, False),
     ],
-    # Not the values: processes that share the tests must agree on their names, and the clock differs.
+    # Not the values: processes that share the tests must agree on their names,
+    # and the clock differs.
     ids=("cut", "refused", "complete", "complete at the end", "cut long before", "cut long after"),
 )
 def test_only_a_request_of_a_killed_worker_may_have_no_line(
@@ -191,7 +219,11 @@ def test_only_a_request_of_a_killed_worker_may_have_no_line(
 
 def record(**changes: Any) -> Record:
     """A run of a minute in which all went well."""
-    samples = [Sample(float(second), 5.0, None, door, 0.0) for second in range(60) for door in ("gateway", "nginx")]
+    samples = [
+        Sample(float(second), 5.0, None, door, 0.0)
+        for second in range(60)
+        for door in ("gateway", "nginx")
+    ]
     memory = {1: [(float(second), 50.0) for second in range(60)]}
     return replace(Record(60.0, 10, 1, probe=samples, memory=memory), **changes)
 

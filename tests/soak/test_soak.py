@@ -1,4 +1,5 @@
-"""The short form of `make soak`: a minute of streams with restarts, clients that leave and two edits."""
+"""The short form of `make soak`: a minute of streams with restarts, clients
+that leave and two edits."""
 
 from __future__ import annotations
 
@@ -17,11 +18,23 @@ LIMIT_S = 300
 
 
 @pytest.mark.slow
-def test_a_minute_of_streams_keeps_every_promise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_minute_of_streams_keeps_every_promise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     require_program("nginx")
-    arguments = ["--seconds", str(SECONDS), "--streams", str(STREAMS), "--report", str(tmp_path / "soak.md")]
+    arguments = [
+        "--seconds",
+        str(SECONDS),
+        "--streams",
+        str(STREAMS),
+        "--report",
+        str(tmp_path / "soak.md"),
+    ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.soak", *arguments], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.soak", *arguments],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         report, _ = process.communicate(timeout=LIMIT_S)

@@ -7,7 +7,16 @@ from configparser import ConfigParser
 
 import pytest
 
-from tests.assets import FILES, LOCK, VENDOR, drop_source_map, integrity_of, licence_file, read_lock, sha256
+from tests.assets import (
+    FILES,
+    LOCK,
+    VENDOR,
+    drop_source_map,
+    integrity_of,
+    licence_file,
+    read_lock,
+    sha256,
+)
 
 PACKAGES = read_lock()
 PAGES = VENDOR.parents[1]
@@ -33,7 +42,9 @@ def test_nothing_else_is_in_the_directory() -> None:
 
 
 def test_no_file_asks_for_its_source_map() -> None:
-    assert [path.name for path in VENDOR.iterdir() if b"sourceMappingURL=" in path.read_bytes()] == []
+    assert [
+        path.name for path in VENDOR.iterdir() if b"sourceMappingURL=" in path.read_bytes()
+    ] == []
 
 
 def test_a_source_map_is_dropped() -> None:
@@ -51,6 +62,10 @@ def test_files_of_the_pages_are_installed_with_the_package() -> None:
     setup.read(PAGES.parents[2] / "setup.cfg")
     patterns = setup["options.package_data"]["ollama_proxy.admin.pages"].split()
     files = [
-        path.relative_to(PAGES) for path in PAGES.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
+        path.relative_to(PAGES)
+        for path in PAGES.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
     ]
-    assert [str(path) for path in files if not any(path.match(pattern) for pattern in patterns)] == []
+    assert [
+        str(path) for path in files if not any(path.match(pattern) for pattern in patterns)
+    ] == []

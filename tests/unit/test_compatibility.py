@@ -1,4 +1,5 @@
-"""docs/compatibility.md says of every field what becomes of it, and every row names a test that there is."""
+"""docs/compatibility.md says of every field what becomes of it, and every row names
+a test that there is."""
 
 from __future__ import annotations
 
@@ -48,11 +49,19 @@ SCHEMAS: dict[str, Schema] = {
 }
 SECTIONS = ("Ollama's API", *SCHEMAS)
 EXTENSIONS = Extensions()
-WITHOUT_REFUSED_FIELDS = ("OpenAI completions", "OpenAI embeddings and models", "OpenAI audio transcriptions")
+WITHOUT_REFUSED_FIELDS = (
+    "OpenAI completions",
+    "OpenAI embeddings and models",
+    "OpenAI audio transcriptions",
+)
 
 #: Where a field stands that has this fate, and where it may not.
 PLACES = {MAPPED: {SUPPORTED, APPROXIMATED}, CARRIED: {APPROXIMATED}, REFUSED: {REFUSAL}}
-ELSEWHERE: dict[str, set[str]] = {MAPPED: set(), CARRIED: {SUPPORTED}, REFUSED: {SUPPORTED, APPROXIMATED}}
+ELSEWHERE: dict[str, set[str]] = {
+    MAPPED: set(),
+    CARRIED: {SUPPORTED},
+    REFUSED: {SUPPORTED, APPROXIMATED},
+}
 
 _CODE = re.compile(r"`([^`]+)`")
 _ID = re.compile(r"([\w/]+\.py)::(test_\w+)(?:\[(\w+)-([\w/]+)\])?")
@@ -115,11 +124,14 @@ def functions(file: str) -> frozenset[str]:
     """The tests of a file, without importing it."""
     tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return frozenset(node.name for node in tree.body if isinstance(node, kinds) and node.name.startswith("test_"))
+    return frozenset(
+        node.name for node in tree.body if isinstance(node, kinds) and node.name.startswith("test_")
+    )
 
 
 def is_there(test_id: str) -> bool:
-    """Whether there is such a test; of the cases in brackets only those of the JavaScript clients can be known."""
+    """Whether there is such a test; of the cases in brackets only those of the JavaScript
+    clients can be known."""
     match = _ID.fullmatch(test_id)
     if match is None or not (TESTS / match[1]).is_file() or match[2] not in functions(match[1]):
         return False
@@ -156,21 +168,34 @@ def test_page_has_its_sections() -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_section_has_its_three_tables(section: str) -> None:
-    assert list(dict.fromkeys(row.table for row in rows_of(section))) == [SUPPORTED, APPROXIMATED, REFUSAL]
+    assert list(dict.fromkeys(row.table for row in rows_of(section))) == [
+        SUPPORTED,
+        APPROXIMATED,
+        REFUSAL,
+    ]
 
 
 def test_providers_have_their_ways_and_the_three_tables() -> None:
-    assert list(dict.fromkeys(row.table for row in rows_of(PROVIDERS))) == [WAYS, SUPPORTED, APPROXIMATED, REFUSAL]
+    assert list(dict.fromkeys(row.table for row in rows_of(PROVIDERS))) == [
+        WAYS,
+        SUPPORTED,
+        APPROXIMATED,
+        REFUSAL,
+    ]
 
 
-@pytest.mark.parametrize("protocol", sorted({preset.protocol for preset in PRESETS.values()} - {"ollama", "demo"}))
+@pytest.mark.parametrize(
+    "protocol", sorted({preset.protocol for preset in PRESETS.values()} - {"ollama", "demo"})
+)
 def test_every_protocol_of_a_provider_has_its_column(protocol: str) -> None:
     (head,) = {row.head for row in rows_of(PROVIDERS, WAYS)}
     assert sum(protocol in cell.lower() for cell in head) == 1
 
 
 def test_the_one_limit_that_is_made_up_is_the_programs() -> None:
-    (row,) = [row for row in rows_of(PROVIDERS, APPROXIMATED) if "limit of an answer" in row.cells[0]]
+    (row,) = [
+        row for row in rows_of(PROVIDERS, APPROXIMATED) if "limit of an answer" in row.cells[0]
+    ]
     assert f"else {DEFAULT_TOKENS} tokens" in row.cells[1]
 
 
@@ -199,18 +224,29 @@ def is_extension(schema: Schema, name: str) -> bool:
     return name in EXTENSIONS.fields and fate_of(EXTENSIONS, name) == fate_of(schema, name)
 
 
-FIELDS = [(section, name) for section, schema in SCHEMAS.items() for name in schema.fields if not name.startswith("_")]
+FIELDS = [
+    (section, name)
+    for section, schema in SCHEMAS.items()
+    for name in schema.fields
+    if not name.startswith("_")
+]
 OWN = [(section, name) for section, name in FIELDS if not is_extension(SCHEMAS[section], name)]
 
 
-@pytest.mark.parametrize(("section", "name"), OWN, ids=[f"{section}-{name}" for section, name in OWN])
+@pytest.mark.parametrize(
+    ("section", "name"), OWN, ids=[f"{section}-{name}" for section, name in OWN]
+)
 def test_field_stands_in_the_table_of_its_fate(section: str, name: str) -> None:
     fate = fate_of(SCHEMAS[section], name)
     tables = {row.table for row in rows_of(section) if name in row.subjects}
     assert tables & PLACES[fate]
     assert not tables & ELSEWHERE[fate]
     if fate == CARRIED:
-        assert [row for row in rows_of(section, APPROXIMATED) if name in row.subjects and IGNORED in row.cells[1]]
+        assert [
+            row
+            for row in rows_of(section, APPROXIMATED)
+            if name in row.subjects and IGNORED in row.cells[1]
+        ]
 
 
 @pytest.mark.parametrize("section", SCHEMAS)
@@ -232,7 +268,9 @@ def test_nothing_else_is_said_to_have_no_effect(row: Row) -> None:
     schema = SCHEMAS.get(row.section)
     if schema is None or IGNORED not in row.cells[1]:
         return
-    assert [name for name in row.subjects if name in schema.fields and fate_of(schema, name) != CARRIED] == []
+    assert [
+        name for name in row.subjects if name in schema.fields and fate_of(schema, name) != CARRIED
+    ] == []
 
 
 @pytest.mark.parametrize("remark", [name.capitalize() for name in DIAGNOSTIC_HEADERS])
@@ -246,21 +284,35 @@ ERRORS = rows_of(SHARED, "Errors")
 @pytest.mark.parametrize("row", ERRORS, ids=lambda row: f"{row.cells[0]}-{row.line}")
 @pytest.mark.parametrize(("dialect", "column"), [("openai", 2), ("anthropic", 3)])
 def test_types_of_errors_are_those_that_are_drawn(dialect: str, column: int, row: Row) -> None:
-    error = NotFound("x") if row.cells[1] == "No such address." else UpstreamRefused(int(row.cells[0]), "x")
+    error = (
+        NotFound("x")
+        if row.cells[1] == "No such address."
+        else UpstreamRefused(int(row.cells[0]), "x")
+    )
     [errors_of] = [each.errors for each in DIALECTS if each.name == dialect]
     drawn = json.loads(errors_of.render_error(error, "id"))["error"]["type"]
     assert row.cells[column] == f"`{drawn}`"
 
 
 def test_every_status_of_our_own_is_in_the_table() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GatewayError)]
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, GatewayError)
+    ]
     # Nobody is left to be told of the other one.
-    assert {kind.status for kind in kinds} - {ClientGone.status} == {int(row.cells[0]) for row in ERRORS}
+    assert {kind.status for kind in kinds} - {ClientGone.status} == {
+        int(row.cells[0]) for row in ERRORS
+    }
 
 
 def paths() -> list[str]:
     """Every address of an API, in the form of the documents."""
-    rules = [rule.rule for rule in create_app(Settings()).url_map.iter_rules() if rule.endpoint.count(".")]
+    rules = [
+        rule.rule
+        for rule in create_app(Settings()).url_map.iter_rules()
+        if rule.endpoint.count(".")
+    ]
     served = {re.sub("<(?:path:)?([a-z]+)>", r"{\1}", rule) for rule in rules}
     return sorted(path for path in served if path.startswith(("/api/", "/v1/", "/anthropic/")))
 

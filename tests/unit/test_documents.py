@@ -125,12 +125,16 @@ def test_both_readmes_have_the_same_blocks() -> None:
 
 def test_both_readmes_have_tables_of_the_same_size() -> None:
     english, chinese = map(tables, READMES)
-    assert [[len(row) for row in table] for table in english] == [[len(row) for row in table] for table in chinese]
+    assert [[len(row) for row in table] for table in english] == [
+        [len(row) for row in table] for table in chinese
+    ]
 
 
 def test_first_two_blocks_start_the_gateway_and_run_the_tests() -> None:
     first, second = blocks("README.md")[:2]
-    assert first == Block("sh", "git clone <repository> ollama-proxy && cd ollama-proxy && make run\n")
+    assert first == Block(
+        "sh", "git clone <repository> ollama-proxy && cd ollama-proxy && make run\n"
+    )
     assert second == Block("sh", "make test\n")
 
 
@@ -156,7 +160,9 @@ def kind_row(kind: str) -> list[str]:
 
 
 def test_table_of_kinds_has_their_addresses_and_keys() -> None:
-    assert [row[:3] for row in table_with(PROVIDERS, "`openrouter`")] == [kind_row(kind) for kind in PRESETS]
+    assert [row[:3] for row in table_with(PROVIDERS, "`openrouter`")] == [
+        kind_row(kind) for kind in PRESETS
+    ]
 
 
 def test_every_key_of_a_provider_has_its_line_in_the_example_of_variables() -> None:
@@ -165,11 +171,15 @@ def test_every_key_of_a_provider_has_its_line_in_the_example_of_variables() -> N
 
 
 def served_routes() -> list[list[str]]:
-    """Path, methods and scope of every route that is not refused; HEAD goes without saying where there is a GET. Those
-    of the admin API are in its OpenAPI document, and pages have links."""
+    """Path, methods and scope of every route that is not refused; HEAD goes without saying where
+    there is a GET. Those of the admin API are in its OpenAPI document, and pages have links."""
     refused = ("native.refused", "responses.stored", *ADMIN_SCOPES, *PAGE_SCOPES)
-    rules = [rule for rule in create_app(Settings()).url_map.iter_rules() if rule.endpoint not in refused]
-    return sorted([_path(rule.rule), _methods(rule.methods or set()), _scope(rule.endpoint)] for rule in rules)
+    rules = [
+        rule for rule in create_app(Settings()).url_map.iter_rules() if rule.endpoint not in refused
+    ]
+    return sorted(
+        [_path(rule.rule), _methods(rule.methods or set()), _scope(rule.endpoint)] for rule in rules
+    )
 
 
 def _path(rule: str) -> str:
@@ -181,7 +191,9 @@ def _methods(methods: set[str]) -> str:
 
 
 def _scope(endpoint: str) -> str:
-    scopes = {name: scope for routes in all_routes(DIALECTS) for name, scope in routes.scopes.items()}
+    scopes = {
+        name: scope for routes in all_routes(DIALECTS) for name, scope in routes.scopes.items()
+    }
     scope = (OPS_SCOPES | METRICS_SCOPES | scopes)[endpoint]
     return "–" if scope == PUBLIC else f"`{scope}`"
 
@@ -197,7 +209,10 @@ def test_refused_routes_are_named(path: str) -> None:
 
 def fields_with(fate: str, *schemas: Schema) -> set[str]:
     return {
-        name for schema in schemas for name, field in schema.fields.items() if getattr(field, "handling", "") == fate
+        name
+        for schema in schemas
+        for name, field in schema.fields.items()
+        if getattr(field, "handling", "") == fate
     }
 
 
@@ -205,22 +220,36 @@ def test_fields_without_effect_are_those_that_the_schemas_carry() -> None:
     listed = set(codes(paragraph_with(API, "`X-Ollama-Proxy-Ignored`", "`verbosity`")))
     carried = fields_with(CARRIED, ChatSchema(), CompletionSchema())
     assert carried <= listed
-    assert {"tool_choice", "X-Ollama-Proxy-Approximated"} <= set(codes(paragraph_with(API, "`tool_choice`")))
+    assert {"tool_choice", "X-Ollama-Proxy-Approximated"} <= set(
+        codes(paragraph_with(API, "`tool_choice`"))
+    )
 
 
 def test_refused_fields_are_those_that_the_schemas_refuse() -> None:
-    public = {each for each in fields_with(REFUSED, ChatSchema(), CompletionSchema()) if not each.startswith("_")}
+    public = {
+        each
+        for each in fields_with(REFUSED, ChatSchema(), CompletionSchema())
+        if not each.startswith("_")
+    }
     assert public <= set(codes(paragraph_with(API, "`audio`")))
 
 
 def paragraph_with(name: str, *texts: str) -> str:
     """The one paragraph or list item that has all the texts."""
-    (found,) = [each for each in re.split(r"\n\s*\n|\n(?=- )", prose(name)) if all(text in each for text in texts)]
+    (found,) = [
+        each
+        for each in re.split(r"\n\s*\n|\n(?=- )", prose(name))
+        if all(text in each for text in texts)
+    ]
     return found
 
 
 def test_banner_is_the_one_that_is_printed() -> None:
-    shown = next(block.text for block in blocks("README.md", "text") if block.text.startswith("ollama-proxy "))
+    shown = next(
+        block.text
+        for block in blocks("README.md", "text")
+        if block.text.startswith("ollama-proxy ")
+    )
     token = next(word for word in shown.split() if word.startswith("op_"))
     kept = next(word for word in shown.split() if word.endswith("first-token:"))
     first = FirstToken(token, Path(kept.removesuffix(":")), True)
@@ -235,7 +264,8 @@ def test_banner_is_the_one_that_is_printed() -> None:
 
 @cache
 def sentences() -> tuple[re.Pattern[str], ...]:
-    """Every text in the package that could be shown to somebody, with `.*` where a value is put in."""
+    """Every text in the package that could be shown to somebody, with `.*`
+    where a value is put in."""
     found: set[str] = set()
     for tree in trees().values():
         for node in ast.walk(tree):
@@ -256,7 +286,8 @@ def _pattern(node: ast.AST) -> Iterator[str]:
 
 
 def is_said(text: str) -> bool:
-    """Whether the program has such a text, or one that says what is wrong and one that says what helps."""
+    """Whether the program has such a text, or one that says what is wrong and one
+    that says what helps."""
     wrong, _, help_ = text.partition(": ")
     whole = _is_sentence(text) or (_is_sentence(wrong) and _is_sentence(help_))
     return whole or text in read("deploy/nginx/ollama-proxy.conf")
@@ -283,7 +314,8 @@ def test_a_text_that_nothing_says_is_noticed() -> None:
 
 
 def configurations() -> list[Block]:
-    """The gateway's own; a list is a file of another program, and scrapes are those of Prometheus."""
+    """The gateway's own; a list is a file of another program, and scrapes
+    are those of Prometheus."""
     return [
         block
         for name in DOCUMENTS
@@ -306,7 +338,9 @@ def cli_commands() -> list[str]:
     return [line.partition("#")[0].strip() for line in lines if "-m ollama_proxy.cli" in line]
 
 
-@pytest.mark.parametrize("command", [each for each in cli_commands() if not each.endswith("cli run")])
+@pytest.mark.parametrize(
+    "command", [each for each in cli_commands() if not each.endswith("cli run")]
+)
 def test_command_line_example_works(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -331,9 +365,16 @@ def demo() -> Iterator[Gateway]:
 
 def run_example(command: list[str], directory: Path) -> str:
     """Runs an example with the token of the gateway in TOKEN; returns what it printed."""
-    environ = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environ = {
+        name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
+    }
     done = subprocess.run(
-        command, cwd=directory, env=environ | {"TOKEN": TOKEN}, capture_output=True, timeout=60, check=False
+        command,
+        cwd=directory,
+        env=environ | {"TOKEN": TOKEN},
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.strip()
@@ -364,7 +405,8 @@ def run_curl(example: str, gateway: Gateway, directory: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "example", [each for name in EXAMPLES for each in curl_examples(name) if not SEVERAL.search(each)]
+    "example",
+    [each for name in EXAMPLES for each in curl_examples(name) if not SEVERAL.search(each)],
 )
 def test_curl_example_gets_an_answer(example: str, demo: Gateway, tmp_path: Path) -> None:
     run_curl(example, demo, tmp_path)
@@ -381,14 +423,20 @@ class Fleet(NamedTuple):
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
     """The configuration of docs/providers.md, at addresses of this machine."""
-    config = yaml.safe_load(next(block.text for block in blocks(PROVIDERS, "yaml") if "box3" in block.text))
+    config = yaml.safe_load(
+        next(block.text for block in blocks(PROVIDERS, "yaml") if "box3" in block.text)
+    )
     with ExitStack() as running:
         boxes = [running.enter_context(FaultUpstream()) for _ in range(3)]
         for box in boxes:
             box.script("/api/tags", [Json({"models": [{"name": "qwen3:8b", "model": "qwen3:8b"}]})])
-            box.script("/api/pull", [Lines([{"status": "pulling manifest"}, {"status": "success"}])])
+            box.script(
+                "/api/pull", [Lines([{"status": "pulling manifest"}, {"status": "success"}])]
+            )
         provider = running.enter_context(Provider(row("deepseek-chat"), key="sk-of-the-example"))
-        for upstream, url in zip(config["upstreams"], [*(box.url for box in boxes), provider.base_url], strict=True):
+        for upstream, url in zip(
+            config["upstreams"], [*(box.url for box in boxes), provider.base_url], strict=True
+        ):
             upstream["base_url"] = url
         # At another address than DeepSeek's own its key has to be named.
         config["upstreams"][-1]["api_key_env"] = "DEEPSEEK_API_KEY"
@@ -400,12 +448,16 @@ def fleet() -> Iterator[Fleet]:
     "example",
     [each for name in EXAMPLES for each in curl_examples(name) if SEVERAL.search(each)],
 )
-def test_curl_example_for_several_upstreams_gets_an_answer(example: str, fleet: Fleet, tmp_path: Path) -> None:
+def test_curl_example_for_several_upstreams_gets_an_answer(
+    example: str, fleet: Fleet, tmp_path: Path
+) -> None:
     printed = run_curl(example, fleet.gateway, tmp_path)
     assert "qwen3:8b" in printed or "deepseek" in printed or "success" in printed
 
 
-def test_example_for_several_upstreams_reaches_the_one_that_it_names(fleet: Fleet, tmp_path: Path) -> None:
+def test_example_for_several_upstreams_reaches_the_one_that_it_names(
+    fleet: Fleet, tmp_path: Path
+) -> None:
     fleet.provider.clear()
     (to_box,) = [each for each in curl_examples(PROVIDERS) if "box2/" in each]
     (to_provider,) = [each for each in curl_examples(PROVIDERS) if "deepseek:" in each]
@@ -468,5 +520,7 @@ def test_changelog_has_the_newest_version_first() -> None:
 def test_make_targets_that_are_named_exist(name: str) -> None:
     targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
     shell = "".join(block.text for block in blocks(name, "sh"))
-    named = re.findall(r"`make ([a-z]+)`", prose(name)) + re.findall(r"\bmake ([a-z]+)$", shell, re.MULTILINE)
+    named = re.findall(r"`make ([a-z]+)`", prose(name)) + re.findall(
+        r"\bmake ([a-z]+)$", shell, re.MULTILINE
+    )
     assert set(named) <= targets

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from ollama_proxy import errors
-from ollama_proxy.errors import BadRequest, ConfigError, GatewayError, PromptTooLong, RateLimited, UpstreamRefused
+from ollama_proxy.errors import (
+    BadRequest,
+    ConfigError,
+    GatewayError,
+    PromptTooLong,
+    RateLimited,
+    UpstreamRefused,
+)
 
 
 def every_error() -> list[type[GatewayError]]:
@@ -47,7 +54,11 @@ def test_what_an_upstream_refuses_keeps_its_status_if_that_is_one_of_an_error(
 
 def test_a_prompt_that_is_too_long_says_what_to_do() -> None:
     error = PromptTooLong("9 tokens")
-    assert (error.status, error.slug, str(error)) == (400, "context_length_exceeded", "9 tokens: shorten it")
+    assert (error.status, error.slug, str(error)) == (
+        400,
+        "context_length_exceeded",
+        "9 tokens: shorten it",
+    )
 
 
 def test_configuration_errors_are_one_line_each() -> None:
@@ -70,7 +81,9 @@ def test_configuration_errors_are_one_line_each() -> None:
         ("cost_per_month", "token:team", 172_801, "cost per month of this token; 3 days"),
     ],
 )
-def test_a_limit_is_named_with_when_to_try_again(limit: str, key: str, retry_after_s: int, text: str) -> None:
+def test_a_limit_is_named_with_when_to_try_again(
+    limit: str, key: str, retry_after_s: int, text: str
+) -> None:
     error = RateLimited(limit, key, retry_after_s=retry_after_s)
     what, when = text.split("; ")
     assert str(error) == f"The limit of {what} is reached; try again in {when}."

@@ -1,4 +1,5 @@
-"""The table of features: what is read from the tests, what it looks like, and that the page has it."""
+"""The table of features: what is read from the tests, what it looks like, and
+that the page has it."""
 
 from __future__ import annotations
 
@@ -34,7 +35,14 @@ def test_page_has_what_the_tests_say() -> None:
 
 def test_every_client_has_its_features() -> None:
     sdks = {each.sdk for each in features()}
-    assert {"openai", "anthropic", "ollama", "langchain openai", "langchain ollama", "litellm"} <= sdks
+    assert {
+        "openai",
+        "anthropic",
+        "ollama",
+        "langchain openai",
+        "langchain ollama",
+        "litellm",
+    } <= sdks
     assert {"openai (js)", "anthropic (js)", "ollama (js)", "vercel (js)"} <= sdks
 
 
@@ -47,8 +55,13 @@ def test_every_client_has_its_features() -> None:
         ("test_langchain_openai.py", "test_chat__one_tool", CHAT._replace(sdk="langchain openai")),
     ],
 )
-def test_name_and_docstring_of_a_python_test_are_read(file: str, name: str, feature: Feature, tmp_path: Path) -> None:
-    text = f'def {name}() -> None:\n    """client.chat()\n\n    More of it.\n    """\n\n\ndef helper() -> None: ...\n'
+def test_name_and_docstring_of_a_python_test_are_read(
+    file: str, name: str, feature: Feature, tmp_path: Path
+) -> None:
+    text = (
+        f'def {name}() -> None:\n    """client.chat()\n\n    More of it.\n    """\n\n\ndef '
+        "helper() -> None: ...\n"
+    )
     assert list(python_features(written(tmp_path, file, text))) == [feature]
 
 
@@ -61,7 +74,9 @@ def test_name_and_docstring_of_a_python_test_are_read(file: str, name: str, feat
         "def test_chat__streaming() -> None: ...",
     ],
 )
-def test_python_test_that_does_not_say_what_it_stands_for_is_an_error(text: str, tmp_path: Path) -> None:
+def test_python_test_that_does_not_say_what_it_stands_for_is_an_error(
+    text: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=r"test_chat\w* needs the name"):
         list(python_features(written(tmp_path, "test_openai_python.py", text)))
 
@@ -73,7 +88,9 @@ def test_declaration_of_a_script_is_read(name: str, tmp_path: Path) -> None:
     assert list(node_features(written(tmp_path, "vercel.mjs", text))) == [SCRIPT]
 
 
-@pytest.mark.parametrize("line", ['feature("chat", "one_tool",', "feature('chat', 'one_tool', 'call()', async () => {"])
+@pytest.mark.parametrize(
+    "line", ['feature("chat", "one_tool",', "feature('chat', 'one_tool', 'call()', async () => {"]
+)
 def test_declaration_that_can_not_be_read_is_an_error(line: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="on one line"):
         list(node_features(written(tmp_path, "vercel.mjs", line)))
@@ -81,7 +98,11 @@ def test_declaration_that_can_not_be_read_is_an_error(line: str, tmp_path: Path)
 
 def test_unknown_dialect_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "tests/sdk").mkdir(parents=True)
-    written(tmp_path, "tests/sdk/test_openai_python.py", 'def test_chats__n() -> None:\n    """call()"""')
+    written(
+        tmp_path,
+        "tests/sdk/test_openai_python.py",
+        'def test_chats__n() -> None:\n    """call()"""',
+    )
     with pytest.raises(ValueError, match="unknown dialects: chats"):
         features(tmp_path)
 

@@ -7,7 +7,17 @@ import dataclasses
 import pytest
 
 from ollama_proxy import hub
-from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Thinking, ToolCall, Truncated, collect
+from ollama_proxy.hub import (
+    Answer,
+    Choice,
+    Content,
+    Done,
+    Event,
+    Thinking,
+    ToolCall,
+    Truncated,
+    collect,
+)
 
 F = ToolCall("call_1", "f", {"b": 1, "a": 2})
 G = ToolCall("call_2", "g", {})
@@ -19,7 +29,10 @@ A, B = {"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -0.2}
     [
         ([Done("stop")], Answer("", "", [], [], Done("stop"))),
         ([Content("a"), Content("b"), Done("stop")], Answer("ab", "", [], [], Done("stop"))),
-        ([Thinking("x"), Content("a"), Thinking("y"), Done("stop")], Answer("a", "xy", [], [], Done("stop"))),
+        (
+            [Thinking("x"), Content("a"), Thinking("y"), Done("stop")],
+            Answer("a", "xy", [], [], Done("stop")),
+        ),
         ([F, Content("a"), G, Done("stop")], Answer("a", "", [F, G], [], Done("stop"))),
         (
             [Thinking("x", [A]), Content("", [B]), Done("length", 3, 2)],
@@ -35,10 +48,24 @@ def test_collect(events: list[Event], expected: Answer) -> None:
     ("events", "contents"),
     [
         ([Choice(0), Content("a"), Done("stop")], ["a"]),
-        ([Choice(0), Content("a"), Done("stop"), Choice(1), Content("b"), Done("stop")], ["a", "b"]),
-        ([Choice(1), Content("b"), Done("stop"), Choice(0), Content("a"), Done("stop")], ["a", "b"]),
         (
-            [Choice(0), Content("a"), Choice(1), Content("b"), Choice(0), Content("A"), Done("stop")]
+            [Choice(0), Content("a"), Done("stop"), Choice(1), Content("b"), Done("stop")],
+            ["a", "b"],
+        ),
+        (
+            [Choice(1), Content("b"), Done("stop"), Choice(0), Content("a"), Done("stop")],
+            ["a", "b"],
+        ),
+        (
+            [
+                Choice(0),
+                Content("a"),
+                Choice(1),
+                Content("b"),
+                Choice(0),
+                Content("A"),
+                Done("stop"),
+            ]
             + [Choice(1), Content("B"), Done("stop")],
             ["aA", "bB"],
         ),
@@ -50,7 +77,15 @@ def test_collect_sorts_by_choice(events: list[Event], contents: list[str]) -> No
 
 
 def test_choices_share_nothing() -> None:
-    entwined: list[Event] = [Choice(0), F, Content("a", [A]), Choice(1), Thinking("x"), Choice(0), Done("stop", 3, 1)]
+    entwined: list[Event] = [
+        Choice(0),
+        F,
+        Content("a", [A]),
+        Choice(1),
+        Thinking("x"),
+        Choice(0),
+        Done("stop", 3, 1),
+    ]
     first, second = collect([*entwined, Choice(1), G, Done("length", 3, 2)])
     assert first == Answer("a", "", [F], [A], Done("stop", 3, 1))
     assert second == Answer("", "x", [G], [], Done("length", 3, 2))
@@ -78,7 +113,8 @@ def test_events_cannot_be_changed_on_their_way(event: Event) -> None:
 
 @pytest.mark.parametrize("kind", [hub.ChatRequest, hub.GenerateRequest, hub.EmbedRequest])
 def test_absent_parameters_are_absent(kind: type) -> None:
-    """Only what the client must give has no default; everything else starts as nothing, not as somebody's default."""
+    """Only what the client must give has no default; everything else starts as nothing, not
+    as somebody's default."""
     harmless = (None, False, (), 1)
     for one in dataclasses.fields(kind):
         if one.default is not dataclasses.MISSING:

@@ -1,4 +1,5 @@
-"""docs/operations.md names every state, event and header that there is, and its numbers are those of the program."""
+"""docs/operations.md names every state, event and header that there is, and its numbers are
+those of the program."""
 
 from __future__ import annotations
 
@@ -34,7 +35,11 @@ PAGE = "docs/operations.md"
 
 def texts(node_: ast.AST) -> list[str]:
     """Every text in a piece of code."""
-    return [each.value for each in ast.walk(node_) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    return [
+        each.value
+        for each in ast.walk(node_)
+        if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    ]
 
 
 class Event(NamedTuple):
@@ -51,7 +56,12 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
 @cache
 def events() -> list[Event]:
     """What is logged, with the fields that can be read off the code."""
-    found = [event for tree in trees().values() for function in functions(tree) for event in _events(function)]
+    found = [
+        event
+        for tree in trees().values()
+        for function in functions(tree)
+        for event in _events(function)
+    ]
     return sorted({event for event in found if re.fullmatch("[a-z_]+", event.name)})
 
 
@@ -65,7 +75,10 @@ def _events(function: ast.FunctionDef) -> Iterator[Event]:
     }
     for each in ast.walk(function):
         if isinstance(each, ast.Dict) and "event" in _keys(each):
-            yield from (Event(name, _keys(each) - {"event", "time", "level"}) for name in _names(each, values))
+            yield from (
+                Event(name, _keys(each) - {"event", "time", "level"})
+                for name in _names(each, values)
+            )
         if isinstance(each, ast.Call) and (_is_log(each.func) or any(map(_is_log, each.args[:1]))):
             named = each.args[0] if _is_log(each.func) and not _is_note(each.func) else each.args[1]
             kept = _keys_within(each, values) | {
@@ -81,12 +94,18 @@ _NO_FIELDS = ("extra", "exc_info")
 def _is_log(function: ast.expr) -> bool:
     if _is_note(function):
         return True
-    ours = isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "log"
+    ours = (
+        isinstance(function, ast.Attribute)
+        and isinstance(function.value, ast.Name)
+        and function.value.id == "log"
+    )
     return ours and getattr(function, "attr", "") in ("info", "warning", "error")
 
 
 def _is_note(function: ast.expr) -> bool:
-    return getattr(function, "id", None) == "note" or getattr(function, "attr", None) == "_note_event"
+    return (
+        getattr(function, "id", None) == "note" or getattr(function, "attr", None) == "_note_event"
+    )
 
 
 def _keys(value: ast.Dict) -> frozenset[str]:
@@ -108,7 +127,9 @@ def _names(named: ast.AST, values: Mapping[str, ast.expr]) -> list[str]:
     """The names of events that an expression stands for."""
     if isinstance(named, ast.Dict):
         chosen = [
-            value for key, value in zip(named.keys, named.values, strict=True) if texts(key or named) == ["event"]
+            value
+            for key, value in zip(named.keys, named.values, strict=True)
+            if texts(key or named) == ["event"]
         ]
         return [name for value in chosen for name in _names(value, values)]
     if isinstance(named, ast.Name):
@@ -118,7 +139,9 @@ def _names(named: ast.AST, values: Mapping[str, ast.expr]) -> list[str]:
 
 def conditions() -> list[str]:
     """The states that a node can be in."""
-    (found,) = [each for each in functions(trees()["upstreams.fleet.node"]) if each.name == "condition"]
+    (found,) = [
+        each for each in functions(trees()["upstreams.fleet.node"]) if each.name == "condition"
+    ]
     named = {word for statement in found.body[1:] for word in texts(statement)}
     return sorted(named - {"open"})  # what its breaker calls being down
 
@@ -126,7 +149,10 @@ def conditions() -> list[str]:
 def headers() -> list[str]:
     """The headers of the gateway's own, those of requests and those of answers."""
     found = {
-        name for tree in trees().values() for text in texts(tree) for name in re.findall(r"X-Ollama-[A-Z]\w+", text)
+        name
+        for tree in trees().values()
+        for text in texts(tree)
+        for name in re.findall(r"X-Ollama-[A-Z]\w+", text)
     }
     return sorted((found - {"X-Ollama-Proxy"}) | set(DIAGNOSTIC_HEADERS.values()))
 
@@ -168,7 +194,9 @@ def test_no_other_event_is_made_up() -> None:
 def test_faults_of_upstreams_have_the_slugs_that_the_page_names() -> None:
     (row,) = [each for each in rows("`worker_started`") if codes(each[0]) == ["upstream_error"]]
     kinds = [
-        each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.UpstreamError)
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, errors.UpstreamError)
     ]
     assert {kind.slug for kind in kinds} == set(codes(row[2])) - {"error"}
 
@@ -183,18 +211,29 @@ def test_every_header_is_explained(header: str) -> None:
 #: What the page says of the constants in these modules, with the numbers left out.
 SAID: dict[str, tuple[ModuleType, ...]] = {
     "in lists that are at most {BELIEVED_FOR_S} s old": (model_index,),
-    "Lists that are older than {SHOWN_FOR_S} s (a provider's: {PROVIDER_LIST_S} s more)": (model_index, model_list),
+    "Lists that are older than {SHOWN_FOR_S} s (a provider's: {PROVIDER_LIST_S} s more)": (
+        model_index,
+        model_list,
+    ),
     "takes longer than {WAIT_S} s does not delay the answer": (model_index,),
     "adds {RETRY_SHARE}, a retry takes 1, and the budget holds at most {RETRY_STORE}": (balancer,),
-    "{SECOND_LOOK_S} s later; or when {UNREACHED_AT_MOST} requests in a row could not reach it": (health, node),
-    "It is checked every second (a provider that refuses the key: every {PROVIDER_INTERVAL_S} s)": (health,),
+    "{SECOND_LOOK_S} s later; or when {UNREACHED_AT_MOST} requests in a row could not reach it": (
+        health,
+        node,
+    ),
+    "It is checked every second (a provider that refuses the key: every {PROVIDER_INTERVAL_S} s)": (
+        health,
+    ),
     "{FIRST_OPEN_S} s after it went down": (breaker,),
     "2, 4 and at most {LONGEST_OPEN_S} s later": (breaker,),
     "A try counts for {TRIAL_S} s at most": (breaker,),
     "a tenth of its usual share at first and all of it after {SLOW_START_S} s": (breaker,),
     "After {FAILED_AT_MOST} failed answers in a row": (node,),
     "Ollama boxes every {INTERVAL_S} s, providers every {PROVIDER_INTERVAL_S} s": (health,),
-    "show nothing older than {FRESH_S} s, and wait up to {WAIT_S} s for it, or {SHORT_WAIT_S} s if another": (health,),
+    (
+        "show nothing older than {FRESH_S} s, and wait up to {WAIT_S} s for it, or "
+        "{SHORT_WAIT_S} s if another"
+    ): (health,),
     "was requested within {WARM_S} s": (node,),
     "fewer than {SATURATED_AT} requests in flight for each unit of `weight`": (node,),
     "at most {MOST_RETRIES} of them": (retries,),
@@ -234,7 +273,11 @@ def constants(*modules: ModuleType) -> dict[str, float]:
     for module in modules:
         assert module.__file__
         for each in trees()[module_name(Path(module.__file__))].body:
-            names = {word.id for word in ast.walk(each) if isinstance(each, ast.Assign) and isinstance(word, ast.Name)}
+            names = {
+                word.id
+                for word in ast.walk(each)
+                if isinstance(each, ast.Assign) and isinstance(word, ast.Name)
+            }
             found |= {name: getattr(module, name) for name in names if name.isupper()}
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
@@ -255,7 +298,12 @@ def test_number_is_that_of_the_program(said: str) -> None:
     ids=lambda module: module.__name__,
 )
 def test_every_number_is_said(module: ModuleType) -> None:
-    said = {name for text, modules in SAID.items() if module in modules for name in re.findall(r"{(\w+)}", text)}
+    said = {
+        name
+        for text, modules in SAID.items()
+        if module in modules
+        for name in re.findall(r"{(\w+)}", text)
+    }
     assert constants(module).keys() - said <= NOT_SAID
 
 
@@ -276,7 +324,9 @@ def test_sizes_of_chat_logs_are_those_of_the_program(said: str, size: int) -> No
     assert said.format(size >> 20) in flowing(prose(PAGE))
 
 
-@pytest.mark.parametrize(("said", "statuses"), [("busy: ", node.BUSY), ("It failed: ", retries.RETRYABLE - node.BUSY)])
+@pytest.mark.parametrize(
+    ("said", "statuses"), [("busy: ", node.BUSY), ("It failed: ", retries.RETRYABLE - node.BUSY)]
+)
 def test_statuses_are_those_that_are_tried_again(said: str, statuses: frozenset[int]) -> None:
     assert said + ", ".join(map(str, sorted(statuses))) in flowing(prose(PAGE))
 

@@ -26,7 +26,13 @@ def phase(
 ) -> pytest.TestReport:
     """What pytest reports of one phase of a test."""
     return pytest.TestReport(
-        f"{path}::{name}", (path, 1, name), {}, outcome, None, when, user_properties=list(properties)
+        f"{path}::{name}",
+        (path, 1, name),
+        {},
+        outcome,
+        None,
+        when,
+        user_properties=list(properties),
     )
 
 
@@ -35,7 +41,9 @@ def whole_table() -> dict[str, Outcome]:
     return {name: Outcome(passed=2, doors={"nginx", "gateway"}, probe_ms=[4.0]) for name in PRESENT}
 
 
-def end(plugin: Reliability, options: Mapping[str, Any] = MappingProxyType({}), **config: Any) -> None:
+def end(
+    plugin: Reliability, options: Mapping[str, Any] = MappingProxyType({}), **config: Any
+) -> None:
     """The session is over; with `workerinput` it was one of xdist's workers."""
     told = SimpleNamespace(getoption=lambda name, default: options.get(name, default), **config)
     plugin.pytest_sessionfinish(cast(pytest.Session, SimpleNamespace(config=told)))
@@ -48,7 +56,12 @@ def line_of(page: str, row: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "row"),
-    [("test_c1_client_leaves[gateway]", "C1"), ("test_u17_idle", "U17"), ("test_x1_y", None), ("test_c1", None)],
+    [
+        ("test_c1_client_leaves[gateway]", "C1"),
+        ("test_u17_idle", "U17"),
+        ("test_x1_y", None),
+        ("test_c1", None),
+    ],
 )
 def test_row_is_told_by_the_name_of_the_test(name: str, row: str | None) -> None:
     assert row_of(name) == row
@@ -60,8 +73,12 @@ def test_outcome_is_of_all_tests_of_a_row() -> None:
     plugin.pytest_runtest_logreport(phase("test_c1_a[nginx]", "call", properties=measured[:2]))
     plugin.pytest_runtest_logreport(phase("test_c1_a[nginx]", "teardown", properties=measured))
     plugin.pytest_runtest_logreport(phase("test_c1_a[gateway]", "call"))
-    plugin.pytest_runtest_logreport(phase("test_c1_a[gateway]", properties=[("figure", ["left", 30, "ms"])]))
-    assert plugin.outcomes == {"C1": Outcome(False, 2, {"nginx"}, {("left", "ms"): [12.3, 30.0]}, [8.2])}
+    plugin.pytest_runtest_logreport(
+        phase("test_c1_a[gateway]", properties=[("figure", ["left", 30, "ms"])])
+    )
+    assert plugin.outcomes == {
+        "C1": Outcome(False, 2, {"nginx"}, {("left", "ms"): [12.3, 30.0]}, [8.2])
+    }
 
 
 @pytest.mark.parametrize("when", ["setup", "call", "teardown"])
@@ -104,9 +121,16 @@ def test_page_stays_as_it_is_when_a_row_did_not_run(tmp_path: Path, missing: str
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("keyword", "gateway"), ("markexpr", "not slow"), ("deselect", ["tests/x.py::y"]), ("lf", True)],
+    [
+        ("keyword", "gateway"),
+        ("markexpr", "not slow"),
+        ("deselect", ["tests/x.py::y"]),
+        ("lf", True),
+    ],
 )
-def test_page_stays_as_it_is_when_tests_were_left_out(tmp_path: Path, option: str, value: Any) -> None:
+def test_page_stays_as_it_is_when_tests_were_left_out(
+    tmp_path: Path, option: str, value: Any
+) -> None:
     plugin = Reliability(tmp_path / "page.md")
     plugin.outcomes = whole_table()
     end(plugin, {option: value})
@@ -147,16 +171,28 @@ def test_page_has_every_row_once_with_its_verdict() -> None:
 
 def test_figures_stand_beside_their_row_and_the_worst_probe_on_top() -> None:
     outcomes = whole_table()
-    outcomes["C2"] = Outcome(True, 1, {"gateway"}, {("left", "ms"): [12.34, 9.0], ("sent", "KiB"): [64]}, [3, 97.7])
+    outcomes["C2"] = Outcome(
+        True, 1, {"gateway"}, {("left", "ms"): [12.34, 9.0], ("sent", "KiB"): [64]}, [3, 97.7]
+    )
     page = render(outcomes)
-    assert line_of(page, "C2").endswith("| **failed** | gateway | left 9 to 12 ms; sent 64 KiB; probe 98 ms |")
+    assert line_of(page, "C2").endswith(
+        "| **failed** | gateway | left 9 to 12 ms; sent 64 KiB; probe 98 ms |"
+    )
     assert f"{len(PRESENT) - 1} of {len(PRESENT)} rows held" in page
     assert "slowest row was C2: 99 of 100 answers within 98 ms" in page
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (0.0312, "0.031"), (1.26, "1.3"), (97.7, "98"), (250, "250"), (2512.0, "2512"), (123456.7, "120,000")],
+    [
+        (0, "0"),
+        (0.0312, "0.031"),
+        (1.26, "1.3"),
+        (97.7, "98"),
+        (250, "250"),
+        (2512.0, "2512"),
+        (123456.7, "120,000"),
+    ],
 )
 def test_figures_are_rounded_so_that_they_change_little(value: float, text: str) -> None:
     assert rounded(value) == text

@@ -39,7 +39,9 @@ def test_what_nobody_tells_is_null(package: Path) -> None:
 
 def test_what_the_installer_has_left_counts(package: Path) -> None:
     write(package, "HEAD", OTHER)
-    (package / "build.json").write_text(json.dumps({"commit": COMMIT, "date": "2026-11-21T10:00:00+00:00"}))
+    (package / "build.json").write_text(
+        json.dumps({"commit": COMMIT, "date": "2026-11-21T10:00:00+00:00"})
+    )
     told = build(package)
     assert (told["commit"], told["date"]) == (COMMIT, "2026-11-21T10:00:00+00:00")
 
@@ -59,7 +61,9 @@ def test_commit_of_a_branch(package: Path) -> None:
 def test_commit_of_a_packed_branch(package: Path) -> None:
     write(package, "HEAD", "ref: refs/heads/main\n")
     write(
-        package, "packed-refs", f"# pack-refs with: peeled\n{OTHER} refs/heads/maintenance\n{COMMIT} refs/heads/main\n"
+        package,
+        "packed-refs",
+        f"# pack-refs with: peeled\n{OTHER} refs/heads/maintenance\n{COMMIT} refs/heads/main\n",
     )
     assert build(package)["commit"] == COMMIT
 

@@ -49,11 +49,16 @@ def show_audit() -> ResponseReturnValue:
         rows.append(row | {"badge": badge, "changes": list_values(row["before"], row["after"])})
     # The last page may be full.
     cursor = answer["cursor"] if rows else None
-    return render("audit.html", found["status"], **found, rows=rows, cursor=cursor, is_first=not query)
+    return render(
+        "audit.html", found["status"], **found, rows=rows, cursor=cursor, is_first=not query
+    )
 
 
-def list_values(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> list[dict[str, str | None]]:
-    """Each field whose value is not the same before and after, with both as texts; None: it has none."""
+def list_values(
+    before: Mapping[str, Json] | None, after: Mapping[str, Json] | None
+) -> list[dict[str, str | None]]:
+    """Each field whose value is not the same before and after, with both as
+    texts; None: it has none."""
     old, new = dict(flatten(before or {})), dict(flatten(after or {}))
     return [
         {"name": name, "before": old.get(name), "after": new.get(name)}
@@ -63,7 +68,8 @@ def list_values(before: Mapping[str, Json] | None, after: Mapping[str, Json] | N
 
 
 def flatten(values: Mapping[str, Json], place: str = "") -> Iterator[tuple[str, str]]:
-    """Every field that has a value, by names such as `limits.requests_per_minute`, and the value as a text."""
+    """Every field that has a value, by names such as `limits.requests_per_minute`,
+    and the value as a text."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{place}{name}.")

@@ -61,14 +61,18 @@ STATIC_RULE, STATIC_ENDPOINT = f"{PAGES_PATH}/static/<path:name>", "admin-static
 _ASSET = re.compile(r"([a-z0-9-]+/)*[A-Za-z0-9_-]+(\.[A-Za-z0-9-]+)+")
 
 #: See Routes.
-PAGE_SCOPES = {STATIC_ENDPOINT: PUBLIC} | {name: scope for page in _PAGES for name, scope in page.scopes.items()}
+PAGE_SCOPES = {STATIC_ENDPOINT: PUBLIC} | {
+    name: scope for page in _PAGES for name, scope in page.scopes.items()
+}
 
 #: Their addresses, which are no requests of the gateway's users.
 PAGE_ROUTES = frozenset({STATIC_RULE}.union(*(page.rules for page in _PAGES)))
 
 ADMIN_PAGES = Dialect(
     "pages",
-    lambda environ: environ["PATH_INFO"] == PAGES_PATH or environ["PATH_INFO"].startswith(f"{PAGES_PATH}/"),
+    lambda environ: (
+        environ["PATH_INFO"] == PAGES_PATH or environ["PATH_INFO"].startswith(f"{PAGES_PATH}/")
+    ),
     PageErrors(),
     routes=(),
     cors_paths=(),
@@ -113,13 +117,15 @@ def describe_caller() -> dict[str, Any]:
 
 
 def show_static(name: str) -> Response:
-    """GET /admin/static/<name>: a style sheet, a script or an image, under an address that changes with it."""
+    """GET /admin/static/<name>: a style sheet, a script or an image, under an address
+    that changes with it."""
     data, content_type, version = read_asset(name)
     is_packed = request.accept_encodings.quality("gzip") > 0
     response = Response(pack_asset(name) if is_packed else data, content_type=content_type)
     if is_packed:
         response.headers["Content-Encoding"] = "gzip"
-    if request.args.get("v") == version:  # else it is that of another version, which a worker may have until it ends
+    # Otherwise the file is of another version, which a worker may have until it ends.
+    if request.args.get("v") == version:
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return response
 

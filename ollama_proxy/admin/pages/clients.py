@@ -1,6 +1,7 @@
 """How clients are set up for this gateway: what the page Connect shows, from clients.toml.
 
-The texts there have the address, model and token of the documentation; `fill_in` puts others in their place.
+The texts there have the address, model and token of the documentation; `fill_in`
+puts others in their place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 
 from ollama_proxy.admin.pages.language import N_
 
-#: What stands in the texts for the gateway, for a model, and for a token where no environment variable can.
+#: What stands in the texts for the gateway, for a model, and for a token where no
+#: environment variable can.
 ADDRESS, MODEL, TOKEN = "http://localhost:8080", "demo", "<token>"
 
 _MODEL = re.compile(rf"\b{MODEL}\b")
@@ -32,14 +34,19 @@ TITLES = (N_("Command line"), N_("Environment"), N_("Environment, with Ollama's 
 
 #: What has to be known, by client.
 _NOTES = {
-    "Ollama": N_("Ollama's own command line can't send a token, so the token is part of the address."),
+    "Ollama": N_(
+        "Ollama's own command line can't send a token, so the token is part of the address."
+    ),
     "Claude Code": N_("Do not set ANTHROPIC_API_KEY as well: two different tokens are refused."),
     "Cline": N_("The command line is tested; the extension takes the same settings."),
     "Zed": N_(
-        "`max_tokens` is the context length of the model. Zed reads the token from the variable, or asks for it."
+        "`max_tokens` is the context length of the model. Zed reads the token from the "
+        "variable, or asks for it."
     ),
     "LangChain": N_("OpenAIEmbeddings needs check_embedding_ctx_length=False."),
-    "Open WebUI": N_("Give it a token of its own. The gateway can share fairly between the people behind it."),
+    "Open WebUI": N_(
+        "Give it a token of its own. The gateway can share fairly between the people behind it."
+    ),
 }
 
 
@@ -70,7 +77,8 @@ class Client:
 
     @property
     def versions(self) -> str:
-        """The versions of programs that tests have run; "" for libraries, which are tested in many."""
+        """The versions of programs that tests have run; "" for libraries,
+        which are tested in many."""
         return ", ".join(dict.fromkeys(TESTED_PROGRAMS[name] for name in self.programs))
 
 

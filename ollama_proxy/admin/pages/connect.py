@@ -34,7 +34,8 @@ def show_connect() -> ResponseReturnValue:
 
 @PAGE.post("")
 def show_connect_with_token() -> ResponseReturnValue:
-    """The same with a token, which a page that has just created it sends: it is in this answer, and nowhere else."""
+    """The same with a token, which a page that has just created it sends: it is in this
+    answer, and nowhere else."""
     token = read_form().get("token", "").strip()
     if not _TOKEN.fullmatch(token):
         raise BadRequest(gettext("This is not a valid token."))
@@ -61,7 +62,8 @@ def _render(token: str) -> ResponseReturnValue:
 
 
 def find_address() -> str:
-    """The gateway as the browser has reached it, also through a proxy that says so; without a slash at the end."""
+    """The gateway as the browser has reached it, also through a proxy that says so;
+    without a slash at the end."""
     address = f"{request.scheme}://{request.host}"
     return address if _ADDRESS.fullmatch(address) else ADDRESS
 
@@ -81,7 +83,10 @@ def describe(client: Client, address: str, model: str, token: str) -> dict[str, 
         "is_tested": bool(client.programs or client.libraries),
         "versions": client.versions,
         "snippets": [
-            (gettext(snippet.title) if snippet.title else "", fill_in(snippet.text, address, model, token))
+            (
+                gettext(snippet.title) if snippet.title else "",
+                fill_in(snippet.text, address, model, token),
+            )
             for snippet in client.snippets
         ],
     }

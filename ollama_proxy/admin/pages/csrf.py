@@ -1,5 +1,5 @@
-"""Changes by a browser: they come from a page of this gateway, and have a token that only pages of this session have,
-in the field `csrf_token` or in a header."""
+"""Changes by a browser: they come from a page of this gateway, and have a token that only pages of
+this session have, in the field `csrf_token` or in a header."""
 
 from __future__ import annotations
 
@@ -36,20 +36,29 @@ def make_csrf_token() -> str:
 def check_csrf(token: str) -> None:
     """Raises Forbidden unless the token is one of this session's."""
     try:
-        validate_csrf(token, secret_key=session.get(_SECRET) or secrets.token_hex(16), time_limit=None)
+        validate_csrf(
+            token, secret_key=session.get(_SECRET) or secrets.token_hex(16), time_limit=None
+        )
     except ValidationError:
-        raise Forbidden(Translatable("This form is outdated: load the page again."), detail="CSRF token") from None
+        raise Forbidden(
+            Translatable("This form is outdated: load the page again."), detail="CSRF token"
+        ) from None
 
 
 def check_origin(environ: Mapping[str, Any]) -> None:
-    """Raises Forbidden unless the browser says that a page of this gateway has sent the request. Every browser does so
-    with a form, and with each call of a script that can change something."""
+    """Raises Forbidden unless the browser says that a page of this gateway has sent the request.
+    Every browser does so with a form, and with each call of a script that can change something."""
     host, origin = environ.get("HTTP_HOST", "").lower(), environ.get("HTTP_ORIGIN")
     site = environ.get("HTTP_SEC_FETCH_SITE")
     # A proxy that is not trusted may have taken the TLS off.
     schemes = ("https",) if came_by_tls(environ) else ("http", "https")
-    is_own = site == "same-origin" if origin is None else origin.lower() in [f"{each}://{host}" for each in schemes]
+    is_own = (
+        site == "same-origin"
+        if origin is None
+        else origin.lower() in [f"{each}://{host}" for each in schemes]
+    )
     if not is_own or site not in (None, *_OWN_SITES):
         raise Forbidden(
-            Translatable("This was not sent by a page of this gateway."), detail=f"origin {origin}, site {site}"
+            Translatable("This was not sent by a page of this gateway."),
+            detail=f"origin {origin}, site {site}",
         )

@@ -13,10 +13,11 @@ from ollama_proxy.errors import GatewayError
 from ollama_proxy.gateway import ErrorRenderer
 from ollama_proxy.wire import sse_frame
 
-#: Nothing inline, nothing of another site, and in no frame. Images of prompts are shown from memory.
+#: Nothing inline, nothing of another site, and in no frame. Images of prompts
+#: are shown from memory.
 _POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'"
+    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
 )
 
 _HEADERS = (
@@ -38,8 +39,12 @@ class PageErrors(ErrorRenderer):
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """Returns a page that says what is wrong."""
         if not has_request_context():  # what the client sent is no HTTP
-            return f"<!doctype html><title>{error.status}</title><p>{escape(error.text)}</p>".encode()
-        return render_template("error.html", error=error.text, status=error.status, request_id=request_id).encode()
+            return (
+                f"<!doctype html><title>{error.status}</title><p>{escape(error.text)}</p>".encode()
+            )
+        return render_template(
+            "error.html", error=error.text, status=error.status, request_id=request_id
+        ).encode()
 
     def render_error_frame(self, error: GatewayError) -> bytes:
         """Returns the last event of a live part."""

@@ -1,4 +1,5 @@
-"""How numbers, sizes and times are written in pages; filters of the templates. None is written as a dash."""
+"""How numbers, sizes and times are written in pages; filters of the templates. None
+is written as a dash."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def milliseconds(value: float | None) -> str:
 
 
 def money(value: float | None, currency: str = "") -> str:
-    """An amount with two digits, or with two that are not zero if it is less than a cent: 12.40 EUR, 0.0042 EUR."""
+    """An amount with two digits, or with two that are not zero if it is less than a cent:
+    12.40 EUR, 0.0042 EUR."""
     if value is None:
         return DASH
     small = 0 < abs(value) < 0.01
@@ -68,7 +70,8 @@ def money(value: float | None, currency: str = "") -> str:
 
 
 def time(value: datetime | str | float | None) -> Markup | str:
-    """A <time> in UTC, which page.js shows in the zone of the reader. Takes ISO 8601, or seconds since 1970."""
+    """A <time> in UTC, which page.js shows in the zone of the reader. Takes ISO 8601,
+    or seconds since 1970."""
     moment = _read_time(value)
     return DASH if moment is None else _element(moment, f"{moment:%Y-%m-%d %H:%M:%S} UTC")
 

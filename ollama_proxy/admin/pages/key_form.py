@@ -24,7 +24,8 @@ SCOPE_TITLES: Mapping[str, str] = {
     METRICS: N_("read the metrics"),
 }
 
-#: The titles of limits, in the order in which they are shown, and the filter that writes their amounts.
+#: The titles of limits, in the order in which they are shown, and the filter that
+#: writes their amounts.
 LIMIT_TITLES: Mapping[str, tuple[str, str]] = {
     "requests_per_minute": (N_("Requests per minute"), "number"),
     "tokens_per_minute": (N_("Tokens per minute"), "number"),
@@ -50,7 +51,10 @@ _LIMIT_LINES: Mapping[str, str] = {
     "cost_per_month": N_("%(limit)s cost/month"),
 }
 
-_PRIORITY_LINES: Mapping[str, str] = {NORMAL: N_("priority: normal"), BACKGROUND: N_("priority: background")}
+_PRIORITY_LINES: Mapping[str, str] = {
+    NORMAL: N_("priority: normal"),
+    BACKGROUND: N_("priority: background"),
+}
 
 #: What a limit says that is none, whatever the default is.
 UNLIMITED = "none"
@@ -62,7 +66,8 @@ State = Literal["active", "disabled", "expired"]
 
 
 def read_fields(form: MultiDict[str, str]) -> dict[str, Json]:
-    """The fields of a key, without its name. What is no valid value goes on as it was typed: the settings say why."""
+    """The fields of a key, without its name. What is no valid value goes on as it was typed:
+    the settings say why."""
     header, limits = _text(form, "user_header"), _limits(form, "user_limit")
     users = ({"header": header} if header else {}) | {"limits": limits}
     return {
@@ -101,11 +106,16 @@ def find_state(token: Mapping[str, Json]) -> State:
 
 def list_limits(token: Mapping[str, Json]) -> list[str]:
     """What a key sets of limits and shares, a line each."""
-    lines = [gettext(_LIMIT_LINES[name], limit=_show(limit)) for name, limit in token["limits"].items()]
+    lines = [
+        gettext(_LIMIT_LINES[name], limit=_show(limit)) for name, limit in token["limits"].items()
+    ]
     if token["users"]:
         lines.append(gettext("users by %(header)s", header=token["users"]["header"]))
         limits = token["users"]["limits"].items()
-        lines += [gettext("each: %(limit)s", limit=gettext(_LIMIT_LINES[name], limit=_show(it))) for name, it in limits]
+        lines += [
+            gettext("each: %(limit)s", limit=gettext(_LIMIT_LINES[name], limit=_show(it)))
+            for name, it in limits
+        ]
     if priority := token["priority"]:
         lines.append(gettext(_PRIORITY_LINES[priority]))
     if token["weight"] is not None:

@@ -29,8 +29,8 @@ PAGE = Page("keys")
 
 @PAGE.get()
 def show_keys(status: int = 200, **values: Any) -> ResponseReturnValue:
-    """Every key, and the form for a new one, also while the records can't be reached. `values`: what a form has led
-    to."""
+    """Every key, and the form for a new one, also while the records can't be reached. `values`:
+    what a form has led to."""
     try:
         tokens, problem = list(describe_tokens().values()), ""
     except RecordsUnavailable as error:
@@ -38,7 +38,11 @@ def show_keys(status: int = 200, **values: Any) -> ResponseReturnValue:
     for token in tokens:
         token |= {"state": key_form.find_state(token), "limit_lines": key_form.list_limits(token)}
     empty = {"form": key_form.EMPTY, "error": None, "created": None}
-    return render("keys.html", status, **empty | {"tokens": tokens, "problem": problem} | describe_form() | values)
+    return render(
+        "keys.html",
+        status,
+        **empty | {"tokens": tokens, "problem": problem} | describe_form() | values,
+    )
 
 
 def describe_form() -> dict[str, Any]:
@@ -74,7 +78,13 @@ def render_key(
     """The page of one key. `form`: what its fields show."""
     state = key_form.find_state(token)
     return render(
-        "key.html", error.status if error else 200, token=token, state=state, form=form, error=error, **describe_form()
+        "key.html",
+        error.status if error else 200,
+        token=token,
+        state=state,
+        form=form,
+        error=error,
+        **describe_form(),
     )
 
 
@@ -85,7 +95,9 @@ def change() -> ResponseReturnValue:
     try:
         change_token(key_form.read_fields(form), name)
     except (BadRequest, RecordsUnavailable) as error:
-        return render_key({"name": name, "source": "records", "disabled": False, "expires": None}, form, error)
+        return render_key(
+            {"name": name, "source": "records", "disabled": False, "expires": None}, form, error
+        )
     tell(_("%(name)s is changed.", name=name))
     return see_other(PAGE.endpoint)
 

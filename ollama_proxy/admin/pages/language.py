@@ -18,7 +18,8 @@ from ollama_proxy.texts import Translatable
 #: As in the first part of the tags that browsers send. The templates are written in the first one.
 LANGUAGES = ("en", "zh")
 
-#: Name of the query parameter with which a caller chooses a language, and of the cookie that remembers it.
+#: Name of the query parameter with which a caller chooses a language, and of the
+#: cookie that remembers it.
 CHOICE = "language"
 
 CHOICE_KEPT_S = 365 * 86_400
@@ -39,12 +40,16 @@ def N_(text: str) -> str:  # the name that gettext's tools know
 
 
 def choose_language(environ: dict[str, Any]) -> str:
-    """ "en" or "zh": what the caller chooses with this request or has chosen before, or what the browser prefers."""
+    """ "en" or "zh": what the caller chooses with this request or has chosen before, or
+    what the browser prefers."""
     found: str | None = environ.get(_KEY)
     if found is None:
         asked = Request(environ)
         chosen = (asked.args.get(CHOICE), asked.cookies.get(CHOICE))
-        accepted = (tag.replace("_", "-").partition("-")[0].lower() for tag in asked.accept_languages.values())
+        accepted = (
+            tag.replace("_", "-").partition("-")[0].lower()
+            for tag in asked.accept_languages.values()
+        )
         found = next((name for name in (*chosen, *accepted) if name in LANGUAGES), LANGUAGES[0])
         environ[_KEY] = found
     return found
@@ -76,9 +81,11 @@ def speaking(language: str) -> Iterator[None]:
 
 
 def gettext(text: str, /, **values: Any) -> str:
-    """The text in the language of this request, with its values filled in. Outside a request: see `speaking`."""
+    """The text in the language of this request, with its values filled in. Outside a
+    request: see `speaking`."""
     translated = _catalogue().gettext(text)
-    return translated % values if values else translated  # templates fill in their values themselves
+    # Templates fill in their values themselves.
+    return translated % values if values else translated
 
 
 def ngettext(singular: str, plural: str, number: int, /, **values: Any) -> str:
@@ -88,10 +95,14 @@ def ngettext(singular: str, plural: str, number: int, /, **values: Any) -> str:
 
 
 def translate(text: str) -> str:
-    """A text of another part of the program in the language of this request, if it is Translatable; else as it is."""
+    """A text of another part of the program in the language of this request, if it is
+    Translatable; else as it is."""
     if not isinstance(text, Translatable):
         return text
-    values = {name: translate(each) if isinstance(each, str) else each for name, each in text.values.items()}
+    values = {
+        name: translate(each) if isinstance(each, str) else each
+        for name, each in text.values.items()
+    }
     return gettext(text.message, **values)
 
 

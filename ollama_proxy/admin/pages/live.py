@@ -1,5 +1,5 @@
-"""What open pages show of the gateway's state, sent to them whenever it changes: one greenlet of each worker looks once
-a second, for all of them and only while there are any."""
+"""What open pages show of the gateway's state, sent to them whenever it changes: one greenlet of
+each worker looks once a second, for all of them and only while there are any."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 PAGE = Page("live", path="")
 
-#: Seconds between two looks at the state, and those after which a stream without news gets a comment.
+#: Seconds between two looks at the state, and those after which a stream
+#: without news gets a comment.
 LOOK_S, COMMENT_S = 1.0, 15.0
 
 #: The first line of a stream: milliseconds after which a browser connects again.
@@ -74,7 +75,8 @@ class LiveState:
     _frames: dict[str, bytes] = field(default_factory=dict)
 
     def read(self) -> dict[str, Any]:
-        """The state for a page that is about to be shown: a second old at most if others are open."""
+        """The state for a page that is about to be shown: a second old at
+        most if others are open."""
         return {
             "state": self._state["state"] if self._listeners and self._state else self._read(),
             "today": self._today.read(PAINT_S)._asdict(),
@@ -105,7 +107,9 @@ class LiveState:
         if listener.call.ended is None and self._state and listener.seen is not self._state:
             listener.seen = self._state
             if listener.language not in self._frames:
-                self._frames[listener.language] = make_frame("status", self._render(listener.language, self._state))
+                self._frames[listener.language] = make_frame(
+                    "status", self._render(listener.language, self._state)
+                )
             yield self._frames[listener.language]
 
     def _run(self) -> None:
@@ -176,7 +180,9 @@ def build_live_state(app: Flask) -> LiveState:
     def render(language: str, state: dict[str, Any]) -> str:
         """Without a request, so that the page is that of nobody."""
         with speaking(language):
-            return app.jinja_env.get_template("_status.html").render(state, currency=gateway.settings.records.currency)
+            return app.jinja_env.get_template("_status.html").render(
+                state, currency=gateway.settings.records.currency
+            )
 
     today = TodaysUsage(lambda: sum_up_today(parts["coordinator"], gateway.settings.records))
     return LiveState(partial(read_status, gateway), today, render)

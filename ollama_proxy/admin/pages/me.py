@@ -1,4 +1,5 @@
-"""A member's own page: limits, usage, models and requests of the token that has signed in, and of no other one."""
+"""A member's own page: limits, usage, models and requests of the token that has signed
+in, and of no other one."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ PAGE = Page("me", scope=ANY_TOKEN)
 #: Seconds for which the page waits for the records; for upstreams it does not wait at all.
 PAINT_S = 0.5
 
-#: Seconds for which a list of models need not be fetched again, and those for which its part of the page waits for one.
+#: Seconds for which a list of models need not be fetched again, and those for which its part of
+#: the page waits for one.
 LIST_S, PATIENCE_S = 60.0, 5.0
 
 #: How many requests are shown, the newest ones.
@@ -32,7 +34,8 @@ REQUESTS = 20
 
 @PAGE.get()
 def show_me() -> Response:
-    """Everything; what takes longer than PAINT_S to find out comes later, or with the next request for the page."""
+    """Everything; what takes longer than PAINT_S to find out comes later, or with the next
+    request for the page."""
     return render(
         "me.html",
         me=describe_caller(),
@@ -47,7 +50,9 @@ def show_me() -> Response:
 @PAGE.get("/usage")
 def show_usage() -> Response:
     """The part with usage, however long it takes."""
-    return render("_my_usage.html", usage=read_usage(), currency=current_gateway().settings.records.currency)
+    return render(
+        "_my_usage.html", usage=read_usage(), currency=current_gateway().settings.records.currency
+    )
 
 
 @PAGE.get("/models")
@@ -73,17 +78,24 @@ def read_usage() -> dict[str, Any]:
     today = find_today()
     try:
         day, month = (
-            show_own_usage({"by": "model", "start": start, "sort": "-requests"}) for start in (today, today[:7])
+            show_own_usage({"by": "model", "start": start, "sort": "-requests"})
+            for start in (today, today[:7])
         )
         rows = list_own_requests({"limit": REQUESTS})["rows"]
     except GatewayError as error:
         return {"problem": str(error)}
-    return {"problem": "", "day": day["total"], "month": month["total"], "models": month["rows"], "requests": rows}
+    return {
+        "problem": "",
+        "day": day["total"],
+        "month": month["total"],
+        "models": month["rows"],
+        "requests": rows,
+    }
 
 
 def list_models(wait_s: float) -> dict[str, Any]:
-    """The models that the token may use, of all upstreams whose lists are known after so many seconds, and the names of
-    the others."""
+    """The models that the token may use, of all upstreams whose lists are known after so many
+    seconds, and the names of the others."""
     lacking = current_gateway().fleet.refresh(LIST_S, wait_s)
     return {"names": list_known_models(), "lacking": [node.name for node in lacking]}
 

@@ -55,7 +55,10 @@ def read_details(gateway: Gateway, box: str, model: str, asking: Exchange) -> Mo
         model=model,
     )
     outgoing = UpstreamRequest(
-        "POST", "/api/show", encode_request({"model": model}), headers=(("Content-Type", "application/json"),)
+        "POST",
+        "/api/show",
+        encode_request({"model": model}),
+        headers=(("Content-Type", "application/json"),),
     )
     try:
         return describe(read_answer(gateway.forward(exchange, outgoing, node, [model])))
@@ -74,7 +77,9 @@ def describe(document: Mapping[str, Json]) -> ModelDetails:
         quantization=_text(details, "quantization_level"),
         context_length=_find_length(info, ".context_length"),
         embedding_length=_find_length(info, ".embedding_length"),
-        capabilities=tuple(str(each)[:40] for each in capabilities) if isinstance(capabilities, list) else (),
+        capabilities=tuple(str(each)[:40] for each in capabilities)
+        if isinstance(capabilities, list)
+        else (),
         parameters=_text(document, "parameters"),
         template=_text(document, "template"),
         system=_text(document, "system"),

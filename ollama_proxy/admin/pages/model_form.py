@@ -1,4 +1,5 @@
-"""The form for an entry of `models`: its fields are part of the value, the rest of which stays as it is."""
+"""The form for an entry of `models`: its fields are part of the value, the rest of
+which stays as it is."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ class FormField(NamedTuple):
 
 IDENTITY = (
     FormField(
-        "target", N_("Stands for"), hint=N_("Empty: the model of this name. With its box in front: box1:qwen3:8b.")
+        "target",
+        N_("Stands for"),
+        hint=N_("Empty: the model of this name. With its box in front: box1:qwen3:8b."),
     ),
     FormField("hidden", N_("Omit it from lists; it can be used"), "flag"),
 )
@@ -40,7 +43,9 @@ DEFAULTS = (
     FormField("options.seed", "seed", "number"),
     FormField("options.stop", N_("Stop at"), "lines", N_("One text on each line.")),
 )
-PINNING = (FormField("pin_options", N_("Requests can't change what the model is loaded with"), "flag"),)
+PINNING = (
+    FormField("pin_options", N_("Requests can't change what the model is loaded with"), "flag"),
+)
 BOUNDS = (
     FormField("clamp.num_ctx", N_("Largest context, in tokens"), "number"),
     FormField("clamp.num_predict", N_("Longest answer, in tokens"), "number"),
@@ -69,8 +74,8 @@ def fill_form(value: Mapping[str, Json]) -> dict[str, str]:
 
 
 def read_form_value(form: Mapping[str, str], before: Mapping[str, Json]) -> dict[str, Json]:
-    """The value that the form stands for. `before`: what the entry was; what the form has no fields for stays. Text
-    in the field of a number stays as it is, for the settings to refuse."""
+    """The value that the form stands for. `before`: what the entry was; what the form has no fields
+    for stays. Text in the field of a number stays as it is, for the settings to refuse."""
     value: dict[str, Any] = deepcopy(dict(before))
     for each in FIELDS:
         *parents, last = each.name.split(".")
@@ -104,7 +109,9 @@ def _read(field: FormField, text: str) -> Json:
         return True
     if field.kind == "think":
         return {"true": True, "false": False}.get(text, text)
-    return read_number(text) if field.kind == "number" or field.name.endswith("keep_alive") else text
+    return (
+        read_number(text) if field.kind == "number" or field.name.endswith("keep_alive") else text
+    )
 
 
 def read_number(text: str) -> int | float | str:

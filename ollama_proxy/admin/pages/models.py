@@ -1,4 +1,5 @@
-"""Models: which box has which, work on them, and the entries of `models` with their aliases, defaults and prices."""
+"""Models: which box has which, work on them, and the entries of `models` with their
+aliases, defaults and prices."""
 
 from __future__ import annotations
 
@@ -47,14 +48,17 @@ _DONE: Mapping[JobKind, str] = {
 
 @PAGE.get()
 def show_models() -> ResponseReturnValue:
-    """All boxes with the models that are known, and the jobs. After a form it waits for new lists, so that the effect
-    of the form is seen without scripts, too."""
-    return render("models.html", tab="boxes", **read_state(LISTS_S if "fresh" in request.args else 0.0))
+    """All boxes with the models that are known, and the jobs. After a form it waits for new lists,
+    so that the effect of the form is seen without scripts, too."""
+    return render(
+        "models.html", tab="boxes", **read_state(LISTS_S if "fresh" in request.args else 0.0)
+    )
 
 
 @PAGE.get("/matrix")
 def show_matrix() -> ResponseReturnValue:
-    """The boxes as they are now: the part of the page that is refreshed at its beginning, and when a job has ended."""
+    """The boxes as they are now: the part of the page that is refreshed at its beginning, and
+    when a job has ended."""
     return render("_models_matrix.html", **read_state(LISTS_S))
 
 
@@ -67,7 +71,10 @@ def show_jobs() -> ResponseReturnValue:
 def read_state(wait_s: float) -> dict[str, Any]:
     """What the templates of the list need. `wait_s`: how long servers are waited for."""
     gateway = current_gateway()
-    in_effect = {name: show_value(rules, with_defaults=False) for name, rules in gateway.settings.models.items()}
+    in_effect = {
+        name: show_value(rules, with_defaults=False)
+        for name, rules in gateway.settings.models.items()
+    }
     return {
         "matrix": read_matrix(gateway, wait_s),
         "was_waited": wait_s > 0,
@@ -79,8 +86,8 @@ def read_state(wait_s: float) -> dict[str, Any]:
 
 @PAGE.get("/show")
 def show_model() -> ResponseReturnValue:
-    """One model: where it is, and what can be done with it. What its box says of it is asked for by a script, or with
-    `details` in the address."""
+    """One model: where it is, and what can be done with it. What its box says of it is asked for by
+    a script, or with `details` in the address."""
     row, box = find_model()
     has_rules = row.key in map(canonical, current_gateway().settings.models)
     found = ask_details(row, box) if "details" in request.args else {"details": None, "failure": ""}
@@ -104,8 +111,8 @@ def ask_details(row: Row, box: str) -> dict[str, Any]:
 
 
 def find_model() -> tuple[Row, str]:
-    """The model that the address names, and the box that it names or that answers. Servers are waited for only if none
-    is known to have it. Raises NotFound."""
+    """The model that the address names, and the box that it names or that answers. Servers are
+    waited for only if none is known to have it. Raises NotFound."""
     name, asked = request.args.get("name", ""), request.args.get("box", "")
     for wait_s in (0.0, LISTS_S):
         matrix = read_matrix(current_gateway(), wait_s)
@@ -198,7 +205,8 @@ def begin(kind: JobKind, fields: Mapping[str, Json], new_name: str = "") -> Resp
 
 
 def read_places() -> tuple[str, list[str]]:
-    """The model of the form, and its boxes: those that are chosen, or that of a button in the table."""
+    """The model of the form, and its boxes: those that are chosen, or that of
+    a button in the table."""
     form = read_form()
     if at := form.get("at", ""):
         box, _blank, model = at.partition(" ")
@@ -247,7 +255,9 @@ def edit() -> ResponseReturnValue:
 def find_entry(name: str) -> dict[str, Json] | None:
     """The entry of this name; patterns and names of other spellings count as that entry."""
     entries = describe_entries("models", current_gateway().settings.models)
-    return entries.get(name) or {canonical(each): entry for each, entry in entries.items()}.get(canonical(name))
+    return entries.get(name) or {canonical(each): entry for each, entry in entries.items()}.get(
+        canonical(name)
+    )
 
 
 def render_entry(
@@ -276,14 +286,17 @@ def render_entry(
 
 @PAGE.post("/save")
 def save() -> ResponseReturnValue:
-    """Saves an entry from the fields of its form, or from JSON text; takes effect within two seconds."""
+    """Saves an entry from the fields of its form, or from JSON text; takes
+    effect within two seconds."""
     form = read_form()
     name, text = form.get("name", "").strip(), form.get("json")
     before = find_entry(name)
     try:
         check_new_name(name, form, before)
         known = before["value"] if before else {}
-        value = model_form.read_form_value(form, known) if text is None else parse_object(text.encode())
+        value = (
+            model_form.read_form_value(form, known) if text is None else parse_object(text.encode())
+        )
         put_model(value, before["name"] if before else name)
     except GatewayError as error:
         shown = before["value"] if before else {}
@@ -295,7 +308,8 @@ def save() -> ResponseReturnValue:
 
 
 def check_new_name(name: str, form: Mapping[str, str], before: Mapping[str, Json] | None) -> None:
-    """Raises BadRequest without a name, Conflict for a new entry whose name is taken or that the file defines."""
+    """Raises BadRequest without a name, Conflict for a new entry whose name is taken or
+    that the file defines."""
     if not name:
         raise BadRequest(_("The name is missing."), param="name")
     check_not_in_file("models", before["name"] if before else name)

@@ -1,4 +1,5 @@
-"""The first page: what runs and waits, and what is wrong. Whoever has not signed in gets the form for that."""
+"""The first page: what runs and waits, and what is wrong. Whoever has not signed in
+gets the form for that."""
 
 from __future__ import annotations
 
@@ -27,4 +28,6 @@ def show_overview() -> ResponseReturnValue:
             return redirect(wanted, 303)
     if exchange.principal is None or ADMIN not in exchange.principal.scopes:
         return see_other(ME.endpoint)
-    return render("overview.html", currency=current_gateway().settings.records.currency, **live_state().read())
+    return render(
+        "overview.html", currency=current_gateway().settings.records.currency, **live_state().read()
+    )

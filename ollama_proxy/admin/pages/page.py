@@ -36,7 +36,9 @@ class Page:
     def __init__(self, name: str, *, scope: str = ADMIN, path: str | None = None) -> None:
         """`scope`: who may see it; `path`: below PAGES_PATH, if it is not the name."""
         self.blueprint = Blueprint(
-            f"admin-{name}-page", __name__, url_prefix=f"{PAGES_PATH}/{name if path is None else path}".rstrip("/")
+            f"admin-{name}-page",
+            __name__,
+            url_prefix=f"{PAGES_PATH}/{name if path is None else path}".rstrip("/"),
         )
         #: The scope that each endpoint needs; and all addresses.
         self.scopes: dict[str, str] = {}
@@ -55,8 +57,9 @@ class Page:
         return register
 
     def post(self, rule: str, *, scope: str | None = None) -> Callable[[V], V]:
-        """Declares what a form is sent to; `read_form` has its fields. A form of another site is refused, and one of
-        another session unless the view is PUBLIC. What the view refuses is told on the page that the form is on."""
+        """Declares what a form is sent to; `read_form` has its fields. A form of another site is
+        refused, and one of another session unless the view is PUBLIC. What the view refuses is told
+        on the page that the form is on."""
 
         def register(view: V) -> V:
             @wraps(view)
@@ -77,7 +80,9 @@ class Page:
 
         return register
 
-    def _add(self, rule: str, method: str, view: Callable[..., ResponseReturnValue], scope: str | None) -> None:
+    def _add(
+        self, rule: str, method: str, view: Callable[..., ResponseReturnValue], scope: str | None
+    ) -> None:
         endpoint = f"{self.blueprint.name}.{view.__name__}"
         self.blueprint.add_url_rule(rule, view.__name__, view, methods=[method])
         self.scopes[endpoint] = scope or self._scope
@@ -87,14 +92,17 @@ class Page:
 
 
 def read_form() -> MultiDict[str, str]:
-    """The fields of the form that was sent; raises BadRequest for anything else, and what reading a body raises."""
+    """The fields of the form that was sent; raises BadRequest for anything else, and what
+    reading a body raises."""
     found: MultiDict[str, str] | None = request.environ.get("ollama_proxy.form")
     if found is None:
         limits = current_gateway().settings.server
         limits = replace(limits, max_body=min(limits.max_body, MAX_BODY))
         body = b"".join(read_limited_parts(request.environ, limits, current_exchange().call))
         try:
-            pairs = parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+            pairs = parse_qsl(
+                body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FIELDS
+            )
         except ValueError:
             raise BadRequest(Translatable("This is not a form.")) from None
         found = request.environ["ollama_proxy.form"] = MultiDict(pairs)
@@ -103,17 +111,23 @@ def read_form() -> MultiDict[str, str]:
 
 def render(template: str, status: int = 200, /, **values: Any) -> Response:
     """A page."""
-    response = Response(render_template(template, **values), status=status, content_type="text/html; charset=utf-8")
+    response = Response(
+        render_template(template, **values), status=status, content_type="text/html; charset=utf-8"
+    )
     return remember_choice(response)
 
 
 def tell(text: str, kind: Literal["error", "done"] = "done") -> None:
     """Shows a message on the next page of this session."""
-    session["messages"] = [*session.get("messages", []), {"kind": kind, "text": translate(text)[:1000]}]
+    session["messages"] = [
+        *session.get("messages", []),
+        {"kind": kind, "text": translate(text)[:1000]},
+    ]
 
 
 def check_confirmed(name: str, text: str) -> None:
-    """Raises BadRequest with this text unless the name of what a form ends has been typed once more."""
+    """Raises BadRequest with this text unless the name of what a form ends has
+    been typed once more."""
     typed = read_form().get("confirm", "").strip()
     if not typed or typed != name.strip():
         raise BadRequest(text)

@@ -1,4 +1,5 @@
-"""The playground: any model and dialect, from the browser, with the rights of whoever has signed in."""
+"""The playground: any model and dialect, from the browser, with the rights of
+whoever has signed in."""
 
 from __future__ import annotations
 

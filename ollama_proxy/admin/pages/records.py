@@ -13,16 +13,23 @@ from ollama_proxy.hub import Json
 
 
 def read_records(view: Callable[[dict[str, Any]], Any], query: dict[str, Any]) -> dict[str, Any]:
-    """What a view of the API answers, as values of a template: `answer`, None if there is none; `problem` says why,
-    `is_recorded` is False if nothing is recorded here, and `status` is that of the page."""
-    found: dict[str, Any] = {"answer": None, "problem": "", "is_recorded": has_records(), "status": 200}
+    """What a view of the API answers, as values of a template: `answer`, None if there is
+    none; `problem` says why, `is_recorded` is False if nothing is recorded here, and
+    `status` is that of the page."""
+    found: dict[str, Any] = {
+        "answer": None,
+        "problem": "",
+        "is_recorded": has_records(),
+        "status": 200,
+    }
     if not found["is_recorded"]:
         return found
     try:
         return found | {"answer": view(query)}
     except RecordsUnavailable:
         problem = _(
-            "The database of the records can't be reached. Requests continue; what they use appears here later."
+            "The database of the records can't be reached. Requests continue; what they "
+            "use appears here later."
         )
         return found | {"problem": problem}
     except BadRequest as error:
@@ -30,7 +37,8 @@ def read_records(view: Callable[[dict[str, Any]], Any], query: dict[str, Any]) -
 
 
 def suggest_names() -> dict[str, list[str]]:
-    """Names of keys, models and upstreams for fields in which one can be typed; older ones may be in the records."""
+    """Names of keys, models and upstreams for fields in which one can be typed; older ones
+    may be in the records."""
     gateway = current_gateway()
     listings = [node.models.listing for node in gateway.fleet.nodes]
     listed = {name for listing in listings if listing for name in listing.models}

@@ -1,4 +1,5 @@
-"""Single requests, newest first: who asked for what, and where the time went. Prompts and answers are not recorded."""
+"""Single requests, newest first: who asked for what, and where the time went. Prompts and
+answers are not recorded."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ ROWS = 30
 def show_requests() -> ResponseReturnValue:
     """A page of requests, and fields to search them by."""
     found, timezone = read_page(), current_gateway().settings.records.timezone
-    return render("requests.html", found["status"], **found, names=suggest_names(), timezone=timezone)
+    return render(
+        "requests.html", found["status"], **found, names=suggest_names(), timezone=timezone
+    )
 
 
 @PAGE.get("/rows")
@@ -69,19 +72,25 @@ def read_page() -> dict[str, Any]:
 
 
 def describe_request(row: dict[str, Any]) -> dict[str, Any]:
-    """A request with the parts of its time, and each of its attempts with those of the same time."""
+    """A request with the parts of its time, and each of its attempts with
+    those of the same time."""
     total = row["total_ms"] or 0.0
     attempts = [
-        each | {"parts": split_attempt(each, total), "result": show_state(each["state"])} for each in row["attempts"]
+        each | {"parts": split_attempt(each, total), "result": show_state(each["state"])}
+        for each in row["attempts"]
     ]
     # The id may be one that the client chose, twice.
-    more = {"key": f"{row['started_at']} {row['id']}", "parts": split_request(row), "result": show_state(row["state"])}
+    more = {
+        "key": f"{row['started_at']} {row['id']}",
+        "parts": split_request(row),
+        "result": show_state(row["state"]),
+    }
     return row | more | {"attempts": attempts}
 
 
 def show_state(state: str) -> tuple[str, str]:
-    """How something ended, as `badge` in macros.html takes it. Templates must not translate what may be any text:
-    it would not be escaped."""
+    """How something ended, as `badge` in macros.html takes it. Templates must not translate what
+    may be any text: it would not be escaped."""
     title, kind = STATES.get(state, ("", "plain"))
     return (_(title), kind) if title else (state, kind)
 
@@ -94,13 +103,20 @@ def split_request(row: Mapping[str, Any]) -> list[dict[str, Json]]:
     first = row["first_byte_ms"]
     # While a request waits, its stream may have begun with comments.
     answer = loaded if first is None else max(first, loaded)
-    parts = [period(_("Queue"), "queue", 0.0, queued), period(_("Load"), "load", loaded - load, loaded)]
+    parts = [
+        period(_("Queue"), "queue", 0.0, queued),
+        period(_("Load"), "load", loaded - load, loaded),
+    ]
     if any(kind_of(each["state"]) == "failed" for each in row["attempts"][:-1]):
         parts.insert(1, period(_("Earlier attempts"), "failed", queued, began))
     if first is not None:
-        parts.append(period(_("First byte"), "prompt", loaded if load else max(queued, began), answer))
+        parts.append(
+            period(_("First byte"), "prompt", loaded if load else max(queued, began), answer)
+        )
     kind = kind_of(row["state"])
-    parts.append(period(_("Answer") if kind == "answer" else _("Until the failure"), kind, answer, total))
+    parts.append(
+        period(_("Answer") if kind == "answer" else _("Until the failure"), kind, answer, total)
+    )
     return list(cut(parts, total))
 
 
@@ -131,7 +147,8 @@ def period(title: str, kind: str, start: float, end: float) -> dict[str, Any]:
 
 
 def cut(parts: Iterable[dict[str, Any]], total: float) -> Iterable[dict[str, Json]]:
-    """Those parts that last, within the total: what upstreams measure can be more than what passed here."""
+    """Those parts that last, within the total: what upstreams measure can be more
+    than what passed here."""
     for each in parts:
         value = min(each["start"] + each["value"], total) - each["start"]
         if value >= SHORTEST_MS:

@@ -1,8 +1,8 @@
-"""Sessions of the admin pages: one file each in the state directory, so that every worker knows them and none survives
-signing out. The cookie has a random id, and nothing else.
+"""Sessions of the admin pages: one file each in the state directory, so that every worker knows
+them and none survives signing out. The cookie has a random id, and nothing else.
 
-A file names a token by its digest, never by its text; its own name is the digest of the id. Nothing is stored for
-callers who have not signed in: they could fill the disk, and push out those who have.
+A file names a token by its digest, never by its text; its own name is the digest of the id. Nothing
+is stored for callers who have not signed in: they could fill the disk, and push out those who have.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from flask.sessions import NullSession, SessionInterface, SessionMixin
 from ollama_proxy.policy import SESSION_CALL_KEY
 from ollama_proxy.settings import write_private
 
-#: With TLS the name has the prefix by which browsers take it over TLS only. It is sent to pages and what they call.
+#: With TLS the name has the prefix by which browsers take it over TLS only. It is sent to
+#: pages and what they call.
 COOKIE, SECURE_COOKIE, COOKIE_PATH = "ollama-proxy", "__Secure-ollama-proxy", "/admin"
 
 #: Seconds without a request after which a session ends, and after which it ends in any case.
@@ -122,7 +123,8 @@ class SessionStore:
         return PageSession(session_id, stored)
 
     def save(self, session: PageSession) -> None:
-        """Stores a session; a new one gets its id. One that another request has ended stays ended. Raises OSError."""
+        """Stores a session; a new one gets its id. One that another request has ended stays
+        ended. Raises OSError."""
         session_id = session.id
         if not session_id:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -146,7 +148,8 @@ class SessionStore:
         own, kept = newcomer and (newcomer.by, newcomer.name), 0
         # What can't be read is over.
         found = [(path, *(_read(path) or (0.0, Stored(0.0)))) for path in self._directory.iterdir()]
-        for path, used_s, stored in sorted(found, key=lambda each: each[1], reverse=True):  # the newest first
+        # Newest first.
+        for path, used_s, stored in sorted(found, key=lambda each: each[1], reverse=True):
             caller = stored.signed_in and (stored.signed_in.by, stored.signed_in.name)
             kept += caller == own
             if _is_over(used_s, stored) or (caller == own and kept >= MOST_KEPT):
@@ -154,11 +157,14 @@ class SessionStore:
 
 
 def _read(path: Path) -> tuple[float, Stored] | None:
-    """When a session was last used, and what its file has; None: there is none, or none of this version."""
+    """When a session was last used, and what its file has; None: there is none, or
+    none of this version."""
     try:
         used_s, fields = path.stat().st_mtime, orjson.loads(path.read_bytes())
         by = fields["signed_in"]
-        return used_s, Stored(float(fields["created_s"]), SignedIn(**by) if by else None, dict(fields["values"]))
+        return used_s, Stored(
+            float(fields["created_s"]), SignedIn(**by) if by else None, dict(fields["values"])
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -173,7 +179,9 @@ class PageSessions(SessionInterface):
 
     _none = NullSession()
 
-    def __init__(self, store: SessionStore | None, is_secure: Callable[[WSGIEnvironment], bool]) -> None:
+    def __init__(
+        self, store: SessionStore | None, is_secure: Callable[[WSGIEnvironment], bool]
+    ) -> None:
         """`store` None: there are no pages. `is_secure`: whether a request came by TLS."""
         self.store = store
         self._is_secure = is_secure
@@ -188,21 +196,24 @@ class PageSessions(SessionInterface):
         return PageSession() if stored is None else stored
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """See Flask. A session that nobody has put anything into is not stored, and sets no cookie."""
+        """See Flask. A session that nobody has put anything into is not
+        stored, and sets no cookie."""
         if self.store is None or not isinstance(session, PageSession):
             return
         if session.former_id:
             self.store.remove(session.former_id)
         had_id = session.id
         if session.has_changed and (session or session.signed_in):
-            with suppress(OSError):  # without room for the file this page is shown, and the next one asks to sign in
+            # Without room for the file this page is shown, and the next one asks to sign in.
+            with suppress(OSError):
                 self.store.save(session)
         if session.id != had_id or session.former_id:
             set_cookie(request.environ, response, session.id)
 
 
 def page_session() -> PageSession:
-    """The session of the request; one that is never stored, if it is not for a page or nobody can sign in."""
+    """The session of the request; one that is never stored, if it is not for a page
+    or nobody can sign in."""
     found = session._get_current_object()  # type: ignore[attr-defined]  # of Flask's proxy
     return found if isinstance(found, PageSession) else PageSession()
 

@@ -1,4 +1,5 @@
-"""Settings: what is in effect and where it comes from, and a check of a configuration file before it is saved."""
+"""Settings: what is in effect and where it comes from, and a check of a configuration
+file before it is saved."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ PAGE = Page("settings")
 
 @PAGE.get()
 def show_settings(**checked: Any) -> ResponseReturnValue:
-    """Every setting in effect, or those that contain `search`, and the form for a check. `checked`: its text and the
-    problems."""
+    """Every setting in effect, or those that contain `search`, and the form for a check. `checked`:
+    its text and the problems."""
     search = request.args.get("search", "").strip()[:100]
     changed_only = "changed" in request.args
     meanings = {name: declared.metadata["text"] for name, declared in setting_names().items()}
@@ -32,7 +33,9 @@ def show_settings(**checked: Any) -> ResponseReturnValue:
         if not is_left_out and search.lower() in f"{row['name']} {text} {about}".lower():
             found.append(row | {"text": text, "about": about})
     checked = {"yaml": "", "problems": None} | checked
-    return render("settings.html", settings=found, search=search, changed_only=changed_only, **checked)
+    return render(
+        "settings.html", settings=found, search=search, changed_only=changed_only, **checked
+    )
 
 
 @PAGE.post("/check")

@@ -10,7 +10,12 @@ from flask import redirect, request
 from flask.typing import ResponseReturnValue
 
 from ollama_proxy.admin.pages.csrf import make_csrf_token
-from ollama_proxy.admin.pages.identity import NAMED_USER_KEY, open_with_header, open_with_password, open_with_token
+from ollama_proxy.admin.pages.identity import (
+    NAMED_USER_KEY,
+    open_with_header,
+    open_with_password,
+    open_with_token,
+)
 from ollama_proxy.admin.pages.page import PAGES_PATH, Page, read_form, render
 from ollama_proxy.admin.pages.sessions import page_session
 from ollama_proxy.admin.records import has_records, query
@@ -28,7 +33,9 @@ def show_sign_in(status: int = 200, error: str = "") -> ResponseReturnValue:
     """The form, for whoever has no session."""
     values = read_form() if request.method == "POST" else request.args
     has_password = current_gateway().settings.admin.password_hash is not None
-    return render("sign_in.html", status, error=error, has_password=has_password, next=find_next(values))
+    return render(
+        "sign_in.html", status, error=error, has_password=has_password, next=find_next(values)
+    )
 
 
 @PAGE.post("/sign-in")
@@ -39,12 +46,16 @@ def sign_in() -> ResponseReturnValue:
     try:
         if form.get("user"):
             admin, password = gateway.settings.admin, form.get("password", "")
-            caller = open_with_password(authenticator, admin, form["user"], password, exchange.client)
+            caller = open_with_password(
+                authenticator, admin, form["user"], password, exchange.client
+            )
         else:
             caller = open_with_token(authenticator, form.get("token", ""), exchange.client)
     except (AuthError, TooManyGuesses) as error:
         record_failure(exchange, error)
-        return show_sign_in(error.status, str(error) if isinstance(error, TooManyGuesses) else "wrong")
+        return show_sign_in(
+            error.status, str(error) if isinstance(error, TooManyGuesses) else "wrong"
+        )
     exchange.principal = caller
     make_csrf_token()  # now, because two pages that are opened at once would each make one
     return redirect(find_next(form) or PAGES_PATH, 303)
@@ -58,7 +69,8 @@ def sign_out() -> ResponseReturnValue:
 
 
 def sign_in_by_header() -> bool:
-    """Opens a session for who has signed in at a trusted proxy; False: it names nobody. Raises Forbidden."""
+    """Opens a session for who has signed in at a trusted proxy; False: it names
+    nobody. Raises Forbidden."""
     named: str | None = request.environ.get(NAMED_USER_KEY)
     if named is None:
         return False

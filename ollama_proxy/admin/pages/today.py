@@ -22,8 +22,8 @@ KEPT_S = 5.0
 
 
 class Today(NamedTuple):
-    """Sums as a report has them in its `total`. None: they are not known; `problem` says why, "" if that is
-    because nobody has answered yet."""
+    """Sums as a report has them in its `total`. None: they are not known; `problem` says why, "" if
+    that is because nobody has answered yet."""
 
     sums: Json = None
     problem: str = ""
@@ -40,7 +40,8 @@ class TodaysUsage:
     _reader: gevent.Greenlet[..., None] | None = None
 
     def read(self, wait_s: float = 0.0) -> Today:
-        """What is known; reads it again if that is old, and waits at most so many seconds for it."""
+        """What is known; reads it again if that is old, and waits at most
+        so many seconds for it."""
         is_reading = self._reader is not None and not self._reader.ready()
         if not is_reading and time.monotonic() - self._read_s > KEPT_S:
             self._reader = gevent.spawn(self._refresh)
@@ -60,6 +61,8 @@ class TodaysUsage:
 def sum_up_today(coordinator: CoordinatorClient | None, records: Records) -> Json:
     """What all have used since midnight, in `records.timezone`; raises RecordsUnavailable."""
     today = datetime.now(find_timezone(records.timezone)).date().isoformat()
-    report = query_records(coordinator, records, "usage", by="day", start=today, timezone=records.timezone)
+    report = query_records(
+        coordinator, records, "usage", by="day", start=today, timezone=records.timezone
+    )
     total: Json = report["total"]
     return total

@@ -1,4 +1,5 @@
-"""Upstreams: how they are, draining, trying, adding and changing them; those of the configuration file are shown."""
+"""Upstreams: how they are, draining, trying, adding and changing them; those of the
+configuration file are shown."""
 
 from __future__ import annotations
 
@@ -62,7 +63,11 @@ def drain() -> ResponseReturnValue:
     form = read_form()
     name, is_drained = form.get("name", ""), form.get("drain") == "yes"
     change_upstream({"drain": True if is_drained else None}, name)
-    tell(_("%(name)s gets no new requests.", name=name) if is_drained else _("%(name)s is in use again.", name=name))
+    tell(
+        _("%(name)s gets no new requests.", name=name)
+        if is_drained
+        else _("%(name)s is in use again.", name=name)
+    )
     return see_other(PAGE.endpoint)
 
 
@@ -117,7 +122,8 @@ def render_form(
 
 @PAGE.post("/save")
 def save() -> ResponseReturnValue:
-    """Saves an upstream from the fields of its form, or from JSON text, or only tries it, as the button says."""
+    """Saves an upstream from the fields of its form, or from JSON text, or only tries
+    it, as the button says."""
     form = read_form()
     name, text = form.get("name", "").strip(), form.get("json")
     entry = None if form.get("is_new") else find_entry(name)
@@ -142,7 +148,9 @@ def save() -> ResponseReturnValue:
 def merge_form(form: Mapping[str, str], before: Mapping[str, Json]) -> dict[str, Json]:
     """The value that the form stands for; fields that it does not have stay."""
     sent = {name: form.get(name, "").strip() for name in FIELDS}
-    read = {name: read_number(text) if name in NUMBERS else text for name, text in sent.items() if text}
+    read = {
+        name: read_number(text) if name in NUMBERS else text for name, text in sent.items() if text
+    }
     kept = {name: value for name, value in before.items() if name not in FIELDS}
     return {**read, **kept}
 
@@ -151,5 +159,7 @@ def check_name(name: str, form: Mapping[str, str]) -> None:
     """Raises BadRequest without a name, Conflict for a new upstream whose name is taken."""
     if not name:
         raise BadRequest(_("The name is missing."), param="name")
-    if form.get("is_new") and any(entry["name"].lower() == name.lower() for entry in list_entries()):
+    if form.get("is_new") and any(
+        entry["name"].lower() == name.lower() for entry in list_entries()
+    ):
         raise Conflict(_("There is an upstream %(name)s already.", name=name), param="name")

@@ -82,11 +82,25 @@ class Choice:
         """As the page takes them."""
         custom = {"from": self.start, "to": self.end} if self.span == "custom" else {}
         second = {"then": self.by[1]} if self.by[1:] else {}
-        return {"range": self.span, **custom, "by": self.by[0], **second, "measure": self.measure, **self.filters}
+        return {
+            "range": self.span,
+            **custom,
+            "by": self.by[0],
+            **second,
+            "measure": self.measure,
+            **self.filters,
+        }
 
     def query(self, by: tuple[str, ...], **more: str) -> dict[str, Any]:
         """As the API takes them."""
-        return {"by": ",".join(by), "start": self.start, "end": self.end, "format": "json", **self.filters, **more}
+        return {
+            "by": ",".join(by),
+            "start": self.start,
+            "end": self.end,
+            "format": "json",
+            **self.filters,
+            **more,
+        }
 
 
 def read_choice(values: Mapping[str, str]) -> Choice:
@@ -101,7 +115,9 @@ def read_choice(values: Mapping[str, str]) -> Choice:
     first = first if first in SUBJECTS else "token"
     by = (first, second) if second in SUBJECTS and second != first else (first,)
     measure = values.get("measure", "")
-    return Choice(span, start, end, by, measure if measure in MEASURES else "requests", pick(values, FILTERS))
+    return Choice(
+        span, start, end, by, measure if measure in MEASURES else "requests", pick(values, FILTERS)
+    )
 
 
 def days_of(span: str, today: date) -> tuple[str, str]:
@@ -144,7 +160,10 @@ def show_data() -> ResponseReturnValue:
     for row in report["rows"]:
         amounts.setdefault(row.get(subject, ""), {})[row[unit]] = measure(row, choice.measure)
     series: list[dict[str, Any]] = [
-        {"name": name_series(name, subject), "values": [round(found.get(each, 0), 9) for each in periods]}
+        {
+            "name": name_series(name, subject),
+            "values": [round(found.get(each, 0), 9) for each in periods],
+        }
         for name, found in rank_series(amounts)
     ]
     labels = [shorten(each, unit) for each in periods]
@@ -159,8 +178,8 @@ def show_data() -> ResponseReturnValue:
 
 
 def list_periods(start: str, end: str) -> tuple[str, list[str]]:
-    """The unit of the chart, and every hour, day or month from the first day to the last, as reports name them. Raises
-    BadRequest."""
+    """The unit of the chart, and every hour, day or month from the first day to the last, as
+    reports name them. Raises BadRequest."""
     try:
         first, last = date.fromisoformat(start), date.fromisoformat(end)
     except ValueError:
@@ -181,7 +200,9 @@ def list_hours(day: date) -> list[str]:
     """The hours of a day, of which there are 23 or 25 when the clock is set."""
     zone = find_timezone(current_gateway().settings.records.timezone)
     begins, ends = (round(midnight_s(each, zone)) for each in (day, next_period(day, "day")))
-    hours = (datetime.fromtimestamp(each, UTC).astimezone(zone) for each in range(begins, ends, 3600))
+    hours = (
+        datetime.fromtimestamp(each, UTC).astimezone(zone) for each in range(begins, ends, 3600)
+    )
     return [hour.isoformat(timespec="seconds").replace("+00:00", "Z") for hour in hours]
 
 
@@ -195,8 +216,11 @@ def measure(row: Mapping[str, Any], name: str) -> float:
     return float(row["prompt_tokens"] + row["completion_tokens"] if name == "tokens" else row[name])
 
 
-def rank_series(amounts: Mapping[str, Mapping[str, float]]) -> list[tuple[str | None, Mapping[str, float]]]:
-    """The largest ones first, by name; if there are many, the last one is all others together, without a name."""
+def rank_series(
+    amounts: Mapping[str, Mapping[str, float]],
+) -> list[tuple[str | None, Mapping[str, float]]]:
+    """The largest ones first, by name; if there are many, the last one is all others
+    together, without a name."""
     used = [each for each in amounts.items() if sum(each[1].values()) > 0]
     ranked = sorted(used, key=lambda each: sum(each[1].values()), reverse=True)
     kept, rest = ranked[:MOST_SERIES], [found for _name, found in ranked[MOST_SERIES:]]

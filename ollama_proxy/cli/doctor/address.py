@@ -22,8 +22,8 @@ DAY_S = 24 * 3600
 
 
 def check_address(door: Door) -> Iterator[Finding | Door]:
-    """Checks that the gateway answers at an address; yields, after the findings, the door through which the rest can be
-    checked, unless nothing useful answers."""
+    """Checks that the gateway answers at an address; yields, after the findings, the door through
+    which the rest can be checked, unless nothing useful answers."""
     try:
         resolved = socket.getaddrinfo(door.host, door.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -44,17 +44,23 @@ def check_address(door: Door) -> Iterator[Finding | Door]:
                 yield Finding(Level.WARNING, "TLS", "tokens and prompts travel unencrypted", mend)
     except ssl.SSLCertVerificationError as error:
         mend = "install a certificate for this name, with its whole chain, and reload nginx"
-        yield Finding(Level.FAULT, "TLS", f"clients refuse the certificate: {error.verify_message}", mend)
+        yield Finding(
+            Level.FAULT, "TLS", f"clients refuse the certificate: {error.verify_message}", mend
+        )
         door = replace(door, checks_certificate=False)
     except FAILURES as error:
-        mend = "start the gateway (`systemctl status ollama-proxy`) and nginx, and open the port in the firewall"
+        mend = (
+            "start the gateway (`systemctl status ollama-proxy`) and nginx, and open the "
+            "port in the firewall"
+        )
         yield Finding(Level.FAULT, "address", f"nothing answers at {door.url} ({error})", mend)
         return
     yield from check_service(door)
 
 
 def check_certificate(door: Door) -> Iterator[Finding]:
-    """Checks how long the certificate is valid. Raises OSError, also ssl.SSLCertVerificationError."""
+    """Checks how long the certificate is valid. Raises OSError, also
+    ssl.SSLCertVerificationError."""
     with closing(door.connect()) as connection:
         assert isinstance(connection.sock, ssl.SSLSocket)
         certificate = connection.sock.getpeercert() or {}
@@ -71,7 +77,12 @@ def check_service(door: Door) -> Iterator[Finding | Door]:
         ready = door.ask("/readyz", {})
     except FAILURES as error:
         mend = "see the error log of nginx and `journalctl -u ollama-proxy`"
-        yield Finding(Level.FAULT, "address", f"no answer from {door.url} ({error or type(error).__name__})", mend)
+        yield Finding(
+            Level.FAULT,
+            "address",
+            f"no answer from {door.url} ({error or type(error).__name__})",
+            mend,
+        )
         return
     if answer.document.get("service") != "ollama-proxy":
         mend = "point it at the gateway: in nginx `proxy_pass http://127.0.0.1:8080;`"

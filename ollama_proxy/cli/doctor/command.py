@@ -31,8 +31,8 @@ EXIT_STATUSES = {Level.OK: 0, Level.NOTE: 0, Level.WARNING: 1, Level.FAULT: 2}
 
 @dataclass(slots=True)
 class Doctor:
-    """One run. `url` "": the gateway's own address by its settings; `token` "": the first token if there is one;
-    `silence_s`: how long an answer is silent to see whether something cuts it."""
+    """One run. `url` "": the gateway's own address by its settings; `token` "": the first token if
+    there is one; `silence_s`: how long an answer is silent to see whether something cuts it."""
 
     environ: Mapping[str, str]
     url: str
@@ -41,7 +41,8 @@ class Doctor:
     as_json: bool
 
     def run(self) -> int:
-        """Prints all findings, each as soon as it is known, or JSON at the end; returns the exit status."""
+        """Prints all findings, each as soon as it is known, or JSON at the end;
+        returns the exit status."""
         found = []
         for finding in self.check():
             found.append(finding)
@@ -56,7 +57,8 @@ class Doctor:
         return EXIT_STATUSES[worst]
 
     def check(self) -> Iterator[Finding]:
-        """Yields the findings from the inside of this machine to the address that clients use, and to the models."""
+        """Yields the findings from the inside of this machine to the address that clients
+        use, and to the models."""
         settings = Settings()
         try:
             settings = load_settings(environ=self.environ)
@@ -64,9 +66,19 @@ class Doctor:
                 what, _, mend = warning.partition("; ")
                 yield Finding(Level.WARNING, "configuration", what, mend)
             for name, why in hidden_upstreams(settings, self.environ).items():
-                yield Finding(Level.WARNING, "configuration", f"the upstream {name} is hidden: {why}", "set its key")
+                yield Finding(
+                    Level.WARNING,
+                    "configuration",
+                    f"the upstream {name} is hidden: {why}",
+                    "set its key",
+                )
         except ConfigError as error:
-            yield Finding(Level.FAULT, "configuration", str(error), "correct it; the last valid one stays in effect")
+            yield Finding(
+                Level.FAULT,
+                "configuration",
+                str(error),
+                "correct it; the last valid one stays in effect",
+            )
         yield from check_directories(settings, self.environ)
         yield from self._check_gateway(settings)
         yield from check_redis(settings)
@@ -95,12 +107,19 @@ class Doctor:
         try:
             answer = door.ask(PROBE)
         except FAILURES as error:
-            yield Finding(Level.FAULT, "proxy", f"no answer ({error or type(error).__name__})", "see the error logs")
+            yield Finding(
+                Level.FAULT,
+                "proxy",
+                f"no answer ({error or type(error).__name__})",
+                "see the error logs",
+            )
             return
         if answer.status != 200:
             return  # reported by check_forms
         with ThreadPoolExecutor(1) as pool:
-            silence: Future[list[Finding]] = pool.submit(lambda: list(check_silence(door, self.silence_s)))
+            silence: Future[list[Finding]] = pool.submit(
+                lambda: list(check_silence(door, self.silence_s))
+            )
             yield from check_arrival(door, answer)
             yield from check_buffering(door)
             yield from check_body_limit(door, answer.document["max_body"])

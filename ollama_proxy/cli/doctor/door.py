@@ -41,8 +41,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """An address, and the token of who asks there. `checks_certificate`: not after that was found invalid, so that the
-    rest can be checked."""
+    """An address, and the token of who asks there. `checks_certificate`: not after that was found
+    invalid, so that the rest can be checked."""
 
     url: str
     token: str = field(default="", repr=False)
@@ -70,7 +70,9 @@ class Door:
             context = ssl.create_default_context()
             if not self.checks_certificate:
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            connection: HTTPConnection = HTTPSConnection(self.host, self.port, timeout=timeout_s, context=context)
+            connection: HTTPConnection = HTTPSConnection(
+                self.host, self.port, timeout=timeout_s, context=context
+            )
         else:
             connection = HTTPConnection(self.host, self.port, timeout=timeout_s)
         connection.connect()
@@ -80,8 +82,11 @@ class Door:
         """Returns a path below the address."""
         return urlsplit(self.url).path.rstrip("/") + path
 
-    def ask(self, path: str, headers: Mapping[str, str] | None = None, *, timeout_s: float = TIMEOUT_S) -> Answer:
-        """Returns the answer to a GET, with the token unless `headers` are given. Raises OSError, HTTPException."""
+    def ask(
+        self, path: str, headers: Mapping[str, str] | None = None, *, timeout_s: float = TIMEOUT_S
+    ) -> Answer:
+        """Returns the answer to a GET, with the token unless `headers` are given. Raises
+        OSError, HTTPException."""
         with closing(self.connect(timeout_s)) as connection:
             source = connection.sock.getsockname()[:2]
             connection.request("GET", self.path_of(path), headers=self._with_token(headers))
@@ -90,15 +95,16 @@ class Door:
             return Answer(answer.status, fields, answer.read(), source)
 
     def post(self, path: str, body: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
-        """Returns the JSON object with which a server answers one. Raises OSError, HTTPException."""
+        """Returns the JSON object with which a server answers one. Raises
+        OSError, HTTPException."""
         with closing(self.connect(timeout_s)) as connection:
             headers = {"Content-Type": "application/json", **self._with_token(None)}
             connection.request("POST", self.path_of(path), json.dumps(body), headers)
             return Answer(0, {}, connection.getresponse().read()).document
 
     def time_lines(self, path: str, *, timeout_s: float) -> Iterator[float]:
-        """Yields the monotonic time at which each line of a stream has arrived. Raises OSError, HTTPException; also
-        if the stream is cut, or the status is not 200."""
+        """Yields the monotonic time at which each line of a stream has arrived. Raises OSError,
+        HTTPException; also if the stream is cut, or the status is not 200."""
         with closing(self.connect(timeout_s)) as connection:
             connection.request("GET", self.path_of(path), headers=self._with_token(None))
             answer = connection.getresponse()
@@ -109,9 +115,13 @@ class Door:
                     yield time.monotonic()
 
     def offer_body(self, path: str, size: int) -> int:
-        """Returns the status with which a body of so many bytes is refused before any of it is sent; 0: it would be
-        taken, or nothing was said for a second. Raises OSError."""
-        lines = [f"POST {self.path_of(path)} HTTP/1.1", f"Host: {self.host}:{self.port}", f"Content-Length: {size}"]
+        """Returns the status with which a body of so many bytes is refused before any of it is
+        sent; 0: it would be taken, or nothing was said for a second. Raises OSError."""
+        lines = [
+            f"POST {self.path_of(path)} HTTP/1.1",
+            f"Host: {self.host}:{self.port}",
+            f"Content-Length: {size}",
+        ]
         lines += ["Content-Type: application/json", "Expect: 100-continue", "Connection: close"]
         lines += [f"{name}: {value}" for name, value in self._with_token(None).items()]
         with closing(self.connect(1.0)) as connection:

@@ -17,7 +17,8 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One result. `part`: what was checked; `mend`: what to do about it, "" if there is nothing to do."""
+    """One result. `part`: what was checked; `mend`: what to do about it, "" if
+    there is nothing to do."""
 
     level: Level
     part: str
@@ -27,7 +28,12 @@ class Finding:
     @property
     def as_json(self) -> dict[str, str]:
         """The finding as `--json` prints it."""
-        return {"level": self.level.name.lower(), "part": self.part, "what": self.what, "mend": self.mend}
+        return {
+            "level": self.level.name.lower(),
+            "part": self.part,
+            "what": self.what,
+            "mend": self.mend,
+        }
 
     @property
     def as_text(self) -> str:

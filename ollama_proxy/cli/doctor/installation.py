@@ -15,7 +15,8 @@ from ollama_proxy.settings import Settings, state_path
 #: Free space below which logs and records are in danger, and below which they fail soon, in bytes.
 LITTLE_BYTES, NO_BYTES = 1 << 30, 64 << 20
 
-#: Differences between clocks that matter: tokens expire and certificates are checked by them, in seconds.
+#: Differences between clocks that matter: tokens expire and certificates are
+#: checked by them, in seconds.
 OFF_S, FAR_OFF_S = 10.0, 300.0
 
 
@@ -31,7 +32,9 @@ def check_directories(settings: Settings, environ: Mapping[str, str]) -> Iterato
         if free < LITTLE_BYTES:
             level = Level.FAULT if free < NO_BYTES else Level.WARNING
             mend = "delete old files, or move the directory to a larger disk"
-            yield Finding(level, "disk", f"only {free >> 20} MiB are free for {path} ({part})", mend)
+            yield Finding(
+                level, "disk", f"only {free >> 20} MiB are free for {path} ({part})", mend
+            )
 
 
 def check_clock(whose: str, date: str | None) -> Iterator[Finding]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 PROC = Path("/proc")
 
-#: Columns of /proc/net/tcp: the port in hexadecimal digits, the state, of which 0A is LISTEN, and the inode.
+#: Columns of /proc/net/tcp: the port in hexadecimal digits, the state, of which 0A is
+#: LISTEN, and the inode.
 _ROW = re.compile(r"^ *\d+: [0-9A-F]+:([0-9A-F]{4}) \S+ 0A (?:\S+ +){5}(\d+)", re.MULTILINE)
 
 
@@ -21,7 +22,9 @@ def find_listener(port: int) -> int | None:
             inodes |= {inode for listed, inode in rows if int(listed, 16) == port}
     for descriptor in PROC.glob("[0-9]*/fd/*"):
         with suppress(OSError):
-            if (found := re.fullmatch(r"socket:\[(\d+)\]", str(descriptor.readlink()))) and found[1] in inodes:
+            if (found := re.fullmatch(r"socket:\[(\d+)\]", str(descriptor.readlink()))) and found[
+                1
+            ] in inodes:
                 return int(descriptor.parts[2])
     return None
 
@@ -33,4 +36,7 @@ def read_environment(pid: int) -> dict[str, str] | None:
     except OSError:
         return None
     pairs = [item.partition(b"=") for item in data.split(b"\0") if item]
-    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, _, value in pairs}
+    return {
+        name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+        for name, _, value in pairs
+    }

@@ -1,5 +1,5 @@
-"""Checks of what stands between clients and the gateway, such as nginx: by requests to /health/probe, which says how
-they have arrived and answers slowly."""
+"""Checks of what stands between clients and the gateway, such as nginx: by requests to
+/health/probe, which says how they have arrived and answers slowly."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def check_arrival(door: Door, answer: Answer) -> Iterator[Finding]:
     if seen["protocol"] != "HTTP/1.1":
         mend = 'proxy_http_version 1.1; proxy_set_header Connection "";'
         what = (
-            f"requests reach the gateway in {seen['protocol']}: a connection for each, and streams end without a sign"
+            f"requests reach the gateway in {seen['protocol']}: a connection for each, and "
+            "streams end without a sign"
         )
         yield Finding(Level.WARNING, IN_PART, what, mend)
     if seen["is_forwarded"] and not (seen["trusts_peer"] or is_direct):
@@ -42,14 +43,19 @@ def check_arrival(door: Door, answer: Answer) -> Iterator[Finding]:
         yield Finding(Level.WARNING, IN_PART, what, mend)
     if door.is_encrypted and seen["scheme"] != "https":
         mend = "proxy_set_header X-Forwarded-Proto $scheme; and the proxy in server.trusted_proxies"
-        yield Finding(Level.WARNING, IN_PART, "the gateway does not know that clients use TLS", mend)
+        yield Finding(
+            Level.WARNING, IN_PART, "the gateway does not know that clients use TLS", mend
+        )
     # From a trusted machine, a client may choose its address.
     if not seen["client"] or ip_address(seen["client"]).is_loopback:
         return
     claimed = door.ask(PROBE, {"Authorization": f"Bearer {door.token}", "X-Forwarded-For": NOBODY})
     if claimed.document.get("client") == NOBODY:
         mend = "proxy_set_header X-Forwarded-For $remote_addr; and only the proxy in server.trusted_proxies"
-        what = "clients can claim any address in X-Forwarded-For, and so get around the limit of failed logins"
+        what = (
+            "clients can claim any address in X-Forwarded-For, and so get around the "
+            "limit of failed logins"
+        )
         yield Finding(Level.FAULT, IN_PART, what, mend)
 
 
@@ -57,16 +63,30 @@ def check_buffering(door: Door) -> Iterator[Finding]:
     """Times the lines of a stream."""
     expected_s = (LINES - 1) * PAUSE_MS / 1000
     try:
-        times = list(door.time_lines(f"{PROBE}?pieces={LINES}&pause_ms={PAUSE_MS}", timeout_s=TIMEOUT_S))
+        times = list(
+            door.time_lines(f"{PROBE}?pieces={LINES}&pause_ms={PAUSE_MS}", timeout_s=TIMEOUT_S)
+        )
     except FAILURES as error:
         mend = "see the error log of nginx and `journalctl -u ollama-proxy`"
-        yield Finding(Level.FAULT, IN_PART, f"a stream fails ({error or type(error).__name__})", mend)
+        yield Finding(
+            Level.FAULT, IN_PART, f"a stream fails ({error or type(error).__name__})", mend
+        )
         return
     if len(times) < LINES:
-        yield Finding(Level.FAULT, IN_PART, f"a stream of {LINES} lines ends after {len(times)}", "see the error logs")
+        yield Finding(
+            Level.FAULT,
+            IN_PART,
+            f"a stream of {LINES} lines ends after {len(times)}",
+            "see the error logs",
+        )
     elif times[-1] - times[0] < expected_s / 2:
         mend = "proxy_buffering off; and no proxy_ignore_headers X-Accel-Buffering; gzip off;"
-        yield Finding(Level.FAULT, IN_PART, "streams arrive in one piece: something collects them on the way", mend)
+        yield Finding(
+            Level.FAULT,
+            IN_PART,
+            "streams arrive in one piece: something collects them on the way",
+            mend,
+        )
 
 
 def check_silence(door: Door, silence_s: float) -> Iterator[Finding]:
@@ -95,5 +115,8 @@ def check_body_limit(door: Door, max_body: int) -> Iterator[Finding]:
         return  # reported by the other checks
     if status == 413:
         mend = f"client_max_body_size {max_body >> 20}m; as server.max_body"
-        what = f"bodies of {max_body >> 20} MiB are refused on the way: images and long conversations fail"
+        what = (
+            f"bodies of {max_body >> 20} MiB are refused on the way: images and "
+            "long conversations fail"
+        )
         yield Finding(Level.FAULT, IN_PART, what, mend)

@@ -1,4 +1,5 @@
-"""Checks of what the gateway needs besides its upstreams: the coordinator, Redis, and the database of the records."""
+"""Checks of what the gateway needs besides its upstreams: the coordinator, Redis, and the
+database of the records."""
 
 from __future__ import annotations
 
@@ -31,11 +32,16 @@ def check_redis(settings: Settings) -> Iterator[Finding]:
     if url is None:
         return
     try:
-        with redis.Redis.from_url(url.secret, socket_timeout=2.0, socket_connect_timeout=2.0) as client:
+        with redis.Redis.from_url(
+            url.secret, socket_timeout=2.0, socket_connect_timeout=2.0
+        ) as client:
             client.ping()
     except redis.RedisError as error:
         mend = "start Redis, or correct state.url"
-        what = f"{url} does not answer ({type(error).__name__}); each machine grants its share meanwhile"
+        what = (
+            f"{url} does not answer ({type(error).__name__}); each machine "
+            "grants its share meanwhile"
+        )
         yield Finding(Level.FAULT, "Redis", what, mend)
 
 

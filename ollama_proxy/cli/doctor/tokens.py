@@ -17,7 +17,8 @@ UNAUTHORIZED = 401
 
 
 def check_forms(door: Door) -> Iterator[Finding]:
-    """Sends the token in each form but that in the path, which other proxies write into their logs."""
+    """Sends the token in each form but that in the path, which other proxies
+    write into their logs."""
     basic = base64.b64encode(f"doctor:{door.token}".encode()).decode()
     forms = {
         "Authorization: Bearer <token>": {"Authorization": f"Bearer {door.token}"},
@@ -26,14 +27,21 @@ def check_forms(door: Door) -> Iterator[Finding]:
         "x-api-key": {"X-Api-Key": door.token},
         "api-key": {"Api-Key": door.token},
     }
-    refused = [form for form, headers in forms.items() if door.ask(PROBE, headers).status == UNAUTHORIZED]
+    refused = [
+        form for form, headers in forms.items() if door.ask(PROBE, headers).status == UNAUTHORIZED
+    ]
     if len(refused) == len(forms):
         yield Finding(
-            Level.FAULT, IN_PART, "the token is not valid", "see `ollama-proxy token list`, or auth in the file"
+            Level.FAULT,
+            IN_PART,
+            "the token is not valid",
+            "see `ollama-proxy token list`, or auth in the file",
         )
     elif refused:
         mend = "pass all headers on: no proxy_set_header for these, no auth_basic"
-        yield Finding(Level.WARNING, IN_PART, f"the token does not arrive as {', '.join(refused)}", mend)
+        yield Finding(
+            Level.WARNING, IN_PART, f"the token does not arrive as {', '.join(refused)}", mend
+        )
 
 
 def check_refusal(door: Door) -> Iterator[Finding]:
@@ -41,10 +49,17 @@ def check_refusal(door: Door) -> Iterator[Finding]:
     try:
         if door.ask("/api/tags", {}).status == 200:
             mend = "set auth.enabled, and let no proxy add a token of its own"
-            yield Finding(Level.FAULT, IN_PART, "anyone can use the models: no token is needed here", mend)
+            yield Finding(
+                Level.FAULT, IN_PART, "anyone can use the models: no token is needed here", mend
+            )
         elif (status := door.ask(f"/k/{new_token()}{PROBE}", {}).status) != UNAUTHORIZED:
             mend = "pass on paths as they are: proxy_pass without a path behind the name"
             what = f"the form /k/<token>/... does not reach the gateway (status {status})"
             yield Finding(Level.WARNING, IN_PART, what, mend)
     except FAILURES as error:
-        yield Finding(Level.FAULT, IN_PART, f"no answer ({error or type(error).__name__})", "see the error logs")
+        yield Finding(
+            Level.FAULT,
+            IN_PART,
+            f"no answer ({error or type(error).__name__})",
+            "see the error logs",
+        )

@@ -20,7 +20,8 @@ from ollama_proxy.upstreams import UPGRADE, list_faults
 #: Longest wait for an upstream, in seconds.
 ANSWER_S = 3.0
 
-#: Contexts below this are a default that cuts the prompts of coding assistants and of long chats, in tokens.
+#: Contexts below this are a default that cuts the prompts of coding assistants and of
+#: long chats, in tokens.
 SMALL_CONTEXT = 8192
 
 #: How many requests Ollama answers at a time unless its environment says it.
@@ -41,10 +42,13 @@ def check_upstreams(settings: Settings) -> Iterator[Finding]:
 
 
 def check_upstream(upstream: UpstreamSettings) -> Iterator[Finding]:
-    """Checks that one server answers, and if it is Ollama, its version, contexts and number of slots."""
+    """Checks that one server answers, and if it is Ollama, its version,
+    contexts and number of slots."""
     part, door = f"upstream {upstream.name}", Door(upstream.base_url)
     try:
-        answer = door.ask("/api/version" if upstream.protocol == "ollama" else "", {}, timeout_s=ANSWER_S)
+        answer = door.ask(
+            "/api/version" if upstream.protocol == "ollama" else "", {}, timeout_s=ANSWER_S
+        )
         yield from check_clock(part, answer.headers.get("date"))
         if upstream.protocol != "ollama":
             return
@@ -66,14 +70,17 @@ def check_contexts(part: str, loaded: Mapping[str, Any]) -> Iterator[Finding]:
     for row in loaded.get("models") or ():
         length = row.get("context_length")
         if isinstance(length, int) and 0 < length < SMALL_CONTEXT:
-            what = f"{row.get('name')} is loaded with a context of {length} tokens, so longer prompts are cut"
+            what = (
+                f"{row.get('name')} is loaded with a context of {length} tokens, so "
+                "longer prompts are cut"
+            )
             mend = "set models.<name>.options.num_ctx, or OLLAMA_CONTEXT_LENGTH on the server"
             yield Finding(Level.WARNING, part, what, mend)
 
 
 def check_slots(part: str, upstream: UpstreamSettings, door: Door) -> Iterator[Finding]:
-    """Compares `concurrency` with the number of requests that the server answers at a time: by its environment if it
-    runs here, else by two short answers of a loaded model."""
+    """Compares `concurrency` with the number of requests that the server answers at a time: by its
+    environment if it runs here, else by two short answers of a loaded model."""
     slots = upstream.concurrency
     if not slots:
         return
@@ -85,7 +92,10 @@ def check_slots(part: str, upstream: UpstreamSettings, door: Door) -> Iterator[F
             number = int(parallel) if parallel.isdigit() and int(parallel) else DEFAULT_PARALLEL
             if number != slots:
                 level = Level.WARNING if number < slots else Level.NOTE
-                what = f"concurrency is {slots}, but Ollama answers {number} at a time (OLLAMA_NUM_PARALLEL)"
+                what = (
+                    f"concurrency is {slots}, but Ollama answers {number} at a time "
+                    "(OLLAMA_NUM_PARALLEL)"
+                )
                 yield Finding(level, part, what, mend)
             return
     if slots > 1 and (model := _find_loaded(door)) and takes_turns(door, model):
@@ -101,17 +111,29 @@ def _find_loaded(door: Door) -> str:
 
 
 def takes_turns(door: Door, model: str) -> bool:
-    """Whether of two short requests at the same time one waits for the other. Raises OSError, HTTPException."""
+    """Whether of two short requests at the same time one waits for the other. Raises
+    OSError, HTTPException."""
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda _: _generate(door, model), range(2)))
     waited = [each["total"] - each["load"] - each["prompt_eval"] - each["eval"] for each in answers]
-    return any(wait > 0.7 * other["eval"] > 0 for wait, other in zip(waited, reversed(answers), strict=True))
+    return any(
+        wait > 0.7 * other["eval"] > 0
+        for wait, other in zip(waited, reversed(answers), strict=True)
+    )
 
 
 def _generate(door: Door, model: str) -> dict[str, float]:
     """What sixteen tokens took, in seconds, by Ollama's own clock and by ours."""
     began_s = time.monotonic()
-    body = {"model": model, "prompt": "Count to ten.", "stream": False, "options": {"num_predict": 16}}
+    body = {
+        "model": model,
+        "prompt": "Count to ten.",
+        "stream": False,
+        "options": {"num_predict": 16},
+    }
     answer = door.post("/api/generate", body, timeout_s=30.0)
-    took = {name: (answer.get(f"{name}_duration") or 0) / 1e9 for name in ("load", "prompt_eval", "eval")}
+    took = {
+        name: (answer.get(f"{name}_duration") or 0) / 1e9
+        for name in ("load", "prompt_eval", "eval")
+    }
     return took | {"total": time.monotonic() - began_s}

@@ -9,7 +9,12 @@ from flask import Blueprint, Response
 
 from ollama_proxy.dialects.anthropic.errors import ALLOWANCE_HEADERS, AnthropicErrors
 from ollama_proxy.dialects.anthropic.load import estimate_tokens, load_chat, shows_thinking
-from ollama_proxy.dialects.anthropic.render import MessageRenderer, read_transcript, render_model, render_models
+from ollama_proxy.dialects.anthropic.render import (
+    MessageRenderer,
+    read_transcript,
+    render_model,
+    render_models,
+)
 from ollama_proxy.dialects.body import load_body, note_request
 from ollama_proxy.dialects.dialect import Dialect, ModelRenderer, Routes
 from ollama_proxy.gateway import Gateway, current_exchange, tier_of, whole

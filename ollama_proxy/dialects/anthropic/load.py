@@ -11,7 +11,13 @@ from ollama_proxy.dialects import content_parts
 from ollama_proxy.dialects.anthropic.messages import load_messages, load_system
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
 from ollama_proxy.dialects.anthropic.tools import load_tool_choice, load_tools
-from ollama_proxy.dialects.schema_fields import as_object, as_text, check_fields, passthrough_fields, raise_invalid
+from ollama_proxy.dialects.schema_fields import (
+    as_object,
+    as_text,
+    check_fields,
+    passthrough_fields,
+    raise_invalid,
+)
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Document, Json
 from ollama_proxy.wire import encode_request
@@ -23,8 +29,9 @@ _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "
 
 
 def load_chat(data: dict[str, Json], *, is_limited: bool = True) -> ChatRequest:
-    """Load the body of POST /v1/messages or, with `is_limited` False, of POST /v1/messages/count_tokens, which needs
-    no `max_tokens`. Raises BadRequest that names the field."""
+    """Load the body of POST /v1/messages or, with `is_limited` False, of POST
+    /v1/messages/count_tokens, which needs no `max_tokens`. Raises BadRequest
+    that names the field."""
     check_fields(MESSAGES, data)
     # In the order and with the texts of Ollama's own implementation.
     if not data.get("model"):
@@ -68,7 +75,8 @@ def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def load_format(data: Mapping[str, Json]) -> Mapping[str, Json] | None:
-    """Return the JSON Schema of the answer: `output_config.format`, or `output_format`, its name in the beta."""
+    """Return the JSON Schema of the answer: `output_config.format`, or `output_format`,
+    its name in the beta."""
     name, wanted = "output_config.format", (data.get("output_config") or {}).get("format")
     if wanted is None:
         name, wanted = "output_format", data.get("output_format")
@@ -80,10 +88,11 @@ def load_format(data: Mapping[str, Json]) -> Mapping[str, Json] | None:
 
 
 def load_think(data: Mapping[str, Json]) -> bool | str | None:
-    """Return Ollama's `think`: the extension of that name, else `thinking`, else `output_config.effort`, else None.
+    """Return Ollama's `think`: the extension of that name, else `thinking`, else
+    `output_config.effort`, else None.
 
-    Every type of `thinking` but "disabled" switches it on. The effort sets the level, except for "enabled", whose
-    budget of tokens has no equivalent.
+    Every type of `thinking` but "disabled" switches it on. The effort sets the level, except for
+    "enabled", whose budget of tokens has no equivalent.
     """
     if data.get("think") is not None:
         return content_parts.load_think(data["think"])
@@ -111,18 +120,25 @@ BYTES_PER_TOKEN = 4
 #: The tokens of an image of any size.
 IMAGE_TOKENS = 1500
 
-#: Of a PDF in base64, most of which is its layout, fonts and images; and the most that one can cost.
+#: Of a PDF in base64, most of which is its layout, fonts and images; and the
+#: most that one can cost.
 PDF_CHARS_PER_TOKEN, MAX_PDF_TOKENS = 20, 50_000
 
 
 def estimate_tokens(asked: ChatRequest) -> int:
-    """Return the tokens that the model will read, at least 1; raises BadRequest for JSON that can't be forwarded."""
+    """Return the tokens that the model will read, at least 1; raises BadRequest for JSON
+    that can't be forwarded."""
     size = attachments = 0
     for message in asked.messages:
         size += _text_size(message.content, message.thinking)
-        size += sum(_text_size(call.name) + len(encode_request(call.arguments)) for call in message.tool_calls)
+        size += sum(
+            _text_size(call.name) + len(encode_request(call.arguments))
+            for call in message.tool_calls
+        )
         attachments += sum(
-            min(len(each.data) // PDF_CHARS_PER_TOKEN, MAX_PDF_TOKENS) if isinstance(each, Document) else IMAGE_TOKENS
+            min(len(each.data) // PDF_CHARS_PER_TOKEN, MAX_PDF_TOKENS)
+            if isinstance(each, Document)
+            else IMAGE_TOKENS
             for each in message.attachments
         )
     for tool in asked.tools if asked.tool_choice != "none" else ():

@@ -1,5 +1,5 @@
-"""Load Anthropic's messages as hub messages: results of tools become messages of their own, all other blocks of a
-message become one."""
+"""Load Anthropic's messages as hub messages: results of tools become messages of their own, all
+other blocks of a message become one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from ollama_proxy.upstreams import pace
 class Blocks:
     """The contents of the blocks of one message, or of one result."""
 
-    #: The name of the tool by the id of the call, in the whole conversation: results have only the id.
+    #: The name of the tool by the id of the call, in the whole conversation:
+    #: results have only the id.
     names: dict[str, str]
     #: Paragraphs.
     texts: list[str] = field(default_factory=list)
@@ -48,7 +49,9 @@ def load_messages(messages: list[Json]) -> list[Message]:
         role = _choose(ROLES, as_object(message, where).get("role"), f"{where}.role")
         blocks = _load_content(message.get("content"), f"{where}.content", ROLES[role], names)
         text, thinking = "\n".join(blocks.texts), "\n".join(filter(None, blocks.thoughts)) or None
-        own = Message(role, text, thinking=thinking, attachments=blocks.attachments, tool_calls=blocks.calls)
+        own = Message(
+            role, text, thinking=thinking, attachments=blocks.attachments, tool_calls=blocks.calls
+        )
         if role == "assistant":
             loaded += [own, *blocks.results]
         else:
@@ -90,7 +93,9 @@ def _load_image(block: dict[str, Json], blocks: Blocks, where: str) -> None:
         case "url":
             blocks.attachments.append(load_image(source.get("url"), f"{where}.source.url"))
         case _:
-            raise_invalid(f"{where}.source.type", "must be 'base64' or 'url': stored files are not supported")
+            raise_invalid(
+                f"{where}.source.type", "must be 'base64' or 'url': stored files are not supported"
+            )
 
 
 def _decode(data: Json, where: str) -> bytes:
@@ -119,7 +124,9 @@ def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
         case "text", _:
             blocks.texts.append(as_text(source.get("data"), f"{where}.source.data"))
         case "content", _:
-            content = _load_content(source.get("content"), f"{where}.source.content", DOCUMENT, blocks.names)
+            content = _load_content(
+                source.get("content"), f"{where}.source.content", DOCUMENT, blocks.names
+            )
             blocks.texts += content.texts
             blocks.attachments += content.attachments
         case "base64", "text/plain":
@@ -128,7 +135,9 @@ def _load_document(block: dict[str, Json], blocks: Blocks, where: str) -> None:
             except UnicodeDecodeError:
                 raise_invalid(f"{where}.source.data", "must be base64-encoded UTF-8 text")
         case _:
-            raise_invalid(f"{where}.source", "must be text or a PDF: URLs and stored files are not supported")
+            raise_invalid(
+                f"{where}.source", "must be text or a PDF: URLs and stored files are not supported"
+            )
 
 
 def _load_search_result(block: dict[str, Json], blocks: Blocks, where: str) -> None:
@@ -142,7 +151,9 @@ def _load_call(block: dict[str, Json], blocks: Blocks, where: str) -> None:
     if not call_id or not name:
         raise_invalid(f"{where}.{'name' if call_id else 'id'}", "is required")
     blocks.names[call_id] = name
-    blocks.calls.append(ToolCall(call_id, name, load_arguments(block.get("input"), f"{where}.input")))
+    blocks.calls.append(
+        ToolCall(call_id, name, load_arguments(block.get("input"), f"{where}.input"))
+    )
 
 
 def _load_result(block: dict[str, Json], blocks: Blocks, where: str) -> None:
@@ -163,17 +174,26 @@ def _load_web_search(block: dict[str, Json], blocks: Blocks, where: str) -> None
     _add_result(block, text, [], blocks, where)
 
 
-def _add_result(block: dict[str, Json], text: str, attachments: list[Attachment], blocks: Blocks, where: str) -> None:
+def _add_result(
+    block: dict[str, Json], text: str, attachments: list[Attachment], blocks: Blocks, where: str
+) -> None:
     call_id = as_text(block.get("tool_use_id"), f"{where}.tool_use_id")
     name = blocks.names.get(call_id)
-    blocks.results.append(Message("tool", text, attachments=attachments, tool_name=name, tool_call_id=call_id))
+    blocks.results.append(
+        Message("tool", text, attachments=attachments, tool_name=name, tool_call_id=call_id)
+    )
 
 
-SYSTEM: Kinds = {"text": lambda block, blocks, where: blocks.texts.append(as_text(block.get("text"), f"{where}.text"))}
+SYSTEM: Kinds = {
+    "text": lambda block, blocks, where: blocks.texts.append(
+        as_text(block.get("text"), f"{where}.text")
+    )
+}
 DOCUMENT: Kinds = SYSTEM | {"image": _load_image}
 _READ: Kinds = DOCUMENT | {"document": _load_document, "search_result": _load_search_result}
 RESULT: Kinds = _READ | {
-    # A tool that a search has found. The request defines all tools from the start, so its name is enough.
+    # A tool that a search has found. The request defines all tools from the start,
+    # so its name is enough.
     "tool_reference": lambda block, blocks, where: blocks.texts.append(
         as_text(block.get("tool_name"), f"{where}.tool_name")
     ),
@@ -181,7 +201,9 @@ RESULT: Kinds = _READ | {
 USER: Kinds = _READ | {"tool_result": _load_result}
 ASSISTANT: Kinds = SYSTEM | {
     # With any signature; it is empty if the client got only the signature.
-    "thinking": lambda block, blocks, where: blocks.thoughts.append(text_in(block, "thinking", where)),
+    "thinking": lambda block, blocks, where: blocks.thoughts.append(
+        text_in(block, "thinking", where)
+    ),
     # Only the server that wrote it can read it, so it is dropped.
     "redacted_thinking": lambda block, blocks, where: None,
     "tool_use": _load_call,

@@ -1,7 +1,9 @@
-"""Render hub events as Anthropic's messages and stream events, and read their text for the chat log.
+"""Render hub events as Anthropic's messages and stream events, and read
+their text for the chat log.
 
-Blocks have dense indexes and each is closed before the next opens; every event has its `event:` line; a block of
-thinking ends with one signature: the helpers of the official clients fail on anything else.
+Blocks have dense indexes and each is closed before the next opens; every event has its
+`event:` line; a block of thinking ends with one signature: the helpers of the official
+clients fail on anything else.
 """
 
 from __future__ import annotations
@@ -22,12 +24,20 @@ from ollama_proxy.telemetry import Transcript
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
-#: The start of a block, the beginning of a delta, and the end of a block, each with the block's index.
-_BLOCK = b'event: content_block_start\ndata: {"type":"content_block_start","index":%d,"content_block":%b}\n\n'
-_DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":'
+#: The start of a block, the beginning of a delta, and the end of a block, each
+#: with the block's index.
+_BLOCK = (
+    b"event: content_block_start\ndata: "
+    b'{"type":"content_block_start","index":%d,"content_block":%b}\n\n'
+)
+_DELTA = (
+    b"event: content_block_delta\ndata: "
+    b'{"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":'
+)
 _BLOCK_END = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
 
-#: The signature of thinking, made from its digest of SIGNATURE_BYTES bytes. Clients send it back; it is not checked.
+#: The signature of thinking, made from its digest of SIGNATURE_BYTES bytes. Clients send it
+#: back; it is not checked.
 SIGNATURE, SIGNATURE_BYTES = "gw1.%s", 8
 
 _TEXT = b'{"type":"text","text":""}'
@@ -35,13 +45,19 @@ _THINKING = b'{"type":"thinking","thinking":"","signature":""}'
 
 
 class MessageRenderer:
-    """One message. `input_tokens`: the estimate at the beginning of a stream; with `show_thinking` False, blocks of
-    thinking have a signature and no text; `names_tier`: the request has a `service_tier`, so the usage has one."""
+    """One message. `input_tokens`: the estimate at the beginning of a stream; with `show_thinking`
+    False, blocks of thinking have a signature and no text; `names_tier`: the request has a
+    `service_tier`, so the usage has one."""
 
     content_type = "text/event-stream"
 
     def __init__(
-        self, model: str, *, input_tokens: int = 0, show_thinking: bool = True, names_tier: bool = False
+        self,
+        model: str,
+        *,
+        input_tokens: int = 0,
+        show_thinking: bool = True,
+        names_tier: bool = False,
     ) -> None:
         self._head: dict[str, Json] = {
             "id": f"msg_{secrets.token_hex(12)}",
@@ -66,7 +82,9 @@ class MessageRenderer:
         content: list[Json] = []
         if answer.thinking:
             thinking = answer.thinking if self._show_thinking else ""
-            content.append({"type": "thinking", "thinking": thinking, "signature": sign(answer.thinking)})
+            content.append(
+                {"type": "thinking", "thinking": thinking, "signature": sign(answer.thinking)}
+            )
         if answer.content:
             content.append({"type": "text", "text": answer.content})
         content += [_tool_use(call) | {"input": call.arguments} for call in answer.tool_calls]
@@ -89,12 +107,17 @@ class MessageRenderer:
                     if self._show_thinking:
                         frames.append(self._delta + orjson.dumps(text) + b"}}\n\n")
                 case ToolCall():
-                    # One block for each call, with the arguments in one delta, or no delta if there are none.
+                    # One block for each call, with the arguments in one delta, or no
+                    # delta if there are none.
                     self._called = True
                     block = orjson.dumps(_tool_use(event) | {"input": {}})
                     frames += self._switch(ToolCall, block, b"input_json_delta", b"partial_json")
                     if event.arguments:
-                        frames.append(self._delta + orjson.dumps(orjson.dumps(event.arguments).decode()) + b"}}\n\n")
+                        frames.append(
+                            self._delta
+                            + orjson.dumps(orjson.dumps(event.arguments).decode())
+                            + b"}}\n\n"
+                        )
                     frames += self._close()
                 case Done():
                     delta = {"stop_reason": stop_reason(event, self._called), "stop_sequence": None}
@@ -103,14 +126,17 @@ class MessageRenderer:
         return b"".join(frames)
 
     def render_heartbeat(self, progress: str = "") -> bytes:
-        """Return a ping. The first one follows the start of the message, which clients expect first."""
+        """Return a ping. The first one follows the start of the message, which
+        clients expect first."""
         return b"".join(self._begin()) or PING
 
     def render_failure(self, error: GatewayError) -> bytes:
         """Return the frames that end a failed stream."""
         return AnthropicErrors().render_error_frame(error)
 
-    def _message(self, content: list[Json], reason: str | None, counts: dict[str, int]) -> dict[str, Json]:
+    def _message(
+        self, content: list[Json], reason: str | None, counts: dict[str, int]
+    ) -> dict[str, Json]:
         return {
             **self._head,
             "content": content,
@@ -141,7 +167,9 @@ class MessageRenderer:
         frames = [_BLOCK_END % self._index]
         if self._open is Thinking:
             delta = _DELTA % (self._index, b"signature_delta", b"signature")
-            frames.insert(0, delta + orjson.dumps(SIGNATURE % self._thinking.hexdigest()) + b"}}\n\n")
+            frames.insert(
+                0, delta + orjson.dumps(SIGNATURE % self._thinking.hexdigest()) + b"}}\n\n"
+            )
             self._thinking = blake2s(digest_size=SIGNATURE_BYTES)
         self._open = None
         return frames
@@ -161,7 +189,8 @@ def _tool_use(call: ToolCall) -> dict[str, Json]:
 
 
 def stop_reason(done: Done, called: bool) -> str:
-    """Return Anthropic's `stop_reason`; "max_tokens" has priority over a call, which the limit may have cut."""
+    """Return Anthropic's `stop_reason`; "max_tokens" has priority over a call, which
+    the limit may have cut."""
     if done.done_reason == "length":
         return "max_tokens"
     return "tool_use" if called else "end_turn"
@@ -189,21 +218,30 @@ def render_models(models: Sequence[Model]) -> dict[str, Json]:
 def render_model(model: Model) -> dict[str, Json]:
     """Render one model."""
     created = datetime.fromtimestamp(model.modified_at, UTC).replace(tzinfo=None).isoformat() + "Z"
-    row: dict[str, Json] = {"type": "model", "id": model.name, "display_name": model.name, "created_at": created}
+    row: dict[str, Json] = {
+        "type": "model",
+        "id": model.name,
+        "display_name": model.name,
+        "created_at": created,
+    }
     row["lifecycle"] = "active"
     if model.context_length:
         row["max_input_tokens"] = model.context_length
     if model.capabilities is None:
         return row
-    # What it can do through this gateway, which reads PDF files and asks for JSON itself. All keys are always there.
+    # What it can do through this gateway, which reads PDF files and asks for JSON itself. All
+    # keys are always there.
     able = model.capabilities
     chats, thinks = _supported("completion" in able), _supported("thinking" in able)
     row["capabilities"] = {
-        **dict.fromkeys(("batch", "citations", "code_execution", "context_management"), _supported(False)),
+        **dict.fromkeys(
+            ("batch", "citations", "code_execution", "context_management"), _supported(False)
+        ),
         "effort": thinks | dict.fromkeys(("low", "medium", "high", "xhigh", "max"), thinks),
         "image_input": _supported("vision" in able),
         "pdf_input": chats,
-        "server_tools": _supported(False) | dict.fromkeys(("web_search", "code_execution"), _supported(False)),
+        "server_tools": _supported(False)
+        | dict.fromkeys(("web_search", "code_execution"), _supported(False)),
         "structured_outputs": chats,
         "thinking": thinks
         | {

@@ -1,6 +1,7 @@
 """Every field of Anthropic's Messages API with its handling.
 
-Source: the official client's types of November 2026 with their betas, and what older clients still send.
+Source: the official client's types of November 2026 with their betas, and what
+older clients still send.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class MessagesSchema(Extensions):
     output_config = mapping()
     output_format = mapping()
     metadata = mapping()
-    mcp_servers = refused("MCP servers are not supported; call them from the client and send their tools in tools", [])
+    mcp_servers = refused(
+        "MCP servers are not supported; call them from the client and send their tools in tools", []
+    )
     thread = refused("threads are not supported; send the whole history in messages")
     billing_policy = anything(CARRIED)
     cache_control = anything(CARRIED)

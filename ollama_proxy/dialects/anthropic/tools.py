@@ -1,7 +1,8 @@
-"""Load Anthropic's tools as hub tools: those with a schema, and those that are defined only by their type.
+"""Load Anthropic's tools as hub tools: those with a schema, and those that are
+defined only by their type.
 
-Of the latter, the client runs some (a shell, an editor, a screen), so the model gets the schema that Anthropic's models
-know. Anthropic's servers run the others, which are left out.
+Of the latter, the client runs some (a shell, an editor, a screen), so the model gets the schema
+that Anthropic's models know. Anthropic's servers run the others, which are left out.
 """
 
 from __future__ import annotations
@@ -45,10 +46,16 @@ _CLIENTS: Mapping[str, tuple[str, Json]] = {
     ),
     "text_editor_": (
         "View, create and edit text files.",
-        _schema("command", "path", command=_one_of("view", "create", "str_replace", "insert"), **_EDITING),
+        _schema(
+            "command",
+            "path",
+            command=_one_of("view", "create", "str_replace", "insert"),
+            **_EDITING,
+        ),
     ),
     "memory_": (
-        "View, create, edit, delete and rename files below /memories, which outlast a conversation.",
+        "View, create, edit, delete and rename files below /memories, which "
+        "outlast a conversation.",
         _schema(
             "command",
             command=_one_of("view", "create", "str_replace", "insert", "delete", "rename"),
@@ -58,7 +65,8 @@ _CLIENTS: Mapping[str, tuple[str, Json]] = {
         ),
     ),
     "computer_": (
-        "Look at a screen, and use its mouse and keyboard; coordinates are [x, y] in pixels from the top left.",
+        "Look at a screen, and use its mouse and keyboard; coordinates are [x, y] in "
+        "pixels from the top left.",
         _schema(
             "action",
             action=_TEXT,
@@ -74,8 +82,8 @@ _CLIENTS: Mapping[str, tuple[str, Json]] = {
 
 
 def load_tools(tools: list[Json]) -> tuple[list[Tool], list[str]]:
-    """Return the tools, with the schemas of the client unchanged, and the types of those that are left out because only
-    Anthropic's servers can run them."""
+    """Return the tools, with the schemas of the client unchanged, and the types of those that are
+    left out because only Anthropic's servers can run them."""
     loaded: list[Tool] = []
     hosted: list[str] = []
     for index, tool in enumerate(pace(tools)):
@@ -102,7 +110,9 @@ def _load_tool(tool: Json, where: str) -> Tool | None:
     size = [tool.get("display_width_px"), tool.get("display_height_px")]
     if all(size):
         description += f" The screen has {size[0]} x {size[1]} pixels."
-    return load_function({"name": tool.get("name"), "description": description, "parameters": schema}, where)
+    return load_function(
+        {"name": tool.get("name"), "description": description, "parameters": schema}, where
+    )
 
 
 def load_tool_choice(choice: Json, tools: list[Tool]) -> ToolChoice:

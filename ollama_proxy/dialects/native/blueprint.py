@@ -1,4 +1,5 @@
-"""Ollama's API as a dialect, and its routes, one row each. The upstream path is always a constant of this table."""
+"""Ollama's API as a dialect, and its routes, one row each. The upstream path is always a
+constant of this table."""
 
 from __future__ import annotations
 
@@ -11,16 +12,49 @@ import orjson
 from flask import Blueprint, Response, request
 from marshmallow import Schema
 
-from ollama_proxy.dialects.body import check_keys, content_coding, declared_length, parse_object, read_body, read_parts
+from ollama_proxy.dialects.body import (
+    check_keys,
+    content_coding,
+    declared_length,
+    parse_object,
+    read_body,
+    read_parts,
+)
 from ollama_proxy.dialects.content_parts import load_timeout_ms
 from ollama_proxy.dialects.dialect import Dialect, Routes
 from ollama_proxy.dialects.native import schemas
 from ollama_proxy.dialects.native.errors import NativeErrors
-from ollama_proxy.dialects.native.management import find_file, manage_models, model_management, upload_file
+from ollama_proxy.dialects.native.management import (
+    find_file,
+    manage_models,
+    model_management,
+    upload_file,
+)
 from ollama_proxy.dialects.native.render import SINGLE, read_transcript
-from ollama_proxy.dialects.native.translated import answer_translated, respond_for_fleet, show_provided_model
-from ollama_proxy.errors import BadRequest, Forbidden, ModelNotFound, NotFound, UnsupportedMediaType, UpstreamError
-from ollama_proxy.gateway import DIGEST, OPTIONS, SYSTEM, THINKING, Exchange, Gateway, allowed, current_exchange, whole
+from ollama_proxy.dialects.native.translated import (
+    answer_translated,
+    respond_for_fleet,
+    show_provided_model,
+)
+from ollama_proxy.errors import (
+    BadRequest,
+    Forbidden,
+    ModelNotFound,
+    NotFound,
+    UnsupportedMediaType,
+    UpstreamError,
+)
+from ollama_proxy.gateway import (
+    DIGEST,
+    OPTIONS,
+    SYSTEM,
+    THINKING,
+    Exchange,
+    Gateway,
+    allowed,
+    current_exchange,
+    whole,
+)
 from ollama_proxy.policy import GENERATE, MANAGE, READ, check_lease
 from ollama_proxy.upstreams import Api, UpstreamRequest
 from ollama_proxy.version import version_document
@@ -28,7 +62,18 @@ from ollama_proxy.wire import encode_request
 
 #: The fields that the gateway decides on; any other spelling of them is rejected.
 DECISIVE = (
-    *("model", "name", "source", "destination", "from", "stream", "options", "keep_alive", "messages", "prompt"),
+    *(
+        "model",
+        "name",
+        "source",
+        "destination",
+        "from",
+        "stream",
+        "options",
+        "keep_alive",
+        "messages",
+        "prompt",
+    ),
     *("remote_host", "_debug_render_only", "think", "system", "raw", "exclude_reasoning"),
     *("template", "suffix"),
 )
@@ -36,7 +81,8 @@ DECISIVE = (
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route with a JSON body: its endpoint, its path here and at the upstream, and the schema of its main fields."""
+    """A route with a JSON body: its endpoint, its path here and at the upstream, and the
+    schema of its main fields."""
 
     endpoint: str
     path: str
@@ -72,8 +118,8 @@ _NAMED_LATE = ("generate", "embed")
 #: Routes without a body, and whether Ollama supports HEAD there.
 READS = (("version", True), ("status", False), ("tags", True), ("ps", False))
 
-#: What Ollama's command line offers to install. Ollama's own list has models of its cloud first; without an answer, the
-#: command line shows a list of that kind that it has itself.
+#: What Ollama's command line offers to install. Ollama's own list has models of its cloud first;
+#: without an answer, the command line shows a list of that kind that it has itself.
 RECOMMENDATIONS = "/api/experimental/model-recommendations"
 
 #: Routes that use the operator's account at ollama.com, or the web, from the server.
@@ -95,8 +141,20 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         methods = ["GET", "HEAD"] if with_head else ["GET"]
         _add(blueprint, f"/api/{name}", name, partial(_read, gateway, name), methods)
     for route in MODEL_ROUTES:
-        _add(blueprint, route.path, route.endpoint, partial(_use_model, gateway, route), list(route.methods))
-    _add(blueprint, "/api/blobs/<path:digest>", "blobs", partial(_pass_blob, gateway), ["HEAD", "POST"])
+        _add(
+            blueprint,
+            route.path,
+            route.endpoint,
+            partial(_use_model, gateway, route),
+            list(route.methods),
+        )
+    _add(
+        blueprint,
+        "/api/blobs/<path:digest>",
+        "blobs",
+        partial(_pass_blob, gateway),
+        ["HEAD", "POST"],
+    )
     nothing = partial(whole, b'{"recommendations":[]}', content_type=SINGLE)
     _add(blueprint, RECOMMENDATIONS, "recommendations", nothing, ["GET"])
     for path, method in REFUSED:
@@ -104,14 +162,22 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
     return blueprint
 
 
-def _add(blueprint: Blueprint, path: str, endpoint: str, view: Callable[..., Response], methods: list[str]) -> None:
+def _add(
+    blueprint: Blueprint,
+    path: str,
+    endpoint: str,
+    view: Callable[..., Response],
+    methods: list[str],
+) -> None:
     # Flask adds HEAD to GET, Ollama does not.
     blueprint.add_url_rule(path, endpoint, view, methods=methods, has_head="HEAD" in methods)
 
 
 def _refuse(**_: str) -> Response:
     # Ollama's command line recognises its own words.
-    raise Forbidden("ollama cloud is disabled: this gateway does not forward account, cloud or web requests")
+    raise Forbidden(
+        "ollama cloud is disabled: this gateway does not forward account, cloud or web requests"
+    )
 
 
 def _read(gateway: Gateway, name: str) -> Response:
@@ -159,7 +225,11 @@ def _use_model(gateway: Gateway, route: Route) -> Response:
     exchange = current_exchange()
     names = load_envelope(exchange, route, gateway)
     outgoing = UpstreamRequest(
-        route.upstream_method, route.path, exchange.body, headers=_headers(), replayable=not route.manages
+        route.upstream_method,
+        route.path,
+        exchange.body,
+        headers=_headers(),
+        replayable=not route.manages,
     )
     if route.manages:
         return manage_models(gateway, exchange, outgoing, names, streams=route.streams)
@@ -187,13 +257,16 @@ def load_envelope(exchange: Exchange, route: Route, gateway: Gateway) -> list[st
         data = exchange.data = data | {"model": default}
         exchange.body = encode_request(data)
     exchange.model = names[0]
-    exchange.stream = bool(data["stream"]) if isinstance(data.get("stream"), bool) else route.streams
+    exchange.stream = (
+        bool(data["stream"]) if isinstance(data.get("stream"), bool) else route.streams
+    )
     check_lease(exchange.principal, data.get("keep_alive"))
     return names
 
 
 def _headers() -> tuple[tuple[str, str], ...]:
-    """Return the headers that are forwarded: content types and user agent, nothing that identifies the client."""
+    """Return the headers that are forwarded: content types and user agent, nothing that
+    identifies the client."""
     sent = request.environ
     pairs = (
         ("Content-Type", sent.get("CONTENT_TYPE")),
@@ -216,7 +289,9 @@ def _pass_blob(gateway: Gateway, digest: str) -> Response:
     if exchange.method == "HEAD":
         if len(servers) > 1:
             return find_file(exchange, management, path, servers)
-        return gateway.forward(exchange, UpstreamRequest("HEAD", path, headers=_headers()), servers[0])
+        return gateway.forward(
+            exchange, UpstreamRequest("HEAD", path, headers=_headers()), servers[0]
+        )
     if content_coding(request.environ):
         raise UnsupportedMediaType("A file is uploaded as it is, without a content coding.")
     parts = read_parts(request.environ, exchange.call)
@@ -236,7 +311,9 @@ ROUTES = Routes(
         "native.chat": GENERATE,
         "native.embed": GENERATE,
         "native.embeddings": GENERATE,
-        **dict.fromkeys((f"native.{route.endpoint}" for route in MODEL_ROUTES if route.manages), MANAGE),
+        **dict.fromkeys(
+            (f"native.{route.endpoint}" for route in MODEL_ROUTES if route.manages), MANAGE
+        ),
         "native.blobs": MANAGE,
         "native.refused": READ,
     },

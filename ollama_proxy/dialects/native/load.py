@@ -1,7 +1,7 @@
 """Load Ollama's own requests as hub requests, for upstreams with another API.
 
-What Ollama would refuse is refused with its text; what only Ollama supports is refused or reported as ignored. Schemas
-of tools stay unchanged, and absent parameters stay absent.
+What Ollama would refuse is refused with its text; what only Ollama supports is refused or reported
+as ignored. Schemas of tools stay unchanged, and absent parameters stay absent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ _SUBJECT = {"chat": "messages", "generate": "prompt", "embed": "input", "embeddi
 #: Fields that have no effect on upstreams of other kinds.
 _WITHOUT_EFFECT = ("context", "shift", "keep_alive")
 
-#: Roles that every upstream knows; Ollama itself accepts any. `developer` is OpenAI's newer name for `system`.
+#: Roles that every upstream knows; Ollama itself accepts any. `developer` is OpenAI's
+#: newer name for `system`.
 _ROLES = {role: role for role in ("system", "user", "assistant", "tool")} | {"developer": "system"}
 
 #: The types of options that are numbers, as Ollama names them.
@@ -50,8 +51,8 @@ _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 
 
 def find_purpose(route: str, data: Mapping[str, Json]) -> str | None:
-    """Return `load` or `unload` if the request only loads or unloads the model, None if it is to be answered. `route`:
-    chat, generate, embed or embeddings."""
+    """Return `load` or `unload` if the request only loads or unloads the model, None if it is to be
+    answered. `route`: chat, generate, embed or embeddings."""
     # An input of [""] gets an embedding, one of "" does not.
     if data.get(_SUBJECT[route]):
         return None
@@ -65,9 +66,15 @@ def find_ignored(data: Mapping[str, Json]) -> list[str]:
 
 def load_chat(data: Mapping[str, Json]) -> ChatRequest:
     """Load the body of POST /api/chat; raises BadRequest."""
-    messages, tools = _listed(data, "messages", "ChatRequest"), _listed(data, "tools", "ChatRequest")
+    messages, tools = (
+        _listed(data, "messages", "ChatRequest"),
+        _listed(data, "tools", "ChatRequest"),
+    )
     return ChatRequest(
-        messages=[_load_message(message, f"messages[{index}]") for index, message in enumerate(pace(messages))],
+        messages=[
+            _load_message(message, f"messages[{index}]")
+            for index, message in enumerate(pace(messages))
+        ],
         tools=[_load_tool(tool, f"tools[{index}]") for index, tool in enumerate(pace(tools))],
         format=load_format(data.get("format")),
         **_load_text(data, "ChatRequest"),
@@ -75,19 +82,29 @@ def load_chat(data: Mapping[str, Json]) -> ChatRequest:
 
 
 def load_generate(data: Mapping[str, Json]) -> ChatRequest | GenerateRequest:
-    """Load the body of POST /api/generate as a chat of one turn or, with a suffix, as text to fill in. Raises
-    BadRequest, also for a request that needs the model's own template."""
-    texts = {name: _text(data, name, "GenerateRequest") for name in ("prompt", "suffix", "system", "template")}
+    """Load the body of POST /api/generate as a chat of one turn or, with a suffix, as text to fill
+    in. Raises BadRequest, also for a request that needs the model's own template."""
+    texts = {
+        name: _text(data, name, "GenerateRequest")
+        for name in ("prompt", "suffix", "system", "template")
+    }
     if _flag(data, "raw", "GenerateRequest"):
-        raise_invalid("raw", "is not supported for this model: its server always applies its own template")
+        raise_invalid(
+            "raw", "is not supported for this model: its server always applies its own template"
+        )
     if texts["template"]:
-        raise_invalid("template", "is not supported for this model: its server always applies its own template")
+        raise_invalid(
+            "template",
+            "is not supported for this model: its server always applies its own template",
+        )
     images = _load_images(_listed(data, "images", "GenerateRequest"))
     asked, format_ = _load_text(data, "GenerateRequest"), load_format(data.get("format"))
     if texts["suffix"]:
         if images or format_ is not None:
             raise_invalid("suffix", "can't be combined with images or format for this model")
-        return GenerateRequest(prompt=texts["prompt"], system=texts["system"] or None, suffix=texts["suffix"], **asked)
+        return GenerateRequest(
+            prompt=texts["prompt"], system=texts["system"] or None, suffix=texts["suffix"], **asked
+        )
     system = [Message("system", texts["system"])] if texts["system"] else []
     user = Message("user", texts["prompt"], attachments=images)
     return ChatRequest(messages=[*system, user], format=format_, **asked)
@@ -114,7 +131,8 @@ def load_embeddings(data: Mapping[str, Json]) -> EmbedRequest:
 
 
 def _load_model(data: Mapping[str, Json]) -> dict[str, Any]:
-    """Return the fields of every hub request. `keep_alive` is not among them: it concerns models that Ollama holds."""
+    """Return the fields of every hub request. `keep_alive` is not among them: it concerns
+    models that Ollama holds."""
     return {
         "model": data.get("model") or "",
         "options": load_options(data.get("options") or {}),
@@ -125,7 +143,11 @@ def _load_model(data: Mapping[str, Json]) -> dict[str, Any]:
 def _load_text(data: Mapping[str, Json], struct: str) -> dict[str, Any]:
     """Return the fields that chats and completions share."""
     exclude = data.get("exclude_reasoning")
-    shared, think, logprobs = _load_model(data), load_think(data.get("think")), _flag(data, "logprobs", struct)
+    shared, think, logprobs = (
+        _load_model(data),
+        load_think(data.get("think")),
+        _flag(data, "logprobs", struct),
+    )
     top_logprobs = as_go(data.get("top_logprobs") or 0, f"{struct}.top_logprobs", "int", int)
     if not 0 <= top_logprobs <= 20:
         raise BadRequest("top_logprobs must be between 0 and 20", param="top_logprobs")
@@ -140,12 +162,16 @@ def _load_text(data: Mapping[str, Json], struct: str) -> dict[str, Any]:
 
 
 def load_options(options: Mapping[str, Json]) -> dict[str, Json]:
-    """Return the options as Ollama reads them: without those that are null, and integers without a fraction. Raises
-    BadRequest for a known option of another type, for which Ollama would return 500."""
+    """Return the options as Ollama reads them: without those that are null, and integers
+    without a fraction. Raises BadRequest for a known option of another type, for which
+    Ollama would return 500."""
     loaded = {name: value for name, value in options.items() if value is not None}
     for name, value in loaded.items():
         if name == "stop":
-            wanted, is_valid = "an array of strings" if isinstance(value, list) else "type array", is_texts(value)
+            wanted, is_valid = (
+                "an array of strings" if isinstance(value, list) else "type array",
+                is_texts(value),
+            )
         elif wanted := _NUMBERS.get(OPTION_TYPES.get(name, str), ""):
             is_valid = is_number(value) and isfinite(value)
         else:
@@ -166,7 +192,9 @@ def load_think(think: Json) -> bool | str | None:
     if not isinstance(think, str):
         raise BadRequest(f"think must be a boolean or string ({_LEVELS_TEXT})", param="think")
     if think not in THINK_LEVELS:
-        raise BadRequest(f'invalid think value: "{think[:40]}" (must be {_LEVELS_TEXT})', param="think")
+        raise BadRequest(
+            f'invalid think value: "{think[:40]}" (must be {_LEVELS_TEXT})', param="think"
+        )
     return think
 
 
@@ -182,31 +210,44 @@ def _load_message(message: Json, where: str) -> Message:
         _text(message, "content", struct),
         thinking=_text(message, "thinking", struct) or None,
         attachments=_load_images(_listed(message, "images", struct)),
-        tool_calls=[_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(pace(calls))],
+        tool_calls=[
+            _load_call(call, f"{where}.tool_calls[{index}]")
+            for index, call in enumerate(pace(calls))
+        ],
         tool_name=_text(message, "tool_name", struct) or None,
         tool_call_id=_text(message, "tool_call_id", struct) or None,
     )
 
 
 def _load_call(call: Json, where: str) -> ToolCall:
-    """Load a call of an earlier turn. Clients of Ollama may omit its id, which then stays absent."""
+    """Load a call of an earlier turn. Clients of Ollama may omit its id,
+    which then stays absent."""
     as_go(call, f"ChatRequest.{where}", "api.ToolCall", dict)
-    function = as_go(call.get("function") or {}, f"ChatRequest.{where}.function", "api.ToolCallFunction", dict)
-    name = _text(function, "name", "ToolCallFunction") or raise_invalid(f"{where}.function.name", "is required")
+    function = as_go(
+        call.get("function") or {}, f"ChatRequest.{where}.function", "api.ToolCallFunction", dict
+    )
+    name = _text(function, "name", "ToolCallFunction") or raise_invalid(
+        f"{where}.function.name", "is required"
+    )
     given = function.get("arguments")
-    arguments = as_go({} if given is None else given, f"ChatRequest.{where}.function.arguments", "object", dict)
+    arguments = as_go(
+        {} if given is None else given, f"ChatRequest.{where}.function.arguments", "object", dict
+    )
     return ToolCall(_text(call, "id", "ToolCall"), name, arguments)
 
 
 def _load_tool(tool: Json, where: str) -> Tool:
     as_go(tool, f"ChatRequest.{where}", "api.Tool", dict)
     if tool.get("type") not in (None, "", "function"):
-        raise_invalid(f"{where}.type", "must be 'function': no other type of tool is supported for this model")
+        raise_invalid(
+            f"{where}.type", "must be 'function': no other type of tool is supported for this model"
+        )
     return load_function(tool.get("function"), f"{where}.function")
 
 
 def _load_images(images: Sequence[Json]) -> list[str]:
-    """Return the images as base64 without line breaks; raises BadRequest as Go's decoder does, which skips those."""
+    """Return the images as base64 without line breaks; raises BadRequest as Go's decoder
+    does, which skips those."""
     loaded = []
     for image in images:
         as_go(image, "Request.images", "[]uint8", str)

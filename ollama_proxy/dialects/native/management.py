@@ -37,20 +37,29 @@ _DONE = b'{"status":"success"}'
 
 
 def model_management(gateway: Gateway, exchange: Exchange) -> ModelManagement:
-    """Return the management of models for the current request, which may name a server; a base URL does so for all
-    requests that don't."""
+    """Return the management of models for the current request, which may name a server; a base URL
+    does so for all requests that don't."""
     named = request.headers.get(BOX_HEADER) or request.args.get(BOX_ARGUMENT)
     return ModelManagement(gateway.snapshot, exchange, named or request.environ.get(PATH_BOX_KEY))
 
 
 def manage_models(
-    gateway: Gateway, exchange: Exchange, outgoing: UpstreamRequest, names: Sequence[str], *, streams: bool
+    gateway: Gateway,
+    exchange: Exchange,
+    outgoing: UpstreamRequest,
+    names: Sequence[str],
+    *,
+    streams: bool,
 ) -> Response:
-    """Answer a request that changes models. `names`: the models that it names; `streams`: the answer can stream."""
+    """Answer a request that changes models. `names`: the models that it names; `streams`:
+    the answer can stream."""
     management = model_management(gateway, exchange)
     work = management.route_work(outgoing, names)
     if work.is_provided:
-        return whole(render_pulled(stream=exchange.stream), content_type=NDJSON if exchange.stream else SINGLE)
+        return whole(
+            render_pulled(stream=exchange.stream),
+            content_type=NDJSON if exchange.stream else SINGLE,
+        )
     if not work.nodes:
         # No server can pull it: the answer is Ollama's for a name that its registry does not have.
         error = ModelNotFound("pull model manifest: file does not exist", param="model")
@@ -61,25 +70,32 @@ def manage_models(
         return whole(b"".join(map(ndjson_frame, lines)), content_type=NDJSON)
     is_about_model = outgoing.path in NEEDS_MODEL
     if len(work.nodes) == 1:
-        response = gateway.forward(exchange, work.outgoing, work.nodes[0], work.names, long_running=True)
+        response = gateway.forward(
+            exchange, work.outgoing, work.nodes[0], work.names, long_running=True
+        )
         is_silent = is_about_model and response.status_code == 200
         return whole(_DONE, content_type=SINGLE) if is_silent else response
     broadcast = management.start_everywhere(work, streams=streams)
     if streams and exchange.stream:
         progress = _render_progress(broadcast)
         pieces = chain((next(progress),), progress)
-        return streamed(deliver(exchange, pieces, exchange.dialect.errors.render_error_frame), NDJSON)
+        return streamed(
+            deliver(exchange, pieces, exchange.dialect.errors.render_error_frame), NDJSON
+        )
     exchange.stream = False
     for _ in broadcast:
         pass
-    return _respond_once(exchange, drop_not_found(broadcast.results) if is_about_model else broadcast.results)
+    return _respond_once(
+        exchange, drop_not_found(broadcast.results) if is_about_model else broadcast.results
+    )
 
 
 def _render_progress(broadcast: Broadcast) -> Iterator[bytes]:
-    """Yield the lines, and at last one with the result of every server; raises UpstreamError if any of them failed.
+    """Yield the lines, and at last one with the result of every server; raises
+    UpstreamError if any of them failed.
 
-    The first piece ends with the first line of a server that has not failed: if all have failed, there is none, and the
-    response gets the status of the error.
+    The first piece ends with the first line of a server that has not failed: if all have failed,
+    there is none, and the response gets the status of the error.
     """
     begun, held = False, b""
     for line in broadcast:
@@ -94,9 +110,11 @@ def _render_progress(broadcast: Broadcast) -> Iterator[bytes]:
     yield ndjson_frame({"status": "success", "boxes": as_document(broadcast.results)})
 
 
-def find_file(exchange: Exchange, management: ModelManagement, path: str, servers: Sequence[Node]) -> Response:
-    """Answer whether all servers have the file at this path; raises NotFound if one lacks it, UpstreamError if it can't
-    be found out."""
+def find_file(
+    exchange: Exchange, management: ModelManagement, path: str, servers: Sequence[Node]
+) -> Response:
+    """Answer whether all servers have the file at this path; raises NotFound if one lacks it,
+    UpstreamError if it can't be found out."""
     results = management.find_file(path, servers, exchange.begin_attempt)
     if any(result.status == NotFound.status for result in results.values()):
         raise NotFound
@@ -106,13 +124,21 @@ def find_file(exchange: Exchange, management: ModelManagement, path: str, server
 
 
 def upload_file(
-    exchange: Exchange, management: ModelManagement, upload: UpstreamRequest, servers: Sequence[Node]
+    exchange: Exchange,
+    management: ModelManagement,
+    upload: UpstreamRequest,
+    servers: Sequence[Node],
 ) -> Response:
-    """Upload a file to those of the servers that lack it; like Ollama's, the answer to a success has no body."""
+    """Upload a file to those of the servers that lack it; like Ollama's, the answer to
+    a success has no body."""
     found = management.find_file(upload.path, servers)
     lacking = [node for node in servers if found[node.name].error]
     results = management.upload_file(upload, lacking) if lacking else {}
-    return whole(b"", status=201 if lacking else 200) if failure(results) is None else _respond_once(exchange, results)
+    return (
+        whole(b"", status=201 if lacking else 200)
+        if failure(results) is None
+        else _respond_once(exchange, results)
+    )
 
 
 def _respond_once(exchange: Exchange, results: Mapping[str, Result]) -> Response:

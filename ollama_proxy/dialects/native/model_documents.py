@@ -1,4 +1,5 @@
-"""Render lists and descriptions of models as Ollama does, also for models that no Ollama server runs."""
+"""Render lists and descriptions of models as Ollama does, also for models that
+no Ollama server runs."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ MADE_AT = 1_767_225_600
 #: The latest time of a model, in 2100: some servers report times that no calendar has.
 MADE_BY = 4_102_444_800
 
-#: The capabilities of a model that no server describes. Editors show only models that call tools, and every current
-#: service has such models.
+#: The capabilities of a model that no server describes. Editors show only models that call tools,
+#: and every current service has such models.
 CAPABILITIES = ("completion", "tools")
 
 #: The context in tokens if it is unknown: clients cut their prompts to it.
@@ -36,7 +37,8 @@ def add_tag(name: str) -> str:
 
 
 def render_tags(models: Iterable[Model]) -> bytes:
-    """Render the document of /api/tags, newest first, without duplicates of models that several servers have."""
+    """Render the document of /api/tags, newest first, without duplicates of models that
+    several servers have."""
     rows: dict[str, Row] = {}
     for model in models:
         name = add_tag(model.name)
@@ -68,7 +70,11 @@ def _latest_first(rows: Iterable[Row], field: str) -> list[Row]:
 
 
 def _stamp(seconds: int) -> str:
-    return datetime.fromtimestamp(min(seconds or MADE_AT, MADE_BY), UTC).isoformat().replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(min(seconds or MADE_AT, MADE_BY), UTC)
+        .isoformat()
+        .replace("+00:00", "Z")
+    )
 
 
 def _details(model: Model) -> dict[str, Json]:
@@ -86,11 +92,14 @@ def _details(model: Model) -> dict[str, Json]:
 
 def _capabilities(model: Model) -> list[str]:
     able = CAPABILITIES if model.capabilities is None else model.capabilities
-    return sorted(able, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
+    return sorted(
+        able, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)
+    )
 
 
 def render_show(model: Model) -> bytes:
-    """Render the document of /api/show for a model of a provider. Clients fail without `model_info`."""
+    """Render the document of /api/show for a model of a provider. Clients fail
+    without `model_info`."""
     family = model.owned_by
     info = {
         "general.architecture": family,
@@ -113,14 +122,15 @@ def render_show(model: Model) -> bytes:
 
 
 def render_ps(listed: Iterable[tuple[str, Sequence[Row]]], *, named: bool) -> bytes:
-    """Render the document of /api/ps from rows by server, longest lease first. `named`: rows have their server's
-    name."""
+    """Render the document of /api/ps from rows by server, longest lease first. `named`: rows
+    have their server's name."""
     rows = [{**row, "box": box} if named else row for box, loaded in listed for row in loaded]
     return orjson.dumps({"models": _latest_first(rows, "expires_at")})
 
 
 def render_pulled(*, stream: bool) -> bytes:
-    """Render the answer of /api/pull for a model that a provider runs: success, as there is nothing to download."""
+    """Render the answer of /api/pull for a model that a provider runs: success, as there
+    is nothing to download."""
     if not stream:
         return orjson.dumps({"status": "success"})
     return b"".join(ndjson_frame({"status": text}) for text in ("pulling manifest", "success"))

@@ -1,7 +1,7 @@
 """Render hub events as Ollama's lines and answers, and read their text for the chat log.
 
-Clients of Ollama parse every line: there are no heartbeats and no blank lines, and a stream ends with `done` or an
-error. Durations are integers in nanoseconds, and unknown metrics are omitted.
+Clients of Ollama parse every line: there are no heartbeats and no blank lines, and a stream ends
+with `done` or an error. Durations are integers in nanoseconds, and unknown metrics are omitted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ import orjson
 from ollama_proxy.dialects.content_parts import render_logprobs
 from ollama_proxy.dialects.native.errors import NativeErrors
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.hub import Answer, Content, Done, EmbedAnswer, Event, Json, Logprobs, Thinking, ToolCall
+from ollama_proxy.hub import (
+    Answer,
+    Content,
+    Done,
+    EmbedAnswer,
+    Event,
+    Json,
+    Logprobs,
+    Thinking,
+    ToolCall,
+)
 from ollama_proxy.telemetry import Transcript
 
 #: Ollama's content types of single answers and of streams.
@@ -42,7 +52,9 @@ class _NativeRenderer:
     _role: Mapping[str, Json]
     _field: str
 
-    def __init__(self, model: str, started: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, model: str, started: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """`started`: when the request arrived, in seconds of the same clock."""
         self._model = model
         self._prefix = b'{"model":%b,"created_at":"' % orjson.dumps(model)
@@ -53,7 +65,9 @@ class _NativeRenderer:
         self._calls: list[ToolCall] = []
         self._drawn_calls = 0
 
-    def _build_fields(self, content: str, thinking: str = "", calls: Sequence[Json] = ()) -> dict[str, Json]:
+    def _build_fields(
+        self, content: str, thinking: str = "", calls: Sequence[Json] = ()
+    ) -> dict[str, Json]:
         """Return the fields of a line with the content, the thinking and the calls."""
         fields: dict[str, Json] = {**self._role, self._field: content}
         if thinking:
@@ -73,7 +87,9 @@ class _NativeRenderer:
     def render_single(self, answers: Sequence[Answer]) -> bytes:
         """Return the body of a single answer."""
         answer = answers[0]
-        fields = self._build_fields(answer.content, answer.thinking, self._number_calls(answer.tool_calls))
+        fields = self._build_fields(
+            answer.content, answer.thinking, self._number_calls(answer.tool_calls)
+        )
         document = {"model": self._model, "created_at": stamp(), **fields, **self._end(answer.done)}
         return orjson.dumps(document | _logprobs(answer.logprobs))
 
@@ -109,17 +125,21 @@ class _NativeRenderer:
         return b"".join(lines)
 
     def _number_calls(self, calls: Sequence[ToolCall]) -> list[dict[str, Json]]:
-        """Render calls as Ollama does: arguments are an object, and the index counts all calls of the answer."""
+        """Render calls as Ollama does: arguments are an object, and the index counts
+        all calls of the answer."""
         first, self._drawn_calls = self._drawn_calls, self._drawn_calls + len(calls)
         return [
-            {"id": call.id, "function": {"index": index, "name": call.name, "arguments": call.arguments}}
+            {
+                "id": call.id,
+                "function": {"index": index, "name": call.name, "arguments": call.arguments},
+            }
             for index, call in enumerate(calls, first)
         ]
 
     def _end(self, done: Done) -> dict[str, Json]:
         reason = "length" if done.done_reason == "length" else "stop"
-        # The prompt was read until the first event, then the answer was written. For a single answer, only the total is
-        # known, which counts as writing.
+        # The prompt was read until the first event, then the answer was written. For a single
+        # answer, only the total is known, which counts as writing.
         now, first = self._clock(), self._first_at or self._started
         total, read = _nanoseconds(now - self._started), _nanoseconds(first - self._started)
         load = min(LOAD_NS, read or total)
@@ -162,18 +182,25 @@ def _logprobs(logprobs: Logprobs) -> dict[str, Json]:
 
 
 def render_load(route: str, model: str, reason: str) -> bytes:
-    """Render the answer to a request that only loads or unloads a model; see find_purpose. It has no metrics and is
-    never streamed."""
+    """Render the answer to a request that only loads or unloads a model; see find_purpose. It has
+    no metrics and is never streamed."""
     if route == "embed":
         return orjson.dumps({"model": model, "embeddings": []})
     if route == "embeddings":
         return orjson.dumps({"embedding": []})
-    empty = {"message": {"role": "assistant", "content": ""}} if route == "chat" else {"response": ""}
-    return orjson.dumps({"model": model, "created_at": stamp(), **empty, "done": True, "done_reason": reason})
+    empty = (
+        {"message": {"role": "assistant", "content": ""}} if route == "chat" else {"response": ""}
+    )
+    return orjson.dumps(
+        {"model": model, "created_at": stamp(), **empty, "done": True, "done_reason": reason}
+    )
 
 
-def render_embed(answer: EmbedAnswer, model: str, took_s: float, dimensions: int | None = None) -> bytes:
-    """Render the answer of POST /api/embed: every vector has length 1, and at most `dimensions` numbers."""
+def render_embed(
+    answer: EmbedAnswer, model: str, took_s: float, dimensions: int | None = None
+) -> bytes:
+    """Render the answer of POST /api/embed: every vector has length 1, and at most
+    `dimensions` numbers."""
     vectors = []
     for vector in (whole[:dimensions] for whole in answer.embeddings):
         length = hypot(*vector) or 1.0
@@ -197,5 +224,7 @@ def read_transcript(document: dict[str, Any], transcript: Transcript) -> None:
     transcript.think(message.get("thinking") or document.get("thinking"))
     transcript.text(message.get("content") or document.get("response"))
     for call in message.get("tool_calls") or ():
-        transcript.call(None, name=call["function"]["name"], arguments=call["function"].get("arguments"))
+        transcript.call(
+            None, name=call["function"]["name"], arguments=call["function"].get("arguments")
+        )
     transcript.finish(document.get("done_reason"))

@@ -35,15 +35,21 @@ class GoField(fields.Field[Any]):
 
     def _deserialize(self, value: Json, attr: str | None, data: Any, **kwargs: Any) -> Json:
         if type(value) not in self._types:
-            raise ValidationError(f"json: cannot unmarshal {_GO_KINDS[type(value)]} into Go struct field")
+            raise ValidationError(
+                f"json: cannot unmarshal {_GO_KINDS[type(value)]} into Go struct field"
+            )
         return value
 
 
 def as_go(value: Json, where: str, go_type: str, *types: type) -> Json:
-    """Return the value if it has one of the JSON types; raises BadRequest with the text of Ollama's decoder."""
+    """Return the value if it has one of the JSON types; raises BadRequest with the
+    text of Ollama's decoder."""
     if type(value) in types:
         return value
-    text = f"json: cannot unmarshal {_GO_KINDS[type(value)]} into Go struct field {where} of type {go_type}"
+    text = (
+        f"json: cannot unmarshal {_GO_KINDS[type(value)]} into Go struct field "
+        f"{where} of type {go_type}"
+    )
     raise BadRequest(text, param=where.partition(".")[2])
 
 
@@ -115,8 +121,8 @@ class CopyEnvelope(Schema):
 
 
 def check_envelope(schema: Schema, data: Mapping[str, Json]) -> None:
-    """Raises BadRequest for the first invalid field, with the text of Ollama's decoder, and for a field that would show
-    the rendered prompt; Forbidden for a field with another server."""
+    """Raises BadRequest for the first invalid field, with the text of Ollama's decoder, and for a
+    field that would show the rendered prompt; Forbidden for a field with another server."""
     for name, texts in schema.validate(data).items():
         field = schema.fields[str(name)]
         go_type = field.go_type if isinstance(field, GoField) else "string"
@@ -125,14 +131,18 @@ def check_envelope(schema: Schema, data: Mapping[str, Json]) -> None:
     if data.get("_debug_render_only"):
         raise BadRequest("_debug_render_only is not supported", param="_debug_render_only")
     if data.get("remote_host"):
-        raise Forbidden("ollama cloud is disabled: remote model is unavailable", param="remote_host")
+        raise Forbidden(
+            "ollama cloud is disabled: remote model is unavailable", param="remote_host"
+        )
 
 
 def model_names(schema: Schema, data: Mapping[str, Json]) -> list[str]:
-    """Return the models that a request names, as Ollama chooses them: `model`, or `name` if `model` is empty; both
-    names of a copy; also the model from which a new one is created."""
+    """Return the models that a request names, as Ollama chooses them: `model`, or `name` if `model`
+    is empty; both names of a copy; also the model from which a new one is created."""
     if isinstance(schema, CopyEnvelope):
         return [str(data.get("source") or ""), str(data.get("destination") or "")]
     name = data.get("model") or (data.get("name") if isinstance(schema, NamedEnvelope) else None)
-    made_from = [str(data["from"])] if isinstance(schema, CreateEnvelope) and data.get("from") else []
+    made_from = (
+        [str(data["from"])] if isinstance(schema, CreateEnvelope) and data.get("from") else []
+    )
     return [str(name or ""), *made_from]

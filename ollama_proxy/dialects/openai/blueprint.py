@@ -25,9 +25,13 @@ from ollama_proxy.gateway import CHAT, COMPLETIONS, Exchange, Gateway, current_e
 from ollama_proxy.policy import GENERATE
 
 #: The fields that the gateway knows.
-CHAT_FIELDS, COMPLETION_FIELDS = frozenset(ChatSchema().fields), frozenset(CompletionSchema().fields)
+CHAT_FIELDS, COMPLETION_FIELDS = (
+    frozenset(ChatSchema().fields),
+    frozenset(CompletionSchema().fields),
+)
 
-#: Also with a slightly wrong base URL, which has one `/v1` too many, or none. `/v1/api/` is one of Ollama's clients.
+#: Also with a slightly wrong base URL, which has one `/v1` too many, or none. `/v1/api/` is
+#: one of Ollama's clients.
 _PATHS = re.compile(
     r"/v1(/(?!api/)|$)|/(chat/completions|completions|embeddings|responses|models|audio/transcriptions)$"
 )
@@ -45,7 +49,11 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         if (passed := gateway.try_passthrough(exchange, data, CHAT, CHAT_FIELDS)) is not None:
             return passed
         asked = load_chat(data)
-        note_request(exchange, asked, (name for name in asked.passthrough_fields if name != "response_format"))
+        note_request(
+            exchange,
+            asked,
+            (name for name in asked.passthrough_fields if name != "response_format"),
+        )
         calls_as = FUNCTIONS if is_legacy(exchange.data) else TOOLS
         include_usage = _include_usage(exchange, gateway)
         renderer = ChatRenderer(
@@ -63,11 +71,15 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         """POST /v1/completions."""
         exchange = current_exchange()
         data = load_body(exchange, gateway)
-        if (passed := gateway.try_passthrough(exchange, data, COMPLETIONS, COMPLETION_FIELDS)) is not None:
+        if (
+            passed := gateway.try_passthrough(exchange, data, COMPLETIONS, COMPLETION_FIELDS)
+        ) is not None:
             return passed
         asked, shape = load_completion(data)
         note_request(exchange, asked, asked.passthrough_fields)
-        renderer = CompletionRenderer(asked.model, include_usage=_include_usage(exchange, gateway), shape=shape)
+        renderer = CompletionRenderer(
+            asked.model, include_usage=_include_usage(exchange, gateway), shape=shape
+        )
         return gateway.complete(exchange, asked, renderer)
 
     return blueprint

@@ -1,4 +1,5 @@
-"""Load OpenAI's requests as hub requests. Absent parameters stay absent, so the model's own defaults apply."""
+"""Load OpenAI's requests as hub requests. Absent parameters stay absent, so the
+model's own defaults apply."""
 
 from __future__ import annotations
 
@@ -8,7 +9,12 @@ from ollama_proxy.dialects import content_parts
 from ollama_proxy.dialects.openai.messages import load_messages
 from ollama_proxy.dialects.openai.render import CompletionShape
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
-from ollama_proxy.dialects.openai.tools import is_legacy, list_custom_tools, list_hosted_tools, load_tools
+from ollama_proxy.dialects.openai.tools import (
+    is_legacy,
+    list_custom_tools,
+    list_hosted_tools,
+    load_tools,
+)
 from ollama_proxy.dialects.schema_fields import (
     as_object,
     check_fields,
@@ -22,7 +28,8 @@ from ollama_proxy.hub import ChatRequest, GenerateRequest, Json
 CHAT = ChatSchema()
 COMPLETION = CompletionSchema()
 
-#: OpenAI's parameters as Ollama's options. A later one wins, so `max_completion_tokens` overrides `max_tokens`.
+#: OpenAI's parameters as Ollama's options. A later one wins, so `max_completion_tokens`
+#: overrides `max_tokens`.
 _OPTIONS = {
     "temperature": "temperature",
     "top_p": "top_p",
@@ -66,7 +73,11 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
         user=data.get("user"),
         # Upstreams other than Ollama also need the schema's name and whether it is strict.
         passthrough_fields=passthrough_fields(CHAT, data)
-        | ({"response_format": response_format} if response_format.get("type") == "json_schema" else {}),
+        | (
+            {"response_format": response_format}
+            if response_format.get("type") == "json_schema"
+            else {}
+        ),
         ignored=list_hosted_tools(data),
         approximated=("tools",) if any(list_custom_tools(data).values()) else (),
         **content_parts.load_extensions(data) | {"exclude_reasoning": exclude},
@@ -74,8 +85,8 @@ def load_chat(data: dict[str, Json]) -> ChatRequest:
 
 
 def load_completion(data: dict[str, Json]) -> tuple[GenerateRequest, CompletionShape]:
-    """Load the body of POST /v1/completions, as a request and the shape of its answer; raises BadRequest that names
-    the field."""
+    """Load the body of POST /v1/completions, as a request and the shape of its answer; raises
+    BadRequest that names the field."""
     check_fields(COMPLETION, data)
     prompts, n = _load_prompts(data.get("prompt")), load_count(data.get("n"), "n")
     best_of = n if data.get("best_of") is None else load_count(data["best_of"], "best_of")
@@ -86,9 +97,15 @@ def load_completion(data: dict[str, Json]) -> tuple[GenerateRequest, CompletionS
     if best_of > n and data.get("stream"):
         raise_invalid("best_of", "must be equal to n if stream is true")
     if shape.echo and shape.logprobs:
-        raise_invalid("echo", "can't be combined with logprobs: log probabilities of the prompt are not available")
+        raise_invalid(
+            "echo",
+            "can't be combined with logprobs: log probabilities of the prompt are not available",
+        )
     if len(prompts) * best_of > MAX_ANSWERS:
-        raise_invalid("prompt", f"asks for {len(prompts) * best_of} completions in total; the limit is {MAX_ANSWERS}")
+        raise_invalid(
+            "prompt",
+            f"asks for {len(prompts) * best_of} completions in total; the limit is {MAX_ANSWERS}",
+        )
     request = GenerateRequest(
         model=load_model_name(data),
         prompt=prompts[0],
@@ -136,8 +153,11 @@ def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     return options
 
 
-def load_format(response_format: Json, format_field: Json = None) -> str | Mapping[str, Json] | None:
-    """Return Ollama's `format` for OpenAI's `response_format`; without it, that of the field `format`."""
+def load_format(
+    response_format: Json, format_field: Json = None
+) -> str | Mapping[str, Json] | None:
+    """Return Ollama's `format` for OpenAI's `response_format`; without it, that
+    of the field `format`."""
     if not response_format:
         return content_parts.load_format(format_field)
     match response_format.get("type"):
@@ -146,7 +166,9 @@ def load_format(response_format: Json, format_field: Json = None) -> str | Mappi
         case "json_object":
             return "json"
         case "json_schema":
-            json_schema = as_object(response_format.get("json_schema"), "response_format.json_schema")
+            json_schema = as_object(
+                response_format.get("json_schema"), "response_format.json_schema"
+            )
             return as_object(json_schema.get("schema"), "response_format.json_schema.schema")
         case _:
             raise_invalid("response_format.type", "must be 'text', 'json_object' or 'json_schema'")

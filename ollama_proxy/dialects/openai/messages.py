@@ -23,11 +23,15 @@ class _Calls:
 
 
 def load_messages(messages: Json) -> list[Message]:
-    """Load the messages; raises BadRequest, also for an empty array, for which Ollama would only load the model."""
+    """Load the messages; raises BadRequest, also for an empty array, for which Ollama
+    would only load the model."""
     if not messages:
         raise_invalid("messages", "must contain at least one message")
     calls = _Calls()
-    return [_load_message(message, f"messages[{index}]", calls) for index, message in enumerate(pace(messages))]
+    return [
+        _load_message(message, f"messages[{index}]", calls)
+        for index, message in enumerate(pace(messages))
+    ]
 
 
 def _load_message(message: Json, where: str, calls: _Calls) -> Message:
@@ -42,18 +46,37 @@ def _load_message(message: Json, where: str, calls: _Calls) -> Message:
         case "tool":
             call_id = text_in(message, "tool_call_id", where)
             name = text_in(message, "name", where) or calls.names.get(call_id)
-            return Message("tool", content, attachments=attachments, tool_name=name, tool_call_id=call_id or None)
+            return Message(
+                "tool",
+                content,
+                attachments=attachments,
+                tool_name=name,
+                tool_call_id=call_id or None,
+            )
         case "function":
             name = as_text(message.get("name"), f"{where}.name")
             # Such a result has only the name of the function.
-            return Message("tool", content, attachments=attachments, tool_name=name, tool_call_id=calls.last.get(name))
+            return Message(
+                "tool",
+                content,
+                attachments=attachments,
+                tool_name=name,
+                tool_call_id=calls.last.get(name),
+            )
         case _:
-            raise_invalid(f"{where}.role", "must be 'system', 'developer', 'user', 'assistant', 'tool' or 'function'")
+            raise_invalid(
+                f"{where}.role",
+                "must be 'system', 'developer', 'user', 'assistant', 'tool' or 'function'",
+            )
 
 
-def _load_assistant(message: Mapping[str, Json], content: str, where: str, calls: _Calls) -> Message:
+def _load_assistant(
+    message: Mapping[str, Json], content: str, where: str, calls: _Calls
+) -> Message:
     given = as_array(message.get("tool_calls") or [], f"{where}.tool_calls")
-    tool_calls = [_load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(pace(given))]
+    tool_calls = [
+        _load_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(pace(given))
+    ]
     if (function := message.get("function_call")) is not None:
         # The older form has no id; this one stays the same when the history is sent again.
         name, arguments = _load_function(function, f"{where}.function_call")
@@ -63,7 +86,12 @@ def _load_assistant(message: Mapping[str, Json], content: str, where: str, calls
     thinking = message.get("reasoning") or message.get("reasoning_content")
     if thinking is not None:
         as_text(thinking, f"{where}.reasoning")
-    return Message("assistant", content or str(message.get("refusal") or ""), thinking=thinking, tool_calls=tool_calls)
+    return Message(
+        "assistant",
+        content or str(message.get("refusal") or ""),
+        thinking=thinking,
+        tool_calls=tool_calls,
+    )
 
 
 def _load_call(call: Json, where: str) -> ToolCall:
@@ -101,4 +129,6 @@ def _load_part(part: Json, where: str, texts: list[str], attachments: list[Attac
         case {"type": "file"}:
             load_file(part.get("file"), f"{where}.file", texts, attachments)
         case _:
-            raise_invalid(f"{where}.type", "must be 'text', 'image_url', 'input_audio', 'file' or 'refusal'")
+            raise_invalid(
+                f"{where}.type", "must be 'text', 'image_url', 'input_audio', 'file' or 'refusal'"
+            )

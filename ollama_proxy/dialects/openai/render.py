@@ -1,7 +1,8 @@
 """Render hub events as OpenAI's answers and chunks, and read their text for the chat log.
 
-The role comes once, indexes count from 0 without gaps, a tool's id and name come only in its first delta; then one
-finish chunk, the usage, and `[DONE]`. The helpers of the official clients fail on anything else.
+The role comes once, indexes count from 0 without gaps, a tool's id and name come only in its
+first delta; then one finish chunk, the usage, and `[DONE]`. The helpers of the official
+clients fail on anything else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,19 @@ from ollama_proxy.dialects.content_parts import render_logprobs
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.dialects.tools import render_custom_input
 from ollama_proxy.errors import GatewayError
-from ollama_proxy.hub import NO_USAGE, Answer, Choice, Content, Done, Event, Json, Logprobs, Model, Thinking, ToolCall
+from ollama_proxy.hub import (
+    NO_USAGE,
+    Answer,
+    Choice,
+    Content,
+    Done,
+    Event,
+    Json,
+    Logprobs,
+    Model,
+    Thinking,
+    ToolCall,
+)
 from ollama_proxy.telemetry import Transcript
 from ollama_proxy.wire import sse_comment, sse_frame
 
@@ -37,7 +50,8 @@ TOOLS, FUNCTIONS = "tool_calls", "function_call"
 
 @dataclass(slots=True)
 class _Choice:
-    """One choice of a stream: the beginning of its chunks, encoded once, and how much of it has been rendered."""
+    """One choice of a stream: the beginning of its chunks, encoded once, and how much of
+    it has been rendered."""
 
     prefix: bytes
     calls: int = 0
@@ -62,9 +76,12 @@ class _OpenAIRenderer:
         self._dones: list[Done] = []
 
     def _start(self, field: bytes) -> list[_Choice]:
-        """Begin the stream: encode the beginning of each choice's chunks, up to the value of `field`."""
+        """Begin the stream: encode the beginning of each choice's chunks, up to
+        the value of `field`."""
         head = b"data: " + orjson.dumps({**self._document, "choices": []})[:-2]
-        self._choices = [_Choice(b'%b{"index":%d,"%b":' % (head, index, field)) for index in range(self._n)]
+        self._choices = [
+            _Choice(b'%b{"index":%d,"%b":' % (head, index, field)) for index in range(self._n)
+        ]
         self._choice = self._choices[0]
         return self._choices
 
@@ -99,8 +116,8 @@ class ChatRenderer(_OpenAIRenderer):
         customs: frozenset[str] = frozenset(),
         service_tier: str = "",
     ) -> None:
-        """`customs`: the names of the tools whose calls have text instead of arguments; `service_tier`: "" if the
-        request names none."""
+        """`customs`: the names of the tools whose calls have text instead of arguments;
+        `service_tier`: "" if the request names none."""
         document = {
             "id": f"chatcmpl-{secrets.token_hex(14)}",
             "created": int(time.time()),
@@ -118,7 +135,11 @@ class ChatRenderer(_OpenAIRenderer):
         """Return the body of a single answer."""
         choices: list[Json] = []
         for index, answer in enumerate(answers):
-            message: dict[str, Json] = {"role": "assistant", "content": answer.content, "refusal": None}
+            message: dict[str, Json] = {
+                "role": "assistant",
+                "content": answer.content,
+                "refusal": None,
+            }
             if answer.thinking:
                 # Two names are in use for it: vLLM's and DeepSeek's.
                 message |= {"reasoning": answer.thinking, "reasoning_content": answer.thinking}
@@ -130,32 +151,49 @@ class ChatRenderer(_OpenAIRenderer):
                 "index": index,
                 "message": message,
                 "logprobs": _logprobs(answer.logprobs) if answer.logprobs else None,
-                "finish_reason": finish_reason(answer.done, bool(answer.tool_calls), self._calls_as),
+                "finish_reason": finish_reason(
+                    answer.done, bool(answer.tool_calls), self._calls_as
+                ),
             }
             choices.append(choice)
         tokens = usage(*(answer.done for answer in answers))
-        return orjson.dumps({**self._document, "object": "chat.completion", "choices": choices, "usage": tokens})
+        return orjson.dumps(
+            {**self._document, "object": "chat.completion", "choices": choices, "usage": tokens}
+        )
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
         """Return the frames for a batch of events."""
         frames: list[bytes] = []
         if not self._choices:
-            # The roles of all choices, in order: openai-python's helper mixes up choices that begin in another order.
+            # The roles of all choices, in order: openai-python's helper mixes up choices that
+            # begin in another order.
             role = orjson.dumps({"role": "assistant", "content": ""}) + GOES_ON
             frames += [choice.prefix + role for choice in self._start(b"delta")]
         for event in events:
             match event:
                 case Content(text, logprobs):
-                    # Nearly all events are like this one: no dict and no concatenation for each of them.
+                    # Nearly all events are like this one: no dict and no
+                    # concatenation for each of them.
                     extra = b',"logprobs":' + orjson.dumps(_logprobs(logprobs)) if logprobs else b""
-                    frames += (self._choice.prefix, b'{"content":', orjson.dumps(text), b"}", extra, GOES_ON)
+                    frames += (
+                        self._choice.prefix,
+                        b'{"content":',
+                        orjson.dumps(text),
+                        b"}",
+                        extra,
+                        GOES_ON,
+                    )
                 case Thinking(text):
                     # OpenAI's log probabilities are only those of the content.
                     frames.append(self._chunk({"reasoning": text, "reasoning_content": text}))
                 case ToolCall():
                     number, self._choice.calls = self._choice.calls, self._choice.calls + 1
                     if self._calls_as == TOOLS:
-                        frames.append(self._chunk({TOOLS: [{"index": number, **render_call(event, self._customs)}]}))
+                        frames.append(
+                            self._chunk(
+                                {TOOLS: [{"index": number, **render_call(event, self._customs)}]}
+                            )
+                        )
                     elif not number:  # the older form has only one
                         frames.append(self._chunk({FUNCTIONS: render_call(event)["function"]}))
                 case Done():
@@ -167,7 +205,9 @@ class ChatRenderer(_OpenAIRenderer):
 
     def _chunk(self, delta: dict[str, Json], reason: str | None = None) -> bytes:
         finish = b'"%b"' % reason.encode() if reason else b"null"
-        return self._choice.prefix + orjson.dumps(delta) + b',"finish_reason":' + finish + b"}]}\n\n"
+        return (
+            self._choice.prefix + orjson.dumps(delta) + b',"finish_reason":' + finish + b"}]}\n\n"
+        )
 
 
 @dataclass(slots=True, frozen=True)
@@ -177,7 +217,8 @@ class CompletionShape:
     #: Each has `n` choices.
     prompts: Sequence[str] = ("",)
     n: int = 1
-    #: The number of answers that are generated for each prompt, of which the `n` most likely are returned.
+    #: The number of answers that are generated for each prompt, of which the `n`
+    #: most likely are returned.
     best_of: int = 1
     #: Whether the prompt precedes its answer.
     echo: bool = False
@@ -191,7 +232,9 @@ ONE_COMPLETION = CompletionShape()
 class CompletionRenderer(_OpenAIRenderer):
     """One text completion, of one choice or several."""
 
-    def __init__(self, model: str, *, include_usage: bool, shape: CompletionShape | None = None) -> None:
+    def __init__(
+        self, model: str, *, include_usage: bool, shape: CompletionShape | None = None
+    ) -> None:
         self._shape = shape = shape or ONE_COMPLETION
         document = {
             "id": f"cmpl-{secrets.token_hex(14)}",
@@ -201,7 +244,9 @@ class CompletionRenderer(_OpenAIRenderer):
             "system_fingerprint": FINGERPRINT,
         }
         #: The text that precedes each choice.
-        self._echoes = [prompt if shape.echo else "" for prompt in shape.prompts for _ in range(shape.n)]
+        self._echoes = [
+            prompt if shape.echo else "" for prompt in shape.prompts for _ in range(shape.n)
+        ]
         super().__init__(document, len(self._echoes), include_usage=include_usage)
 
     def render_single(self, answers: Sequence[Answer]) -> bytes:
@@ -213,7 +258,9 @@ class CompletionRenderer(_OpenAIRenderer):
             {
                 "index": index,
                 "text": self._echoes[index] + answer.content,
-                "logprobs": legacy_logprobs(answer.logprobs, 0) if answer.logprobs and self._shape.logprobs else None,
+                "logprobs": legacy_logprobs(answer.logprobs, 0)
+                if answer.logprobs and self._shape.logprobs
+                else None,
                 "finish_reason": finish_reason(answer.done, False),
             }
             for index, answer in enumerate(shown)
@@ -227,13 +274,18 @@ class CompletionRenderer(_OpenAIRenderer):
         if not self._choices:
             echoed = zip(self._start(b"text"), self._echoes, strict=True)
             empty = b',"logprobs":null' + GOES_ON
-            frames += [choice.prefix + orjson.dumps(echo) + empty for choice, echo in echoed if echo]
+            frames += [
+                choice.prefix + orjson.dumps(echo) + empty for choice, echo in echoed if echo
+            ]
         for event in events:
             match event:
                 case Content(text, logprobs):
                     frames.append(self._chunk(text, logprobs))
                 case Done():
-                    frames += [self._chunk("", reason=finish_reason(event, False)), *self._end(event)]
+                    frames += [
+                        self._chunk("", reason=finish_reason(event, False)),
+                        *self._end(event),
+                    ]
                 case Choice(index):
                     self._choice = self._choices[index]
         return b"".join(frames)
@@ -243,17 +295,24 @@ class CompletionRenderer(_OpenAIRenderer):
         legacy = orjson.dumps(legacy_logprobs(logprobs, choice.offset)) if logprobs else b"null"
         finish = b'"%b"' % reason.encode() if reason else b"null"
         choice.offset += len(text)
-        return b'%b%b,"logprobs":%b,"finish_reason":%b}]}\n\n' % (choice.prefix, orjson.dumps(text), legacy, finish)
+        return b'%b%b,"logprobs":%b,"finish_reason":%b}]}\n\n' % (
+            choice.prefix,
+            orjson.dumps(text),
+            legacy,
+            finish,
+        )
 
 
 def most_likely(answers: Sequence[Answer], count: int) -> Sequence[Answer]:
-    """Return `count` answers, those with the highest mean log probability of their tokens first; if there are no more
-    than `count`, all of them in their order."""
+    """Return `count` answers, those with the highest mean log probability of their tokens first; if
+    there are no more than `count`, all of them in their order."""
     if len(answers) <= count:
         return answers
     return sorted(
         answers,
-        key=lambda answer: fmean([float(entry.get("logprob") or 0.0) for entry in answer.logprobs] or [-inf]),
+        key=lambda answer: fmean(
+            [float(entry.get("logprob") or 0.0) for entry in answer.logprobs] or [-inf]
+        ),
         reverse=True,
     )[:count]
 
@@ -266,8 +325,8 @@ def finish_reason(done: Done, called: bool, calls_as: str = TOOLS) -> str:
 
 
 def usage(*dones: Done) -> dict[str, Json]:
-    """Return the sum of the tokens of all answers; thinking is part of the completion. Cache counts are omitted if no
-    upstream reports any."""
+    """Return the sum of the tokens of all answers; thinking is part of the completion. Cache counts
+    are omitted if no upstream reports any."""
     total = sum((done.usage for done in dones), NO_USAGE)
     prompt, completion = total.prompt or 0, total.completion or 0
     details = {"cached_tokens": total.cached, "cache_write_tokens": total.cache_written}
@@ -281,8 +340,8 @@ def usage(*dones: Done) -> dict[str, Json]:
 
 
 def render_call(call: ToolCall, customs: frozenset[str] = frozenset()) -> dict[str, Json]:
-    """Render a call, with its arguments as JSON text whose keys are in the model's order, or, if the tool is one of
-    `customs`, as plain text."""
+    """Render a call, with its arguments as JSON text whose keys are in the model's order, or, if
+    the tool is one of `customs`, as plain text."""
     if call.name in customs:
         custom = {"name": call.name, "input": render_custom_input(call.arguments)}
         return {"id": call.id, "type": "custom", "custom": custom}
@@ -296,10 +355,14 @@ def _logprobs(logprobs: Logprobs) -> dict[str, Json]:
 
 
 def legacy_logprobs(logprobs: Logprobs, offset: int) -> dict[str, Json]:
-    """Render the form of completions, four parallel arrays; `offset` is that of the first token in the text."""
+    """Render the form of completions, four parallel arrays; `offset` is that of the
+    first token in the text."""
     tokens = [str(entry.get("token") or "") for entry in logprobs]
     offsets = list(accumulate(map(len, tokens[:-1]), initial=offset))
-    tops = [{t.get("token") or "": t.get("logprob") for t in entry.get("top_logprobs") or ()} for entry in logprobs]
+    tops = [
+        {t.get("token") or "": t.get("logprob") for t in entry.get("top_logprobs") or ()}
+        for entry in logprobs
+    ]
     return {
         "tokens": tokens,
         "token_logprobs": [entry.get("logprob") or 0.0 for entry in logprobs],
@@ -338,11 +401,15 @@ def read_transcript(document: dict[str, Any], transcript: Transcript) -> None:
         message = choice.get("delta") or choice.get("message") or {}
         # Two names are in use for the same thing, and some send both.
         transcript.think(message.get("reasoning_content") or message.get("reasoning"), index)
-        transcript.text(message.get("content") or message.get("refusal") or choice.get("text"), index)
+        transcript.text(
+            message.get("content") or message.get("refusal") or choice.get("text"), index
+        )
         for call in message.get("tool_calls") or ():
             _read_call(call, transcript, index)
         if function := message.get("function_call"):
-            transcript.call("function", index, name=function.get("name"), arguments=function.get("arguments"))
+            transcript.call(
+                "function", index, name=function.get("name"), arguments=function.get("arguments")
+            )
         transcript.finish(choice.get("finish_reason"), index)
 
 

@@ -1,1 +1,2 @@
-"""OpenAI's Responses API, translated through the hub. Nothing is stored: every request has its whole history."""
+"""OpenAI's Responses API, translated through the hub. Nothing is stored: every request
+has its whole history."""

@@ -9,7 +9,11 @@ from ollama_proxy.dialects.dialect import Routes
 from ollama_proxy.dialects.responses.echo import render_echo
 from ollama_proxy.dialects.responses.input_items import is_compaction
 from ollama_proxy.dialects.responses.load import load_response
-from ollama_proxy.dialects.responses.render import CompactionRenderer, ResponseRenderer, read_transcript
+from ollama_proxy.dialects.responses.render import (
+    CompactionRenderer,
+    ResponseRenderer,
+    read_transcript,
+)
 from ollama_proxy.errors import NotFound
 from ollama_proxy.gateway import Gateway, current_exchange, tier_of
 from ollama_proxy.policy import GENERATE, READ
@@ -29,17 +33,25 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
         data = load_body(exchange, gateway)
         asked, shape = load_response(data)
         note_request(
-            exchange, asked, ("text.verbosity" if name == "verbosity" else name for name in asked.passthrough_fields)
+            exchange,
+            asked,
+            (
+                "text.verbosity" if name == "verbosity" else name
+                for name in asked.passthrough_fields
+            ),
         )
         renderer = CompactionRenderer if is_compaction(data["input"]) else ResponseRenderer
         return gateway.complete(
-            exchange, asked, renderer(asked.model, render_echo(data, asked, tier_of(exchange)), shape)
+            exchange,
+            asked,
+            renderer(asked.model, render_echo(data, asked, tier_of(exchange)), shape),
         )
 
     def stored(name: str = "") -> Response:
         """Raises NotFound: no responses or conversations are stored."""
         raise NotFound(
-            "This gateway stores no responses: keep the output of POST /v1/responses and send it back in input."
+            "This gateway stores no responses: keep the output of POST /v1/responses and "
+            "send it back in input."
         )
 
     for rule in STORED:

@@ -1,7 +1,7 @@
 """The request fields that a response repeats, as OpenAI's and the Open Responses schemas require.
 
-Both require numbers that a request may omit. The response then has the API's documented defaults, although the model
-used its own.
+Both require numbers that a request may omit. The response then has the API's documented defaults,
+although the model used its own.
 """
 
 from __future__ import annotations
@@ -26,11 +26,22 @@ _TOOL_FIELDS = ("name", "description", "parameters", "strict")
 _NUMBERS = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 #: Ollama's levels as both schemas name them; with True, the model chooses.
-_EFFORTS = {None: None, True: None, False: "none", "low": "low", "medium": "medium", "high": "high", "max": "xhigh"}
+_EFFORTS = {
+    None: None,
+    True: None,
+    False: "none",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "max": "xhigh",
+}
 
 
-def render_echo(data: Mapping[str, Json], asked: ChatRequest, service_tier: str = "") -> dict[str, Json]:
-    """Return the fields of a response object that repeat its request, and the tier that is used for it."""
+def render_echo(
+    data: Mapping[str, Json], asked: ChatRequest, service_tier: str = ""
+) -> dict[str, Json]:
+    """Return the fields of a response object that repeat its request, and the
+    tier that is used for it."""
     reasoning = data.get("reasoning") or {}
     summary = reasoning.get("summary") or reasoning.get("generate_summary")
     echo: dict[str, Json] = {
@@ -46,15 +57,22 @@ def render_echo(data: Mapping[str, Json], asked: ChatRequest, service_tier: str 
     }
     repeated = {**data, "service_tier": service_tier}
     echo |= {name: repeated.get(name) or default for name, default in _REPEATED.items()}
-    echo |= dict.fromkeys(_COUNTS) | {name: int(data[name]) for name in _COUNTS if data.get(name) is not None}
-    echo |= _NUMBERS | {name: asked.options[name] for name in _NUMBERS if is_number(asked.options.get(name))}
+    echo |= dict.fromkeys(_COUNTS) | {
+        name: int(data[name]) for name in _COUNTS if data.get(name) is not None
+    }
+    echo |= _NUMBERS | {
+        name: asked.options[name] for name in _NUMBERS if is_number(asked.options.get(name))
+    }
     return echo | ({"user": asked.user} if asked.user else {})
 
 
 def _echo_tools(tools: Json) -> list[dict[str, Json]]:
-    """Repeat the tools that the model gets: of a function, every field that the schemas require, and no other."""
+    """Repeat the tools that the model gets: of a function, every field that the schemas
+    require, and no other."""
     return [
-        tool if tool["type"] != "function" else {"type": "function"} | {name: tool.get(name) for name in _TOOL_FIELDS}
+        tool
+        if tool["type"] != "function"
+        else {"type": "function"} | {name: tool.get(name) for name in _TOOL_FIELDS}
         for tool in tools or ()
         if is_offered(tool)
     ]

@@ -25,10 +25,12 @@ from ollama_proxy.dialects.responses.tools import CUSTOM, FUNCTION
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import Json, Logprobs, ToolCall
 
-#: The last event repeats the whole answer, which is kept until then: about a million tokens at most, in bytes.
+#: The last event repeats the whole answer, which is kept until then: about a million
+#: tokens at most, in bytes.
 MAX_HELD_BYTES = 64 * 1024 * 1024
 
-#: The memory that a piece of text takes besides its characters, and the log probabilities of one token, in bytes.
+#: The memory that a piece of text takes besides its characters, and the log probabilities
+#: of one token, in bytes.
 _PIECE_BYTES, _LOGPROBS_BYTES = 64, 1000
 
 
@@ -41,10 +43,14 @@ class Events:
     _held: int = 0
 
     def hold(self, text: str, logprobs: Logprobs = ()) -> None:
-        """Count a piece that is kept until the last event. Raises UpstreamError if all pieces take too much memory."""
+        """Count a piece that is kept until the last event. Raises UpstreamError if all pieces
+        take too much memory."""
         self._held += len(text) + _PIECE_BYTES + _LOGPROBS_BYTES * len(logprobs)
         if self._held > MAX_HELD_BYTES:
-            raise UpstreamError("The model server's answer is too large.", detail=f"answer over {MAX_HELD_BYTES} bytes")
+            raise UpstreamError(
+                "The model server's answer is too large.",
+                detail=f"answer over {MAX_HELD_BYTES} bytes",
+            )
 
     def render(self, kind: str, **fields: Json) -> bytes:
         """Render one event; `kind` is its type without `response.`."""
@@ -60,7 +66,8 @@ class OpenItem:
     _prefix: str
     _text_events: str
     _part_events: str
-    #: The field with the part, the part before its first text, and its index in the item, as events have it.
+    #: The field with the part, the part before its first text, and its index in the
+    #: item, as events have it.
     _parts: str
     _empty_part: Mapping[str, Json]
     _part_index: Mapping[str, Json]
@@ -71,7 +78,11 @@ class OpenItem:
         self._events, self._index, self._id = events, index, new_id(self._prefix)
         self._texts: list[str] = []
         self._logprobs: list[Mapping[str, Json]] = []
-        self._place: dict[str, Json] = {"item_id": self._id, "output_index": index, **self._part_index}
+        self._place: dict[str, Json] = {
+            "item_id": self._id,
+            "output_index": index,
+            **self._part_index,
+        }
         # The constant part of a delta.
         kind = f"response.{self._text_events}.delta"
         head = orjson.dumps({"type": kind, **self._place})[:-1]
@@ -81,9 +92,9 @@ class OpenItem:
     def open(self) -> bytes:
         """Return the events before the first text."""
         item = {**self.item(IN_PROGRESS), self._parts: []}
-        return self._events.render("output_item.added", output_index=self._index, item=item) + self._events.render(
-            f"{self._part_events}.added", **self._place, part=self._empty_part
-        )
+        return self._events.render(
+            "output_item.added", output_index=self._index, item=item
+        ) + self._events.render(f"{self._part_events}.added", **self._place, part=self._empty_part)
 
     def add(self, text: str, logprobs: Logprobs = ()) -> bytes:
         """Return the event for more text; raises UpstreamError if the whole answer is too large."""
@@ -132,10 +143,15 @@ class OpenMessage(OpenItem):
 
 
 class OpenReasoning(OpenItem):
-    """Thinking that is still being received. A summary, if the request asks for one, has the same text."""
+    """Thinking that is still being received. A summary, if the request asks for
+    one, has the same text."""
 
     _prefix, _text_events, _part_events = "rs", "reasoning_text", "content_part"
-    _parts, _empty_part, _part_index = "content", {"type": "reasoning_text", "text": ""}, {"content_index": 0}
+    _parts, _empty_part, _part_index = (
+        "content",
+        {"type": "reasoning_text", "text": ""},
+        {"content_index": 0},
+    )
     _extra = {}
 
     def __init__(self, events: Events, index: int, shape: ResponseShape) -> None:
@@ -151,13 +167,17 @@ class OpenReasoning(OpenItem):
 
     def add(self, text: str, logprobs: Logprobs = ()) -> bytes:
         """See OpenItem.add."""
-        return super().add(text, logprobs) + self._render_summary("reasoning_summary_text.delta", delta=text)
+        return super().add(text, logprobs) + self._render_summary(
+            "reasoning_summary_text.delta", delta=text
+        )
 
     def close(self, status: str) -> tuple[bytes, dict[str, Json]]:
         """See OpenItem.close."""
         text = "".join(self._texts)
         frames = self._render_summary("reasoning_summary_text.done", text=text)
-        frames += self._render_summary("reasoning_summary_part.done", part={"type": "summary_text", "text": text})
+        frames += self._render_summary(
+            "reasoning_summary_part.done", part={"type": "summary_text", "text": text}
+        )
         more, item = super().close(status)
         return frames + more, item
 
@@ -167,22 +187,31 @@ class OpenReasoning(OpenItem):
 
     def _render_summary(self, kind: str, **fields: Json) -> bytes:
         """Render an event of the summary, b"" if there is none."""
-        return self._events.render(kind, **self._summary_place, **fields) if self._shape.summarized else b""
+        return (
+            self._events.render(kind, **self._summary_place, **fields)
+            if self._shape.summarized
+            else b""
+        )
 
 
 def render_call_events(
     events: Events, index: int, call: ToolCall, shape: ResponseShape
 ) -> tuple[bytes, dict[str, Json]]:
-    """Return all events of a call, and its item; raises UpstreamError if the whole answer is too large."""
+    """Return all events of a call, and its item; raises UpstreamError if the
+    whole answer is too large."""
     item_id, kind = new_call_id(call, shape), shape.form_of(call).kind
     item = render_call(item_id, call, shape)
     place = {"item_id": item_id, "output_index": index}
-    frames = events.render("output_item.added", output_index=index, item=render_call(item_id, call, shape, IN_PROGRESS))
+    frames = events.render(
+        "output_item.added", output_index=index, item=render_call(item_id, call, shape, IN_PROGRESS)
+    )
     if kind == FUNCTION:
         arguments = item["arguments"]
         events.hold(arguments)
         frames += events.render("function_call_arguments.delta", **place, delta=arguments)
-        frames += events.render("function_call_arguments.done", **place, name=item["name"], arguments=arguments)
+        frames += events.render(
+            "function_call_arguments.done", **place, name=item["name"], arguments=arguments
+        )
     elif kind == CUSTOM:
         events.hold(item["input"])
         frames += events.render("custom_tool_call_input.delta", **place, delta=item["input"])

@@ -24,9 +24,9 @@ _CALLS = {"function_call": FUNCTION, "custom_tool_call": CUSTOM, "tool_search_ca
 
 #: What asks the model for the summary that replaces the conversation.
 _COMPACT = (
-    "Summarize this conversation, so that somebody else can go on with the work from your summary alone: the goal, "
-    "what was decided and why, what was done with which files and commands and their results, and what is still to do. "
-    "Answer with the summary only, and call no tools."
+    "Summarize this conversation, so that somebody else can go on with the work from your summary "
+    "alone: the goal, what was decided and why, what was done with which files and commands and "
+    "their results, and what is still to do. Answer with the summary only, and call no tools."
 )
 
 _ROLES = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
@@ -97,9 +97,14 @@ class History:
                 self._toolbox.add(item.get("tools"), f"{where}.tools")
             case "compaction" | "compaction_summary":
                 # The summary of an earlier conversation.
-                summary = unseal(as_text(item.get("encrypted_content"), f"{where}.encrypted_content"))
+                summary = unseal(
+                    as_text(item.get("encrypted_content"), f"{where}.encrypted_content")
+                )
                 if summary is None:
-                    raise_invalid(f"{where}.encrypted_content", "is from another server; only that server can read it")
+                    raise_invalid(
+                        f"{where}.encrypted_content",
+                        "is from another server; only that server can read it",
+                    )
                 self._add_other(Message("user", f"Summary of the conversation so far:\n{summary}"))
             case "reasoning":
                 self._thinking += load_reasoning(item, where)
@@ -144,7 +149,13 @@ class History:
         name = as_text(item.get("name") or self._names.get(call_id) or "", f"{where}.name")
         content, attachments = load_content(output, f"{where}.output", _load_part)
         self._add_other(
-            Message("tool", content, attachments=attachments, tool_name=name or None, tool_call_id=call_id or None)
+            Message(
+                "tool",
+                content,
+                attachments=attachments,
+                tool_name=name or None,
+                tool_call_id=call_id or None,
+            )
         )
 
     def _add_found(self, item: Mapping[str, Json], where: str) -> None:
@@ -160,7 +171,8 @@ class History:
         self._messages.append(message)
 
     def _current_turn(self) -> _Turn:
-        """Return the turn of the assistant, a new one if none has begun, with the thinking since its last item."""
+        """Return the turn of the assistant, a new one if none has begun, with the
+        thinking since its last item."""
         self._turn = turn = self._turn or _Turn()
         turn.thoughts += self._thinking
         self._thinking = []
@@ -168,15 +180,25 @@ class History:
 
     def _end_turn(self) -> None:
         if turn := self._turn:
-            text, thinking = "\n".join(filter(None, turn.texts)), "\n".join(filter(None, turn.thoughts)) or None
+            text, thinking = (
+                "\n".join(filter(None, turn.texts)),
+                "\n".join(filter(None, turn.thoughts)) or None,
+            )
             self._messages.append(
-                Message("assistant", text, thinking=thinking, attachments=turn.attachments, tool_calls=turn.calls)
+                Message(
+                    "assistant",
+                    text,
+                    thinking=thinking,
+                    attachments=turn.attachments,
+                    tool_calls=turn.calls,
+                )
             )
             self._turn = None
 
 
 def load_reasoning(item: Mapping[str, Json], where: str) -> list[str]:
-    """Return the thinking: from our own blob, else the plain text, else the summary. Other blobs are dropped."""
+    """Return the thinking: from our own blob, else the plain text, else the summary.
+    Other blobs are dropped."""
     ours = unseal(text_in(item, "encrypted_content", where))
     if ours is not None:
         return [ours]
@@ -203,11 +225,15 @@ def _load_part(part: Json, where: str, texts: list[str], attachments: list[Attac
             texts.append(as_text(part.get("refusal"), f"{where}.refusal"))
         case {"type": "input_image"}:
             if part.get("file_id"):
-                raise_invalid(f"{where}.file_id", "stored files are not supported; send the image in image_url")
+                raise_invalid(
+                    f"{where}.file_id",
+                    "stored files are not supported; send the image in image_url",
+                )
             attachments.append(load_image(part.get("image_url"), f"{where}.image_url"))
         case {"type": "input_file"}:
             load_file(part, where, texts, attachments)
         case _:
             raise_invalid(
-                f"{where}.type", "must be 'input_text', 'output_text', 'refusal', 'input_image' or 'input_file'"
+                f"{where}.type",
+                "must be 'input_text', 'output_text', 'refusal', 'input_image' or 'input_file'",
             )

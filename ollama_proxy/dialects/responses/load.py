@@ -1,5 +1,5 @@
-"""Load OpenAI's requests for responses as hub requests. Absent parameters stay absent, so the model's own defaults
-apply."""
+"""Load OpenAI's requests for responses as hub requests. Absent parameters stay absent, so the
+model's own defaults apply."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _HARMLESS: Mapping[str, tuple[Json, ...]] = {"store": (False,), "service_tier": 
 
 
 def load_response(data: dict[str, Json]) -> tuple[ChatRequest, ResponseShape]:
-    """Load the body of POST /v1/responses, as a request and the shape of its answer; raises BadRequest that names the
-    field."""
+    """Load the body of POST /v1/responses, as a request and the shape of its answer; raises
+    BadRequest that names the field."""
     check_fields(RESPONSE, data)
     text, instructions = data.get("text") or {}, data.get("instructions")
     toolbox = Toolbox()
@@ -58,10 +58,13 @@ def load_response(data: dict[str, Json]) -> tuple[ChatRequest, ResponseShape]:
         passthrough_fields=_passthrough_fields(data, text),
         ignored=toolbox.hosted,
         approximated=toolbox.approximated,
-        **content_parts.load_extensions(data) | ({"truncate": True} if data.get("truncation") == "auto" else {}),
+        **content_parts.load_extensions(data)
+        | ({"truncate": True} if data.get("truncation") == "auto" else {}),
     )
     summarized = _load_summarized(data.get("reasoning") or {})
-    return request, ResponseShape(toolbox.forms, sealed=ENCRYPTED_REASONING in included, summarized=summarized)
+    return request, ResponseShape(
+        toolbox.forms, sealed=ENCRYPTED_REASONING in included, summarized=summarized
+    )
 
 
 def _load_summarized(reasoning: Mapping[str, Json]) -> bool:
@@ -79,12 +82,15 @@ def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     limit = data.get("max_output_tokens")
     if limit is not None:
         # Ollama would treat a value below 1 as no limit.
-        options["num_predict"] = int(limit) if limit >= 1 else raise_invalid("max_output_tokens", "must be at least 1")
+        options["num_predict"] = (
+            int(limit) if limit >= 1 else raise_invalid("max_output_tokens", "must be at least 1")
+        )
     return options
 
 
 def load_format(wanted: Json, format_field: Json = None) -> str | Mapping[str, Json] | None:
-    """Return Ollama's `format` for `text.format`, the schema unchanged; without it, that of the field `format`."""
+    """Return Ollama's `format` for `text.format`, the schema unchanged; without it, that
+    of the field `format`."""
     if not wanted:
         return content_parts.load_format(format_field)
     match as_object(wanted, "text.format").get("type"):
@@ -100,7 +106,8 @@ def load_format(wanted: Json, format_field: Json = None) -> str | Mapping[str, J
 
 
 def _passthrough_fields(data: dict[str, Json], text: Mapping[str, Json]) -> dict[str, Json]:
-    """Return the passthrough fields under the names that they have in chat completions, for other upstreams."""
+    """Return the passthrough fields under the names that they have in chat
+    completions, for other upstreams."""
     found = {
         name: value
         for name, value in passthrough_fields(RESPONSE, data).items()

@@ -1,7 +1,8 @@
 """Render the items of a response's `output`, and their parts.
 
-Thinking is also encoded as the opaque text that clients send back with the next request (`encrypted_content`). It is
-opaque to clients but not secret: it is their own conversation, and every worker must be able to read it.
+Thinking is also encoded as the opaque text that clients send back with the next request
+(`encrypted_content`). It is opaque to clients but not secret: it is their own conversation, and
+every worker must be able to read it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class ResponseShape:
     summarized: bool = False
 
     def form_of(self, call: ToolCall) -> ToolForm:
-        """Return the form of the called tool. Models sometimes call one that the request does not define."""
+        """Return the form of the called tool. Models sometimes call one that the
+        request does not define."""
         return self.forms.get(call.name) or ToolForm(FUNCTION, call.name)
 
 
@@ -61,35 +63,51 @@ def text_part(text: str, logprobs: Logprobs = ()) -> dict[str, Json]:
 
 def message(item_id: str, status: str, *parts: Json) -> dict[str, Json]:
     """Render a message."""
-    return {"type": "message", "id": item_id, "status": status, "role": "assistant", "content": list(parts)}
+    return {
+        "type": "message",
+        "id": item_id,
+        "status": status,
+        "role": "assistant",
+        "content": list(parts),
+    }
 
 
 def reasoning(item_id: str, status: str, thinking: str, shape: ResponseShape) -> dict[str, Json]:
-    """Render the thinking; unless it is in progress, also as a summary and as `encrypted_content`, if the request asks
-    for them. The summary is complete: Ollama hides nothing."""
+    """Render the thinking; unless it is in progress, also as a summary and as `encrypted_content`,
+    if the request asks for them. The summary is complete: Ollama hides nothing."""
     is_complete = status != IN_PROGRESS
     item: dict[str, Json] = {
         "type": "reasoning",
         "id": item_id,
-        "summary": [{"type": "summary_text", "text": thinking}] if shape.summarized and is_complete else [],
+        "summary": [{"type": "summary_text", "text": thinking}]
+        if shape.summarized and is_complete
+        else [],
         "content": [{"type": "reasoning_text", "text": thinking}],
         "status": status,
     }
     return item | ({"encrypted_content": seal(thinking)} if shape.sealed and is_complete else {})
 
 
-def render_call(item_id: str, call: ToolCall, shape: ResponseShape, status: str = COMPLETED) -> dict[str, Json]:
-    """Render a call in the form of its tool; unless it is in progress, with its arguments, as JSON text whose keys are
-    in the model's order."""
+def render_call(
+    item_id: str, call: ToolCall, shape: ResponseShape, status: str = COMPLETED
+) -> dict[str, Json]:
+    """Render a call in the form of its tool; unless it is in progress, with its arguments, as JSON
+    text whose keys are in the model's order."""
     form, begun = shape.form_of(call), status == IN_PROGRESS
     head: dict[str, Json] = {"type": _CALLS[form.kind][0], "id": item_id, "call_id": call.id}
     match form.kind:
         case "tool_search":
-            own: dict[str, Json] = {"execution": "client", "arguments": {} if begun else call.arguments}
+            own: dict[str, Json] = {
+                "execution": "client",
+                "arguments": {} if begun else call.arguments,
+            }
         case "custom":
             own = {"name": form.name, "input": "" if begun else render_custom_input(call.arguments)}
         case _:
-            own = {"name": form.name, "arguments": "" if begun else orjson.dumps(call.arguments).decode()}
+            own = {
+                "name": form.name,
+                "arguments": "" if begun else orjson.dumps(call.arguments).decode(),
+            }
     if form.namespace:
         own["namespace"] = form.namespace
     return head | own | {"status": status}
@@ -101,7 +119,8 @@ def new_call_id(call: ToolCall, shape: ResponseShape) -> str:
 
 
 def render_output(answer: Answer, shape: ResponseShape) -> list[dict[str, Json]]:
-    """Render all items of an answer: thinking, text, calls. One that a limit cut off is incomplete; calls never are."""
+    """Render all items of an answer: thinking, text, calls. One that a limit cut off is
+    incomplete; calls never are."""
     last = COMPLETED if answer.tool_calls else status_of(answer.done)
     items = []
     if answer.thinking:
@@ -110,7 +129,9 @@ def render_output(answer: Answer, shape: ResponseShape) -> list[dict[str, Json]]
     if answer.content or not (answer.thinking or answer.tool_calls):
         part = text_part(answer.content, answer.logprobs)
         items.append(message(new_id("msg"), last, part))
-    return items + [render_call(new_call_id(call, shape), call, shape) for call in answer.tool_calls]
+    return items + [
+        render_call(new_call_id(call, shape), call, shape) for call in answer.tool_calls
+    ]
 
 
 def status_of(done: Done) -> str:
@@ -119,13 +140,16 @@ def status_of(done: Done) -> str:
 
 
 def render_usage(done: Done | None = None) -> dict[str, Json]:
-    """Render the counts of tokens, 0 before the end; thinking is part of the output. The API requires every field, so
-    a count that the upstream does not report is 0."""
+    """Render the counts of tokens, 0 before the end; thinking is part of the output. The API
+    requires every field, so a count that the upstream does not report is 0."""
     usage = done.usage if done else Usage()
     prompt, completion = usage.prompt or 0, usage.completion or 0
     return {
         "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": usage.cached or 0, "cache_write_tokens": usage.cache_written or 0},
+        "input_tokens_details": {
+            "cached_tokens": usage.cached or 0,
+            "cache_write_tokens": usage.cache_written or 0,
+        },
         "output_tokens": completion,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": prompt + completion,

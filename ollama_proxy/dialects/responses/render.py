@@ -1,7 +1,7 @@
 """Render hub events as OpenAI's responses and their events, and read their text for the chat log.
 
-The last event has the whole answer. A summary of the conversation is a `compaction` item, which stands for the
-conversation from then on.
+The last event has the whole answer. A summary of the conversation is a `compaction` item, which
+stands for the conversation from then on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from typing import Any
 
 import orjson
 
-from ollama_proxy.dialects.responses.events import Events, OpenMessage, OpenReasoning, render_call_events
+from ollama_proxy.dialects.responses.events import (
+    Events,
+    OpenMessage,
+    OpenReasoning,
+    render_call_events,
+)
 from ollama_proxy.dialects.responses.output_items import (
     COMPLETED,
     IN_PROGRESS,
@@ -30,8 +35,9 @@ from ollama_proxy.hub import Answer, Content, Done, Event, Json, Thinking, ToolC
 from ollama_proxy.telemetry import Transcript
 from ollama_proxy.wire import SSE_COMMENT, encode_request, sse_comment
 
-#: Statuses that have a code of their own at OpenAI; all others are `server_error`, but not a prompt that is too long:
-#: clients compact the history if they get its code, which is not in OpenAI's description.
+#: Statuses that have a code of their own at OpenAI; all others are `server_error`, but not a
+#: prompt that is too long: clients compact the history if they get its code, which is not in
+#: OpenAI's description.
 _CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
 
 
@@ -44,7 +50,12 @@ class ResponseRenderer:
     content_type = "text/event-stream"
 
     def __init__(self, model: str, echo: Mapping[str, Json], shape: ResponseShape = PLAIN) -> None:
-        self._head = {"id": new_id("resp"), "object": "response", "created_at": int(time.time()), "model": model}
+        self._head = {
+            "id": new_id("resp"),
+            "object": "response",
+            "created_at": int(time.time()),
+            "model": model,
+        }
         #: Encoded once for the first two events and the last.
         self._echo = encode_request(echo)
         self._shape = shape
@@ -56,7 +67,9 @@ class ResponseRenderer:
         #: Log probabilities that came with no text yet.
         self._held: list[Mapping[str, Json]] = []
 
-    def _document(self, status: str, output: Sequence[Json], done: Done | None = None, error: Json = None) -> Json:
+    def _document(
+        self, status: str, output: Sequence[Json], done: Done | None = None, error: Json = None
+    ) -> Json:
         document = {
             **self._head,
             "status": status,
@@ -97,7 +110,9 @@ class ResponseRenderer:
                     frames.append(self._open.add(text))
                 case ToolCall():
                     frames.append(self._close(COMPLETED))
-                    frame, item = render_call_events(self._events, len(self._output), event, self._shape)
+                    frame, item = render_call_events(
+                        self._events, len(self._output), event, self._shape
+                    )
                     frames.append(frame)
                     self._output.append(item)
                 case Done():
@@ -107,19 +122,31 @@ class ResponseRenderer:
                         self._open = OpenMessage(self._events, 0)
                         frames.append(self._open.open())
                     frames.append(self._close(status))
-                    frames.append(self._events.render(status, response=self._document(status, self._output, event)))
+                    frames.append(
+                        self._events.render(
+                            status, response=self._document(status, self._output, event)
+                        )
+                    )
         return b"".join(frames)
 
     def render_heartbeat(self, progress: str = "") -> bytes:
-        """Return a comment, which keeps the stream alive; the first one follows the opening events."""
+        """Return a comment, which keeps the stream alive; the first one
+        follows the opening events."""
         return self._begin() + sse_comment(progress)
 
     def render_failure(self, error: GatewayError) -> bytes:
-        """Return the frames that end a failed stream. An open item stays open; the last event has its text so far."""
+        """Return the frames that end a failed stream. An open item stays open; the last
+        event has its text so far."""
         output = [*self._output, self._open.item(INCOMPLETE)] if self._open else self._output
-        code = error.slug if isinstance(error, PromptTooLong) else _CODES.get(error.status, "server_error")
+        code = (
+            error.slug
+            if isinstance(error, PromptTooLong)
+            else _CODES.get(error.status, "server_error")
+        )
         fault = {"code": code, "message": str(error)}
-        return self._begin() + self._events.render("failed", response=self._document("failed", output, error=fault))
+        return self._begin() + self._events.render(
+            "failed", response=self._document("failed", output, error=fault)
+        )
 
     def _begin(self) -> bytes:
         """Return the opening events, unless they have been sent."""
@@ -127,7 +154,9 @@ class ResponseRenderer:
             return b""
         self._begun = True
         response = self._document(IN_PROGRESS, [])
-        return self._events.render("created", response=response) + self._events.render("in_progress", response=response)
+        return self._events.render("created", response=response) + self._events.render(
+            "in_progress", response=response
+        )
 
     def _close(self, status: str) -> bytes:
         """Close the open item, if there is one."""
@@ -177,7 +206,8 @@ def _read_call(item: dict[str, Any], transcript: Transcript) -> None:
 
 
 class CompactionRenderer(ResponseRenderer):
-    """A response whose only item is the compaction. Clients don't show it, so its text is not streamed."""
+    """A response whose only item is the compaction. Clients don't show it, so its
+    text is not streamed."""
 
     def __init__(self, model: str, echo: Mapping[str, Json], shape: ResponseShape) -> None:
         super().__init__(model, echo, shape)
@@ -190,8 +220,8 @@ class CompactionRenderer(ResponseRenderer):
         return orjson.dumps(self._document(status_of(answer.done), [item], answer.done))
 
     def render_stream(self, events: Sequence[Event]) -> bytes:
-        """Return the frames for a batch of events: comments until the summary is complete. Raises UpstreamError for an
-        empty summary."""
+        """Return the frames for a batch of events: comments until the summary is complete. Raises
+        UpstreamError for an empty summary."""
         frames = [self._begin(), SSE_COMMENT]
         for event in events:
             match event:
@@ -205,12 +235,17 @@ class CompactionRenderer(ResponseRenderer):
                         self._events.render("output_item.done", output_index=0, item=item),
                     ]
                     status = status_of(event)
-                    frames.append(self._events.render(status, response=self._document(status, [item], event)))
+                    frames.append(
+                        self._events.render(status, response=self._document(status, [item], event))
+                    )
         return b"".join(frames)
 
 
 def render_compaction(summary: str) -> dict[str, Json]:
-    """Render the item for a summary; raises UpstreamError if it is empty: the client would lose its conversation."""
+    """Render the item for a summary; raises UpstreamError if it is empty: the client would
+    lose its conversation."""
     if not summary.strip():
-        raise UpstreamError("The model returned no summary of the conversation.", detail="empty compaction")
+        raise UpstreamError(
+            "The model returned no summary of the conversation.", detail="empty compaction"
+        )
     return {"type": "compaction", "id": new_id("cmp"), "encrypted_content": seal(summary)}

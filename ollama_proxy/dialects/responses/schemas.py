@@ -1,6 +1,7 @@
 """Every field of OpenAI's Responses API with its handling.
 
-Source: OpenAI's API description of August 2026 (CreateResponse), and the penalties of the Open Responses specification.
+Source: OpenAI's API description of August 2026 (CreateResponse), and the penalties of the Open
+Responses specification.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from ollama_proxy.dialects.schema_fields import (
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
 
-#: The values that `include` may have. All but the first two belong to tools that the gateway does not run, so there is
-#: never anything to include.
+#: The values that `include` may have. All but the first two belong to tools that the gateway does
+#: not run, so there is never anything to include.
 INCLUDABLE = (
     ENCRYPTED_REASONING,
     LOGPROBS,
@@ -37,12 +38,16 @@ INCLUDABLE = (
     "web_search_call.results",
 )
 
-_STATELESS = "is not supported: this gateway stores no conversations; send the whole history in input"
+_STATELESS = (
+    "is not supported: this gateway stores no conversations; send the whole history in input"
+)
 
 
 def one_of(*words: str, handling: str = MAPPED) -> RequestField:
     """Return a field that accepts only `words`."""
-    return RequestField(lambda value: value in words, f"must be one of {', '.join(map(repr, words))}", handling)
+    return RequestField(
+        lambda value: value in words, f"must be one of {', '.join(map(repr, words))}", handling
+    )
 
 
 class ResponseSchema(Extensions):
@@ -90,7 +95,9 @@ class ResponseSchema(Extensions):
     prompt_cache_options = anything(CARRIED)
     prompt_cache_retention = anything(CARRIED)
     safety_identifier = text(CARRIED)
-    service_tier = one_of("auto", "default", "flex", "scale", "priority", "fast", "ultrafast", handling=CARRIED)
+    service_tier = one_of(
+        "auto", "default", "flex", "scale", "priority", "fast", "ultrafast", handling=CARRIED
+    )
     store = flag(CARRIED)
     # Last: from here on, `text` is this field and no longer the type of field.
     text = mapping()

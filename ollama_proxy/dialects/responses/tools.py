@@ -1,7 +1,8 @@
-"""Load the tools of a request under flat names, and keep for each the form in which its calls return to the client.
+"""Load the tools of a request under flat names, and keep for each the form in which its
+calls return to the client.
 
-Models know only functions: tools in a namespace get a joined name, custom tools and the client's search for tools
-become functions.
+Models know only functions: tools in a namespace get a joined name, custom tools and the client's
+search for tools become functions.
 """
 
 from __future__ import annotations
@@ -12,13 +13,20 @@ from dataclasses import dataclass, field, replace
 
 from ollama_proxy.dialects.content_parts import TOOL_NAME, load_function
 from ollama_proxy.dialects.schema_fields import as_array, as_object, as_text, raise_invalid, text_in
-from ollama_proxy.dialects.tools import check_choice, has_grammar, load_allowed_tools, load_custom_tool, without_hosted
+from ollama_proxy.dialects.tools import (
+    check_choice,
+    has_grammar,
+    load_allowed_tools,
+    load_custom_tool,
+    without_hosted,
+)
 from ollama_proxy.hub import Json, Tool, ToolChoice
 from ollama_proxy.upstreams import pace
 
 FUNCTION, CUSTOM, TOOL_SEARCH = "function", "custom", "tool_search"
 
-#: Longest joined name. Some providers refuse more than 64 characters; the rest is for what makes names distinct.
+#: Longest joined name. Some providers refuse more than 64 characters; the rest is for what
+#: makes names distinct.
 MAX_JOINED_CHARS = 60
 
 _WORDS = (None, "none", "auto", "required")
@@ -44,7 +52,8 @@ def is_offered(tool: Mapping[str, Json]) -> bool:
 class Toolbox:
     """The tools of a request, from its `tools` and from the items of its input."""
 
-    #: The tools, with the schemas of functions unchanged, and the form of each, by their flat names.
+    #: The tools, with the schemas of functions unchanged, and the form of
+    #: each, by their flat names.
     tools: dict[str, Tool] = field(default_factory=dict)
     forms: dict[str, ToolForm] = field(default_factory=dict)
     _names: dict[ToolForm, str] = field(default_factory=dict)
@@ -54,8 +63,8 @@ class Toolbox:
     approximated: Sequence[str] = ()
 
     def add(self, tools: Json, where: str, namespace: str | None = None) -> list[Tool]:
-        """Add tools, and return those that the model gets; a tool that was defined before is replaced. Raises
-        BadRequest that names an invalid one."""
+        """Add tools, and return those that the model gets; a tool that was defined before is
+        replaced. Raises BadRequest that names an invalid one."""
         added: list[Tool] = []
         for index, tool in enumerate(pace(as_array(tools, where))):
             place = f"{where}[{index}]"
@@ -63,7 +72,9 @@ class Toolbox:
             if kind == "namespace" and namespace is None:
                 name = str(tool.get("name") or "")
                 if not TOOL_NAME.fullmatch(name):
-                    raise_invalid(f"{place}.name", f"is required and must match ^{TOOL_NAME.pattern}$")
+                    raise_invalid(
+                        f"{place}.name", f"is required and must match ^{TOOL_NAME.pattern}$"
+                    )
                 added += self.add(tool.get("tools"), f"{place}.tools", name)
             elif loaded := self._load(kind, tool, place):
                 added.append(self._name(loaded, ToolForm(kind, loaded.name, namespace)))
@@ -97,9 +108,9 @@ class Toolbox:
         return tool
 
     def flat_name(self, form: ToolForm) -> str:
-        """Return the name that the model knows a tool by, also for a tool that the request does not define. A name in a
-        namespace is joined, in the same way in every turn. If that is too long, it has a digest in the middle: the
-        model needs the end, which has the name of the tool."""
+        """Return the name that the model knows a tool by, also for a tool that the request does not
+        define. A name in a namespace is joined, in the same way in every turn. If that is too long,
+        it has a digest in the middle: the model needs the end, which has the name of the tool."""
         if known := self._names.get(form):
             return known
         if form.namespace is None:
@@ -111,8 +122,8 @@ class Toolbox:
         return f"{joined[:16]}_{digest}_{joined[-34:]}"
 
     def find(self, tool: Json, where: str) -> str:
-        """Return the flat name of a tool that a tool choice names; raises BadRequest if the request does not define
-        it."""
+        """Return the flat name of a tool that a tool choice names; raises BadRequest if the
+        request does not define it."""
         kind = as_object(tool, where).get("type")
         if kind in self.hosted:
             raise_invalid(f"{where}.type", f"this gateway can't run '{kind[:60]}'")
@@ -127,7 +138,8 @@ class Toolbox:
 
 
 def load_tool_choice(choice: Json, toolbox: Toolbox) -> tuple[list[Tool], ToolChoice]:
-    """Return the tools that may be called, and the tool choice: none, auto, required, or one tool."""
+    """Return the tools that may be called, and the tool choice: none, auto,
+    required, or one tool."""
     tools = [*toolbox.tools.values()]
     if choice is None or isinstance(choice, str):
         if choice not in _WORDS:
@@ -137,7 +149,9 @@ def load_tool_choice(choice: Json, toolbox: Toolbox) -> tuple[list[Tool], ToolCh
     if as_object(choice, "tool_choice").get("type") != "allowed_tools":
         return tools, {"name": toolbox.find(choice, "tool_choice")}
     entries = choice.get("tools")
-    allowed, mode = load_allowed_tools(without_hosted(choice, toolbox.hosted), tools, "tool_choice", toolbox.find)
+    allowed, mode = load_allowed_tools(
+        without_hosted(choice, toolbox.hosted), tools, "tool_choice", toolbox.find
+    )
     if not allowed and (mode == "required" or not entries):
         raise_invalid("tool_choice.tools", "must be an array of functions")
     return allowed, mode

@@ -1,4 +1,5 @@
-"""POST /v1/audio/transcriptions: the form is read and checked, and an upstream gets it. No log has the recording."""
+"""POST /v1/audio/transcriptions: the form is read and checked, and an upstream gets it. No
+log has the recording."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from ollama_proxy.policy import GENERATE
 from ollama_proxy.telemetry import Transcript
 from ollama_proxy.upstreams import Part, read_form
 
-#: What clients append to the name of a list or of an object; some servers would read `model[]` as another `model`.
+#: What clients append to the name of a list or of an object; some servers would read
+#: `model[]` as another `model`.
 _SUFFIX = re.compile(r"(?<!^model)(?<!^file)\[\w{0,40}\]\Z", re.ASCII)
 
 
@@ -58,8 +60,8 @@ def build_blueprint(gateway: Gateway) -> Blueprint:
 
 
 def load_form(exchange: Exchange, gateway: Gateway) -> Sequence[Part]:
-    """Return the parts of the form that an upstream gets, and record its fields and what is left out. Raises
-    BadRequest, and what read_limited_parts raises."""
+    """Return the parts of the form that an upstream gets, and record its fields and what is left
+    out. Raises BadRequest, and what read_limited_parts raises."""
     body = b"".join(read_limited_parts(request.environ, gateway.settings.server, exchange.call))
     parts = read_form(request.environ.get("CONTENT_TYPE") or "", body)
     default = gateway.settings.default_model
@@ -73,7 +75,8 @@ def load_form(exchange: Exchange, gateway: Gateway) -> Sequence[Part]:
     exchange.stream = str(exchange.data.get("stream")).lower() in ("true", "1")
     if not allowed(exchange):
         return parts
-    # The token has a list of models, and a field that the API does not have could choose another one.
+    # The token has a list of models, and a field that the API does not have
+    # could choose another one.
     unknown = {part.name for part in parts if _SUFFIX.sub("", part.name) not in FIELDS}
     note_ignored(exchange, sorted(unknown))
     return [part for part in parts if part.name not in unknown]
@@ -92,7 +95,9 @@ def _as_document(parts: Sequence[Part]) -> dict[str, Json]:
 
 def _find_only(parts: Sequence[Part], name: str) -> Part:
     found = [part for part in parts if part.name == name]
-    return found[0] if len(found) == 1 and found[0].data else raise_invalid(name, "is required, once")
+    return (
+        found[0] if len(found) == 1 and found[0].data else raise_invalid(name, "is required, once")
+    )
 
 
 def read_transcript(document: dict[str, Any], transcript: Transcript) -> None:
@@ -102,5 +107,7 @@ def read_transcript(document: dict[str, Any], transcript: Transcript) -> None:
 
 
 ROUTES = Routes(
-    build_blueprint, scopes={"transcriptions.create": GENERATE}, readers={"transcriptions.create": read_transcript}
+    build_blueprint,
+    scopes={"transcriptions.create": GENERATE},
+    readers={"transcriptions.create": read_transcript},
 )

@@ -1,5 +1,5 @@
-"""PDF documents as text, for servers that can't read them. What can't be read is replaced by a note to the model: a
-document stays in the history of a chat, so a refusal would end it."""
+"""PDF documents as text, for servers that can't read them. What can't be read is replaced by a note
+to the model: a document stays in the history of a chat, so a refusal would end it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 
-from ollama_proxy.gateway.conversion.process import ConversionFailed, NotStarted, in_background, run_program
+from ollama_proxy.gateway.conversion.process import (
+    ConversionFailed,
+    NotStarted,
+    in_background,
+    run_program,
+)
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.hub import ChatRequest, Document, Message
 from ollama_proxy.settings import Documents
@@ -47,14 +52,24 @@ def _kept() -> BoundedCache[tuple[bytes, Documents], Reading]:
 
 
 def read_documents(
-    asked: ChatRequest, resolved: ResolvedModel, limits: Documents, call: Call, heartbeat_s: float | None
+    asked: ChatRequest,
+    resolved: ResolvedModel,
+    limits: Documents,
+    call: Call,
+    heartbeat_s: float | None,
 ) -> Generator[tuple[()], None, ChatRequest]:
-    """Returns the chat with the text of each document in its place, or the chat itself if it has none or the model's
-    server reads documents. Yields after each `heartbeat_s` seconds that it takes."""
+    """Returns the chat with the text of each document in its place, or the chat itself if
+    it has none or the model's server reads documents. Yields after each `heartbeat_s`
+    seconds that it takes."""
     # All nodes of a model are of one kind.
     if resolved.route.nodes[0][0].upstream.reads_documents:
         return asked
-    found = [each for message in asked.messages for each in message.attachments if isinstance(each, Document)]
+    found = [
+        each
+        for message in asked.messages
+        for each in message.attachments
+        if isinstance(each, Document)
+    ]
     if not found:
         return asked
     texts: dict[Document, str] = {}
@@ -76,7 +91,9 @@ def _read(
     reading = _kept().get(key)
     if reading is None:
         try:
-            reading = yield from in_background(partial(_run, document.data, limits), call, heartbeat_s)
+            reading = yield from in_background(
+                partial(_run, document.data, limits), call, heartbeat_s
+            )
         except NotStarted as failure:
             return Reading(problem=str(failure))
         except ConversionFailed as failure:
@@ -96,7 +113,9 @@ def _run(data: str, limits: Documents) -> Reading:
     found = run_program(PROGRAM, job, limits.timeout_s + GRACE_S)
     if found["problem"]:
         return Reading(problem=found["problem"])
-    pages = [f"[Page {number}]\n{text or '(no text)'}" for number, text in enumerate(found["pages"], 1)]
+    pages = [
+        f"[Page {number}]\n{text or '(no text)'}" for number, text in enumerate(found["pages"], 1)
+    ]
     if found["cut"]:
         pages.append(f"[The rest of the document is left out, because {found['cut']}.]")
     return Reading("\n".join(pages), found["total"])

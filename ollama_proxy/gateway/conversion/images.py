@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.gateway.conversion.process import ConversionFailed, in_background, run_program, wait_for
+from ollama_proxy.gateway.conversion.process import (
+    ConversionFailed,
+    in_background,
+    run_program,
+    wait_for,
+)
 from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.hub import ChatRequest, Json
 from ollama_proxy.upstreams import Call
@@ -31,10 +36,13 @@ Converted = Mapping[str, Mapping[str, str]]
 def convert_images(
     asked: ChatRequest, resolved: ResolvedModel, call: Call, heartbeat_s: float | None
 ) -> Generator[tuple[()], None, ChatRequest]:
-    """Returns the chat with images that every server of the model can read, the chat itself if it has no others: a
-    request may be sent to another one. Yields after each `heartbeat_s` seconds that it takes. Raises BadRequest for an
-    image that can't be converted, with the formats that need not be."""
-    unreadable = frozenset[str]().union(*(node.upstream.unreadable_images for node, _ in resolved.route.nodes))
+    """Returns the chat with images that every server of the model can read, the chat itself if
+    it has no others: a request may be sent to another one. Yields after each `heartbeat_s`
+    seconds that it takes. Raises BadRequest for an image that can't be converted, with the
+    formats that need not be."""
+    unreadable = frozenset[str]().union(
+        *(node.upstream.unreadable_images for node, _ in resolved.route.nodes)
+    )
     found = _select([message.attachments for message in asked.messages], unreadable)
     if not found:
         return asked
@@ -54,9 +62,11 @@ def convert_images(
     return replace(asked, messages=messages)
 
 
-def convert_native_images(data: dict[str, Json], unreadable: Set[str], call: Call) -> dict[str, Json]:
-    """A native body with images that can be read; `data` itself if there is nothing to convert. An image that can't be
-    converted stays as it is: the server reports what is wrong with it."""
+def convert_native_images(
+    data: dict[str, Json], unreadable: Set[str], call: Call
+) -> dict[str, Json]:
+    """A native body with images that can be read; `data` itself if there is nothing to convert. An
+    image that can't be converted stays as it is: the server reports what is wrong with it."""
     given = data.get("messages")
     messages = given if isinstance(given, list) else []
     found = _select([_images_of(holder) for holder in (data, *messages)], unreadable)
@@ -67,7 +77,11 @@ def convert_native_images(data: dict[str, Json], unreadable: Set[str], call: Cal
     except ConversionFailed:
         return data
     edited: dict[str, Json] = _with_converted(data, converted)
-    return edited | {"messages": [_with_converted(each, converted) for each in messages]} if messages else edited
+    return (
+        edited | {"messages": [_with_converted(each, converted) for each in messages]}
+        if messages
+        else edited
+    )
 
 
 def _select(lists: Iterable[Sequence[Json]], unreadable: Set[str]) -> list[str]:
@@ -103,5 +117,6 @@ def _with_converted(holder: Json, converted: Converted) -> Json:
 
 def _converted_list(images: Sequence[T], converted: Converted) -> list[T | str]:
     return [
-        converted[each].get("png", each) if isinstance(each, str) and each in converted else each for each in images
+        converted[each].get("png", each) if isinstance(each, str) and each in converted else each
+        for each in images
     ]

@@ -1,7 +1,7 @@
 """A program that reads the text of a PDF: see process.py, which runs it.
 
-Input: {"data": base64, "max_pages": int, "max_chars": int, "max_s": float}.
-Output: {"pages": [text, ...], "total": int, "cut": text, "problem": text}; `total` is how many pages the file has,
+Input: {"data": base64, "max_pages": int, "max_chars": int, "max_s": float}. Output: {"pages":
+[text, ...], "total": int, "cut": text, "problem": text}; `total` is how many pages the file has,
 `cut` says why not all of them are in `pages`, and `problem` why none is.
 """
 

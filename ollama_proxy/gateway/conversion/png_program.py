@@ -1,7 +1,7 @@
 """A program that turns images into PNG: see process.py, which runs it.
 
-Input: {"images": [base64, ...], "max_pixels": int, "max_bytes": int}; both limits are for all images together.
-Output: {"images": [{"png": base64} or {"problem": text}, ...]}.
+Input: {"images": [base64, ...], "max_pixels": int, "max_bytes": int}; both limits are for all
+images together. Output: {"images": [{"png": base64} or {"problem": text}, ...]}.
 """
 
 from __future__ import annotations
@@ -28,11 +28,17 @@ def convert_all(job: Mapping[str, Any]) -> dict[str, Any]:
             data, used = to_png(image, pixels)
             pixels -= used
             size -= len(data)
-            converted.append({"png": b64encode(data).decode()} if size >= 0 else {"problem": "it is too large as PNG"})
+            converted.append(
+                {"png": b64encode(data).decode()}
+                if size >= 0
+                else {"problem": "it is too large as PNG"}
+            )
         except MemoryError:
             converted.append({"problem": "it takes too much memory"})
         except Exception as error:  # whatever Pillow raises about a damaged file
-            converted.append({"problem": str(error) if type(error) is TooManyPixels else "it is damaged"})
+            converted.append(
+                {"problem": str(error) if type(error) is TooManyPixels else "it is damaged"}
+            )
     return {"images": converted}
 
 
@@ -45,7 +51,9 @@ def to_png(image: str, max_pixels: int) -> tuple[bytes, int]:
     with Image.open(io.BytesIO(b64decode(image)), formats=FORMATS) as opened:
         used = opened.width * opened.height
         if used > max_pixels:
-            raise TooManyPixels(f"it has {opened.width} x {opened.height} pixels, which is too many")
+            raise TooManyPixels(
+                f"it has {opened.width} x {opened.height} pixels, which is too many"
+            )
         mode = "RGBA" if opened.has_transparency_data else "RGB"
         ImageOps.exif_transpose(opened, in_place=True)
         # Only if it has to be: a copy of a photograph takes 100 MB.

@@ -1,8 +1,8 @@
 """Programs that convert what clients send, each run in a process of its own.
 
-Libraries for images and documents take time and memory as their input wants it, and some are written in C. In a process
-of their own they delay nobody, can be stopped, are limited by the kernel, and take nothing of a worker that never
-needs them.
+Libraries for images and documents take time and memory as their input wants it, and some are
+written in C. In a process of their own they delay nobody, can be stopped, are limited by the
+kernel, and take nothing of a worker that never needs them.
 """
 
 from __future__ import annotations
@@ -58,11 +58,13 @@ def _slots() -> BoundedSemaphore:
 
 
 def run_program(program: Path, job: Json, timeout_s: float = TIMEOUT_S) -> Json:
-    """What a program answers to `job`, both as JSON; raises ConversionFailed. Waits, so call it in a greenlet that can
-    be killed: the process ends with it."""
+    """What a program answers to `job`, both as JSON; raises ConversionFailed. Waits, so call it in
+    a greenlet that can be killed: the process ends with it."""
     with _slots(), _start(program, timeout_s) as process:
         try:
-            with gevent.Timeout(timeout_s, ConversionFailed(f"it took longer than {timeout_s:g} s")):
+            with gevent.Timeout(
+                timeout_s, ConversionFailed(f"it took longer than {timeout_s:g} s")
+            ):
                 answer, errors = process.communicate(orjson.dumps(job))
         finally:
             if process.poll() is None:
@@ -70,9 +72,14 @@ def run_program(program: Path, job: Json, timeout_s: float = TIMEOUT_S) -> Json:
     try:
         return orjson.loads(answer)
     except orjson.JSONDecodeError:
-        # Also when the kernel has stopped it for its memory or its time. Only the name of an error is logged: its
-        # text may quote the file.
-        detail = errors.decode(errors="replace").strip().rpartition("\n")[2].partition(":")[0][:MAX_ERROR_CHARS]
+        # Also when the kernel has stopped it for its memory or its time. Only the name of an error
+        # is logged: its text may quote the file.
+        detail = (
+            errors.decode(errors="replace")
+            .strip()
+            .rpartition("\n")[2]
+            .partition(":")[0][:MAX_ERROR_CHARS]
+        )
         fields = {"program": program.stem, "status": process.returncode, "detail": detail}
         log.warning("conversion_failed", extra={"fields": fields})
         raise ConversionFailed("it needs more time or memory than this gateway gives it") from None
@@ -108,22 +115,29 @@ def _open(program: Path, timeout_s: float) -> Popen[bytes] | None:
             preexec_fn=partial(_limit, timeout_s),
         )
     except OSError as error:
-        log.error("conversion_failed", extra={"fields": {"program": program.stem, "detail": str(error)}})
+        log.error(
+            "conversion_failed", extra={"fields": {"program": program.stem, "detail": str(error)}}
+        )
         return None
 
 
 def _limit(timeout_s: float) -> None:
     """Runs in the new process. Its time is limited there as well, in case the worker dies first."""
-    for name, limit in ((resource.RLIMIT_AS, MAX_MEMORY_BYTES), (resource.RLIMIT_CPU, ceil(timeout_s) + 1)):
+    for name, limit in (
+        (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
+        (resource.RLIMIT_CPU, ceil(timeout_s) + 1),
+    ):
         with suppress(OSError, ValueError):  # a sandbox may have limits of its own
             resource.setrlimit(name, (limit, limit))
     with suppress(OSError):
         os.nice(NICENESS)
 
 
-def in_background(work: Callable[[], T], call: Call, heartbeat_s: float | None) -> Generator[tuple[()], None, T]:
-    """Returns what `work` does; yields after each `heartbeat_s` seconds that it takes. Raises what it raises, and
-    CallEnded as soon as the client has left, which also ends the work."""
+def in_background(
+    work: Callable[[], T], call: Call, heartbeat_s: float | None
+) -> Generator[tuple[()], None, T]:
+    """Returns what `work` does; yields after each `heartbeat_s` seconds that it takes. Raises what
+    it raises, and CallEnded as soon as the client has left, which also ends the work."""
     job = gevent.spawn(_outcome, work)
     try:
         call.attach(partial(job.kill, block=False))

@@ -1,5 +1,6 @@
-"""Edits answers that pass through: a model's name, thinking that the client does not want, and usage that only the
-gateway asked for. All other bytes of OpenAI's answers stay as the provider wrote them."""
+"""Edits answers that pass through: a model's name, thinking that the client does not
+want, and usage that only the gateway asked for. All other bytes of OpenAI's answers stay
+as the provider wrote them."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ class EditedReply:
             yield self._edit(lines.rest(), is_whole=False)
 
     def _edit(self, line: bytes, *, is_whole: bool = True) -> bytes:
-        """Returns the line with its object edited. A part of an object is dropped: it may hold hidden text."""
+        """Returns the line with its object edited. A part of an object is dropped: it
+        may hold hidden text."""
         try:
             document = orjson.loads(line)
         except orjson.JSONDecodeError:
@@ -79,8 +81,9 @@ class EditedReply:
 
 
 def _remove_thinking(document: dict[str, Json]) -> None:
-    """Removes the thinking, and the log probabilities if they may hold its tokens: those of an object with thinking,
-    and of one without text, while the model server still holds back text that may be thinking."""
+    """Removes the thinking, and the log probabilities if they may hold its tokens: those of an
+    object with thinking, and of one without text, while the model server still holds back text
+    that may be thinking."""
     message = document.get("message")
     parts = [document, message] if isinstance(message, dict) else [document]
     thinking = [part.pop("thinking", None) for part in parts]
@@ -98,8 +101,8 @@ class AnswerEdits:
     __slots__ = ("_name", "_replacement", "_written", "_without_usage")
 
     def __init__(self, *, name: str | None, without_usage: bool) -> None:
-        """`name`: the client's name of the model; None: that of its provider. `without_usage`: the client of a stream
-        did not ask for usage."""
+        """`name`: the client's name of the model; None: that of its provider. `without_usage`: the
+        client of a stream did not ask for usage."""
         self._name = None if name is None else orjson.dumps(name)
         self._without_usage = without_usage
         #: How the provider writes the name, and its replacement: learned from the first event.
@@ -134,7 +137,9 @@ class AnswerEdits:
         document = read(data_of(event))
         if "model" not in document:
             return event
-        others = [line + b"\n" for line in event.splitlines() if line and not line.startswith(b"data:")]
+        others = [
+            line + b"\n" for line in event.splitlines() if line and not line.startswith(b"data:")
+        ]
         return b"".join(others) + b"data: " + self._rename(b"", document) + b"\n\n"
 
     def _rename(self, text: bytes, document: Mapping[str, Json]) -> bytes:

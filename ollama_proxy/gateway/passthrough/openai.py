@@ -1,5 +1,6 @@
-"""Passes OpenAI's requests to providers that take them as they are: unchanged except for the model's name and for what
-the operator decides. Everything else that the client sends and the provider answers is opaque here."""
+"""Passes OpenAI's requests to providers that take them as they are: unchanged except for the
+model's name and for what the operator decides. Everything else that the client sends and the
+provider answers is opaque here."""
 
 from __future__ import annotations
 
@@ -16,7 +17,14 @@ from ollama_proxy.gateway.delivery import CHARS_PER_TOKEN, SSE, deliver, record_
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.edits import AnswerEdits
 from ollama_proxy.gateway.resolve import ResolvedModel
-from ollama_proxy.gateway.responses import JSON, check_head, forward_headers, stream_when_open, streamed, whole
+from ollama_proxy.gateway.responses import (
+    JSON,
+    check_head,
+    forward_headers,
+    stream_when_open,
+    streamed,
+    whole,
+)
 from ollama_proxy.hub import NO_USAGE, Done, Json
 from ollama_proxy.policy import NO_RULES
 from ollama_proxy.settings import Profile, Stream
@@ -30,16 +38,28 @@ from ollama_proxy.upstreams import (
     read_all,
     read_before,
 )
-from ollama_proxy.wire import DONE, EventCutter, EventTail, encode_request, read, sse_comment, without_comments
+from ollama_proxy.wire import (
+    DONE,
+    EventCutter,
+    EventTail,
+    encode_request,
+    read,
+    sse_comment,
+    without_comments,
+)
 
 #: The paths below a base URL, and the required field of each.
 CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embeddings"
 _REQUIRED = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input"}
 
-#: Fields that only the gateway knows: its extensions of OpenAI's API, except those that many providers share.
+#: Fields that only the gateway knows: its extensions of OpenAI's API, except those that
+#: many providers share.
 OURS = frozenset(
-    "options num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread draft_num_predict use_mmap format "
-    "keep_alive think exclude_reasoning truncate request_timeout timeout_ms _debug_render_only".split()
+    (
+        "options num_ctx num_predict num_keep num_batch num_gpu main_gpu num_thread "
+        "draft_num_predict use_mmap format keep_alive think exclude_reasoning truncate "
+        "request_timeout timeout_ms _debug_render_only"
+    ).split()
 )
 
 #: Every successful single answer has one of these.
@@ -47,14 +67,15 @@ _ANSWERED = frozenset({"choices", "data"})
 
 
 def can_pass_through(data: Mapping[str, Json], path: str, resolved: ResolvedModel) -> bool:
-    """Whether a body may be sent as it is: the fields that the gateway decides by are well-formed, no field is one that
-    only the gateway understands, the operator has no rules for its content, and the provider can do everything that it
-    asks for. All others are translated, or refused."""
+    """Whether a body may be sent as it is: the fields that the gateway decides by are well-formed,
+    no field is one that only the gateway understands, the operator has no rules for its content,
+    and the provider can do everything that it asks for. All others are translated, or refused."""
     if not (resolved.route.takes(Api.OPENAI) and OURS.isdisjoint(data)):
         return False
     rules = resolved.model.rules
     if rules is not NO_RULES:
-        # Only rules for how the model is found, and how long it may take, allow this, and a provider never cuts anyway.
+        # Only rules for how the model is found, and how long it may take, allow this, and a
+        # provider never cuts anyway.
         others = replace(
             rules,
             target=None,
@@ -68,7 +89,8 @@ def can_pass_through(data: Mapping[str, Json], path: str, resolved: ResolvedMode
     given, stream = data.get(_REQUIRED[path]), data.get("stream")
     is_sound = isinstance(stream, bool | None) and isinstance(given, list | str) and given != []
     return is_sound and all(
-        _can_serve(node.profile, upstream_model, path, data) for node, upstream_model in resolved.route.nodes
+        _can_serve(node.profile, upstream_model, path, data)
+        for node, upstream_model in resolved.route.nodes
     )
 
 
@@ -76,7 +98,9 @@ def _can_serve(profile: Profile, upstream_model: str, path: str, data: Mapping[s
     """Whether a provider has a path for a request, and answers in the way that was asked for."""
     if path == EMBEDDINGS:
         size = len(data["input"]) if isinstance(data["input"], list) else 1
-        return size <= (profile.embedding_batch or size) and (profile.dimensions or data.get("dimensions") is None)
+        return size <= (profile.embedding_batch or size) and (
+            profile.dimensions or data.get("dimensions") is None
+        )
     is_served = data.get("stream") is True or not profile.only_streams(upstream_model)
     return is_served and bool(_provider_path(profile, path, data))
 
@@ -91,9 +115,11 @@ def _provider_path(profile: Profile, path: str, data: Mapping[str, Json]) -> str
 class OpenAIPassthrough:
     """One request to a provider, and its answer."""
 
-    def __init__(self, exchange: Exchange, path: str, settings: Stream, *, is_checked: bool = False) -> None:
-        """`path`: one of the paths above; `is_checked`: the body was checked, so it is encoded anew: every parser has
-        to read what was checked here."""
+    def __init__(
+        self, exchange: Exchange, path: str, settings: Stream, *, is_checked: bool = False
+    ) -> None:
+        """`path`: one of the paths above; `is_checked`: the body was checked, so it is encoded
+        anew: every parser has to read what was checked here."""
         self._is_checked = is_checked
         self._exchange = exchange
         self._path = path
@@ -103,8 +129,11 @@ class OpenAIPassthrough:
         #: Seconds between the comments of a stream that is silent; None: it is no stream.
         self.heartbeat_s = settings.heartbeat_s if self._stream else None
         options = data.get("stream_options") or {}
-        #: Whether a stream reports its usage only if the gateway asks for it; and whether the client gets that report.
-        self._lacks_usage = self._stream and isinstance(options, dict) and options.get("include_usage") is not True
+        #: Whether a stream reports its usage only if the gateway asks for it; and whether the
+        #: client gets that report.
+        self._lacks_usage = (
+            self._stream and isinstance(options, dict) and options.get("include_usage") is not True
+        )
         self._shows_usage = settings.always_include_usage
         self._cutter = EventCutter()
         self._tail = EventTail(answers_to(data))
@@ -112,32 +141,44 @@ class OpenAIPassthrough:
     # To the provider.
 
     def send(self, node: Node, upstream_model: str) -> Reply:
-        """Returns the reply of a node that calls the model `upstream_model`; the head of a stream may come later.
-        Raises UpstreamError."""
+        """Returns the reply of a node that calls the model `upstream_model`; the head of a stream
+        may come later. Raises UpstreamError."""
         self._upstream, self._upstream_model = node.upstream, upstream_model
         name = self._exchange.model
         counts = self._lacks_usage and node.profile.stream_options
         self._edits = AnswerEdits(
-            name=None if upstream_model == name else name, without_usage=counts and not self._shows_usage
+            name=None if upstream_model == name else name,
+            without_usage=counts and not self._shows_usage,
         )
         headers = (("Content-Type", JSON), ("Accept", SSE if self._stream else JSON))
         path = _provider_path(node.profile, self._path, self._data)
-        changes: dict[str, Json] = {} if upstream_model == self._data.get("model") else {"model": upstream_model}
+        changes: dict[str, Json] = (
+            {} if upstream_model == self._data.get("model") else {"model": upstream_model}
+        )
         if counts:
-            changes["stream_options"] = (self._data.get("stream_options") or {}) | {"include_usage": True}
+            changes["stream_options"] = (self._data.get("stream_options") or {}) | {
+                "include_usage": True
+            }
         # The client's own bytes, if nothing has changed.
-        body = encode_request(self._data | changes) if changes or self._is_checked else self._exchange.body
+        body = (
+            encode_request(self._data | changes)
+            if changes or self._is_checked
+            else self._exchange.body
+        )
         outgoing = UpstreamRequest("POST", path, body, headers=headers)
         reply = node.upstream.forward(outgoing, self._exchange.call, head_wait_s=self.heartbeat_s)
         self._accept(reply)
         return reply
 
     def _accept(self, reply: Reply) -> None:
-        """Checks the head of an answer if it is there; raises UpstreamError for another kind than was asked for."""
+        """Checks the head of an answer if it is there; raises UpstreamError for another
+        kind than was asked for."""
         try:
             if reply.status not in (0, 200):
                 raise self._upstream.decode_refusal(reply, model=self._upstream_model)
-            if reply.status and check_head(reply, (JSON, SSE)).startswith(JSON if self._stream else SSE):
+            if reply.status and check_head(reply, (JSON, SSE)).startswith(
+                JSON if self._stream else SSE
+            ):
                 raise self._failure(read(read_all(reply)) if self._stream else {})
         except GatewayError:  # also if the call ends meanwhile
             reply.close()
@@ -152,7 +193,8 @@ class OpenAIPassthrough:
     # To the client.
 
     def answer(self, opening: Generator[tuple[()], None, Reply]) -> Response:
-        """Returns the client's answer. Waits for the first event, so that an early failure gets its real status."""
+        """Returns the client's answer. Waits for the first event, so that an early failure
+        gets its real status."""
         try:
             next(opening)
         except StopIteration as opened:
@@ -179,13 +221,15 @@ class OpenAIPassthrough:
         else:
             pieces = self._read_stream(reply)
             sent = chain((next(pieces),), pieces)
-            response = streamed(deliver(self._exchange, sent, self._exchange.dialect.errors.render_error_frame), SSE)
+            response = streamed(
+                deliver(self._exchange, sent, self._exchange.dialect.errors.render_error_frame), SSE
+            )
         forward_headers(reply, response)
         return response
 
     def _pieces(self, reply: Reply) -> Iterator[bytes]:
-        """Yields whole events as they come, b"" after each heartbeat's time without any. Raises UpstreamError instead
-        of the proper end, which is `[DONE]` for every client."""
+        """Yields whole events as they come, b"" after each heartbeat's time without any. Raises
+        UpstreamError instead of the proper end, which is `[DONE]` for every client."""
         try:
             if not reply.status:
                 yield b""  # opening has waited for one heartbeat already
@@ -195,8 +239,8 @@ class OpenAIPassthrough:
                 else:
                     yield b""
             pieces = self._read_events(reply)
-            # Holds comments of the provider back for up to a heartbeat's time: an error after them would not get its
-            # real status.
+            # Holds comments of the provider back for up to a heartbeat's time: an error after them
+            # would not get its real status.
             until = time.monotonic() + (self.heartbeat_s or 0.0)
             held = b""
             for piece in pieces:
@@ -213,8 +257,8 @@ class OpenAIPassthrough:
             self._note(self._tail.estimated_tokens)
 
     def _read_events(self, reply: Reply) -> Iterator[bytes]:
-        """Yields the client's events, up to one that reports a failure, which is raised; b"" for each heartbeat
-        without any."""
+        """Yields the client's events, up to one that reports a failure, which is raised; b"" for
+        each heartbeat without any."""
         tail = self._tail
         data: bytes | None = None
         while data != b"":
@@ -232,7 +276,8 @@ class OpenAIPassthrough:
                     raise self._upstream.decode_error(tail.failure, model=self._upstream_model)
 
     def _note(self, estimated_tokens: int) -> None:
-        """Records the usage of the answer, as far as it came; `estimated_tokens`: used if the provider reports none."""
+        """Records the usage of the answer, as far as it came; `estimated_tokens`: used if the
+        provider reports none."""
         end, exchange = self._tail.end(), self._exchange
         exchange.usage = end.usage
         if estimated_tokens and end.usage == NO_USAGE:

@@ -1,5 +1,6 @@
-"""OpenAI's audio transcriptions, to upstreams that take their forms: the form is written anew with the upstream's name
-of the model, and the answer is passed on as it comes, be it JSON, plain text, subtitles or a stream."""
+"""OpenAI's audio transcriptions, to upstreams that take their forms: the form is written anew with
+the upstream's name of the model, and the answer is passed on as it comes, be it JSON, plain text,
+subtitles or a stream."""
 
 from __future__ import annotations
 
@@ -16,9 +17,25 @@ from ollama_proxy.errors import BadRequest, GatewayError, UpstreamCut, UpstreamE
 from ollama_proxy.gateway.delivery import SSE, deliver
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.passthrough.edits import AnswerEdits
-from ollama_proxy.gateway.responses import JSON, check_head, forward_headers, stream_when_open, streamed, whole
+from ollama_proxy.gateway.responses import (
+    JSON,
+    check_head,
+    forward_headers,
+    stream_when_open,
+    streamed,
+    whole,
+)
 from ollama_proxy.hub import Json
-from ollama_proxy.upstreams import DRAIN_S, Node, Part, Reply, UpstreamRequest, read_all, read_before, write_form
+from ollama_proxy.upstreams import (
+    DRAIN_S,
+    Node,
+    Part,
+    Reply,
+    UpstreamRequest,
+    read_all,
+    read_before,
+    write_form,
+)
 from ollama_proxy.wire import DONE, EventCutter, EventTail, read, sse_comment
 
 #: The formats of transcriptions besides JSON: `text`, `vtt` and `srt`.
@@ -39,23 +56,31 @@ class TranscriptionPassthrough:
         self._tail = EventTail()
 
     def send(self, node: Node, upstream_model: str) -> Reply:
-        """Returns the reply of a node that calls the model `upstream_model`. Raises BadRequest if the node transcribes
-        nothing, UpstreamError for other failures."""
+        """Returns the reply of a node that calls the model `upstream_model`. Raises BadRequest if
+        the node transcribes nothing, UpstreamError for other failures."""
         exchange, upstream = self._exchange, node.upstream
         self._upstream, self._upstream_model = upstream, upstream_model
         if upstream.transcriptions_path is None:
             raise self._unsupported()
-        named = (replace(part, data=upstream_model.encode()) if part.name == "model" else part for part in self._parts)
+        named = (
+            replace(part, data=upstream_model.encode()) if part.name == "model" else part
+            for part in self._parts
+        )
         content_type, body = write_form(named)
         headers = (("Content-Type", content_type), ("Accept", SSE if exchange.stream else "*/*"))
         reply = upstream.forward(
-            UpstreamRequest("POST", upstream.transcriptions_path, body, headers=headers), exchange.call
+            UpstreamRequest("POST", upstream.transcriptions_path, body, headers=headers),
+            exchange.call,
         )
         try:
             if reply.status != 200:
                 error = upstream.decode_refusal(reply, model=upstream_model)
                 # Not an answer of this API: the server does not have the path.
-                raise self._unsupported() if reply.status in (404, 405) and type(error) is UpstreamError else error
+                raise (
+                    self._unsupported()
+                    if reply.status in (404, 405) and type(error) is UpstreamError
+                    else error
+                )
             expected = (JSON, *TEXTS, SSE) if exchange.stream else (JSON, *TEXTS)
             self._content_type = check_head(reply, expected) or JSON
         except GatewayError:
@@ -64,11 +89,13 @@ class TranscriptionPassthrough:
         return reply
 
     def _unsupported(self) -> BadRequest:
-        return BadRequest(f"{self._exchange.model} does not support audio transcriptions", param="model")
+        return BadRequest(
+            f"{self._exchange.model} does not support audio transcriptions", param="model"
+        )
 
     def answer(self, opening: Generator[tuple[()], None, Reply]) -> Response:
-        """Returns the client's answer. Waits for the first event of a stream, so that an early failure gets its real
-        status."""
+        """Returns the client's answer. Waits for the first event of a stream, so that an early
+        failure gets its real status."""
         try:
             next(opening)
         except StopIteration as opened:
@@ -93,9 +120,13 @@ class TranscriptionPassthrough:
         if self._content_type.startswith(SSE):
             pieces = self._read_stream(reply)
             sent = chain((next(pieces),), pieces)
-            response = streamed(deliver(exchange, sent, exchange.dialect.errors.render_error_frame), SSE)
+            response = streamed(
+                deliver(exchange, sent, exchange.dialect.errors.render_error_frame), SSE
+            )
         elif exchange.stream:  # Ollama, among others, does not know `stream`
-            response = whole(_as_events(self._read_whole(reply, edits), self._content_type), content_type=SSE)
+            response = whole(
+                _as_events(self._read_whole(reply, edits), self._content_type), content_type=SSE
+            )
         else:
             response = whole(self._read_whole(reply, edits), content_type=self._content_type)
         forward_headers(reply, response)
@@ -119,8 +150,9 @@ class TranscriptionPassthrough:
         return self._upstream.decode_error(document, model=self._upstream_model)
 
     def _read_events(self, reply: Reply, edits: AnswerEdits) -> Iterator[bytes]:
-        """Yields whole events as they come, and a comment after each heartbeat's time without any. Raises UpstreamError
-        for one that reports a failure, and at the end if the one that ends a transcription is missing."""
+        """Yields whole events as they come, and a comment after each heartbeat's time without any.
+        Raises UpstreamError for one that reports a failure, and at the end if the one that ends a
+        transcription is missing."""
         tail, cutter = self._tail, EventCutter()
         is_complete = False
         data: bytes | None = None
@@ -147,9 +179,16 @@ class TranscriptionPassthrough:
 
 def _as_events(body: bytes, content_type: str) -> bytes:
     """Renders a single answer as the stream that its client asked for."""
-    document = read(body) if content_type.startswith(JSON) else {"text": body.decode("utf-8", "replace")}
+    document = (
+        read(body) if content_type.startswith(JSON) else {"text": body.decode("utf-8", "replace")}
+    )
     end = {"type": "transcript.text.done", "text": document["text"]}
     if "usage" in document:
         end["usage"] = document["usage"]
     events = ({"type": "transcript.text.delta", "delta": document["text"]}, end)
-    return b"".join(b"data: " + orjson.dumps(event) + b"\n\n" for event in events) + b"data: " + DONE + b"\n\n"
+    return (
+        b"".join(b"data: " + orjson.dumps(event) + b"\n\n" for event in events)
+        + b"data: "
+        + DONE
+        + b"\n\n"
+    )

@@ -1,9 +1,11 @@
 """Hub requests to the bodies of the Messages API. Pure: values in, values out.
 
-What a model has no field for is put into its prompt, or left out; either way it is listed as `unsaid`. Its Traits list
-the fields that it has; a server that lists none gets the fields that every server of this API accepts.
+What a model has no field for is put into its prompt, or left out; either way it is listed as
+`unsaid`. Its Traits list the fields that it has; a server that lists none gets the fields that
+every server of this API accepts.
 
-Written against the types of Anthropic's own client of November 2026, and for servers that speak the API of 2023-06-01.
+Written against the types of Anthropic's own client of November 2026, and for servers that
+speak the API of 2023-06-01.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from ollama_proxy.upstreams.anthropic.models import Traits
 from ollama_proxy.upstreams.call import pace
 from ollama_proxy.wire import encode_request
 
-#: Tokens of an answer if neither the client, nor the operator, nor the provider gives a limit. The one default that is
-#: sent: the API refuses a request without `max_tokens`, and every model of today accepts this one.
+#: Tokens of an answer if neither the client, nor the operator, nor the provider gives a limit. The
+#: one default that is sent: the API refuses a request without `max_tokens`, and every model of
+#: today accepts this one.
 DEFAULT_TOKENS = 8192
 
 #: Budgets for thinking, in tokens, by level; the API takes none below the least.
@@ -52,12 +55,19 @@ _SAMPLING = ("temperature", "top_k", "top_p")
 
 #: Limits of a JSON Schema that the API refuses.
 _REFUSED = frozenset(
-    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength maxItems uniqueItems contains "
-    "minContains maxContains minProperties maxProperties patternProperties propertyNames".split()
+    (
+        "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength maxItems "
+        "uniqueItems contains minContains maxContains minProperties maxProperties "
+        "patternProperties propertyNames"
+    ).split()
 )
 
 #: Its keywords with schemas inside: in a mapping, in a list, or alone.
-_MAPPINGS, _LISTS, _SINGLE = ("properties", "$defs", "definitions"), ("anyOf", "oneOf", "allOf", "prefixItems"), "items"
+_MAPPINGS, _LISTS, _SINGLE = (
+    ("properties", "$defs", "definitions"),
+    ("anyOf", "oneOf", "allOf", "prefixItems"),
+    "items",
+)
 
 
 def encode_chat(request: ChatRequest, traits: Traits, thoughts: Thoughts) -> dict[str, Json]:
@@ -85,8 +95,8 @@ class Parameters:
 
 
 def encode_parameters(request: ChatRequest, traits: Traits, thoughts: Thoughts) -> Parameters:
-    """All of a request but its model, messages and `stream`. `thoughts`: the signed thinking that is known. Raises
-    BadRequest if the model does not support the request."""
+    """All of a request but its model, messages and `stream`. `thoughts`: the signed thinking that
+    is known. Raises BadRequest if the model does not support the request."""
     asked = Parameters()
     _add_tools(asked, request, traits)
     _add_thinking(asked, request, traits, thoughts)
@@ -128,7 +138,10 @@ def _add_tools(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
         # A history with calls needs their tools, though they are not on offer any more.
         called = sorted({call.name for message in request.messages for call in message.tool_calls})
         if called:
-            asked.add(tools=[_tool(Tool(name, None, None), traits) for name in called], tool_choice={"type": "none"})
+            asked.add(
+                tools=[_tool(Tool(name, None, None), traits) for name in called],
+                tool_choice={"type": "none"},
+            )
         return
     wanted, choice = request.tool_choice, dict[str, Json]()
     if isinstance(wanted, Mapping):
@@ -137,7 +150,9 @@ def _add_tools(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
         choice = {"type": _CHOICES[wanted]}
     if request.parallel_tool_calls is False and wanted != "none":
         choice = {"type": "auto"} | choice | {"disable_parallel_tool_use": True}
-    asked.add(tools=[_tool(tool, traits) for tool in pace(request.tools)], tool_choice=choice or None)
+    asked.add(
+        tools=[_tool(tool, traits) for tool in pace(request.tools)], tool_choice=choice or None
+    )
 
 
 def _tool(tool: Tool, traits: Traits) -> dict[str, Json]:
@@ -150,7 +165,9 @@ def _tool(tool: Tool, traits: Traits) -> dict[str, Json]:
 # Thinking, and the length of the answer that it is part of.
 
 
-def _add_thinking(asked: Parameters, request: ChatRequest, traits: Traits, thoughts: Thoughts) -> None:
+def _add_thinking(
+    asked: Parameters, request: ChatRequest, traits: Traits, thoughts: Thoughts
+) -> None:
     # The most tokens of the answer, by the client or the operator; None: no limit given.
     said = request.options.get("num_predict")
     limit = min(said, traits.most_tokens or said) if isinstance(said, int) and said > 0 else None
@@ -180,21 +197,27 @@ def _may_think(request: ChatRequest, traits: Traits, limit: int | None, thoughts
         return False  # a model that must call a tool can't think first
     if traits.is_adaptive:
         return True
-    # Between calls and their results, more thinking needs the signed thinking that led to the calls.
-    last = next((message for message in reversed(request.messages) if message.role == "assistant"), None)
+    # Between calls and their results, more thinking needs the signed thinking
+    # that led to the calls.
+    last = next(
+        (message for message in reversed(request.messages) if message.role == "assistant"), None
+    )
     can_continue = last is None or not last.tool_calls or bool(thoughts.of(last.tool_calls[0].id))
     return can_continue and (limit is None or limit > LEAST_BUDGET)
 
 
 def _add_effort(asked: Parameters, request: ChatRequest, traits: Traits, limit: int | None) -> None:
-    """The switch and the level for a model that decides itself how long it thinks, or that does not think."""
+    """The switch and the level for a model that decides itself how long it thinks,
+    or that does not think."""
     asked.add(max_tokens=limit or traits.most_tokens or DEFAULT_TOKENS)
     if request.think:
         asked.add(thinking={"type": "adaptive"} | _display(request))
     elif request.think is False and traits.can_stop_thinking:
         asked.add(thinking={"type": "disabled"})
     if isinstance(request.think, str) and traits.efforts:
-        asked.add(output_config={"effort": request.think if request.think in traits.efforts else "high"})
+        asked.add(
+            output_config={"effort": request.think if request.think in traits.efforts else "high"}
+        )
 
 
 def _display(request: ChatRequest) -> dict[str, Json]:
@@ -205,7 +228,9 @@ def _display(request: ChatRequest) -> dict[str, Json]:
 
 
 def _add_sampling(asked: Parameters, request: ChatRequest, traits: Traits) -> None:
-    given = {name: request.options[name] for name in _SAMPLING if request.options.get(name) is not None}
+    given = {
+        name: request.options[name] for name in _SAMPLING if request.options.get(name) is not None
+    }
     thinks = asked.fields.get("thinking", {}).get("type") in ("adaptive", "enabled")
     if thinks or traits.decides_sampling:
         asked.unsaid += given
@@ -228,8 +253,8 @@ def _add_sampling(asked: Parameters, request: ChatRequest, traits: Traits) -> No
 
 
 def close_objects(schema: Json) -> Json:
-    """The schema with every object closed. Limits that the API refuses go into the description for the model, as in
-    Anthropic's own client."""
+    """The schema with every object closed. Limits that the API refuses go into the description for
+    the model, as in Anthropic's own client."""
     if not isinstance(schema, dict):
         return schema
     kept: dict[str, Json] = {}

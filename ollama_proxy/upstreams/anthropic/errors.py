@@ -42,8 +42,8 @@ _TOO_LONG = ("prompt is too long", "exceed context limit", "exceeds the context"
 def decode_refusal(
     status: int, data: bytes, retry_after_s: int | None, model: str, secrets: Sequence[str] = ()
 ) -> UpstreamError:
-    """The error for an answer that is not 200, with the provider's text if it has one. `model`: the provider's name of
-    the model; `secrets`: texts that no error may show."""
+    """The error for an answer that is not 200, with the provider's text if it has one. `model`: the
+    provider's name of the model; `secrets`: texts that no error may show."""
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -52,10 +52,14 @@ def decode_refusal(
         return UpstreamAuthError(detail=f"upstream status {status}")
     if not isinstance(document, dict):
         return UpstreamError(detail=f"upstream status {status} without JSON")
-    return _make_error(status, _fields(document), without_keys(error_text(document), secrets), retry_after_s, model)
+    return _make_error(
+        status, _fields(document), without_keys(error_text(document), secrets), retry_after_s, model
+    )
 
 
-def decode_error_event(document: Mapping[str, Json], model: str, secrets: Sequence[str] = ()) -> UpstreamError:
+def decode_error_event(
+    document: Mapping[str, Json], model: str, secrets: Sequence[str] = ()
+) -> UpstreamError:
     """The error that ends a stream, or that an answer of status 200 contains."""
     fields = _fields(document)
     status = _STATUSES.get(str(fields.get("type")), 500)
@@ -73,7 +77,9 @@ def _make_error(
     text = text[:MOST_CHARS]
     kind, lowered = str(fields.get("type"))[:100], text.lower()
     if kind in _DENIED_TYPES or _NO_CREDIT in lowered:
-        return UpstreamAuthError(detail=f"upstream status {status}" + (f": {kind}" if kind in _STATUSES else ""))
+        return UpstreamAuthError(
+            detail=f"upstream status {status}" + (f": {kind}" if kind in _STATUSES else "")
+        )
     if status == 400 and any(sign in lowered for sign in _TOO_LONG):
         return PromptTooLong(text)
     if status == 404 and lowered.startswith("model:"):

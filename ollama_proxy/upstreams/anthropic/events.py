@@ -1,4 +1,5 @@
-"""Answers of the Messages API to hub events: the events of a stream, or one message. Pure; see answer_events.Reader.
+"""Answers of the Messages API to hub events: the events of a stream, or one message. Pure;
+see answer_events.Reader.
 
 Unknown types of events, blocks and deltas are ignored: Anthropic adds some now and then.
 """
@@ -20,8 +21,13 @@ from ollama_proxy.wire import SseSplitter
 #: Stop reasons that are a limit, of the answer or of the context; all others are an end.
 _LIMITS = ("max_tokens", "model_context_window_exceeded")
 
-#: Parts of the prompt: Anthropic does not count tokens written to its cache, or read from it, as input.
-_INPUT, _CACHE_WRITTEN, _CACHED = "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"
+#: Parts of the prompt: Anthropic does not count tokens written to its cache, or
+#: read from it, as input.
+_INPUT, _CACHE_WRITTEN, _CACHED = (
+    "input_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+)
 
 #: Some servers end a stream as OpenAI does.
 _OPENAI_END = b"[DONE]"
@@ -38,7 +44,8 @@ class Block:
 
 @dataclass(slots=True, repr=False)
 class MessageReader:
-    """One answer of `model`. Its thinking before a call is kept in `thoughts`; no error shows any of `secrets`."""
+    """One answer of `model`. Its thinking before a call is kept in `thoughts`; no error
+    shows any of `secrets`."""
 
     _model: str
     _thoughts: Thoughts
@@ -94,7 +101,8 @@ class MessageReader:
         return [*events, self._done()]
 
     def _read(self, frame: bytes, events: list[Event]) -> None:
-        """Adds the events of one frame; raises UpstreamError for a malformed one, and for an error in it."""
+        """Adds the events of one frame; raises UpstreamError for a malformed one,
+        and for an error in it."""
         if frame == _OPENAI_END:
             return
         document = decode_object(frame)
@@ -133,7 +141,8 @@ class MessageReader:
                 self._block.signature += check_text(delta["signature"])
 
     def _start_block(self, block: Mapping[str, Json]) -> list[Event]:
-        """The content at the start of a block: nothing in a stream of Anthropic's, everything in a single answer."""
+        """The content at the start of a block: nothing in a stream of Anthropic's,
+        everything in a single answer."""
         match block["type"]:
             case "text" if block.get("text"):
                 return [Content(check_text(block["text"]))]
@@ -150,7 +159,9 @@ class MessageReader:
                 thinking = check_text(block.start.get("thinking") or "") + "".join(block.pieces)
                 signature = check_text(block.start.get("signature") or "") + block.signature
                 if signature:
-                    self._signed.append({"type": "thinking", "thinking": thinking, "signature": signature})
+                    self._signed.append(
+                        {"type": "thinking", "thinking": thinking, "signature": signature}
+                    )
             case "redacted_thinking":
                 self._signed.append({"type": "redacted_thinking", "data": block.start["data"]})
         return []
@@ -159,7 +170,8 @@ class MessageReader:
         written = "".join(block.pieces)
         try:
             arguments = orjson.loads(written) if written else block.start.get("input") or {}
-            # Answers have them three levels deep, and orjson reads four times as many levels as it writes.
+            # Answers have them three levels deep, and orjson reads four times as
+            # many levels as it writes.
             orjson.dumps([[[arguments]]])
         except (orjson.JSONDecodeError, orjson.JSONEncodeError):
             arguments = None
@@ -174,7 +186,8 @@ class MessageReader:
         return ToolCall(call_id, check_text(block.start["name"]), arguments)
 
     def _record(self, reason: Json, usage: Json) -> None:
-        """Records the stop reason and the counts, which are totals so far; a missing one leaves the last value."""
+        """Records the stop reason and the counts, which are totals so far; a missing one
+        leaves the last value."""
         self._reason = check_text(reason or "") or self._reason
         for name, value in (usage or {}).items():
             if value is not None:

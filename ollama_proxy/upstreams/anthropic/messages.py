@@ -1,8 +1,9 @@
-"""Hub messages to the turns of the Messages API: alternating roles, every result after its call, no empty text.
+"""Hub messages to the turns of the Messages API: alternating roles, every result after
+its call, no empty text.
 
-System messages all move to the front, in their order: most models refuse them between the turns. What the API would
-refuse (a result without its call, an answer without a question) is put into a form that it accepts. Signed thinking,
-which clients do not send back, is kept here.
+System messages all move to the front, in their order: most models refuse them between the turns.
+What the API would refuse (a result without its call, an answer without a question) is put into a
+form that it accepts. Signed thinking, which clients do not send back, is kept here.
 """
 
 from __future__ import annotations
@@ -37,8 +38,13 @@ _FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[str, list[Block]]:
-    """The system prompt, and the turns; raises BadRequest for messages that the API can't express."""
-    system = "\n\n".join(message.content for message in messages if message.role in _SYSTEM and message.content.strip())
+    """The system prompt, and the turns; raises BadRequest for messages that
+    the API can't express."""
+    system = "\n\n".join(
+        message.content
+        for message in messages
+        if message.role in _SYSTEM and message.content.strip()
+    )
     turns = Turns()
     calls = Calls()
     for message in pace(messages):
@@ -57,7 +63,9 @@ def encode_messages(messages: Sequence[Message], thoughts: Thoughts) -> tuple[st
         # A client that sends only a system prompt expects an answer to it.
         system, encoded = "", [{"role": "user", "content": _texts(system)}]
     if not encoded[0]["content"]:
-        raise BadRequest("messages: must contain at least one message with content", param="messages")
+        raise BadRequest(
+            "messages: must contain at least one message with content", param="messages"
+        )
     return system, encoded
 
 
@@ -95,31 +103,39 @@ class Turns:
 
 @dataclass(slots=True)
 class Calls:
-    """The unique ids of calls, and the calls that wait for their results. A result belongs to a call by its id, else by
-    the name of the tool, else by its order: the same conversation always has the same ids."""
+    """The unique ids of calls, and the calls that wait for their results. A result belongs to a
+    call by its id, else by the name of the tool, else by its order: the same conversation
+    always has the same ids."""
 
     _taken: set[str] = field(default_factory=set)
     #: Calls of the last turn of the model.
     pending: PendingCalls = field(default_factory=PendingCalls)
 
     def encode_answer(self, message: Message, thoughts: Thoughts) -> list[Block]:
-        """The blocks of a message of the model. Thinking without its signature is left out: the API would refuse it."""
+        """The blocks of a message of the model. Thinking without its signature is left out:
+        the API would refuse it."""
         blocks = _texts(message.content)
         for number, call in enumerate(message.tool_calls):
             call_id = _FOREIGN.sub("_", call.id)
             while not call_id or call_id in self._taken:
-                call_id = f"call_{len(self._taken)}" if not call_id else f"{call_id}_{len(self._taken)}"
+                call_id = (
+                    f"call_{len(self._taken)}" if not call_id else f"{call_id}_{len(self._taken)}"
+                )
             self._taken.add(call_id)
             self.pending.add(call, call_id)
             # The thinking before the first call comes before the text, too.
             place = len(blocks) if number else 0
             blocks[place:place] = [dict(thought) for thought in thoughts.of(call.id)]
-            blocks.append({"type": "tool_use", "id": call_id, "name": call.name, "input": call.arguments})
+            blocks.append(
+                {"type": "tool_use", "id": call_id, "name": call.name, "input": call.arguments}
+            )
         return blocks
 
     def encode_result(self, result: Message) -> list[Block]:
         """The blocks of a result, with the id of its call."""
-        call_id = self.pending.take_by_id(result.tool_call_id) or self.pending.take_by_name(result.tool_name)
+        call_id = self.pending.take_by_id(result.tool_call_id) or self.pending.take_by_name(
+            result.tool_name
+        )
         if call_id is None and not (result.tool_call_id or result.tool_name):
             call_id = self.pending.take_next()
         if call_id is None:
@@ -139,7 +155,9 @@ def _attachments(message: Message) -> Iterator[Block]:
     for image in message.attachments:
         if isinstance(image, Document):
             pdf = {"type": "base64", "media_type": "application/pdf", "data": image.data}
-            yield {"type": "document", "source": pdf} | ({"title": image.name} if image.name else {})
+            yield {"type": "document", "source": pdf} | (
+                {"title": image.name} if image.name else {}
+            )
             continue
         data = str(image).replace("\n", "").replace("\r", "")
         kind = base64_media_type(data)
@@ -150,9 +168,10 @@ def _attachments(message: Message) -> Iterator[Block]:
 
 
 class Thoughts:
-    """The signed thinking of answers that called tools, by the id of the call after it, until the results of the calls
-    come back: the API requires it again, word for word, and the clients of most APIs have no field for a signature. If
-    it is lost, in another worker or after a while, the model continues without it."""
+    """The signed thinking of answers that called tools, by the id of the call after it, until the
+    results of the calls come back: the API requires it again, word for word, and the clients of
+    most APIs have no field for a signature. If it is lost, in another worker or after a while, the
+    model continues without it."""
 
     def __init__(self, max_bytes: int = MOST_BYTES) -> None:
         self._kept = BoundedCache[str, Sequence[Mapping[str, Json]]](MOST_KEPT, max_bytes)

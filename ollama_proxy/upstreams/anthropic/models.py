@@ -1,7 +1,7 @@
 """The list of models of the Messages API: as hub models, and the traits of each model.
 
-Source: the types of `GET /v1/models` in Anthropic's own client, November 2026. Other servers of this API list less, or
-nothing.
+Source: the types of `GET /v1/models` in Anthropic's own client, November 2026. Other servers of
+this API list less, or nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Traits:
     lists_thinking: bool = False
     #: Whether it decides itself how long it thinks.
     is_adaptive: bool = False
-    #: Whether it refuses temperature, top_p and top_k, as the models without budgets for thinking do.
+    #: Whether it refuses temperature, top_p and top_k, as the models without
+    #: budgets for thinking do.
     decides_sampling: bool = False
     #: Whether thinking can be turned off.
     can_stop_thinking: bool = True
@@ -44,10 +45,12 @@ UNKNOWN = Traits()
 
 
 def decode_page(page: Mapping[str, Json]) -> tuple[list[Mapping[str, Json]], str | None]:
-    """The models of one page of the list, and the id after which the next page begins; raises UpstreamError for a
-    malformed page."""
+    """The models of one page of the list, and the id after which the next page begins; raises
+    UpstreamError for a malformed page."""
     rows = page.get("data")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows):
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows
+    ):
         raise UpstreamError(detail="the list of models is of another shape")
     last = page.get("last_id")
     usable = [row for row in rows if row.get("lifecycle") != "retired"]
@@ -57,7 +60,13 @@ def decode_page(page: Mapping[str, Json]) -> tuple[list[Mapping[str, Json]], str
 def decode_model(row: Mapping[str, Json], owner: str) -> Model:
     """The hub model of a row."""
     context = count(row.get("max_input_tokens")) or None
-    return Model(row["id"], seconds_of(row.get("created_at")), owner, decode_traits(row).capabilities, context)
+    return Model(
+        row["id"],
+        seconds_of(row.get("created_at")),
+        owner,
+        decode_traits(row).capabilities,
+        context,
+    )
 
 
 def decode_traits(row: Mapping[str, Json]) -> Traits:

@@ -1,7 +1,8 @@
-"""A provider of Anthropic's Messages API: hub requests to its `/v1/messages`, its answers to events.
+"""A provider of Anthropic's Messages API: hub requests to its
+`/v1/messages`, its answers to events.
 
-No bytes are forwarded to it, not even those of our own Messages API: that one accepts far more than a provider, such as
-Ollama's options, and the operator's rules apply to every model.
+No bytes are forwarded to it, not even those of our own Messages API: that one accepts far more than
+a provider, such as Ollama's options, and the operator's rules apply to every model.
 """
 
 from __future__ import annotations
@@ -16,11 +17,21 @@ from ollama_proxy.errors import UpstreamAuthError, UpstreamError, UpstreamRefuse
 from ollama_proxy.hub import ChatRequest, Json, Model, ModelRequest
 from ollama_proxy.settings import UpstreamSettings
 from ollama_proxy.upstreams.answer_events import AnswerEvents, read_all, read_refusal, retry_after_s
-from ollama_proxy.upstreams.anthropic.codec import encode_chat, encode_parameters, select_passthrough
+from ollama_proxy.upstreams.anthropic.codec import (
+    encode_chat,
+    encode_parameters,
+    select_passthrough,
+)
 from ollama_proxy.upstreams.anthropic.errors import decode_refusal
 from ollama_proxy.upstreams.anthropic.events import MessageReader
 from ollama_proxy.upstreams.anthropic.messages import Thoughts
-from ollama_proxy.upstreams.anthropic.models import Traits, decode_model, decode_page, decode_traits, find_traits
+from ollama_proxy.upstreams.anthropic.models import (
+    Traits,
+    decode_model,
+    decode_page,
+    decode_traits,
+    find_traits,
+)
 from ollama_proxy.upstreams.base import Reply, Transport, TransportUpstream, UpstreamRequest
 from ollama_proxy.upstreams.cache import TtlCache
 from ollama_proxy.upstreams.call import Call
@@ -40,10 +51,13 @@ _STREAM = (("Content-Type", "application/json"), ("Accept", "text/event-stream")
 
 
 def build(declared: UpstreamSettings, key: str | None) -> AnthropicUpstream:
-    """The upstream of these settings. Its base URL may end with `/v1`, as it does for other APIs, or not."""
+    """The upstream of these settings. Its base URL may end with `/v1`, as it does
+    for other APIs, or not."""
     base_url = declared.base_url.rstrip("/").removesuffix("/v1")
     headers = {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
-    return AnthropicUpstream(declared, HttpTransport(base_url, headers=headers), secrets=(key,) if key else ())
+    return AnthropicUpstream(
+        declared, HttpTransport(base_url, headers=headers), secrets=(key,) if key else ()
+    )
 
 
 class AnthropicUpstream(TransportUpstream):
@@ -51,25 +65,33 @@ class AnthropicUpstream(TransportUpstream):
 
     reads_documents = True
 
-    def __init__(self, declared: UpstreamSettings, transport: Transport, *, secrets: Sequence[str] = ()) -> None:
+    def __init__(
+        self, declared: UpstreamSettings, transport: Transport, *, secrets: Sequence[str] = ()
+    ) -> None:
         """`secrets`: texts that no error may show."""
         super().__init__(declared.name, transport)
         self._secrets = secrets
-        self._configured = {model.id: frozenset(model.capabilities) for model in declared.models.values()}
+        self._configured = {
+            model.id: frozenset(model.capabilities) for model in declared.models.values()
+        }
         #: Whether its list was fetched.
         self._asked = TtlCache[bool](MODELS_KEPT_S)
         #: The traits of its models by the last list.
         self._told: Mapping[str, Traits] = {}
         self._thoughts = Thoughts()
 
-    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
+    def chat(
+        self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None
+    ) -> AnswerEvents:
         """See Upstream.chat."""
         traits = self._find_traits(request.model, call)
         body = encode_request(encode_chat(request, traits, self._thoughts))
         headers = _STREAM if request.stream else _SINGLE
         return AnswerEvents(
             self._transport.open(
-                UpstreamRequest("POST", _MESSAGES, body, headers=headers), call, head_wait_s=heartbeat_s
+                UpstreamRequest("POST", _MESSAGES, body, headers=headers),
+                call,
+                head_wait_s=heartbeat_s,
             ),
             MessageReader(request.model, self._thoughts, self._secrets),
             stream=request.stream,
@@ -79,7 +101,9 @@ class AnthropicUpstream(TransportUpstream):
 
     def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
         """See Upstream.list_approximated; also those that are left out."""
-        return tuple(encode_parameters(request, self._find_traits(request.model), self._thoughts).unsaid)
+        return tuple(
+            encode_parameters(request, self._find_traits(request.model), self._thoughts).unsaid
+        )
 
     def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
         """See Upstream.select_passthrough."""
@@ -106,7 +130,8 @@ class AnthropicUpstream(TransportUpstream):
         return rows
 
     def _find_traits(self, model: str, call: Call | None = None) -> Traits:
-        """The traits of a model, as far as they are known; with a call, they are fetched if there is no list yet."""
+        """The traits of a model, as far as they are known; with a call, they are fetched if
+        there is no list yet."""
         if call is not None and not self._told:
             self._asked.get("models", call, self._try_list)
         traits, configured = find_traits(model, self._told), self._configured.get(model)
@@ -136,4 +161,6 @@ class AnthropicUpstream(TransportUpstream):
 
     def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
         """See Upstream.decode_refusal."""
-        return decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers), model, self._secrets)
+        return decode_refusal(
+            reply.status, read_refusal(reply), retry_after_s(reply.headers), model, self._secrets
+        )

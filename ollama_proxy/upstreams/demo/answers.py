@@ -1,5 +1,5 @@
-"""Answers of the demo in the JSON of Ollama's native API, whole or by lines: chats, completions, vectors, the one
-model, and requests that would change models. Nothing changes."""
+"""Answers of the demo in the JSON of Ollama's native API, whole or by lines: chats, completions,
+vectors, the one model, and requests that would change models. Nothing changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ from ollama_proxy.upstreams.demo.requests import (
     load_options,
     named_model,
 )
-from ollama_proxy.upstreams.demo.words import DIMENSIONS, Piece, count_tokens, logprobs, say, unit_vector, vector
+from ollama_proxy.upstreams.demo.words import (
+    DIMENSIONS,
+    Piece,
+    count_tokens,
+    logprobs,
+    say,
+    unit_vector,
+    vector,
+)
 from ollama_proxy.wire import ndjson_frame
 
 #: Seconds between two lines of a stream, so that it is visible as one.
@@ -52,9 +60,17 @@ DETAILS = {
     "parameter_size": "1M",
     "quantization_level": "F16",
 }
-_NAMES, _FILE = {"name": MODEL, "model": MODEL}, {"size": SIZE, "digest": DIGEST, "details": DETAILS}
+_NAMES, _FILE = (
+    {"name": MODEL, "model": MODEL},
+    {"size": SIZE, "digest": DIGEST, "details": DETAILS},
+)
 _LENGTHS = {"context_length": CONTEXT_LENGTH, "embedding_length": DIMENSIONS}
-LISTED = _NAMES | {"modified_at": MODIFIED_AT} | _FILE | {"details": DETAILS | _LENGTHS, "capabilities": CAPABILITIES}
+LISTED = (
+    _NAMES
+    | {"modified_at": MODIFIED_AT}
+    | _FILE
+    | {"details": DETAILS | _LENGTHS, "capabilities": CAPABILITIES}
+)
 
 _BARE_JSON = "application/json"
 _NO_MANIFEST = "pull model manifest: file does not exist"
@@ -62,7 +78,8 @@ _NO_MANIFEST = "pull model manifest: file does not exist"
 
 @dataclass(slots=True)
 class Outcome:
-    """An answer in full; its first piece is due at once, each further one `pause_s` seconds later."""
+    """An answer in full; its first piece is due at once, each further one
+    `pause_s` seconds later."""
 
     pieces: Sequence[bytes]
     content_type: str = JSON
@@ -110,7 +127,9 @@ def _render(asked: Asked, last: Mapping[str, Json], *, is_chat: bool) -> Outcome
     if not asked.messages:
         # One object even if a stream was requested.
         reason = "unload" if asked.is_unload else "load"
-        return whole(head | _render_pieces((), is_chat=is_chat) | {"done": True, "done_reason": reason})
+        return whole(
+            head | _render_pieces((), is_chat=is_chat) | {"done": True, "done_reason": reason}
+        )
     said = say(asked)
     end: dict[str, Json] = {
         "done": True,
@@ -126,21 +145,33 @@ def _render(asked: Asked, last: Mapping[str, Json], *, is_chat: bool) -> Outcome
     }
     if not asked.stream:
         return whole(
-            head | _render_pieces(said.pieces, is_chat=is_chat) | end | logprobs(said.pieces, asked.top_logprobs)
+            head
+            | _render_pieces(said.pieces, is_chat=is_chat)
+            | end
+            | logprobs(said.pieces, asked.top_logprobs)
         )
     steps = [
-        _render_pieces([piece], is_chat=is_chat) | {"done": False} | logprobs([piece], asked.top_logprobs)
+        _render_pieces([piece], is_chat=is_chat)
+        | {"done": False}
+        | logprobs([piece], asked.top_logprobs)
         for piece in said.pieces
     ]
     steps.append(_render_pieces((), is_chat=is_chat) | end)
-    heads = ({"model": asked.model, "created_at": stamp(PAUSE_S * index)} for index in range(len(steps)))
+    heads = (
+        {"model": asked.model, "created_at": stamp(PAUSE_S * index)} for index in range(len(steps))
+    )
     return lines([each | step for each, step in zip(heads, steps, strict=True)])
 
 
 def _render_pieces(pieces: Sequence[Piece], *, is_chat: bool) -> dict[str, Json]:
     """The text of a line: the message of a chat, or the response of a completion."""
-    content, thinking = "".join(piece.content for piece in pieces), "".join(piece.thinking for piece in pieces)
-    body: dict[str, Json] = {"role": "assistant", "content": content} if is_chat else {"response": content}
+    content, thinking = (
+        "".join(piece.content for piece in pieces),
+        "".join(piece.thinking for piece in pieces),
+    )
+    body: dict[str, Json] = (
+        {"role": "assistant", "content": content} if is_chat else {"response": content}
+    )
     if thinking:
         body["thinking"] = thinking
     if calls := [piece.call for piece in pieces if piece.call]:
@@ -159,7 +190,10 @@ def embed(data: Mapping[str, Json]) -> Outcome:
     model = _load_model(data)
     if not truncate and any(count_tokens(text) > CONTEXT_LENGTH for text in texts):
         raise Refusal(400, "the input length exceeds the context length")
-    answered: dict[str, Json] = {"model": model, "embeddings": [unit_vector(text, dimensions) for text in texts]}
+    answered: dict[str, Json] = {
+        "model": model,
+        "embeddings": [unit_vector(text, dimensions) for text in texts],
+    }
     if texts:
         answered |= {"total_duration": 2_000_000, "load_duration": 1_000_000}
     if count := sum(map(count_tokens, texts)):
@@ -218,10 +252,14 @@ def show(data: Mapping[str, Json]) -> Outcome:
     return whole(facts)
 
 
-def _progress(data: Mapping[str, Json], steps: Sequence[Mapping[str, Json]], error: str = "") -> Outcome:
+def _progress(
+    data: Mapping[str, Json], steps: Sequence[Mapping[str, Json]], error: str = ""
+) -> Outcome:
     """The lines of a long job, or its end alone; `error` is how it fails once it has begun."""
     if field(data, "stream", True):
-        return lines([*steps, {"error": error} if error else {"status": "success"}], pause_s=PROGRESS_PAUSE_S)
+        return lines(
+            [*steps, {"error": error} if error else {"status": "success"}], pause_s=PROGRESS_PAUSE_S
+        )
     if error:
         return whole({"error": error}, status=500, content_type=_BARE_JSON)
     return whole({"status": "success"}, content_type=_BARE_JSON)
@@ -236,7 +274,12 @@ def pull(data: Mapping[str, Json]) -> Outcome:
         return _progress(data, [start], _NO_MANIFEST)
     return _progress(
         data,
-        [start, *_transfer("pulling"), {"status": "verifying sha256 digest"}, {"status": "writing manifest"}],
+        [
+            start,
+            *_transfer("pulling"),
+            {"status": "verifying sha256 digest"},
+            {"status": "writing manifest"},
+        ],
     )
 
 
@@ -246,13 +289,20 @@ def push(data: Mapping[str, Json]) -> Outcome:
     check_name(name)
     start = {"status": "retrieving manifest"}
     if not is_demo(name):
-        return _progress(data, [start, {"status": "couldn't retrieve manifest"}], f"model '{name}' not found")
+        return _progress(
+            data, [start, {"status": "couldn't retrieve manifest"}], f"model '{name}' not found"
+        )
     return _progress(data, [start, *_transfer("pushing"), {"status": "pushing manifest"}])
 
 
 def _transfer(verb: str) -> list[dict[str, Json]]:
-    """Ten steps of one layer; the first has nothing completed, and Ollama leaves out what is zero."""
-    line: dict[str, Json] = {"status": f"{verb} {DIGEST[:12]}", "digest": f"sha256:{DIGEST}", "total": SIZE}
+    """Ten steps of one layer; the first has nothing completed, and Ollama
+    leaves out what is zero."""
+    line: dict[str, Json] = {
+        "status": f"{verb} {DIGEST[:12]}",
+        "digest": f"sha256:{DIGEST}",
+        "total": SIZE,
+    }
     return [line, *(line | {"completed": SIZE * step // 10} for step in range(1, 11))]
 
 

@@ -1,4 +1,5 @@
-"""Requests to the demo: Ollama's JSON to checked values. A malformed one is a plain 400 in Ollama's shape. Pure."""
+"""Requests to the demo: Ollama's JSON to checked values. A malformed one is a plain 400 in
+Ollama's shape. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +29,13 @@ CONTEXT_LENGTH = 8192
 _NAME = re.compile(r"(?:[\w.:-]+/){0,2}\w[\w.-]{0,79}(?::\w[\w.-]{0,79})?", re.ASCII)
 #: Of an option that is a number, any number is accepted.
 _ACCEPTED: Mapping[type, tuple[type, ...]] = {int: (int, float), float: (int, float)}
-_TYPES = {str: "a string", bool: "true or false", int: "a whole number", list: "an array", dict: "an object"}
+_TYPES = {
+    str: "a string",
+    bool: "true or false",
+    int: "a whole number",
+    list: "an array",
+    dict: "an object",
+}
 
 
 @dataclass(eq=False)
@@ -57,7 +64,10 @@ def check_name(name: str) -> None:
 def is_demo(name: str) -> bool:
     """Whether `name` is one of the spellings that Ollama would accept for the demo model."""
     plain = name.strip().lower()
-    return plain.removeprefix("registry.ollama.ai/").removeprefix("library/").removesuffix(":latest") == "demo"
+    return (
+        plain.removeprefix("registry.ollama.ai/").removeprefix("library/").removesuffix(":latest")
+        == "demo"
+    )
 
 
 def load_object(body: bytes) -> dict[str, Json]:
@@ -132,9 +142,15 @@ def load_generate(data: Mapping[str, Json]) -> Asked:
 
 
 def _load(
-    data: Mapping[str, Json], messages: Sequence[Mapping[str, Json]], tools: Sequence[Mapping[str, Json]]
+    data: Mapping[str, Json],
+    messages: Sequence[Mapping[str, Json]],
+    tools: Sequence[Mapping[str, Json]],
 ) -> Asked:
-    think, form, top = data.get("think", False), data.get("format", ""), field(data, "top_logprobs", 0)
+    think, form, top = (
+        data.get("think", False),
+        data.get("format", ""),
+        field(data, "top_logprobs", 0),
+    )
     if not (isinstance(think, bool) or think in THINK_LEVELS):
         raise Refusal(400, f"think must be true, false, or one of {', '.join(THINK_LEVELS)}")
     if not (form in ("", "json") or isinstance(form, dict)):
@@ -164,7 +180,11 @@ def is_zero_lease(data: Mapping[str, Json]) -> bool:
 
 def load_options(data: Mapping[str, Json]) -> dict[str, Json]:
     """The options; raises Refusal for one that is known and has another type. Null means absent."""
-    options = {name: value for name, value in field(data, "options", dict[str, Json]()).items() if value is not None}
+    options = {
+        name: value
+        for name, value in field(data, "options", dict[str, Json]()).items()
+        if value is not None
+    }
     for name, value in options.items():
         wanted = OPTION_TYPES.get(name)
         if wanted and type(value) not in _ACCEPTED.get(wanted, (wanted,)):

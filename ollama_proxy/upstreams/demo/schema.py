@@ -1,5 +1,5 @@
-"""One value that matches a JSON Schema: the demo's answer to a request with a schema, and arguments of tools. The
-schema of an answer may be in the prompt."""
+"""One value that matches a JSON Schema: the demo's answer to a request with a schema, and arguments
+of tools. The schema of an answer may be in the prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import orjson
 
 from ollama_proxy.hub import Json
 
-#: How far an example of a schema goes: levels, values in all, and levels on which optional properties are shown.
+#: How far an example of a schema goes: levels, values in all, and levels on which optional
+#: properties are shown.
 MAX_DEPTH = 16
 MAX_VALUES = 1000
 MAX_OPTIONAL_DEPTH = 4
@@ -55,8 +56,9 @@ def _list(value: Json) -> list[Json]:
 
 
 def find_schema(prompt: str) -> Mapping[str, Json] | None:
-    """The schema that a prompt describes the answer with, for clients that ask for JSON without a schema: the first
-    JSON Schema in it, or the first object of placeholders such as `"{answer}"`, which may have notes on their types."""
+    """The schema that a prompt describes the answer with, for clients that ask for JSON without a
+    schema: the first JSON Schema in it, or the first object of placeholders such as `"{answer}"`,
+    which may have notes on their types."""
     prompt = prompt[:MAX_SEARCHED]
     for match in islice(_OBJECT.finditer(prompt), MAX_OBJECTS):
         try:
@@ -66,7 +68,9 @@ def find_schema(prompt: str) -> Mapping[str, Json] | None:
             continue
         if isinstance(found.get("properties"), dict) or "$ref" in found:
             return found
-        if found and all(isinstance(value, str) and value.startswith("{") for value in found.values()):
+        if found and all(
+            isinstance(value, str) and value.startswith("{") for value in found.values()
+        ):
             properties = {name: _read_placeholder(value) for name, value in found.items()}
             return {"properties": properties, "required": [*properties]}
     return None
@@ -79,12 +83,15 @@ def _read_placeholder(text: str) -> Mapping[str, Json]:
             return _mapping(orjson.loads(schema))
     if words := text.partition("one of: ")[2]:
         return {"enum": words.split("; ")}
-    return {"type": next((kind for note, kind in _PLACEHOLDER_TYPES.items() if note in text), "string")}
+    return {
+        "type": next((kind for note, kind in _PLACEHOLDER_TYPES.items() if note in text), "string")
+    }
 
 
 @dataclass(slots=True)
 class Example:
-    """One value that matches a JSON Schema: its first choices and its required properties, in the order declared."""
+    """One value that matches a JSON Schema: its first choices and its required properties,
+    in the order declared."""
 
     _root: Mapping[str, Json]
     #: Leave out optional properties even if nothing is required.
@@ -111,9 +118,14 @@ class Example:
             case "object":
                 return self._object(schema, depth)
             case "array":
-                first = [self._of(item, depth + 1) for item in _list(schema.get("prefixItems"))[:MAX_VALUES]]
+                first = [
+                    self._of(item, depth + 1)
+                    for item in _list(schema.get("prefixItems"))[:MAX_VALUES]
+                ]
                 least = min(_size(schema, "minItems", 0), MAX_DEPTH)
-                return first + [self._of(schema.get("items"), depth + 1) for _ in range(least - len(first))]
+                return first + [
+                    self._of(schema.get("items"), depth + 1) for _ in range(least - len(first))
+                ]
             case kind:
                 return _scalar(kind, schema)
 
@@ -124,7 +136,11 @@ class Example:
             self._left -= 1
             if self._left < 0:
                 break
-            rest = {key: value for key, value in flat.items() if key not in ("$ref", "anyOf", "oneOf", "allOf")}
+            rest = {
+                key: value
+                for key, value in flat.items()
+                if key not in ("$ref", "anyOf", "oneOf", "allOf")
+            }
             if "$ref" in flat:
                 flat = _merged(rest, self._target(flat["$ref"]))
             elif options := _list(flat.get("anyOf")) or _list(flat.get("oneOf")):
@@ -147,7 +163,9 @@ class Example:
 
     def _object(self, schema: Mapping[str, Json], depth: int) -> dict[str, Json]:
         properties = _mapping(schema.get("properties"))
-        required = dict.fromkeys(name for name in _list(schema.get("required")) if isinstance(name, str))
+        required = dict.fromkeys(
+            name for name in _list(schema.get("required")) if isinstance(name, str)
+        )
         # Deeper down the optional ones are left out, which ends a schema that contains itself.
         everything = not required and not self.only_required and depth < MAX_OPTIONAL_DEPTH
         names = [name for name in properties if everything or name in required]
@@ -166,7 +184,11 @@ def _merged(schema: Mapping[str, Json], other: Mapping[str, Json]) -> dict[str, 
 
 def _alternative(options: Sequence[Json], depth: int) -> Json:
     """The first; deep down the first that can't lead back into the schema."""
-    closed = [option for option in options if depth >= MAX_OPTIONAL_DEPTH and "$ref" not in _mapping(option)]
+    closed = [
+        option
+        for option in options
+        if depth >= MAX_OPTIONAL_DEPTH and "$ref" not in _mapping(option)
+    ]
     return closed[0] if closed else options[0]
 
 

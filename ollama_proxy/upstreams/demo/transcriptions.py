@@ -1,4 +1,5 @@
-"""The demo's transcriptions: what it hears depends on the bytes of the recording alone, and is no speech."""
+"""The demo's transcriptions: what it hears depends on the bytes of the recording
+alone, and is no speech."""
 
 from __future__ import annotations
 
@@ -16,7 +17,10 @@ from ollama_proxy.upstreams.forms import Part, read_form
 SECONDS = 1.0
 
 #: Words that it seems to hear.
-_WORDS = "amber birch cloud delta ember frost grove harbor island juniper kettle lantern meadow north orchard pebble"
+_WORDS = (
+    "amber birch cloud delta ember frost grove harbor island juniper kettle lantern meadow "
+    "north orchard pebble"
+)
 WORDS = tuple(_WORDS.split())
 
 SUBTITLES = {
@@ -44,10 +48,19 @@ def transcribe(content_type: str, body: bytes) -> Outcome:
     if form in SUBTITLES:
         return Outcome([SUBTITLES[form].format(heard).encode()], "text/plain; charset=utf-8")
     if form == "verbose_json":
-        segment = {"id": 0, "seek": 0, "start": 0.0, "end": SECONDS, "text": heard, "tokens": [], "temperature": 0.0}
+        segment = {
+            "id": 0,
+            "seek": 0,
+            "start": 0.0,
+            "end": SECONDS,
+            "text": heard,
+            "tokens": [],
+            "temperature": 0.0,
+        }
         segment |= {"avg_logprob": 0.0, "compression_ratio": 1.0, "no_speech_prob": 0.0}
         return whole(
-            {"task": "transcribe", "language": "english", "duration": SECONDS, "text": heard} | {"segments": [segment]}
+            {"task": "transcribe", "language": "english", "duration": SECONDS, "text": heard}
+            | {"segments": [segment]}
         )
     return whole({"text": heard})
 

@@ -1,8 +1,9 @@
-"""The built-in demo: one model that needs no Ollama, behind a transport that never leaves the process.
+"""The built-in demo: one model that needs no Ollama, behind a transport that
+never leaves the process.
 
-It implements Ollama's native API of version 0.24, without state: pulling, creating and copying change nothing, and
-deleting is refused. The same request gets the same answer but for its time stamps. Thinking is off unless `think`
-requests it, and only the demo model itself can be pulled.
+It implements Ollama's native API of version 0.24, without state: pulling, creating and copying
+change nothing, and deleting is refused. The same request gets the same answer but for its time
+stamps. Thinking is off unless `think` requests it, and only the demo model itself can be pulled.
 """
 
 from __future__ import annotations
@@ -50,10 +51,15 @@ _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 class DemoReply:
     """An answer whose pieces become due one after the other; see Reply."""
 
-    def __init__(self, outcome: Outcome, call: Call, connections: Connections, *, headless: bool) -> None:
-        """Counts as active until its end or its close, whichever is first; `headless`: there is no body."""
+    def __init__(
+        self, outcome: Outcome, call: Call, connections: Connections, *, headless: bool
+    ) -> None:
+        """Counts as active until its end or its close, whichever is first;
+        `headless`: there is no body."""
         self.status = outcome.status
-        self.headers: Headers = (("content-type", outcome.content_type),) if outcome.content_type else ()
+        self.headers: Headers = (
+            (("content-type", outcome.content_type),) if outcome.content_type else ()
+        )
         self._pieces = deque(() if headless else outcome.pieces)
         self._pause_s = outcome.pause_s
         self._due = time.monotonic()
@@ -107,7 +113,9 @@ class DemoTransport:
 
     connections: Connections = field(default_factory=Connections)
 
-    def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> DemoReply:
+    def open(
+        self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None
+    ) -> DemoReply:
         """See Transport.open. The head is there at once."""
         call.check()
         try:
@@ -136,7 +144,9 @@ def answer(request: UpstreamRequest, call: Call) -> Outcome:
             got.update(part)
             call.check()
         if blob[1] != f"sha256:{got.hexdigest()}":
-            raise Refusal(400, f'digest mismatch, expected "{blob[1]}", got "sha256:{got.hexdigest()}"')
+            raise Refusal(
+                400, f'digest mismatch, expected "{blob[1]}", got "sha256:{got.hexdigest()}"'
+            )
         return Outcome((), content_type="", status=201)
     if request.path == OllamaUpstream.transcriptions_path:
         return transcribe(dict(request.headers).get("Content-Type", ""), b"".join(parts))

@@ -1,4 +1,5 @@
-"""The output of the demo model: text, thinking, tool calls, vectors. All of it follows from the request.
+"""The output of the demo model: text, thinking, tool calls, vectors. All of it
+follows from the request.
 
 Pure: no I/O, no clock, no randomness. The same request gets the same output.
 """
@@ -33,8 +34,8 @@ DIMENSIONS = 64
 #: The roles of the messages that may describe the form of the answer.
 _PROMPTS = ("system", "user")
 
-#: One or two Chinese characters, a word, or a sign, each with the space before it: about what a tokenizer makes.
-#: Joined, the tokens of a text are that text.
+#: One or two Chinese characters, a word, or a sign, each with the space before it: about what a
+#: tokenizer makes. Joined, the tokens of a text are that text.
 _TOKEN = re.compile(r"\s*(?:[\u3400-\u9fff]{1,2}|[^\W\u3400-\u9fff]{1,16}|[^\w\s])|\s+")
 
 
@@ -59,14 +60,21 @@ class Said:
 
 
 def say(asked: Asked) -> Said:
-    """The answer to a chat that has messages, ended by `stop` and `num_predict` as Ollama would end it."""
+    """The answer to a chat that has messages, ended by `stop` and `num_predict`
+    as Ollama would end it."""
     question = _echo(_last_user(asked)["content"])
-    thinking = f"The demo does not really think. It was asked: {question} 演示模型并不真正思考。" if asked.think else ""
+    thinking = (
+        f"The demo does not really think. It was asked: {question} 演示模型并不真正思考。"
+        if asked.think
+        else ""
+    )
     thoughts = [Piece(thinking=token) for token in _TOKEN.findall(thinking)]
     text = _text(asked)
     ends = [text.find(stop) for stop in asked.options.get("stop", ()) if stop]
     text = text[: min((end for end in ends if end >= 0), default=len(text))]
-    pieces = thoughts + (_tool_calls(asked) or [Piece(content=token) for token in _TOKEN.findall(text)])
+    pieces = thoughts + (
+        _tool_calls(asked) or [Piece(content=token) for token in _TOKEN.findall(text)]
+    )
     prompt = max(1, sum(count_tokens(message["content"]) for message in asked.messages))
     limit = int(asked.options.get("num_predict", -1))
     if 0 < limit <= len(pieces):
@@ -80,7 +88,10 @@ def count_tokens(text: str) -> int:
 
 
 def _last_user(asked: Asked) -> Mapping[str, Json]:
-    return next((message for message in reversed(asked.messages) if message["role"] == "user"), {"content": ""})
+    return next(
+        (message for message in reversed(asked.messages) if message["role"] == "user"),
+        {"content": ""},
+    )
 
 
 def _echo(text: str) -> str:
@@ -92,15 +103,22 @@ def _text(asked: Asked) -> str:
         # A value by the schema of the request or, if it only asks for JSON, by one in its prompt.
         schema = asked.format
         if schema == "json":
-            prompts = (message["content"] for message in asked.messages if message["role"] in _PROMPTS)
+            prompts = (
+                message["content"] for message in asked.messages if message["role"] in _PROMPTS
+            )
             schema = next(filter(None, map(find_schema, prompts)), None)
         if schema is None:
             said = _echo(_last_user(asked)["content"])
             return orjson.dumps({"demo": True, "note": GREETING, "you_said": said}).decode()
         return orjson.dumps(Example(schema).value()).decode()
-    if answers := list(takewhile(lambda message: message["role"] == "tool", reversed(asked.messages))):
+    if answers := list(
+        takewhile(lambda message: message["role"] == "tool", reversed(asked.messages))
+    ):
         texts = [
-            f"The tool {answer.get('tool_name') or 'that was called'} returned (工具返回): {_echo(answer['content'])}"
+            (
+                f"The tool {answer.get('tool_name') or 'that was called'} returned (工具返回): "
+                f"{_echo(answer['content'])}"
+            )
             for answer in reversed(answers)
         ]
         return " ".join([GREETING, *texts])
@@ -113,7 +131,8 @@ def _text(asked: Asked) -> str:
 
 
 def _tool_calls(asked: Asked) -> list[Piece]:
-    """Calls of the tools that the user names, else of the first one offered; none once a tool has answered."""
+    """Calls of the tools that the user names, else of the first one offered; none
+    once a tool has answered."""
     last = asked.messages[-1]
     if last["role"] != "user":
         return []
@@ -132,20 +151,30 @@ def _tool_calls(asked: Asked) -> list[Piece]:
         seed = f"{len(asked.messages)} {index} {name} {last['content']}"
         call_id = f"call_{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
         arguments = Example(offered[name].get("parameters") or {}, only_required=True).object()
-        calls.append(Piece(call={"id": call_id, "function": {"index": index, "name": name, "arguments": arguments}}))
+        calls.append(
+            Piece(
+                call={
+                    "id": call_id,
+                    "function": {"index": index, "name": name, "arguments": arguments},
+                }
+            )
+        )
     return calls
 
 
 def logprobs(pieces: Iterable[Piece], top: int | None) -> dict[str, Json]:
-    """The field with one row per token, with `top` alternatives of which the token itself is the first; no field if
-    `top` is None, or if there are no tokens."""
+    """The field with one row per token, with `top` alternatives of which the token itself is the
+    first; no field if `top` is None, or if there are no tokens."""
     if top is None:
         return {}
     rows: list[dict[str, Json]] = []
     for piece in pieces:
         if token := piece.thinking or piece.content:
             tops = [(token, -0.01), *((chr(0x61 + i), -5.0 - i) for i in range(top - 1))]
-            own, *others = [{"token": text, "logprob": chance, "bytes": list(text.encode())} for text, chance in tops]
+            own, *others = [
+                {"token": text, "logprob": chance, "bytes": list(text.encode())}
+                for text, chance in tops
+            ]
             rows.append(own | ({"top_logprobs": [own, *others]} if top else {}))
     return {"logprobs": rows} if rows else {}
 

@@ -1,4 +1,5 @@
-"""The nodes that may answer for one model, the choice among them for each request, and the limit of retries."""
+"""The nodes that may answer for one model, the choice among them for each request, and
+the limit of retries."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from ollama_proxy.upstreams.fleet.node import Node
 #: Last nodes of tokens that are kept at most, and bytes of them.
 MOST_KEPT, MOST_BYTES = 10_000, 8 << 20
 
-#: Retries that each request adds to the budget, and the most that the budget holds: a failing fleet gets little extra
-#: load.
+#: Retries that each request adds to the budget, and the most that the budget holds: a failing fleet
+#: gets little extra load.
 RETRY_SHARE, RETRY_STORE = 0.1, 10.0
 
 
@@ -24,7 +25,8 @@ RETRY_SHARE, RETRY_STORE = 0.1, 10.0
 class Route:
     """The nodes that may answer for a model, all of one kind, in the order of the configuration."""
 
-    #: The canonical name for permissions and counts: without an upstream in front if the name alone leads here.
+    #: The canonical name for permissions and counts: without an upstream in front if the
+    #: name alone leads here.
     name: str
     #: Each with its own name of the model.
     nodes: tuple[tuple[Node, str], ...]
@@ -52,7 +54,10 @@ class Route:
         """The error text when none of its nodes can be reached."""
         names = ", ".join(node.name for node, _ in self.nodes)
         if self.is_guess:
-            return f"No upstream that answers has the model '{self.bare[:200]}', and {names} can't be reached."
+            return (
+                f"No upstream that answers has the model '{self.bare[:200]}', and "
+                f"{names} can't be reached."
+            )
         return (
             CONNECT_FAILED
             if self.nodes[0][0].is_ollama_node
@@ -63,21 +68,33 @@ class Route:
         """The error while no node takes a request."""
         if all(node.declared.drain for node, _ in self.nodes):
             return UpstreamConnect(
-                "The model server is being drained and accepts no new requests.", detail="draining", retry_after_s=5
+                "The model server is being drained and accepts no new requests.",
+                detail="draining",
+                retry_after_s=5,
             )
-        wait_s = min(node.connection.retry_after_s() for node, _ in self.nodes if not node.declared.drain)
-        return UpstreamConnect(self.lost, detail="known to be unreachable", retry_after_s=max(1, ceil(wait_s)))
+        wait_s = min(
+            node.connection.retry_after_s() for node, _ in self.nodes if not node.declared.drain
+        )
+        return UpstreamConnect(
+            self.lost, detail="known to be unreachable", retry_after_s=max(1, ceil(wait_s))
+        )
 
     def has_other(self, tried: Collection[Node]) -> bool:
         """Whether another node, not tried yet, can be used."""
-        return any(node.allows() and node not in tried and not node.is_failing(self.bare) for node, _ in self.nodes)
+        return any(
+            node.allows() and node not in tried and not node.is_failing(self.bare)
+            for node, _ in self.nodes
+        )
 
     def usable(self, avoided: Collection[Node] = ()) -> list[tuple[Node, str]]:
         """The nodes that may get a request now; raises UpstreamConnect if there is none."""
         untried = [each for each in self.nodes if each[0] not in avoided]
         # The only node may be tried again.
-        usable = [each for each in (untried if len(self.nodes) > 1 else self.nodes) if each[0].allows()]
-        # A refused connection costs a moment; a node that hangs would cost every caller its connect limit.
+        usable = [
+            each for each in (untried if len(self.nodes) > 1 else self.nodes) if each[0].allows()
+        ]
+        # A refused connection costs a moment; a node that hangs would cost every
+        # caller its connect limit.
         usable = usable or [each for each in untried if each[0].refuses_at_once]
         if not usable:
             raise self.unusable()
@@ -101,8 +118,9 @@ class Balancer:
         self._retries = RETRY_STORE
 
     def pick(self, route: Route, token: str, avoided: Collection[Node] = ()) -> tuple[Node, str]:
-        """The node for the next request, and its name of the model: one that is not failing, that has the model loaded,
-        with the fewest requests for its weight; a token keeps its last node if that is as good.
+        """The node for the next request, and its name of the model: one that is not failing,
+        that has the model loaded, with the fewest requests for its weight; a token keeps its
+        last node if that is as good.
 
         Raises UpstreamConnect if none can be used now.
         """
@@ -114,7 +132,12 @@ class Balancer:
         def rank(each: tuple[Node, str]) -> tuple[bool, bool, float, float]:
             node = each[0]
             bonus = 1.0 / node.declared.weight if node is last else 0.0
-            return node.is_failing(route.bare), not node.is_warm(route.bare), node.load() - bonus, node.asked_at
+            return (
+                node.is_failing(route.bare),
+                not node.is_warm(route.bare),
+                node.load() - bonus,
+                node.asked_at,
+            )
 
         best = min(usable, key=rank)
         if best[0] is not last:

@@ -43,7 +43,8 @@ class Breaker:
         return "open" if time.monotonic() < self._open_until else "half-open"
 
     def allows(self) -> bool:
-        """Whether a request may be sent now: always while closed, one trial at a time while half-open."""
+        """Whether a request may be sent now: always while closed, one trial at a
+        time while half-open."""
         if self.is_closed:
             return True
         now = time.monotonic()
@@ -65,8 +66,8 @@ class Breaker:
         self.failures, self.is_closed, self._open_s, self._trial_until = 0, True, 0.0, 0.0
 
     def failed(self, *, opens: bool = False) -> None:
-        """Records a failure. While it is open, one of a request that was in flight already changes nothing. `opens`:
-        this one opens it, whatever the number of failures."""
+        """Records a failure. While it is open, one of a request that was in flight already changes
+        nothing. `opens`: this one opens it, whatever the number of failures."""
         if opens:
             self.failures = self._threshold
         if self.state == "open":

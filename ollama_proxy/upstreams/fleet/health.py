@@ -1,4 +1,5 @@
-"""Health checks: each upstream is checked from time to time, independently, so that one that hangs delays no other."""
+"""Health checks: each upstream is checked from time to time, independently, so that one that
+hangs delays no other."""
 
 from __future__ import annotations
 
@@ -22,14 +23,15 @@ log = logging.getLogger(__name__)
 #: Seconds between two checks of an Ollama box, of a provider, and of what is down.
 INTERVAL_S, PROVIDER_INTERVAL_S, DOWN_INTERVAL_S = 5.0, 60.0, 1.0
 
-#: How old a state may be that is returned, and how long callers wait for a newer one: less if another upstream is known
-#: to be usable; in seconds.
+#: How old a state may be that is returned, and how long callers wait for a newer one: less if
+#: another upstream is known to be usable; in seconds.
 FRESH_S, WAIT_S, SHORT_WAIT_S = 2.0, 3.2, 0.5
 
 #: One lost answer is no outage: a second check follows after so many seconds.
 SECOND_LOOK_S = 0.1
 
-#: Changes of one upstream's state are logged at most so often in so many seconds: one that flaps does not fill the log.
+#: Changes of one upstream's state are logged at most so often in so many seconds: one that flaps
+#: does not fill the log.
 MOST_SAID, SAID_IN_S = 6, 60.0
 
 
@@ -42,7 +44,8 @@ class Health:
     #: Gets each node after its check; the loaded models are as new only if it has `concurrency`.
     report: Callable[[Node], None] = field(default=lambda node: None, kw_only=True)
     _checks: dict[Node, gevent.Greenlet[[Node], None]] = field(default_factory=dict)
-    #: Monotonic times of the last check, and of the last log lines with the last state that was logged.
+    #: Monotonic times of the last check, and of the last log lines with the last
+    #: state that was logged.
     _checked_at: dict[Node, float] = field(default_factory=dict)
     _said: dict[Node, tuple[deque[float], bool]] = field(default_factory=dict)
 
@@ -53,11 +56,15 @@ class Health:
         return {node.name: node.state or unknown for node in self._fleet().nodes}
 
     def check(self, max_age_s: float = 0.0) -> None:
-        """Checks the nodes that were not checked for that long, and waits for the results; concurrent callers wait for
-        the same check."""
+        """Checks the nodes that were not checked for that long, and waits for the results;
+        concurrent callers wait for the same check."""
         oldest = time.monotonic() - max_age_s
         nodes = self._fleet().nodes
-        checks = [self._checker(node) for node in nodes if self._checked_at.get(node, float("-inf")) < oldest]
+        checks = [
+            self._checker(node)
+            for node in nodes
+            if self._checked_at.get(node, float("-inf")) < oldest
+        ]
         is_known = any(node.state and node.state.usable for node in nodes if len(nodes) > 1)
         gevent.joinall(checks, timeout=SHORT_WAIT_S if is_known else WAIT_S)
 
@@ -113,7 +120,12 @@ class Health:
         times.append(time.monotonic())
         self._said[node] = (times, state.usable)
         event = "upstream_up" if state.usable else "upstream_down"
-        log.warning(event, extra={"fields": {"upstream": node.name, "version": state.version, "reason": state.reason}})
+        log.warning(
+            event,
+            extra={
+                "fields": {"upstream": node.name, "version": state.version, "reason": state.reason}
+            },
+        )
 
 
 def _interval_s(node: Node) -> float:
@@ -121,7 +133,13 @@ def _interval_s(node: Node) -> float:
         node.is_ollama_node and node.state is not None and not node.state.usable
     )
     # A provider that refuses our key will not change its mind in a second.
-    return DOWN_INTERVAL_S if is_down or node.has_loaded else INTERVAL_S if node.is_ollama_node else PROVIDER_INTERVAL_S
+    return (
+        DOWN_INTERVAL_S
+        if is_down or node.has_loaded
+        else INTERVAL_S
+        if node.is_ollama_node
+        else PROVIDER_INTERVAL_S
+    )
 
 
 def check_upstream(node: Node) -> State:

@@ -21,8 +21,8 @@ from ollama_proxy.upstreams.fleet.node import Node
 #: Limits of one health check, in seconds.
 HEALTH_CHECK_TIMEOUTS = Timeouts(connect_s=1.5, first_byte_s=2.0, idle_s=2.0, total_s=3.0)
 
-#: How old lists may be that are shown, and that decide that no upstream has a model; and how long callers wait for
-#: newer ones. In seconds.
+#: How old lists may be that are shown, and that decide that no upstream has a model; and how long
+#: callers wait for newer ones. In seconds.
 SHOWN_FOR_S, BELIEVED_FOR_S, WAIT_S = 2.0, 1.0, 0.8
 
 #: Resolved names that are kept at most, bytes of them, and the longest name that is kept.
@@ -36,22 +36,30 @@ class Fleet:
         self.nodes = tuple(nodes)
         #: The Ollama servers among them.
         self.ollama_nodes = [node for node in self.nodes if node.is_ollama_node]
-        #: Those whose models a request changes if it names no server: not the demo, unless it is all there is.
+        #: Those whose models a request changes if it names no server: not the demo,
+        #: unless it is all there is.
         self.managed_nodes = [
-            node for node in self.ollama_nodes if node.declared.protocol != "demo" or len(self.nodes) == 1
+            node
+            for node in self.ollama_nodes
+            if node.declared.protocol != "demo" or len(self.nodes) == 1
         ]
         self.hidden = tuple(hidden)
         #: The APIs whose requests some node takes as they are.
         self.apis = frozenset(node.upstream.api for node in self.nodes)
-        #: Whether one server of Ollama's kind is all there is: then every name is passed to it as it is.
-        self.is_single = len(self.nodes) == 1 and self.nodes[0].is_ollama_node and not self.nodes[0].declared.models
-        #: Maps all names of one model to a single one, by the first upstream that takes names of many providers; None:
-        #: there is no such upstream.
+        #: Whether one server of Ollama's kind is all there is: then every name is
+        #: passed to it as it is.
+        self.is_single = (
+            len(self.nodes) == 1
+            and self.nodes[0].is_ollama_node
+            and not self.nodes[0].declared.models
+        )
+        #: Maps all names of one model to a single one, by the first upstream that takes names of
+        #: many providers; None: there is no such upstream.
         self.one_name: Callable[[str], str] | None = next(
             (node.upstream.one_name for node in self.nodes if node.upstream.one_name), None
         )
-        #: A name that begins with one of these means that upstream, whatever models the others have, and also while
-        #: it is hidden.
+        #: A name that begins with one of these means that upstream, whatever models the others
+        #: have, and also while it is hidden.
         self._names = (*(node.name for node in self.nodes), *self.hidden)
         self._routes = BoundedCache[str, Route](MOST_KEPT, MOST_BYTES)
         #: The version of all lists that the routes were made from.
@@ -66,7 +74,8 @@ class Fleet:
     # Names.
 
     def find(self, name: str) -> Route | None:
-        """The nodes that have a model, by any of its names; None: no node has it. Fetches newer lists first."""
+        """The nodes that have a model, by any of its names; None: no node has it.
+        Fetches newer lists first."""
         route = self._find_known(name)
         if route is None or route.is_guess:
             self.refresh(BELIEVED_FOR_S)
@@ -96,7 +105,8 @@ class Fleet:
         return route
 
     def _route_on(self, node: Node, name: str, rest: str) -> Route | None:
-        """A model on the node that stands in front of its name; or the node's model that has the whole name."""
+        """A model on the node that stands in front of its name; or the node's model
+        that has the whole name."""
         upstream_model = _find_upstream_model(node, rest)
         if upstream_model is None and (whole := _find_upstream_model(node, name)):
             return Route(canonical(name), ((node, whole),), canonical(name))
@@ -116,34 +126,43 @@ class Fleet:
         return route is not None and any(each is node for each, _ in route.nodes)
 
     def _route_by_name(self, name: str) -> Route | None:
-        """The nodes for a name without an upstream in front: those that list it, else those whose list is not known,
-        else those that take any name."""
+        """The nodes for a name without an upstream in front: those that list it, else those whose
+        list is not known, else those that take any name."""
         having = [(node, own) for node in self.nodes if (own := _find_upstream_model(node, name))]
         is_guess, alone = False, len(self.nodes) == 1
         if not having:
-            # Of several, only Ollama servers are tried: a mistyped name must not send a prompt to a provider.
-            tried = self.nodes if alone else [node for node in self.ollama_nodes if not node.refuses]
-            having = [(node, name) for node in tried if self.is_single or node.models.listing is None]
+            # Of several, only Ollama servers are tried: a mistyped name must not send
+            # a prompt to a provider.
+            tried = (
+                self.nodes if alone else [node for node in self.ollama_nodes if not node.refuses]
+            )
+            having = [
+                (node, name) for node in tried if self.is_single or node.models.listing is None
+            ]
             is_guess = bool(having) and not self.is_single
         if not having:
             having = [(node, name) for node in self.nodes if node.takes(name, alone=alone)]
         if not having:
             return None
         first, bare = having[0][0], canonical(name)
-        return Route(bare, tuple(each for each in having if _is_shared(first, each[0])), bare, is_guess)
+        return Route(
+            bare, tuple(each for each in having if _is_shared(first, each[0])), bare, is_guess
+        )
 
     def split_name(self, name: str) -> tuple[str, str]:
-        """The upstream that a name begins with, and the rest; "" and the whole name if there is none, or if the whole
-        is the name of a model there."""
+        """The upstream that a name begins with, and the rest; "" and the whole name if there is
+        none, or if the whole is the name of a model there."""
         upstream, rest = split_upstream(name, self._names)
         node = self.node(upstream)
-        if not upstream or (node and not _find_upstream_model(node, rest) and _find_upstream_model(node, name)):
+        if not upstream or (
+            node and not _find_upstream_model(node, rest) and _find_upstream_model(node, name)
+        ):
             return "", name
         return upstream, rest
 
     def models(self) -> Iterator[tuple[Node, Model]]:
-        """Every model under the name that it is shown by: its own, or with its upstream in front if that name means
-        another upstream's model."""
+        """Every model under the name that it is shown by: its own, or with its upstream in front if
+        that name means another upstream's model."""
         first: dict[str, Node] = {}
         shown: set[str] = set()
         for node in self.nodes:
@@ -151,7 +170,10 @@ class Fleet:
             listing = None if node.declared.drain else node.models.listing
             for bare, (_, model) in (listing.models if listing else {}).items():
                 is_shared = _is_shared(first.setdefault(bare, node), node)
-                is_ours = is_shared and split_upstream(model.name, self._names)[0] in ("", node.name)
+                is_ours = is_shared and split_upstream(model.name, self._names)[0] in (
+                    "",
+                    node.name,
+                )
                 name = model.name if is_ours else f"{node.name}/{model.name}"
                 if (key := bare if is_ours else name.lower()) not in shown:
                     shown.add(key)
@@ -160,12 +182,16 @@ class Fleet:
     # Lists.
 
     def refresh(self, max_age_s: float, wait_s: float = WAIT_S) -> list[Node]:
-        """Fetches lists that are older, each once at a time, and waits a little; returns the nodes whose list is still
-        older than that: one node that hangs does not delay the others."""
+        """Fetches lists that are older, each once at a time, and waits a little; returns the nodes
+        whose list is still older than that: one node that hangs does not delay the others."""
         started = time.monotonic()
         stale = [node for node in self.nodes if node.models.is_older(started - max_age_s)]
         # Only health checks contact a node that is known to be down.
-        asked = [node for node in stale if node.connection.is_closed and node.models.is_worth_fetching(started)]
+        asked = [
+            node
+            for node in stale
+            if node.connection.is_closed and node.models.is_worth_fetching(started)
+        ]
         gevent.joinall([self.learn(node) for node in asked], timeout=wait_s)
         return [node for node in stale if node.models.is_older(started - max_age_s)]
 
@@ -181,10 +207,14 @@ class Fleet:
     def counts(self) -> dict[str, int]:
         """`active` and `idle` connections to all upstreams."""
         all_of_them = [node.upstream.connections for node in self.nodes]
-        return {"active": sum(each.active for each in all_of_them), "idle": sum(each.idle for each in all_of_them)}
+        return {
+            "active": sum(each.active for each in all_of_them),
+            "idle": sum(each.idle for each in all_of_them),
+        }
 
     def close(self, but: Fleet | None = None) -> None:
-        """Closes idle connections now, those in use when they are released; `but`: a fleet whose nodes stay open."""
+        """Closes idle connections now, those in use when they are released; `but`: a fleet
+        whose nodes stay open."""
         kept = {id(node) for node in but.nodes} if but else set()
         for node in self.nodes:
             if id(node) not in kept:
@@ -197,13 +227,19 @@ def _fetch_models(node: Node) -> None:
 
 
 def _find_upstream_model(node: Node, name: str) -> str | None:
-    """A node's name of a model; Ollama takes its own names in any spelling, and repeats the one that it got."""
+    """A node's name of a model; Ollama takes its own names in any spelling, and
+    repeats the one that it got."""
     bare = canonical(name)
     upstream_model = node.models.upstream_model(bare)
-    return name if upstream_model and node.is_ollama_node and canonical(upstream_model) == bare else upstream_model
+    return (
+        name
+        if upstream_model and node.is_ollama_node and canonical(upstream_model) == bare
+        else upstream_model
+    )
 
 
 def _is_shared(first: Node, other: Node) -> bool:
-    """Whether a node takes a part of the other's requests: servers of one's own, and keys of one service."""
+    """Whether a node takes a part of the other's requests: servers of one's own,
+    and keys of one service."""
     mine, its = first.declared, other.declared
     return mine.kind == its.kind and (its.is_shared or mine.base_url == its.base_url)

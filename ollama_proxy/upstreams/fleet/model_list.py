@@ -1,4 +1,5 @@
-"""What one upstream has: its models by the names that clients use, and how old that knowledge is."""
+"""What one upstream has: its models by the names that clients use, and how
+old that knowledge is."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ PROVIDER_LIST_S = 60.0
 
 @dataclass(slots=True, frozen=True)
 class Listing:
-    """The models by the canonical form of the name that clients use, each with the upstream's name and its details."""
+    """The models by the canonical form of the name that clients use, each with the upstream's
+    name and its details."""
 
     models: Mapping[str, tuple[str, Model]] = field(default_factory=dict)
     #: Rows of Ollama's `/api/ps`.
@@ -31,7 +33,8 @@ class Listing:
 
 
 class ModelList:
-    """The list of one upstream's models. It is never fetched by itself; see Fleet.refresh and Health."""
+    """The list of one upstream's models. It is never fetched by itself; see
+    Fleet.refresh and Health."""
 
     def __init__(self, declared: UpstreamSettings, upstream: Upstream) -> None:
         self._declared, self._upstream = declared, upstream
@@ -49,12 +52,15 @@ class ModelList:
         self.configure(declared)
 
     def configure(self, declared: UpstreamSettings) -> None:
-        """Applies other settings for the same server; its list is kept unless other models are configured."""
+        """Applies other settings for the same server; its list is kept unless other
+        models are configured."""
         if self.listing is None or declared.models != self._declared.models:
             self.forget()
             # A provider may have no list to show; its configured models exist without one.
             known = {} if self._is_ollama_node else declared.models
-            self.listing = Listing(_describe_configured(known, (), declared.name)) if known else None
+            self.listing = (
+                Listing(_describe_configured(known, (), declared.name)) if known else None
+            )
             self.changes += 1
         self._declared = declared
 
@@ -67,24 +73,32 @@ class ModelList:
             raise
         known = {canonical(model.name): (model.name, model) for model in listed}
         if configured := self._declared.models:
-            known = _describe_configured(configured, listed, self._declared.name, only_listed=self._is_ollama_node)
+            known = _describe_configured(
+                configured, listed, self._declared.name, only_listed=self._is_ollama_node
+            )
         before = self.listing.models if self.listing else None
-        if before is None or before.keys() != known.keys() or any(before[name][0] != known[name][0] for name in known):
+        if (
+            before is None
+            or before.keys() != known.keys()
+            or any(before[name][0] != known[name][0] for name in known)
+        ):
             self.changes += 1
         self.listing, self.listed_at = Listing(known, loaded), time.monotonic()
         self.loaded = frozenset(canonical(str(row.get("name"))) for row in loaded)
 
     def fetch_loaded(self, call: Call) -> None:
         """Fetches only which models are loaded. Raises GatewayError."""
-        self.loaded = frozenset(canonical(str(row.get("name"))) for row in self._upstream.loaded(call))
+        self.loaded = frozenset(
+            canonical(str(row.get("name"))) for row in self._upstream.loaded(call)
+        )
 
     def forget(self) -> None:
         """Marks the list as outdated: the models may have changed."""
         self.listed_at = -inf
 
     def is_older(self, than: float) -> bool:
-        """Whether the list is older than this monotonic time, and a newer one could differ: those of providers rarely
-        change, and those of the configuration never."""
+        """Whether the list is older than this monotonic time, and a newer one could differ: those
+        of providers rarely change, and those of the configuration never."""
         if self._declared.drain:
             return False
         if not self._is_ollama_node:
@@ -96,13 +110,18 @@ class ModelList:
         return self._is_ollama_node or self._failed_at < now - PROVIDER_LIST_S
 
     def upstream_model(self, name: str) -> str | None:
-        """The upstream's name of the model that clients know by this canonical name; None if it has no such model."""
+        """The upstream's name of the model that clients know by this canonical name; None if
+        it has no such model."""
         found = self.listing.models.get(name) if self.listing else None
         return found[0] if found else None
 
 
 def _describe_configured(
-    models: Mapping[str, UpstreamModel], listed: Iterable[Model], owner: str, *, only_listed: bool = False
+    models: Mapping[str, UpstreamModel],
+    listed: Iterable[Model],
+    owner: str,
+    *,
+    only_listed: bool = False,
 ) -> dict[str, tuple[str, Model]]:
     """The models of the configuration, with the details that the upstream lists."""
     details = {canonical(model.name): model for model in listed}

@@ -28,10 +28,12 @@ UNREACHED_AT_MOST, FAILED_AT_MOST = 4, 5
 #: A model that was requested this long ago is loaded, or is being loaded, in seconds.
 WARM_S = 120.0
 
-#: How far that mark may lag behind the last request, in seconds: writing it costs more than reading it.
+#: How far that mark may lag behind the last request, in seconds: writing it costs
+#: more than reading it.
 WARM_EXACT_S = 1.0
 
-#: Requests in flight, for each unit of weight, above which another box may as well load the model too.
+#: Requests in flight, for each unit of weight, above which another box may as
+#: well load the model too.
 SATURATED_AT = 4
 
 #: Breakers and times of models that are kept at most, and bytes of each.
@@ -61,8 +63,8 @@ class Node:
     """One upstream with its settings, its load and its failures; `models` is what it has."""
 
     def __init__(self, declared: UpstreamSettings, upstream: Upstream) -> None:
-        #: Its name in the configuration, and whether it is a server of Ollama's kind, not a provider. Other settings
-        #: for the same server change neither.
+        #: Its name in the configuration, and whether it is a server of Ollama's kind, not a
+        #: provider. Other settings for the same server change neither.
         self.name, self.is_ollama_node = declared.name, declared.protocol in OLLAMA_PROTOCOLS
         self.upstream = upstream
         self.models = ModelList(declared, upstream)
@@ -96,9 +98,12 @@ class Node:
         return self.state is not None and self.state.reached and not self.state.usable
 
     def takes(self, name: str, *, alone: bool) -> bool:
-        """Whether a name without an upstream in front may be one of its models although no list has it. If it leads to
-        one address, and is not `alone`, names must be in LiteLLM's form: others are mistyped."""
-        is_open = alone or self.declared.base_url == PRESETS[self.declared.kind].base_url or "/" in name
+        """Whether a name without an upstream in front may be one of its models although no
+        list has it. If it leads to one address, and is not `alone`, names must be in LiteLLM's
+        form: others are mistyped."""
+        is_open = (
+            alone or self.declared.base_url == PRESETS[self.declared.kind].base_url or "/" in name
+        )
         return self.upstream.takes_any_model and is_open
 
     def timeouts(self, general: Timeouts) -> Timeouts:
@@ -106,7 +111,8 @@ class Node:
         return general.override(self.declared.timeouts) if self.declared.timeouts else general
 
     def is_warm(self, name: str) -> bool:
-        """Whether this canonical model answers without being loaded first, and has room for one more request."""
+        """Whether this canonical model answers without being loaded first, and has room
+        for one more request."""
         if self.in_flight >= SATURATED_AT * self.declared.weight:
             return False
         if self.declared.protocol != "ollama" or name in self.models.loaded:
@@ -114,7 +120,8 @@ class Node:
         return (self._warm.get(name) or 0.0) > time.monotonic()
 
     def load(self) -> float:
-        """Requests in flight including the next one, relative to its weight; higher while it recovers."""
+        """Requests in flight including the next one, relative to its weight;
+        higher while it recovers."""
         return (self.in_flight + 1) / (self.declared.weight * self.connection.share())
 
     def allows(self) -> bool:
@@ -127,11 +134,15 @@ class Node:
         return self._is_quick and not self.declared.drain
 
     def is_failing(self, name: str) -> bool:
-        """Whether its last connection failed, its last check found it unusable, or it has failed with this model again
-        and again; then one request may try once in a while."""
+        """Whether its last connection failed, its last check found it unusable, or it has failed
+        with this model again and again; then one request may try once in a while."""
         breaker = self._failing.get(name)
         is_useless = self.state is not None and not self.state.usable
-        return is_useless or self.connection.failures > 0 or (breaker is not None and not breaker.allows())
+        return (
+            is_useless
+            or self.connection.failures > 0
+            or (breaker is not None and not breaker.allows())
+        )
 
     def begin(self, name: str) -> Slot:
         """Takes a slot for one request to a canonical model."""
@@ -151,17 +162,23 @@ class Node:
         self._failing.drop(name)
 
     def failed(self, name: str, error: GatewayError) -> None:
-        """Records that a request to a model has failed. An error that only means that it is busy, or that the request
-        is at fault, counts as an answer. A timeout is no answer, but a model may take its time: health checks decide
-        whether it is reachable."""
+        """Records that a request to a model has failed. An error that only means that it is busy,
+        or that the request is at fault, counts as an answer. A timeout is no answer, but a model
+        may take its time: health checks decide whether it is reachable."""
         if isinstance(error, UpstreamConnect):
             self._is_quick = error.took_s < QUICK_S
             self.connection.failed()
             return
         if not isinstance(error, UpstreamCut | UpstreamTimeout):
             self.connection.succeeded()
-        is_answer = error.status in BUSY or (isinstance(error, UpstreamRefused) and error.status < 500)
-        if isinstance(error, UpstreamError) and not isinstance(error, UpstreamAuthError) and not is_answer:
+        is_answer = error.status in BUSY or (
+            isinstance(error, UpstreamRefused) and error.status < 500
+        )
+        if (
+            isinstance(error, UpstreamError)
+            and not isinstance(error, UpstreamAuthError)
+            and not is_answer
+        ):
             self.record_model_failure(name)
 
     def lost(self, *, quickly: bool) -> None:

@@ -1,4 +1,5 @@
-"""Answers of LiteLLM as hub events, and the end of its streams. LiteLLM itself is not imported here."""
+"""Answers of LiteLLM as hub events, and the end of its streams. LiteLLM itself
+is not imported here."""
 
 from __future__ import annotations
 
@@ -26,15 +27,17 @@ Document = Mapping[str, Json]
 class LiteLLMEvents:
     """The events of one answer, streamed or single; see EventStream."""
 
-    def __init__(self, feed: WorkerStream[Document], decoder: ChunkDecoder, heartbeat_s: float | None) -> None:
+    def __init__(
+        self, feed: WorkerStream[Document], decoder: ChunkDecoder, heartbeat_s: float | None
+    ) -> None:
         """Waits for its beginning, at most for one heartbeat; raises UpstreamError if it fails."""
         self._feed = feed
         #: Ends the work of LiteLLM for this answer.
         self.close = feed.close
         self._decoder = decoder
         self._heartbeat_s = heartbeat_s
-        #: Pieces of a long call make no events: after so many seconds without any, an empty batch says that the answer
-        #: goes on.
+        #: Pieces of a long call make no events: after so many seconds without any, an empty batch
+        #: says that the answer goes on.
         self._max_silence_s = inf if heartbeat_s is None else heartbeat_s
         #: Monotonic time of the last batch.
         self._batch_at = time.monotonic()
@@ -54,7 +57,11 @@ class LiteLLMEvents:
                     events += self._decoder.decode(document)
             except UpstreamError as error:
                 failure = error
-            if events or documents is None or time.monotonic() - self._batch_at >= self._max_silence_s:
+            if (
+                events
+                or documents is None
+                or time.monotonic() - self._batch_at >= self._max_silence_s
+            ):
                 self._batch_at = time.monotonic()
                 yield events
             if failure is not None:
@@ -65,8 +72,8 @@ class LiteLLMEvents:
         yield self._decoder.end()
 
     def _take(self) -> list[Document] | None:
-        """The next documents; None after a heartbeat without any; none at the end. Once the answer has finished, only
-        its counts may follow, for a limited time."""
+        """The next documents; None after a heartbeat without any; none at the end. Once the answer
+        has finished, only its counts may follow, for a limited time."""
         if not self._decoder.finish_reason:
             return self._feed.take(self._heartbeat_s)
         try:
@@ -76,7 +83,8 @@ class LiteLLMEvents:
 
 
 def read_stream(ask: Callable[..., Any], options: Mapping[str, Json]) -> Generator[Document]:
-    """The chunks of a stream of LiteLLM, until its end or its cut; its connection is closed with the generator."""
+    """The chunks of a stream of LiteLLM, until its end or its cut; its connection is
+    closed with the generator."""
     answer = ask(**options)
     try:
         for chunk in answer:
@@ -86,7 +94,8 @@ def read_stream(ask: Callable[..., Any], options: Mapping[str, Json]) -> Generat
             if has_end and not any(getattr(answer, name, "?") for name in _RECEIVED_REASONS):
                 return
             yield document
-            # LiteLLM keeps every chunk: kilobytes for each token. Counts are at its beginning or at its end.
+            # LiteLLM keeps every chunk: kilobytes for each token. Counts are at its
+            # beginning or at its end.
             kept = getattr(answer, "chunks", None)
             if isinstance(kept, list) and len(kept) > 8 * KEPT_CHUNKS:
                 del kept[KEPT_CHUNKS:-KEPT_CHUNKS]

@@ -1,6 +1,7 @@
 """Hub values to the JSON of Ollama's native API and back. Pure: bytes and dicts in, values out.
 
-Written against Ollama 0.24 to 0.33; older servers leave out ids of tool calls. Metrics that are zero are missing.
+Written against Ollama 0.24 to 0.33; older servers leave out ids of tool calls. Metrics
+that are zero are missing.
 """
 
 from __future__ import annotations
@@ -29,23 +30,28 @@ from ollama_proxy.hub import (
 )
 from ollama_proxy.upstreams.call import pace
 
-#: Makes events of one object; raises AttributeError or TypeError for one of another shape than Ollama's.
+#: Makes events of one object; raises AttributeError or TypeError for one of
+#: another shape than Ollama's.
 Decoder = Callable[[dict[str, Json]], list[Event]]
 
 #: Instructions for the model if a client requires a call: Ollama has no `tool_choice`.
 MUST_CALL = "You must answer by calling at least one of the tools; do not answer in text."
 MUST_CALL_ONE = 'You must answer by calling the tool "{}"; do not answer in text.'
 
-#: The same for a model whose answer is held to a schema, which leaves no place for a call in the model's own form.
-MUST_WRITE = 'You must call one of the tools: answer with one JSON object, {"name": ..., "arguments": {...}}.'
+#: The same for a model whose answer is held to a schema, which leaves no place for a call in
+#: the model's own form.
+MUST_WRITE = (
+    'You must call one of the tools: answer with one JSON object, {"name": ..., '
+    '"arguments": {...}}.'
+)
 MUST_WRITE_ONE = 'You must call the tool "{}": answer with its arguments as one JSON object.'
 
 
 def encode_chat(
     request: ChatRequest, *, as_json: bool = False, cut: bool = False, unshifted: bool = False
 ) -> dict[str, Json]:
-    """The body of `/api/chat`. `as_json`: a call that is required is asked for as JSON, which `format` has to describe.
-    `cut`, `unshifted`: see _encode_common."""
+    """The body of `/api/chat`. `as_json`: a call that is required is asked for as JSON, which
+    `format` has to describe. `cut`, `unshifted`: see _encode_common."""
     tools, instruction = request.tools, ""
     match request.tool_choice:
         case "none":
@@ -57,7 +63,10 @@ def encode_chat(
             instruction = (MUST_WRITE_ONE if as_json else MUST_CALL_ONE).format(name)
     body: dict[str, Json] = {
         "model": request.model,
-        "messages": [_encode_message(message) for message in pace(_add_instruction(request.messages, instruction))],
+        "messages": [
+            _encode_message(message)
+            for message in pace(_add_instruction(request.messages, instruction))
+        ],
     }
     if tools:
         body["tools"] = [
@@ -68,7 +77,9 @@ def encode_chat(
             }
             for tool in pace(tools)
         ]
-    body |= drop_none({"format": request.format}) | _encode_common(request, cut=cut, unshifted=unshifted)
+    body |= drop_none({"format": request.format}) | _encode_common(
+        request, cut=cut, unshifted=unshifted
+    )
     if request.format and request.think is None:
         # A model that thinks by default is held to the format only after its thinking, if at all.
         body["think"] = False
@@ -76,9 +87,10 @@ def encode_chat(
 
 
 def _encode_common(request: TextRequest, *, cut: bool, unshifted: bool) -> dict[str, Json]:
-    """The fields that chats and completions share, with the behaviour for a full context. By default Ollama silently
-    drops the oldest messages of a prompt, and the oldest tokens of a long answer. `cut`: the prompt may be cut;
-    otherwise it is refused. `unshifted`: the answer ends there; otherwise it goes on without its oldest tokens."""
+    """The fields that chats and completions share, with the behaviour for a full context. By
+    default Ollama silently drops the oldest messages of a prompt, and the oldest tokens of a long
+    answer. `cut`: the prompt may be cut; otherwise it is refused. `unshifted`: the answer ends
+    there; otherwise it goes on without its oldest tokens."""
     optional = {
         "think": request.think,
         "options": request.options or None,
@@ -92,8 +104,8 @@ def _encode_common(request: TextRequest, *, cut: bool, unshifted: bool) -> dict[
 
 
 def _add_instruction(messages: Sequence[Message], instruction: str) -> Sequence[Message]:
-    """The messages with an instruction in the first system message; if there is none, in the last message of the user:
-    a system message of ours would replace the model's own."""
+    """The messages with an instruction in the first system message; if there is none, in the last
+    message of the user: a system message of ours would replace the model's own."""
     if not instruction:
         return messages
     roles = [message.role for message in messages]
@@ -104,11 +116,15 @@ def _add_instruction(messages: Sequence[Message], instruction: str) -> Sequence[
     else:
         return [*messages, Message("user", instruction)]
     content = messages[place].content
-    instructed = replace(messages[place], content=f"{content}\n\n{instruction}" if content else instruction)
+    instructed = replace(
+        messages[place], content=f"{content}\n\n{instruction}" if content else instruction
+    )
     return [*messages[:place], instructed, *messages[place + 1 :]]
 
 
-def encode_generate(request: GenerateRequest, *, cut: bool = False, unshifted: bool = False) -> dict[str, Json]:
+def encode_generate(
+    request: GenerateRequest, *, cut: bool = False, unshifted: bool = False
+) -> dict[str, Json]:
     """The body of `/api/generate`; `cut`, `unshifted`: see _encode_common."""
     body: dict[str, Json] = {"model": request.model, "prompt": request.prompt}
     body |= drop_none({"system": request.system, "suffix": request.suffix})
@@ -122,7 +138,9 @@ def encode_embed(request: EmbedRequest, *, cut: bool = False) -> dict[str, Json]
         "options": request.options or None,
         "keep_alive": request.keep_alive,
     }
-    return {"model": request.model, "input": list(request.input), "truncate": cut} | drop_none(optional)
+    return {"model": request.model, "input": list(request.input), "truncate": cut} | drop_none(
+        optional
+    )
 
 
 def drop_none(fields: Mapping[str, Json]) -> dict[str, Json]:
@@ -138,7 +156,10 @@ def _encode_message(message: Message) -> dict[str, Json]:
         body["images"] = list(message.attachments)
     if message.tool_calls:
         body["tool_calls"] = [
-            {"id": call.id, "function": {"index": index, "name": call.name, "arguments": call.arguments}}
+            {
+                "id": call.id,
+                "function": {"index": index, "name": call.name, "arguments": call.arguments},
+            }
             for index, call in enumerate(message.tool_calls)
         ]
     if message.tool_name:
@@ -169,11 +190,14 @@ class ChatDecoder:
         message = line.get("message") or {}
         content = message.get("content")
         events: list[Event]
-        if isinstance(content, str) and "thinking" not in message and "logprobs" not in line:  # nearly all lines
+        # Nearly all lines are like this one.
+        if isinstance(content, str) and "thinking" not in message and "logprobs" not in line:
             events = [Content(content)] if content else []
         else:
             logprobs = line.get("logprobs")
-            events = text_events(message.get("thinking"), content, sound_logprobs(logprobs) if logprobs else ())
+            events = text_events(
+                message.get("thinking"), content, sound_logprobs(logprobs) if logprobs else ()
+            )
         if "tool_calls" in message:
             events += map(self._decode_call, message["tool_calls"] or ())
         if line.get("done") is True:
@@ -205,16 +229,18 @@ def can_be_written(arguments: Mapping[str, Json]) -> bool:
 def decode_generate(line: dict[str, Json]) -> list[Event]:
     """Lines of `/api/generate` to events."""
     logprobs = line.get("logprobs")
-    events = text_events(line.get("thinking"), line.get("response"), sound_logprobs(logprobs) if logprobs else ())
+    events = text_events(
+        line.get("thinking"), line.get("response"), sound_logprobs(logprobs) if logprobs else ()
+    )
     if line.get("done") is True:
         events.append(_done(line))
     return events
 
 
 def text_events(thinking: Json, content: Json, logprobs: Logprobs) -> list[Event]:
-    """Thinking and text of one line, which may have both, and log probabilities with neither while the server's parser
-    holds text back. If it has both, as a single answer does, one list has the entries of the thinking followed by those
-    of the text."""
+    """Thinking and text of one line, which may have both, and log probabilities with neither while
+    the server's parser holds text back. If it has both, as a single answer does, one list has the
+    entries of the thinking followed by those of the text."""
     events: list[Event] = []
     if thinking:
         left, first = len(check_text(content or "")), len(logprobs)
@@ -236,7 +262,8 @@ def check_text(value: Json) -> str:
 
 
 def sound_logprobs(entries: Json) -> Logprobs:
-    """The entries unchanged; raises TypeError unless they are a list of tokens with their log probabilities."""
+    """The entries unchanged; raises TypeError unless they are a list of tokens with
+    their log probabilities."""
     found: Logprobs = entries
     if isinstance(entries, list) and all(map(_is_logprob, entries)):
         tops = [entry.get("top_logprobs") or [] for entry in entries]
@@ -248,12 +275,16 @@ def sound_logprobs(entries: Json) -> Logprobs:
 def _is_logprob(entry: Json) -> bool:
     if not isinstance(entry, dict):
         return False
-    return isinstance(entry.get("token") or "", str) and isinstance(entry.get("logprob") or 0.0, int | float)
+    return isinstance(entry.get("token") or "", str) and isinstance(
+        entry.get("logprob") or 0.0, int | float
+    )
 
 
 def _done(line: dict[str, Json]) -> Done:
     reason = check_text(line.get("done_reason") or "stop")
-    return Done(reason, count(line.get("prompt_eval_count")), count(line.get("eval_count")), metrics=line)
+    return Done(
+        reason, count(line.get("prompt_eval_count")), count(line.get("eval_count")), metrics=line
+    )
 
 
 def count(value: Json) -> int:

@@ -1,8 +1,8 @@
-"""Tool calls that a request demands. Ollama has no `tool_choice`, but it can hold a model to a JSON Schema: an answer
-that matches the parameters of a function is turned into a call of that function.
+"""Tool calls that a request demands. Ollama has no `tool_choice`, but it can hold a model to a JSON
+Schema: an answer that matches the parameters of a function is turned into a call of that function.
 
-Some models ignore the schema, because their parser or template leaves no place for it. They are asked once more, with
-an instruction in the prompt instead of the schema.
+Some models ignore the schema, because their parser or template leaves no place for it. They are
+asked once more, with an instruction in the prompt instead of the schema.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ollama_proxy.wire import encode_request
 
 Schema = Mapping[str, Json]
 
-#: Asks the model with a schema that its answer must match or, with None, with an instruction in the prompt.
+#: Asks the model with a schema that its answer must match or, with None, with an
+#: instruction in the prompt.
 Ask = Callable[[Schema | None], EventStream]
 
 #: The parameters of a function that has none.
@@ -32,18 +33,23 @@ _SCHEMA_ERRORS = ("json schema", "grammar", "invalid format")
 
 
 def find_call_schema(request: ChatRequest) -> Schema | None:
-    """The schema for the answer to a request that demands a call; None if it demands none, or if the parameters of a
-    function are not those of an object."""
+    """The schema for the answer to a request that demands a call; None if it demands none, or if
+    the parameters of a function are not those of an object."""
     tools = _callable_tools(request)
-    if not tools or not all((tool.parameters or _NO_PARAMETERS).get("type", "object") == "object" for tool in tools):
+    if not tools or not all(
+        (tool.parameters or _NO_PARAMETERS).get("type", "object") == "object" for tool in tools
+    ):
         return None
     if len(tools) == 1:
         return tools[0].parameters or _NO_PARAMETERS
     schemas: dict[str, Json] = {}
     for index, tool in enumerate(tools):
-        # References in it have to point to its new place. Quotes inside strings are escaped, so none of them match.
+        # References in it have to point to its new place. Quotes inside strings are escaped,
+        # so none of them match.
         schema = encode_request(tool.parameters or _NO_PARAMETERS)
-        schemas[str(index)] = orjson.loads(schema.replace(b'"$ref":"#', b'"$ref":"#/$defs/%d' % index))
+        schemas[str(index)] = orjson.loads(
+            schema.replace(b'"$ref":"#', b'"$ref":"#/$defs/%d' % index)
+        )
     calls = [
         {
             "type": "object",
@@ -70,19 +76,24 @@ def encode_forced_call(
     request: ChatRequest, schema: Schema, *, cut: bool = False, unshifted: bool = False
 ) -> dict[str, Json]:
     """The body of `/api/chat` that demands a call; `cut`, `unshifted`: see encode_chat."""
-    # Models match the schema only outside of their thinking. Stop sequences are meant for text and could cut the JSON.
+    # Models match the schema only outside of their thinking. Stop sequences are meant for text
+    # and could cut the JSON.
     options = {name: value for name, value in request.options.items() if name != "stop"}
-    forced = replace(request, format=schema, think=False, options=options, logprobs=None, top_logprobs=None)
+    forced = replace(
+        request, format=schema, think=False, options=options, logprobs=None, top_logprobs=None
+    )
     if len(request.tools) == 1:
         forced.tool_choice = {"name": request.tools[0].name}
     return encode_chat(forced, as_json=True, cut=cut, unshifted=unshifted)
 
 
 class ForcedCallEvents:
-    """The events of an answer that has to be a call; see EventStream. The call is one event at the end, because only a
-    complete answer can be checked."""
+    """The events of an answer that has to be a call; see EventStream. The call is one event at the
+    end, because only a complete answer can be checked."""
 
-    def __init__(self, request: ChatRequest, schema: Schema, ask: Ask, heartbeat_s: float | None) -> None:
+    def __init__(
+        self, request: ChatRequest, schema: Schema, ask: Ask, heartbeat_s: float | None
+    ) -> None:
         """Raises what `ask` raises."""
         self._names = [tool.name for tool in _callable_tools(request)]
         self._ask = ask
@@ -116,8 +127,8 @@ class ForcedCallEvents:
         yield from batches
 
     def _read_answer(self) -> Generator[Sequence[Event], None, Sequence[Event]]:
-        """Returns the events of an answer with a call, or of one that a limit has cut; () for any other, as early as
-        that is known. Yields an empty batch for each heartbeat."""
+        """Returns the events of an answer with a call, or of one that a limit has cut; () for any
+        other, as early as that is known. Yields an empty batch for each heartbeat."""
         texts, others, sent_at = list[str](), list[Event](), time.monotonic()
         for batch in self._events:
             for event in batch:
@@ -127,7 +138,9 @@ class ForcedCallEvents:
                     texts.append(text)
             if texts and texts[0][0] != "{" and not _calls(others):
                 return ()
-            if not batch or (self._heartbeat_s is not None and time.monotonic() - sent_at >= self._heartbeat_s):
+            if not batch or (
+                self._heartbeat_s is not None and time.monotonic() - sent_at >= self._heartbeat_s
+            ):
                 sent_at = time.monotonic()
                 yield ()
         return make_answer("".join(texts), others, self._names)
@@ -138,14 +151,22 @@ class ForcedCallEvents:
 
 
 def make_answer(text: str, others: Sequence[Event], names: Sequence[str]) -> Sequence[Event]:
-    """The events of an answer with its text as a call of one of these tools; () if it is none. An answer that a limit
-    has cut keeps its text, because the arguments are incomplete. `others`: its other events."""
+    """The events of an answer with its text as a call of one of these tools; () if it is none.
+    An answer that a limit has cut keeps its text, because the arguments are incomplete.
+    `others`: its other events."""
     *before, end = others
-    # Some parsers make a call of the JSON themselves, and some models call a tool in their own form.
-    parts: Sequence[Event] = [call for call in _calls(before) if call.name in names] or parse_call(text, names)
+    # Some parsers make a call of the JSON themselves, and some models call a
+    # tool in their own form.
+    parts: Sequence[Event] = [call for call in _calls(before) if call.name in names] or parse_call(
+        text, names
+    )
     if not parts and text and isinstance(end, Done) and end.done_reason == "length":
         parts = [Content(text)]
-    return [*(event for event in before if not isinstance(event, ToolCall)), *parts, end] if parts else ()
+    return (
+        [*(event for event in before if not isinstance(event, ToolCall)), *parts, end]
+        if parts
+        else ()
+    )
 
 
 def parse_call(text: str, names: Sequence[str]) -> Sequence[ToolCall]:

@@ -1,7 +1,8 @@
-"""The contexts that an Ollama server has loaded its models with, to recognise answers that outgrew them.
+"""The contexts that an Ollama server has loaded its models with, to recognise
+answers that outgrew them.
 
-Since 0.30 an answer does not report that the engine dropped its oldest tokens. Its counts reveal it: together they are
-more than the context.
+Since 0.30 an answer does not report that the engine dropped its oldest tokens. Its counts reveal
+it: together they are more than the context.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from ollama_proxy.upstreams.ollama.codec import count
 #: Since 0.30 engines round their contexts up to a multiple of this; in tokens.
 CONTEXT_UNIT = 256
 
-#: How long a list can rule out that an answer outgrew its context, in seconds. Only a newer one proves it.
+#: How long a list can rule out that an answer outgrew its context, in seconds. Only
+#: a newer one proves it.
 RULES_OUT_FOR_S = 5.0
 
-#: How long an answer waits for a newer list at most, and the pause after a failure to get one; in seconds.
+#: How long an answer waits for a newer list at most, and the pause after a failure
+#: to get one; in seconds.
 WAIT_S, FAILURE_KEPT_S = 0.5, 10.0
 
 _TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=2.0, idle_s=2.0, total_s=2.0)
@@ -54,7 +57,8 @@ class LoadedContexts:
         self._contexts, self._read_at = read_contexts(rows), time.monotonic()
 
     def is_exceeded(self, model: str, tokens: int, requested: int | None) -> bool:
-        """Whether so many tokens did not fit into the context of a model; `requested`: the request's own `num_ctx`.
+        """Whether so many tokens did not fit into the context of a model; `requested`: the
+        request's own `num_ctx`.
 
         The server is asked only if the tokens may be too many by what is known, so hardly ever."""
         if tokens <= CONTEXT_UNIT:
@@ -69,7 +73,8 @@ class LoadedContexts:
                 self._reading = gevent.spawn(self._read)
             self._reading.join(WAIT_S)
         context = self._contexts.get(name) if self._read_at >= now else None
-        # An engine is started with a multiple of the unit; without a `num_ctx` its context could be anything.
+        # An engine is started with a multiple of the unit; without a `num_ctx` its
+        # context could be anything.
         started_with = -(-requested // CONTEXT_UNIT) * CONTEXT_UNIT if requested else inf
         return tokens > (context or started_with)
 

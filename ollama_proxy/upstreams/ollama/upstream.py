@@ -1,5 +1,5 @@
-"""An Ollama server: hub requests to its native API, its answers to events, and the progress of work on its models. The
-demo implements the same API."""
+"""An Ollama server: hub requests to its native API, its answers to events, and the progress of work
+on its models. The demo implements the same API."""
 
 from __future__ import annotations
 
@@ -32,7 +32,14 @@ from ollama_proxy.upstreams.answer_events import (
     read_refusal,
     retry_after_s,
 )
-from ollama_proxy.upstreams.base import Api, EventStream, Reply, Transport, TransportUpstream, UpstreamRequest
+from ollama_proxy.upstreams.base import (
+    Api,
+    EventStream,
+    Reply,
+    Transport,
+    TransportUpstream,
+    UpstreamRequest,
+)
 from ollama_proxy.upstreams.cache import TtlCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import (
@@ -46,7 +53,12 @@ from ollama_proxy.upstreams.ollama.codec import (
     encode_generate,
     seconds_of,
 )
-from ollama_proxy.upstreams.ollama.forced_calls import ForcedCallEvents, Schema, encode_forced_call, find_call_schema
+from ollama_proxy.upstreams.ollama.forced_calls import (
+    ForcedCallEvents,
+    Schema,
+    encode_forced_call,
+    find_call_schema,
+)
 from ollama_proxy.upstreams.ollama.loaded_contexts import LoadedContexts, read_contexts
 from ollama_proxy.upstreams.ollama.versions import (
     SHIFT_PER_REQUEST,
@@ -61,7 +73,8 @@ from ollama_proxy.wire import LineSplitter, encode_request
 #: How long facts about its models are kept, in seconds: those of `/api/show`, and loaded contexts.
 SHOWN_KEPT_S, LOADED_KEPT_S = 300.0, 1.0
 
-#: How long the answer of `/api/status` is kept, in seconds: it changes with the server's configuration.
+#: How long the answer of `/api/status` is kept, in seconds: it changes with the
+#: server's configuration.
 STATUS_KEPT_S = 30.0
 
 _SINGLE = (("Content-Type", "application/json"), ("Accept", "application/json"))
@@ -69,7 +82,8 @@ _STREAM = (("Content-Type", "application/json"), ("Accept", "application/x-ndjso
 
 
 def build(declared: UpstreamSettings, key: str | None) -> OllamaUpstream:
-    """The upstream of these settings; the key for an auth proxy in front of it is masked in its answers."""
+    """The upstream of these settings; the key for an auth proxy in front of it is
+    masked in its answers."""
     if not key:
         return OllamaUpstream(declared.name, HttpTransport(declared.base_url))
     transport = HttpTransport(declared.base_url, headers={"Authorization": f"Bearer {key}"})
@@ -96,19 +110,27 @@ class OllamaUpstream(TransportUpstream):
         self._loaded = TtlCache[list[Mapping[str, Json]]](LOADED_KEPT_S)
         self._contexts = LoadedContexts(self.loaded)
         self._status = TtlCache[Mapping[str, Json]](STATUS_KEPT_S)
-        #: Whether requests have `shift: false`, and which images are converted: by the version that the last health
-        #: check found.
+        #: Whether requests have `shift: false`, and which images are converted: by the version that
+        #: the last health check found.
         self._unshifted = False
         self.unreadable_images = unreadable_images("")
 
-    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
+    def chat(
+        self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None
+    ) -> EventStream:
         """See Upstream.chat."""
 
         def ask(schema: Schema | None) -> EventStream:
             """Returns the answer; `schema`: that of a call which the answer has to be."""
-            encode = partial(encode_chat, request) if schema is None else partial(encode_forced_call, request, schema)
+            encode = (
+                partial(encode_chat, request)
+                if schema is None
+                else partial(encode_forced_call, request, schema)
+            )
             max_bytes = inf if schema is None else MAX_ANSWER_BYTES
-            return self._events("/api/chat", request, encode, ChatDecoder(), call, heartbeat_s, max_bytes)
+            return self._events(
+                "/api/chat", request, encode, ChatDecoder(), call, heartbeat_s, max_bytes
+            )
 
         schema = find_call_schema(request)
         return ask(None) if schema is None else ForcedCallEvents(request, schema, ask, heartbeat_s)
@@ -118,7 +140,9 @@ class OllamaUpstream(TransportUpstream):
         is_free = request.tool_choice in (None, "auto", "none")
         return () if is_free or find_call_schema(request) is not None else ("tool_choice",)
 
-    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
+    def generate(
+        self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None
+    ) -> AnswerEvents:
         """See Upstream.generate."""
         encode = partial(encode_generate, request)
         return self._events("/api/generate", request, encode, decode_generate, call, heartbeat_s)
@@ -138,7 +162,9 @@ class OllamaUpstream(TransportUpstream):
 
         def open_reply(*, cut: bool) -> Reply:
             """Sends the request; `cut`: a prompt that is too long may be cut."""
-            outgoing = UpstreamRequest("POST", path, encode_request(encode(cut=cut)), headers=headers)
+            outgoing = UpstreamRequest(
+                "POST", path, encode_request(encode(cut=cut)), headers=headers
+            )
             return self._transport.open(outgoing, call, head_wait_s=heartbeat_s)
 
         # Refusing it first and then allowing it is the only way to detect that something was cut.
@@ -146,11 +172,16 @@ class OllamaUpstream(TransportUpstream):
         return AnswerEvents(
             open_reply(cut=False),
             OllamaReader(
-                decode, lambda tokens: self.is_outgrown(request.model, tokens, request.options.get("num_ctx"))
+                decode,
+                lambda tokens: self.is_outgrown(
+                    request.model, tokens, request.options.get("num_ctx")
+                ),
             ),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
-            decode_refusal=partial(self.decode_refusal, can_cut=lambda: self._can_cut(request, call)),
+            decode_refusal=partial(
+                self.decode_refusal, can_cut=lambda: self._can_cut(request, call)
+            ),
             resend=resend,
             max_bytes=max_bytes,
         )
@@ -158,24 +189,31 @@ class OllamaUpstream(TransportUpstream):
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
         """See Upstream.embed."""
         truncated = False
-        # As in _events, refusing it first is the only way to detect a cut: the answer has one count for all inputs.
+        # As in _events, refusing it first is the only way to detect a cut: the answer has
+        # one count for all inputs.
         try:
             answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request)))
         except PromptTooLong:
             if request.truncate is False:
                 raise
             truncated = True
-            answer = self._ask("POST", "/api/embed", call, encode_request(encode_embed(request, cut=True)))
+            answer = self._ask(
+                "POST", "/api/embed", call, encode_request(encode_embed(request, cut=True))
+            )
         vectors = answer.get("embeddings")
         if not isinstance(vectors, list) or len(vectors) != len(request.input):
-            raise UpstreamError(detail="embeddings are missing, or their number is not that of the inputs")
+            raise UpstreamError(
+                detail="embeddings are missing, or their number is not that of the inputs"
+            )
         try:
             are_numbers = all(isinstance(vector, list) and array("f", vector) for vector in vectors)
         except (TypeError, OverflowError):
             are_numbers = False
         if not are_numbers:
             raise UpstreamError(detail="embeddings are not lists of numbers")
-        return EmbedAnswer(vectors, count(answer.get("prompt_eval_count")), truncated=truncated, metrics=answer)
+        return EmbedAnswer(
+            vectors, count(answer.get("prompt_eval_count")), truncated=truncated, metrics=answer
+        )
 
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
@@ -183,9 +221,15 @@ class OllamaUpstream(TransportUpstream):
         for row in self._fetch_models("/api/tags", call):
             # Servers before 0.30 list no lengths.
             details = row["details"] if isinstance(row.get("details"), dict) else {}
-            context, embedding = (count(details.get(name)) or None for name in ("context_length", "embedding_length"))
+            context, embedding = (
+                count(details.get(name)) or None for name in ("context_length", "embedding_length")
+            )
             made_at = seconds_of(row.get("modified_at"))
-            models.append(Model(row["name"], made_at, "ollama", _capabilities_of(row), context, row, embedding))
+            models.append(
+                Model(
+                    row["name"], made_at, "ollama", _capabilities_of(row), context, row, embedding
+                )
+            )
         return models
 
     def capabilities(self, model: str, call: Call) -> frozenset[str] | None:
@@ -198,17 +242,21 @@ class OllamaUpstream(TransportUpstream):
 
         def ask(call: Call) -> ShownModel:
             document = self._ask("POST", "/api/show", call, encode_request({"model": model}))
-            # Go's templates have only double braces. A Jinja template without a statement could not repeat anything.
+            # Go's templates have only double braces. A Jinja template without a statement
+            # could not repeat anything.
             return ShownModel(_capabilities_of(document), "{%" in str(document.get("template")))
 
         return self._shown.get(model, call, ask)
 
     def _can_cut(self, request: TextRequest, call: Call) -> bool:
-        """Whether a prompt that is too long might fit if it may be cut. The server drops the first messages, and cuts
-        the last one only if it renders the prompt itself."""
+        """Whether a prompt that is too long might fit if it may be cut. The server drops the first
+        messages, and cuts the last one only if it renders the prompt itself."""
         if request.truncate:
             return False  # it was cut already
-        if isinstance(request, ChatRequest) and sum(message.role != "system" for message in request.messages) > 1:
+        if (
+            isinstance(request, ChatRequest)
+            and sum(message.role != "system" for message in request.messages) > 1
+        ):
             return True
         shown = self._show(request.model, call)
         return shown is not None and not shown.is_jinja
@@ -229,13 +277,15 @@ class OllamaUpstream(TransportUpstream):
 
     def _fetch_models(self, path: str, call: Call) -> list[Mapping[str, Json]]:
         rows = self._ask("GET", path, call).get("models") or []
-        if isinstance(rows, list) and all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows):
+        if isinstance(rows, list) and all(
+            isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows
+        ):
             return rows
         raise UpstreamError(detail=f"the list of models at {path} is malformed")
 
     def version(self, call: Call) -> str:
-        """Its version, which also decides whether requests have `shift` and which images are converted; raises
-        UpstreamError."""
+        """Its version, which also decides whether requests have `shift` and which images are
+        converted; raises UpstreamError."""
         try:
             version = str(self._ask("GET", "/api/version", call).get("version") or "")
         except UpstreamConnect:
@@ -261,7 +311,9 @@ class OllamaUpstream(TransportUpstream):
         self, reply: Reply, *, model: str = "", can_cut: Callable[[], bool] = lambda: True
     ) -> UpstreamError:
         """See Upstream.decode_refusal; `can_cut`: see make_refusal."""
-        return decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers), can_cut=can_cut)
+        return decode_refusal(
+            reply.status, read_refusal(reply), retry_after_s(reply.headers), can_cut=can_cut
+        )
 
 
 @dataclass(slots=True)
@@ -329,8 +381,9 @@ def _capabilities_of(described: Mapping[str, Json]) -> frozenset[str] | None:
 
 
 def read_progress(reply: Reply, *, streams: bool) -> Iterator[dict[str, Json]]:
-    """The answer to work on a model, such as a pull: the lines of progress before the last one; raises
-    UpstreamError if the work has failed. An answer that does not stream has no lines, only its status."""
+    """The answer to work on a model, such as a pull: the lines of progress before the last
+    one; raises UpstreamError if the work has failed. An answer that does not stream has no
+    lines, only its status."""
     if reply.status >= 300:
         raise decode_refusal(reply.status, read_refusal(reply), retry_after_s(reply.headers))
     if not streams:

@@ -1,7 +1,8 @@
-"""What is known of the versions of Ollama: what each can do, and what the texts of their errors mean. Pure.
+"""What is known of the versions of Ollama: what each can do, and what the texts of
+their errors mean. Pure.
 
-Ollama reports some mistakes of a request as its own failures, which only their texts tell. Tests compare the tables
-with what real servers said.
+Ollama reports some mistakes of a request as its own failures, which only their texts tell. Tests
+compare the tables with what real servers said.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Releases:
     end: Release | None = None
 
     def __contains__(self, version: str) -> bool:
-        """Whether a version is one of them. Development builds (0.0.0), release candidates, and unknown versions count
-        as newer than every release."""
+        """Whether a version is one of them. Development builds (0.0.0), release candidates, and
+        unknown versions count as newer than every release."""
         found = _RELEASE.fullmatch(version)
         if found is None or version == "0.0.0":
             return self.end is None
@@ -39,19 +40,21 @@ class Releases:
         return self.first <= release and (self.end is None or release < self.end)
 
 
-#: `shift` applies to a single request. Since 0.30 it is a launch attribute of the engine, and a request with another
-#: value than the loaded engine's restarts it.
+#: `shift` applies to a single request. Since 0.30 it is a launch attribute of the engine, and a
+#: request with another value than the loaded engine's restarts it.
 SHIFT_PER_REQUEST = Releases((0, 1, 0), (0, 30, 0))
 
-#: Formats of images that are not read. Up to 0.29 and since 0.32.14 Ollama decodes WebP itself; in between, its engine
-#: gets the file, and knows no WebP.
+#: Formats of images that are not read. Up to 0.29 and since 0.32.14 Ollama decodes WebP itself; in
+#: between, its engine gets the file, and knows no WebP.
 UNREADABLE_IMAGES = {"image/gif": Releases(), "image/webp": Releases((0, 30, 0), (0, 32, 14))}
 
 #: What is wrong with the releases of a server, for its operator.
 FAULTS = (
     (
         Releases(end=(0, 32, 15)),
-        Translatable("an answer that its parser fails in hangs, and the runner of the model is lost"),
+        Translatable(
+            "an answer that its parser fails in hangs, and the runner of the model is lost"
+        ),
     ),
 )
 
@@ -62,21 +65,26 @@ UPGRADE = Translatable("upgrade to Ollama %(version)s or later", version=RECOMME
 
 def unreadable_images(version: str) -> frozenset[str]:
     """The media types of images that this version can't read."""
-    return frozenset(media_type for media_type, releases in UNREADABLE_IMAGES.items() if version in releases)
+    return frozenset(
+        media_type for media_type, releases in UNREADABLE_IMAGES.items() if version in releases
+    )
 
 
 def list_faults(version: str) -> Iterator[str]:
     """What an operator should know of this version: one sentence for each fault."""
     for releases, fault in FAULTS:
         if version in releases:
-            yield Translatable("Ollama %(version)s has a known fault: %(fault)s", version=version, fault=fault)
+            yield Translatable(
+                "Ollama %(version)s has a known fault: %(fault)s", version=version, fault=fault
+            )
 
 
 #: What a client can do about a prompt that is too long, and what else if the server can cut it.
 REMEDY = "shorten it or ask for a larger num_ctx"
 REMEDY_WITH_CUT = "shorten it, ask for a larger num_ctx, or send truncate: true to have it cut"
 
-#: Patterns of errors about a prompt that is too long, each with the recording that shows it (see `tests/recordings`).
+#: Patterns of errors about a prompt that is too long, each with the recording that shows it
+#: (see `tests/recordings`).
 TOO_LONG = (
     (r"exceeds the context length", "0.24/chat-context-overflow"),
     (r"longer than the context length", "0.32/chat-go-long-stream-shift-false"),
@@ -86,7 +94,8 @@ TOO_LONG = (
     (r"exceeds the model's maximum context length", ""),
 )
 
-#: Patterns of errors with status 500 or 501 that the request is to blame for, each with the recording that shows it.
+#: Patterns of errors with status 500 or 501 that the request is to blame for, each with the
+#: recording that shows it.
 MISTAKES = (
     (r"image input is not supported", "0.32/chat-jinja-image-single"),
     (r"tools param requires --jinja flag", "0.32/chat-tools-unsupported"),
@@ -99,7 +108,12 @@ MISTAKES = (
 )
 
 #: Less certain: only if the status says that the request is to blame.
-_PERHAPS_TOO_LONG = ("exceed context", "context window", "prompt is too long", "exceeds maximum context")
+_PERHAPS_TOO_LONG = (
+    "exceed context",
+    "context window",
+    "prompt is too long",
+    "exceeds maximum context",
+)
 
 
 def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
@@ -115,9 +129,14 @@ _MISTAKES = _any_of(pattern for pattern, _ in MISTAKES)
 
 
 def decode_refusal(
-    status: int, data: bytes, retry_after_s: int | None = None, *, can_cut: Callable[[], bool] = lambda: False
+    status: int,
+    data: bytes,
+    retry_after_s: int | None = None,
+    *,
+    can_cut: Callable[[], bool] = lambda: False,
 ) -> UpstreamError:
-    """The error for an answer that is not 200, with the upstream's text if it has one. `can_cut`: see make_refusal."""
+    """The error for an answer that is not 200, with the upstream's text if it has one.
+    `can_cut`: see make_refusal."""
     if status in UpstreamAuthError.statuses:
         return UpstreamAuthError(detail=f"upstream status {status}")
     try:
@@ -128,10 +147,15 @@ def decode_refusal(
 
 
 def make_refusal(
-    status: int, document: Json, retry_after_s: int | None = None, *, can_cut: Callable[[], bool] = lambda: False
+    status: int,
+    document: Json,
+    retry_after_s: int | None = None,
+    *,
+    can_cut: Callable[[], bool] = lambda: False,
 ) -> UpstreamRefused:
-    """The error for an error document. Its status is 400 if the request is to blame, whatever the upstream's.
-    `can_cut`: whether the server could cut the prompt if it is too long; called only then."""
+    """The error for an error document. Its status is 400 if the request is to blame,
+    whatever the upstream's. `can_cut`: whether the server could cut the prompt if it is too
+    long; called only then."""
     fields, text = _read_error(document)
     too_long = _TOO_LONG.get(status)
     if too_long and too_long.search(f"{fields.get('type')}\n{text}"):

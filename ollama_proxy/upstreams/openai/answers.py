@@ -1,5 +1,5 @@
-"""Answers of OpenAI's API as values of the hub: chunks of a stream, or the one object, as events; and lists of models.
-Pure: bytes and dicts in, values out.
+"""Answers of OpenAI's API as values of the hub: chunks of a stream, or the one object, as events;
+and lists of models. Pure: bytes and dicts in, values out.
 
 Providers differ in where they put things; every known place is read.
 """
@@ -26,7 +26,9 @@ _LENGTH = frozenset({"length", "max_tokens", "model_length", "max_output_tokens"
 
 #: Finish reasons of an answer that failed without an error object.
 _FAILED: Mapping[str, Callable[[], UpstreamError]] = {
-    "insufficient_system_resource": partial(UpstreamRefused, 503, "The model server ran out of resources."),
+    "insufficient_system_resource": partial(
+        UpstreamRefused, 503, "The model server ran out of resources."
+    ),
     "error": partial(UpstreamRefused, 502, "The model server failed to answer."),
     "abort": partial(UpstreamCut, detail="finish_reason abort"),
 }
@@ -43,7 +45,8 @@ OnToolCalls = Callable[[Sequence[ToolCall], Thought], None]
 
 
 class ChunkDecoder:
-    """Chunks of one answer to events. Its tool calls follow its finish reason, and `Done` follows its counts."""
+    """Chunks of one answer to events. Its tool calls follow its finish reason, and
+    `Done` follows its counts."""
 
     def __init__(
         self,
@@ -53,8 +56,8 @@ class ChunkDecoder:
         decode_error: Callable[[Mapping[str, Json]], UpstreamError] = decode_error,
         on_filtered: Callable[[], None] | None = None,
     ) -> None:
-        """`decode_error`: makes the error for an error object in an answer; `on_filtered`: called when the provider has
-        cut an answer because of its content."""
+        """`decode_error`: makes the error for an error object in an answer; `on_filtered`: called
+        when the provider has cut an answer because of its content."""
         self._inline = InlineThinking() if inline_thinking else None
         self._on_tool_calls = on_tool_calls
         self._decode_error = decode_error
@@ -67,8 +70,8 @@ class ChunkDecoder:
         self.finish_reason = ""
 
     def decode(self, chunk: Mapping[str, Json]) -> list[Event]:
-        """The events of one chunk, or of a whole answer; raises UpstreamError for an error in it, and for a chunk of
-        another shape."""
+        """The events of one chunk, or of a whole answer; raises UpstreamError for an error in it,
+        and for a chunk of another shape."""
         try:
             if chunk.get("usage"):
                 self._usage = chunk["usage"]
@@ -93,7 +96,11 @@ class ChunkDecoder:
 
     def _check(self, chunk: Mapping[str, Json]) -> None:
         """Raises the error of a chunk without an answer, if it has one."""
-        if chunk.get("error") or chunk.get("object") == "error" or ("code" in chunk and chunk.get("message")):
+        if (
+            chunk.get("error")
+            or chunk.get("object") == "error"
+            or ("code" in chunk and chunk.get("message"))
+        ):
             raise self._decode_error(chunk)
 
     def _decode_delta(self, delta: Mapping[str, Json], logprobs: Logprobs) -> list[Event]:
@@ -102,7 +109,11 @@ class ChunkDecoder:
             self._collect_calls(delta, thinking)
         if self._inline is not None and content:
             return [*text_events(thinking, "", ()), *self._inline.events(content, logprobs)]
-        return text_events(thinking, content, logprobs) if thinking or not content else [Content(content, logprobs)]
+        return (
+            text_events(thinking, content, logprobs)
+            if thinking or not content
+            else [Content(content, logprobs)]
+        )
 
     def _collect_calls(self, delta: Mapping[str, Json], thinking: str) -> None:
         for call in delta.get("tool_calls") or ():
@@ -114,7 +125,9 @@ class ChunkDecoder:
                 self._thoughts.append(thinking)
             self._details += delta.get("reasoning_details") or ()
 
-    def _finish(self, reason: Json, choice: Mapping[str, Json], chunk: Mapping[str, Json]) -> list[Event]:
+    def _finish(
+        self, reason: Json, choice: Mapping[str, Json], chunk: Mapping[str, Json]
+    ) -> list[Event]:
         word = str(reason).lower()
         if word == "null":
             return []
@@ -124,7 +137,9 @@ class ChunkDecoder:
         if word == "content_filter" and self._on_filtered is not None:
             self._on_filtered()
         # Two rare places.
-        self._usage = self._usage or choice.get("usage") or (chunk.get("x_groq") or {}).get("usage") or {}
+        self._usage = (
+            self._usage or choice.get("usage") or (chunk.get("x_groq") or {}).get("usage") or {}
+        )
         return self._take_calls()
 
     def _take_calls(self) -> list[Event]:
@@ -135,7 +150,8 @@ class ChunkDecoder:
         return [*events, *calls]
 
     def end(self) -> list[Event]:
-        """The remaining events, and `Done`; raises UpstreamError for a call that can't be decoded."""
+        """The remaining events, and `Done`; raises UpstreamError for a call
+        that can't be decoded."""
         reason = "length" if self.finish_reason in _LENGTH else "stop"
         usage = read_usage(self._usage)
         done = Done(
@@ -174,7 +190,8 @@ def _of_parts(content: Json) -> tuple[str, str]:
 
 
 def decode_logprobs(logprobs: Mapping[str, Json]) -> Logprobs:
-    """Log probabilities as Ollama lists them, from either form: that of chats has the same entries."""
+    """Log probabilities as Ollama lists them, from either form: that of chats
+    has the same entries."""
     if "tokens" not in logprobs:
         entries = logprobs.get("content") or logprobs.get("refusal")
         return sound_logprobs(entries) if entries else ()
@@ -185,7 +202,9 @@ def decode_logprobs(logprobs: Mapping[str, Json]) -> Logprobs:
     for token, chance, top in zip(logprobs["tokens"] or (), chances, tops, strict=False):
         entry: dict[str, Json] = {"token": token, "logprob": _chance(chance)}
         if top:
-            entry["top_logprobs"] = [{"token": other, "logprob": _chance(value)} for other, value in top.items()]
+            entry["top_logprobs"] = [
+                {"token": other, "logprob": _chance(value)} for other, value in top.items()
+            ]
         entries.append(entry)
     return sound_logprobs(entries)
 
@@ -199,7 +218,8 @@ def _chance(value: Json) -> float:
 class OpenAIReader:
     """Bytes of an answer of OpenAI's API to events; see Reader.
 
-    One object in place of a stream is decoded as an object, and a stream in place of one object as a stream.
+    One object in place of a stream is decoded as an object, and a stream in place
+    of one object as a stream.
     """
 
     _decoder: ChunkDecoder
@@ -222,7 +242,9 @@ class OpenAIReader:
                 self._is_stream = begin[:1] not in b"{[<"
             else:
                 # There may be many comments: keep only whether the last one is open.
-                self._head[:] = b":" if b":" in self._head and self._head[-1:] not in b"\r\n" else b""
+                self._head[:] = (
+                    b":" if b":" in self._head and self._head[-1:] not in b"\r\n" else b""
+                )
         data = b""
         if self._is_stream:
             data = bytes(self._head)
@@ -284,7 +306,8 @@ class OpenAIReader:
 
 
 def decode_models(document: Json, owner: str) -> list[Model]:
-    """The models of a list, with or without an envelope; raises UpstreamError otherwise. `owner`: the upstream."""
+    """The models of a list, with or without an envelope; raises UpstreamError otherwise.
+    `owner`: the upstream."""
     rows = document
     if isinstance(document, dict):
         rows = document.get("data") if document.get("data") is not None else document.get("models")
@@ -296,10 +319,14 @@ def decode_models(document: Json, owner: str) -> list[Model]:
         if isinstance(name, str):
             made_at, capabilities = count(row.get("created")), _capabilities(row)
             contexts, meta = [count(row.get(name)) for name in _CONTEXT], row.get("meta")
-            contexts.append(count(meta.get("n_ctx") or meta.get("n_ctx_train")) if isinstance(meta, dict) else 0)
+            contexts.append(
+                count(meta.get("n_ctx") or meta.get("n_ctx_train")) if isinstance(meta, dict) else 0
+            )
             context = next(filter(None, contexts), None)
             embedding = count(row.get("embedding_length")) or None
-            models.append(Model(name, made_at, owner, capabilities, context, embedding_length=embedding))
+            models.append(
+                Model(name, made_at, owner, capabilities, context, embedding_length=embedding)
+            )
     return models
 
 
@@ -308,7 +335,8 @@ def _capabilities(row: Mapping[str, Json]) -> frozenset[str] | None:
     if row.get("type") in ("embedding", "embeddings"):
         return frozenset({"embedding"})
     listed = row.get("capabilities")
-    if isinstance(listed, list) and ("completion" in listed or "embedding" in listed):  # as this gateway lists them
+    # Another gateway of this kind lists its models so.
+    if isinstance(listed, list) and ("completion" in listed or "embedding" in listed):
         return frozenset(name for name in listed if isinstance(name, str))
     parameters, architecture = row.get("supported_parameters"), row.get("architecture")
     if not isinstance(parameters, list):

@@ -1,4 +1,5 @@
-"""Embeddings of many texts: batches of the size that a provider takes, and the retries of all but the first."""
+"""Embeddings of many texts: batches of the size that a provider takes, and the retries
+of all but the first."""
 
 from __future__ import annotations
 
@@ -10,17 +11,20 @@ from math import inf
 from ollama_proxy.errors import UpstreamConnect, UpstreamCut, UpstreamError, UpstreamRefused
 from ollama_proxy.upstreams.call import Call
 
-#: Pauses before a batch is sent again, in seconds: in all, longer than a limit per minute lasts. And the longest pause
-#: that a provider may ask for.
+#: Pauses before a batch is sent again, in seconds: in all, longer than a limit per minute lasts.
+#: And the longest pause that a provider may ask for.
 PAUSES_S, LONGEST_PAUSE_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), 60
 
 #: The vectors of some texts, and how many tokens were read.
 Batch = tuple[list[Sequence[float]], int]
 
 
-def embed_batches(send: Callable[[Sequence[str]], Batch], texts: Sequence[str], size: int, call: Call) -> Batch:
-    """The vectors of all texts, sent `size` at a time. Batches that were paid for are not sent again: later ones wait
-    here while the provider is busy, and fail with an error that causes no retry from the start."""
+def embed_batches(
+    send: Callable[[Sequence[str]], Batch], texts: Sequence[str], size: int, call: Call
+) -> Batch:
+    """The vectors of all texts, sent `size` at a time. Batches that were paid for are not sent
+    again: later ones wait here while the provider is busy, and fail with an error that causes no
+    retry from the start."""
     vectors: list[Sequence[float]] = []
     read = 0
     for start in range(0, len(texts), size):
@@ -37,7 +41,9 @@ def embed_batches(send: Callable[[Sequence[str]], Batch], texts: Sequence[str], 
                     if isinstance(error, UpstreamRefused):
                         error.final = True
                     elif isinstance(error, UpstreamConnect) or type(error) is UpstreamError:
-                        error = UpstreamCut(detail=f"between two batches: {error.slug}: {error.detail}")
+                        error = UpstreamCut(
+                            detail=f"between two batches: {error.slug}: {error.detail}"
+                        )
                     raise error from None
             call.pause(pause_s)
         vectors += found

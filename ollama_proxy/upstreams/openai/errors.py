@@ -1,7 +1,7 @@
 """Error responses of providers, in any of the shapes in use, as our errors. Pure.
 
-A provider that refuses this gateway's key or balance is never the client's 401: clients would ask their users to sign
-in.
+A provider that refuses this gateway's key or balance is never the client's 401: clients would
+ask their users to sign in.
 """
 
 from __future__ import annotations
@@ -32,28 +32,63 @@ SHOWN_CHARS, MOST_CHARS = 200, 2000
 READ_CHARS = 2 * MOST_CHARS
 
 #: Code or text of an error about a balance that is used up.
-_POOR = ("arrearage", "accountoverdue", "insufficient_balance", "insufficient balance", "billing_hard_limit", "1113")
+_POOR = (
+    "arrearage",
+    "accountoverdue",
+    "insufficient_balance",
+    "insufficient balance",
+    "billing_hard_limit",
+    "1113",
+)
 
 #: For a quota that a short wait does not restore.
 _QUOTA_USED_UP = (
-    *("insufficient_quota", "exceeded your current quota", "quota_exceeded", "allocationquota", "freetieronly"),
+    *(
+        "insufficient_quota",
+        "exceeded your current quota",
+        "quota_exceeded",
+        "allocationquota",
+        "freetieronly",
+    ),
     *_POOR,
 )
 
 #: For a prompt that does not fit.
 _TOO_LONG = (
-    *("context_length_exceeded", "maximum context length", "context length", "context window", "context size"),
-    *("prompt is too long", "input is too long", "range of input length", "exceed context", "too many input tokens"),
+    *(
+        "context_length_exceeded",
+        "maximum context length",
+        "context length",
+        "context window",
+        "context size",
+    ),
+    *(
+        "prompt is too long",
+        "input is too long",
+        "range of input length",
+        "exceed context",
+        "too many input tokens",
+    ),
     *("maximum input length", "max_model_len", "input must have less than"),
 )
 
 #: For content that a provider rejects.
-_CENSORED = ("content_policy", "content policy", "inspection", "moderation", "sensitive", "flagged", "safety")
+_CENSORED = (
+    "content_policy",
+    "content policy",
+    "inspection",
+    "moderation",
+    "sensitive",
+    "flagged",
+    "safety",
+)
 
 #: For a missing model, or a missing endpoint of one.
 _UNKNOWN_MODEL = re.compile(r"model|endpoint|deployment", re.IGNORECASE)
 _NO_MODEL = re.compile(r"model_?not_?(found|open)|\bmodel\b.{0,100}\bnot (exist|found)")
-_MISSING = re.compile(r"not.?(exist|found|open|available|supported)|does.?n.t exist|no such|unknown|invalid", re.I)
+_MISSING = re.compile(
+    r"not.?(exist|found|open|available|supported)|does.?n.t exist|no such|unknown|invalid", re.I
+)
 
 #: The status that an error without one would have had, by its code and text.
 _STATUS_SIGNS = (
@@ -72,8 +107,8 @@ _OVERLOAD = {429: 429, 503: 503, 529: 503}
 def decode_refusal(
     status: int, data: bytes, headers: Headers = (), *, model: str = "", secrets: Sequence[str] = ()
 ) -> UpstreamError:
-    """The error for an answer that is not 200. `model`: the provider's name of the requested model; `secrets`: texts
-    that no error may show."""
+    """The error for an answer that is not 200. `model`: the provider's name of the requested model;
+    `secrets`: texts that no error may show."""
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -85,12 +120,17 @@ def decode_refusal(
     if status in (*UpstreamAuthError.statuses, 403):
         return UpstreamAuthError(detail=f"upstream status {status}")
     if status in _FAULTS:
-        return _fault(status, f"The model server answered {_phrase(status)}.", "", _waits_s(headers))
+        return _fault(
+            status, f"The model server answered {_phrase(status)}.", "", _waits_s(headers)
+        )
     return UpstreamError(detail=f"upstream status {status} without JSON: is its base_url right?")
 
 
-def decode_error(document: Mapping[str, Json], *, model: str = "", secrets: Sequence[str] = ()) -> UpstreamError:
-    """The error inside an answer with status 200, or inside a stream that has begun; its status is that of its code."""
+def decode_error(
+    document: Mapping[str, Json], *, model: str = "", secrets: Sequence[str] = ()
+) -> UpstreamError:
+    """The error inside an answer with status 200, or inside a stream that has begun; its
+    status is that of its code."""
     code, kind = _code_and_type(document)
     if re.fullmatch("[45][0-9][0-9]", code):
         status = int(code)
@@ -102,16 +142,24 @@ def decode_error(document: Mapping[str, Json], *, model: str = "", secrets: Sequ
     return _refusal(status, document, None, model, secrets)
 
 
-def _refusal(status: int, document: Json, wait_s: int | None, model: str, secrets: Sequence[str]) -> UpstreamError:
-    text = without_keys(text_of(document) or f"The model server answered {_phrase(status)}.", secrets)[:MOST_CHARS]
+def _refusal(
+    status: int, document: Json, wait_s: int | None, model: str, secrets: Sequence[str]
+) -> UpstreamError:
+    text = without_keys(
+        text_of(document) or f"The model server answered {_phrase(status)}.", secrets
+    )[:MOST_CHARS]
     code, kind = _code_and_type(document)
     words = f"{code} {kind} {text}".lower()
     if status == 404 or (status in (400, 403) and _NO_MODEL.search(words)):
         if not _UNKNOWN_MODEL.search(words):
-            return UpstreamError(detail="upstream status 404, and not about a model: is its base_url right?")
+            return UpstreamError(
+                detail="upstream status 404, and not about a model: is its base_url right?"
+            )
         return UpstreamRefused(404, f"model '{model}' not found" if model else text)
     if _is_about_us(status, words):
-        return UpstreamAuthError(detail=f"upstream status {status}: {without_keys(code, secrets)[:60]}")
+        return UpstreamAuthError(
+            detail=f"upstream status {status}: {without_keys(code, secrets)[:60]}"
+        )
     if status in _FAULTS:
         return _fault(status, text, words, wait_s)
     return PromptTooLong(text) if _has(words, _TOO_LONG) else UpstreamRefused(400, text)
@@ -146,8 +194,11 @@ def _phrase(status: int) -> str:
 
 
 def _waits_s(headers: Headers) -> int | None:
-    """Seconds until the next attempt, rounded up; the header has seconds, milliseconds or a date."""
-    found = {name: value.strip() for name, value in headers if name in ("retry-after", "retry-after-ms")}
+    """Seconds until the next attempt, rounded up; the header has seconds,
+    milliseconds or a date."""
+    found = {
+        name: value.strip() for name, value in headers if name in ("retry-after", "retry-after-ms")
+    }
     for name, unit in (("retry-after", 1.0), ("retry-after-ms", 1000.0)):
         if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", found.get(name, "")):
             return min(-int(-float(found[name]) // unit), 999_999)
@@ -178,12 +229,15 @@ def _listed(value: Json) -> str:
     if isinstance(value, str):
         return _sentence(value)
     items = value if isinstance(value, list) else []
-    texts = [item.get("msg") or item.get("message") if isinstance(item, dict) else item for item in items]
+    texts = [
+        item.get("msg") or item.get("message") if isinstance(item, dict) else item for item in items
+    ]
     return "; ".join(text for text in texts if isinstance(text, str) and text)[:READ_CHARS]
 
 
 def _sentence(value: Json) -> str:
-    """A text, also one that is itself an error in JSON, such as one that passed through two providers."""
+    """A text, also one that is itself an error in JSON, such as one that passed
+    through two providers."""
     if not isinstance(value, str):
         return ""
     text = value.strip()

@@ -1,5 +1,6 @@
-"""Hub messages to OpenAI's, and the thinking that providers require with them. Pure but for the thoughts that are kept,
-and the same history always gives the same bytes: providers cache prompts."""
+"""Hub messages to OpenAI's, and the thinking that providers require with them. Pure but
+for the thoughts that are kept, and the same history always gives the same bytes:
+providers cache prompts."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from ollama_proxy.wire import base64_media_type
 MOST_KEPT, MOST_BYTES, MOST_CHARS_EACH = 10_000, 16 << 20, 1 << 20
 
 
-#: Introduces images of a tool, which follow in a message of the user: results of tools are text only.
+#: Introduces images of a tool, which follow in a message of the user: results
+#: of tools are text only.
 FROM_TOOL = "The images of the results above:"
 
 
@@ -38,10 +40,14 @@ FindThought = Callable[[Message | None, Sequence[ToolCall]], Thought | None]
 
 
 def encode_messages(
-    messages: Sequence[Message], profile: Profile, *, thinks: bool = True, find: FindThought | None = None
+    messages: Sequence[Message],
+    profile: Profile,
+    *,
+    thinks: bool = True,
+    find: FindThought | None = None,
 ) -> list[dict[str, Json]]:
-    """The messages of a body; raises BadRequest for a result without a call. `thinks`: False if this request turns
-    thinking off. `find`: None if no thoughts are kept."""
+    """The messages of a body; raises BadRequest for a result without a call. `thinks`: False if
+    this request turns thinking off. `find`: None if no thoughts are kept."""
     turns = _Turns()
     encoded: list[dict[str, Json]] = []
     pictures: list[Attachment] = []
@@ -61,14 +67,19 @@ def encode_messages(
                         {
                             "id": call.id,
                             "type": "function",
-                            "function": {"name": call.name, "arguments": orjson.dumps(call.arguments).decode()},
+                            "function": {
+                                "name": call.name,
+                                "arguments": orjson.dumps(call.arguments).decode(),
+                            },
                         }
                         for call in named.tool_calls
                     ]
                 encoded.append(body | _encode_thought(named, before, profile, thinks, find))
             case "tool":
                 call_id = turns.take_call(message, number)
-                encoded.append({"role": "tool", "tool_call_id": call_id, "content": message.content})
+                encoded.append(
+                    {"role": "tool", "tool_call_id": call_id, "content": message.content}
+                )
                 pictures += message.attachments
             case _:
                 encoded.append({"role": message.role, "content": _encode_content(message)})
@@ -86,7 +97,8 @@ class _Turns:
     ids: set[str] = field(default_factory=set)
 
     def add_calls(self, message: Message) -> Message:
-        """The message with an id for each of its calls; a missing one is made of the place in the history."""
+        """The message with an id for each of its calls; a missing one is made of the
+        place in the history."""
         if not message.tool_calls:
             return message
         calls = [
@@ -101,7 +113,8 @@ class _Turns:
         return replace(message, tool_calls=calls)
 
     def take_call(self, message: Message, number: int) -> str:
-        """The id of the call that a result belongs to: its own, else by the tool's name, else the next one in order."""
+        """The id of the call that a result belongs to: its own, else by the tool's name, else
+        the next one in order."""
         call_id = message.tool_call_id
         if call_id and (call_id in self.ids or not self.pending.waiting):
             while self.pending.take_by_id(call_id):
@@ -115,10 +128,17 @@ class _Turns:
 
 
 def _encode_thought(
-    message: Message, before: Message | None, profile: Profile, thinks: bool, find: FindThought | None
+    message: Message,
+    before: Message | None,
+    profile: Profile,
+    thinks: bool,
+    find: FindThought | None,
 ) -> dict[str, Json]:
-    """The thinking of a turn that is sent back. If it is lost, an empty one replaces it, which providers accept."""
-    goes_back = profile.reasoning_back == ALWAYS or (profile.reasoning_back != NEVER and message.tool_calls)
+    """The thinking of a turn that is sent back. If it is lost, an empty one replaces it,
+    which providers accept."""
+    goes_back = profile.reasoning_back == ALWAYS or (
+        profile.reasoning_back != NEVER and message.tool_calls
+    )
     if not thinks or not goes_back:
         return {}
     kept = (find(before, message.tool_calls) if find else None) or Thought("")
@@ -129,7 +149,10 @@ def _encode_thought(
 
 
 def _show_images(pictures: Sequence[Attachment]) -> dict[str, Json]:
-    return {"role": "user", "content": _encode_content(Message("user", FROM_TOOL, attachments=pictures))}
+    return {
+        "role": "user",
+        "content": _encode_content(Message("user", FROM_TOOL, attachments=pictures)),
+    }
 
 
 def _encode_content(message: Message) -> Json:
@@ -142,10 +165,14 @@ def _encode_content(message: Message) -> Json:
             parts.append({"type": "image_url", "image_url": {"url": image.url}})
             continue
         if isinstance(image, Document):
-            file = {"filename": image.name or "document.pdf", "file_data": f"data:application/pdf;base64,{image.data}"}
+            file = {
+                "filename": image.name or "document.pdf",
+                "file_data": f"data:application/pdf;base64,{image.data}",
+            }
             parts.append({"type": "file", "file": file})
             continue
-        kind = base64_media_type(image) or "image/png"  # the provider reports what is wrong with others
+        # The provider reports what is wrong with an image of another kind.
+        kind = base64_media_type(image) or "image/png"
         if kind.startswith("audio/"):
             audio = {"data": image, "format": kind.removeprefix("audio/")}
             parts.append({"type": "input_audio", "input_audio": audio})
@@ -158,11 +185,11 @@ def _encode_content(message: Message) -> Json:
 
 
 class ReasoningCache:
-    """The thinking of a model before it called tools, for providers that require it again; most clients do not send it
-    back. The oldest is dropped first.
+    """The thinking of a model before it called tools, for providers that require it again; most
+    clients do not send it back. The oldest is dropped first.
 
-    It is found by the call that it led to together with the message before the call: ids of calls alone are not unique
-    at every provider, and thoughts must not reach another conversation.
+    It is found by the call that it led to together with the message before the call: ids of calls
+    alone are not unique at every provider, and thoughts must not reach another conversation.
     """
 
     def __init__(self, max_bytes: int = MOST_BYTES) -> None:
@@ -178,7 +205,9 @@ class ReasoningCache:
 
     def find(self, before: Message | None, calls: Sequence[ToolCall]) -> Thought | None:
         """The thought that led to some calls, whether they come with their ids or without."""
-        return next((thought for key in _keys(before, calls) if (thought := self._kept.get(key))), None)
+        return next(
+            (thought for key in _keys(before, calls) if (thought := self._kept.get(key))), None
+        )
 
 
 def _keys(before: Message | None, calls: Sequence[ToolCall]) -> Iterator[bytes]:

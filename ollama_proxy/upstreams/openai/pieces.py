@@ -53,7 +53,8 @@ class _Parts:
         return bool(self.name) and (self.given is not None or _is_json("".join(self.pieces)))
 
     def load_arguments(self) -> Mapping[str, Json]:
-        """All of the arguments. They always are an object: official clients fail on anything else."""
+        """All of the arguments. They always are an object: official clients
+        fail on anything else."""
         if self.given is not None:
             return self.given
         text = "".join(self.pieces)
@@ -62,7 +63,9 @@ class _Parts:
         try:
             arguments = orjson.loads(text)
         except orjson.JSONDecodeError:
-            raise UpstreamError(UNREADABLE, detail=f"arguments of {len(text)} characters that are not JSON") from None
+            raise UpstreamError(
+                UNREADABLE, detail=f"arguments of {len(text)} characters that are not JSON"
+            ) from None
         if isinstance(arguments, dict):
             return arguments
         return {} if arguments is None else {"value": arguments}
@@ -70,8 +73,8 @@ class _Parts:
 
 @dataclass(slots=True)
 class ToolCallParts:
-    """Assembles the calls of one answer. Providers differ in what each piece has: an index, an id, a name once or again
-    and again, arguments as text or as an object."""
+    """Assembles the calls of one answer. Providers differ in what each piece has: an index, an id,
+    a name once or again and again, arguments as text or as an object."""
 
     _calls: list[_Parts] = field(default_factory=list)
     _by_index: dict[int, _Parts] = field(default_factory=dict)
@@ -82,7 +85,10 @@ class ToolCallParts:
         """Adds one piece: an item of `tool_calls`."""
         function = delta.get("function") or {}
         index = delta["index"] if isinstance(delta.get("index"), int) else None
-        call_id, name = (value if isinstance(value, str) else "" for value in (delta.get("id"), function.get("name")))
+        call_id, name = (
+            value if isinstance(value, str) else ""
+            for value in (delta.get("id"), function.get("name"))
+        )
         call = self._find(index, call_id, name)
         if call is None:
             call = _Parts()
@@ -98,9 +104,12 @@ class ToolCallParts:
         if known := self._by_id.get(call_id):
             return known
         if call := self._by_index.get(-1 if index is None else index):
-            # An id that changes from piece to piece is one call; another one with a name of its own is another call.
+            # An id that changes from piece to piece is one call; another one with a name of
+            # its own is another call.
             return None if call_id and call.id and name else call
-        return None if call_id or not self._calls else self._last(name, is_numbered=index is not None)
+        return (
+            None if call_id or not self._calls else self._last(name, is_numbered=index is not None)
+        )
 
     def _last(self, name: str, *, is_numbered: bool) -> _Parts | None:
         """The last call, if a piece without an id belongs to it."""
@@ -111,8 +120,9 @@ class ToolCallParts:
         return None if is_another else last
 
     def take(self, *, limited: bool = False) -> list[ToolCall]:
-        """The calls, once all of their pieces are there; raises UpstreamError for one that can't be decoded. `limited`:
-        the answer has reached its limit, and a call that was cut by it is left out."""
+        """The calls, once all of their pieces are there; raises UpstreamError for one that
+        can't be decoded. `limited`: the answer has reached its limit, and a call that was
+        cut by it is left out."""
         calls, self._calls, self._by_index, self._by_id = self._calls, [], {}, {}
         made = []
         for call in calls:
@@ -137,8 +147,8 @@ def _is_json(text: str) -> bool:
 
 @dataclass(slots=True)
 class InlineThinking:
-    """Splits the text of one answer, piece by piece, into thinking between two tags and the rest. Only a tag at its
-    beginning is one: later it is text."""
+    """Splits the text of one answer, piece by piece, into thinking between two tags and the rest.
+    Only a tag at its beginning is one: later it is text."""
 
     #: The tag that comes next; None: the rest is text.
     _tag: str | None = OPEN

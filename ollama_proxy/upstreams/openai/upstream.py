@@ -1,4 +1,5 @@
-"""A server that speaks OpenAI's API: hub requests to it, its answers to events, and forwarded bytes of the same API."""
+"""A server that speaks OpenAI's API: hub requests to it, its answers to events, and forwarded
+bytes of the same API."""
 
 from __future__ import annotations
 
@@ -29,11 +30,28 @@ from ollama_proxy.hub import (
     TextRequest,
 )
 from ollama_proxy.settings import NEVER, Profile, UpstreamModel, UpstreamSettings
-from ollama_proxy.upstreams.answer_events import MAX_ANSWER_BYTES, AnswerEvents, read_all, read_refusal
-from ollama_proxy.upstreams.base import Api, Reply, Transport, TransportUpstream, UpstreamRequest, as_chat
+from ollama_proxy.upstreams.answer_events import (
+    MAX_ANSWER_BYTES,
+    AnswerEvents,
+    read_all,
+    read_refusal,
+)
+from ollama_proxy.upstreams.base import (
+    Api,
+    Reply,
+    Transport,
+    TransportUpstream,
+    UpstreamRequest,
+    as_chat,
+)
 from ollama_proxy.upstreams.cache import BoundedCache, TtlCache
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OnToolCalls, OpenAIReader, decode_models
+from ollama_proxy.upstreams.openai.answers import (
+    ChunkDecoder,
+    OnToolCalls,
+    OpenAIReader,
+    decode_models,
+)
 from ollama_proxy.upstreams.openai.embedding import Batch, embed_batches
 from ollama_proxy.upstreams.openai.errors import decode_error, decode_refusal
 from ollama_proxy.upstreams.openai.messages import ReasoningCache
@@ -58,7 +76,12 @@ CHAT, EMBEDDINGS, MODELS = "/chat/completions", "/embeddings", "/models"
 MODELS_KEPT_S = 300.0
 
 #: Error texts about a model that only streams.
-_STREAM_ONLY = ("only support stream", "only supports stream", "stream mode only", "for non-streaming calls")
+_STREAM_ONLY = (
+    "only support stream",
+    "only supports stream",
+    "stream mode only",
+    "for non-streaming calls",
+)
 
 #: How many of these models are kept, and bytes of them.
 _MOST_STREAM_ONLY, _MOST_STREAM_ONLY_BYTES = 1000, 1 << 20
@@ -94,7 +117,9 @@ class OpenAICompatibleUpstream(TransportUpstream):
 
     def decode_refusal(self, reply: Reply, *, model: str = "") -> UpstreamError:
         """See Upstream.decode_refusal."""
-        return decode_refusal(reply.status, read_refusal(reply), reply.headers, model=model, secrets=self._secrets)
+        return decode_refusal(
+            reply.status, read_refusal(reply), reply.headers, model=model, secrets=self._secrets
+        )
 
     def decode_error(self, document: Mapping[str, Json], *, model: str = "") -> UpstreamError:
         """See Upstream.decode_error."""
@@ -110,7 +135,9 @@ class OpenAICompatibleUpstream(TransportUpstream):
 
     # Texts.
 
-    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
+    def chat(
+        self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None
+    ) -> AnswerEvents:
         """See Upstream.chat."""
         encode = partial(encode_chat, request, self.profile, find=self._thoughts.find)
         keep: OnToolCalls | None = None
@@ -118,14 +145,18 @@ class OpenAICompatibleUpstream(TransportUpstream):
             keep = partial(self._thoughts.keep, request.messages[-1] if request.messages else None)
         return self._events(CHAT, request, encode, keep, call, heartbeat_s)
 
-    def generate(self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None) -> AnswerEvents:
+    def generate(
+        self, request: GenerateRequest, call: Call, *, heartbeat_s: float | None = None
+    ) -> AnswerEvents:
         """See Upstream.generate; raises BadRequest for a suffix if the provider takes none."""
         path = self.profile.insert_path if request.suffix else self.profile.completions_path
         if request.suffix and not path:
             raise BadRequest(f"{request.model} does not support insert", param="suffix")
         if not path or (request.system and not request.suffix):
             return self.chat(as_chat(request), call, heartbeat_s=heartbeat_s)
-        return self._events(path, request, partial(encode_generate, request, self.profile), None, call, heartbeat_s)
+        return self._events(
+            path, request, partial(encode_generate, request, self.profile), None, call, heartbeat_s
+        )
 
     def _events(
         self,
@@ -147,7 +178,9 @@ class OpenAICompatibleUpstream(TransportUpstream):
                 on_tool_calls=on_tool_calls,
                 decode_error=partial(self.decode_error, model=model),
                 on_filtered=partial(
-                    log.info, "answer_filtered", extra={"fields": {"upstream": self.name, "model": model}}
+                    log.info,
+                    "answer_filtered",
+                    extra={"fields": {"upstream": self.name, "model": model}},
                 ),
             )
             return AnswerEvents(
@@ -159,7 +192,9 @@ class OpenAICompatibleUpstream(TransportUpstream):
                 max_bytes=inf if request.stream else MAX_ANSWER_BYTES,
             )
 
-        stream = request.stream or bool(self._stream_only.get(model)) or self.profile.only_streams(model)
+        stream = (
+            request.stream or bool(self._stream_only.get(model)) or self.profile.only_streams(model)
+        )
         try:
             return send(stream=stream)
         except UpstreamRefused as refusal:
@@ -173,7 +208,9 @@ class OpenAICompatibleUpstream(TransportUpstream):
     def embed(self, request: EmbedRequest, call: Call) -> EmbedAnswer:
         """See Upstream.embed; the texts are sent in batches of the size that the provider takes."""
         size = self.profile.embedding_batch or max(1, len(request.input))
-        vectors, read = embed_batches(partial(self._embed, request, call), request.input, size, call)
+        vectors, read = embed_batches(
+            partial(self._embed, request, call), request.input, size, call
+        )
         if request.dimensions and not self.profile.dimensions:
             vectors = [shorten(vector, request.dimensions) for vector in vectors]
         return EmbedAnswer(vectors, read)
@@ -210,7 +247,9 @@ class OpenAICompatibleUpstream(TransportUpstream):
         declared = self._declared.get(model)
         if declared is not None and declared.capabilities:
             return frozenset(declared.capabilities)
-        listed = self._listed.get(MODELS, call, lambda call: {each.name: each for each in self.models(call)})
+        listed = self._listed.get(
+            MODELS, call, lambda call: {each.name: each for each in self.models(call)}
+        )
         known = (listed or {}).get(model)
         return known.capabilities if known else None
 
@@ -223,7 +262,9 @@ class OpenAICompatibleUpstream(TransportUpstream):
                 raise UpstreamAuthError(detail=f"upstream status {reply.status}")
         return ""
 
-    def _ask(self, method: str, path: str, call: Call, body: bytes = b"", *, model: str = "") -> Json:
+    def _ask(
+        self, method: str, path: str, call: Call, body: bytes = b"", *, model: str = ""
+    ) -> Json:
         """Sends a request and returns its JSON answer; raises UpstreamError."""
         reply = self._transport.open(UpstreamRequest(method, path, body, headers=_HEADERS), call)
         with contextlib.closing(reply):
@@ -233,11 +274,17 @@ class OpenAICompatibleUpstream(TransportUpstream):
         try:
             return orjson.loads(without_comments(data))
         except orjson.JSONDecodeError:
-            raise UpstreamError(detail=f"upstream sent {len(data)} bytes that are not JSON") from None
+            raise UpstreamError(
+                detail=f"upstream sent {len(data)} bytes that are not JSON"
+            ) from None
 
 
 def build(declared: UpstreamSettings, key: str | None) -> OpenAICompatibleUpstream:
     """The upstream that the configuration declares."""
-    transport = HttpTransport(declared.base_url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    transport = HttpTransport(
+        declared.base_url, headers={"Authorization": f"Bearer {key}"} if key else {}
+    )
     secrets = (key,) if key else ()
-    return OpenAICompatibleUpstream(declared.name, transport, declared.spoken, models=declared.models, secrets=secrets)
+    return OpenAICompatibleUpstream(
+        declared.name, transport, declared.spoken, models=declared.models, secrets=secrets
+    )

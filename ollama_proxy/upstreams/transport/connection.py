@@ -1,8 +1,8 @@
-"""One HTTP/1.1 connection to an upstream, a gevent socket and httptools' parser of answers; and the timer that ends
-waits.
+"""One HTTP/1.1 connection to an upstream, a gevent socket and httptools' parser of answers; and
+the timer that ends waits.
 
-Each wait has its own limit, closing the socket from outside ends any wait, and one receive takes all that has arrived.
-Comments describe the parser's behaviour where it matters (httptools 0.9).
+Each wait has its own limit, closing the socket from outside ends any wait, and one receive takes
+all that has arrived. Comments describe the parser's behaviour where it matters (httptools 0.9).
 """
 
 from __future__ import annotations
@@ -82,10 +82,12 @@ class Connection:
         self._headless = False
         #: The other side's kernel has confirmed the whole request.
         self._is_confirmed = False
-        #: The last receive took all that there was; an answer is not there yet when its request has just been sent.
+        #: The last receive took all that there was; an answer is not there yet when its
+        #: request has just been sent.
         self._drained = not self._tls
 
-    # Callbacks of the parser; it would replace an exception by one of its own, so they only collect.
+    # Callbacks of the parser; it would replace an exception by one of its
+    # own, so they only collect.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.head_done and not self.complete:  # trailers come this way too
@@ -102,7 +104,9 @@ class Connection:
             return
         self.status, self.head_done = status, True
         self._keep = self._parser.should_keep_alive()
-        self._framed = self._keep or any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        self._framed = self._keep or any(
+            name in (b"content-length", b"transfer-encoding") for name, _ in self.headers
+        )
         self.complete = self._headless
 
     def on_body(self, body: bytes) -> None:
@@ -117,8 +121,17 @@ class Connection:
 
     # Sending.
 
-    def send(self, head: bytes, body: bytes | Iterable[bytes], call: Call, *, chunked: bool, headless: bool) -> None:
-        """Sends one request. Returns early when the upstream answers before it has read everything."""
+    def send(
+        self,
+        head: bytes,
+        body: bytes | Iterable[bytes],
+        call: Call,
+        *,
+        chunked: bool,
+        headless: bool,
+    ) -> None:
+        """Sends one request. Returns early when the upstream answers before
+        it has read everything."""
         self._reset()
         self._headless = headless
         self.used += 1
@@ -140,7 +153,8 @@ class Connection:
         """Returns True when all was sent, False when an answer came first."""
         if len(data) <= SEND_BYTES:
             self._sock.settimeout(min(call.timeouts.idle_s, call.total_left_s()))
-            sent = self._sock.send(data)  # nearly always all of it; `sendall` asks the kernel for its buffer first
+            # Nearly always sends all of it; `sendall` would first ask the kernel for its buffer.
+            sent = self._sock.send(data)
             if sent < len(data):
                 self._sock.sendall(data[sent:])
             return True
@@ -157,15 +171,17 @@ class Connection:
             except TimeoutError:
                 waited_s += SEND_LOOK_S
                 if waited_s >= call.timeouts.idle_s:
-                    raise UpstreamTimeout("The model server did not accept the request in time.") from None
+                    raise UpstreamTimeout(
+                        "The model server did not accept the request in time."
+                    ) from None
             if data and self._is_answered():
                 self._must_close = True
                 return False
         return True
 
     def _is_answered(self) -> bool:
-        """Whether an answer has begun although the request is not over. Reads what has arrived: over TLS it may be no
-        part of an answer at all."""
+        """Whether an answer has begun although the request is not over. Reads what has arrived:
+        over TLS it may be no part of an answer at all."""
         while self.has_input() and not self.head_done:
             limit_s = self._sock.gettimeout()
             self._sock.settimeout(0.0)
@@ -190,18 +206,22 @@ class Connection:
         return True
 
     def receive_body(self, call: Call, idle_at: float, wait_s: float | None) -> bytes | None:
-        """All of the body that has arrived; b"" at its end, None after `wait_s` seconds of silence."""
+        """All of the body that has arrived; b"" at its end, None after
+        `wait_s` seconds of silence."""
         give_up_at = inf if wait_s is None else time.monotonic() + wait_s
         while not self._bodies and not self.complete:
             if not self._receive(call, idle_at, give_up_at):
                 if time.monotonic() < idle_at:
                     return None
-                raise UpstreamTimeout(f"The model server was silent for {call.timeouts.idle_s:g} s.")
+                raise UpstreamTimeout(
+                    f"The model server was silent for {call.timeouts.idle_s:g} s."
+                )
         bodies, self._bodies = self._bodies, []
         return bodies[0] if len(bodies) == 1 else b"".join(bodies)
 
     def _receive(self, call: Call, limit_at: float, give_up_at: float) -> bool:
-        """Takes whatever has arrived, or waits for it; returns False at the earlier of the two times.
+        """Takes whatever has arrived, or waits for it; returns False at the
+        earlier of the two times.
 
         Raises UpstreamTimeout at the end of the call's total limit.
         """
@@ -230,8 +250,8 @@ class Connection:
         if not data:
             self._end_of_input(None)
             return True
-        # Less than was asked for: there is nothing more to take, so the next receive begins with a wait. What TLS has
-        # decrypted and not handed out yet would never end that wait.
+        # Less than was asked for: there is nothing more to take, so the next receive begins with a
+        # wait. What TLS has decrypted and not handed out yet would never end that wait.
         self._drained = len(data) < RECEIVE_BYTES and not self._tls
         if not self.head_done:
             self._head_bytes += len(data)
@@ -241,8 +261,14 @@ class Connection:
             # Bytes after a finished answer raise as well: they are no error of this answer.
             self._must_close = True
             if not self.complete:
-                raise UpstreamError(detail=f"bad HTTP from upstream: {type(error).__name__}") from None
-        if not self.head_done and self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+                raise UpstreamError(
+                    detail=f"bad HTTP from upstream: {type(error).__name__}"
+                ) from None
+        if (
+            not self.head_done
+            and self._head_bytes > MAX_HEAD_BYTES
+            or len(self.headers) > MAX_HEADERS
+        ):
             raise UpstreamError(detail="upstream headers over the limit")
         return True
 
@@ -250,7 +276,9 @@ class Connection:
         self._must_close = True
         if cause is None:
             # Bytes that the other side's kernel has not confirmed.
-            (unconfirmed,) = struct.unpack("i", fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+            (unconfirmed,) = struct.unpack(
+                "i", fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, bytes(4))
+            )
             self._is_confirmed = not unconfirmed
         if not self.head_done:
             raise UpstreamCut(detail=f"upstream closed before its answer: {cause}") from cause
@@ -266,13 +294,15 @@ class Connection:
 
     @property
     def reusable(self) -> bool:
-        """Whether the answer is complete with nothing after it, and both sides keep the connection."""
+        """Whether the answer is complete with nothing after it, and both
+        sides keep the connection."""
         return self.complete and self._keep and not self._must_close and not self._headless
 
     @property
     def was_stale(self) -> bool:
-        """Whether it was used before and its end has crossed this request: nothing of an answer has arrived, and the
-        upstream can't have read the request, because its kernel has not confirmed all of it."""
+        """Whether it was used before and its end has crossed this request: nothing of an
+        answer has arrived, and the upstream can't have read the request, because its kernel
+        has not confirmed all of it."""
         return self.used > 1 and not (self._head_bytes or self.head_done or self._is_confirmed)
 
     def abort(self) -> None:
@@ -289,8 +319,8 @@ class Connection:
 
 @dataclass(slots=True, eq=False)
 class WaitTimer:
-    """Ends the waits of a worker at their time, at most a quarter of a second late: a timer for each wait would cost
-    more than the receive that it guards."""
+    """Ends the waits of a worker at their time, at most a quarter of a second late: a timer for
+    each wait would cost more than the receive that it guards."""
 
     _waiting: dict[Waiter[bool], float] = field(default_factory=dict)
     _busy: gevent.event.Event = field(default_factory=gevent.event.Event)
@@ -303,7 +333,8 @@ class WaitTimer:
         self._busy.set()
 
     def wait(self, watcher: Any, until: float) -> bool:
-        """Waits for an event of a watcher of the loop; returns False if the monotonic time `until` came first."""
+        """Waits for an event of a watcher of the loop; returns False if the monotonic
+        time `until` came first."""
         waiter: Waiter[bool] = Waiter(gevent.get_hub())
         self._waiting[waiter] = until
         if len(self._waiting) == 1:
@@ -318,7 +349,8 @@ class WaitTimer:
             del self._waiting[waiter]
 
     def _run(self) -> None:
-        # Only the loop itself may switch to a waiting greenlet; a waiter that was woken meanwhile ignores it.
+        # Only the loop itself may switch to a waiting greenlet; a waiter that was
+        # woken meanwhile ignores it.
         wake = gevent.get_hub().loop.run_callback
         while self._waiting or not self._closed:
             self._busy.wait()

@@ -1,7 +1,8 @@
 """The requests session of one upstream, with an adapter of our own below it.
 
-Nothing else imports requests. The session is neutral: no environment, no cookies, no redirects. The adapter keeps a
-pool of gevent connections, last used first, looks up names of hosts, and translates every exception into one of ours.
+Nothing else imports requests. The session is neutral: no environment, no cookies, no redirects. The
+adapter keeps a pool of gevent connections, last used first, looks up names of hosts, and translates
+every exception into one of ours.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ MAX_IDLE_CONNECTIONS = 256
 #: A connection that was idle this long is not used again, in seconds.
 MAX_IDLE_S = 60.0
 
-#: Requests that are kept prepared: their paths are constants, but for the pages of a provider's list, and so are their
-#: headers, but for those that Ollama's clients choose; not forms, each of which has a boundary of its own. Bytes of
-#: paths and headers.
+#: Requests that are kept prepared: their paths are constants, but for the pages of a provider's
+#: list, and so are their headers, but for those that Ollama's clients choose; not forms, each of
+#: which has a boundary of its own. Bytes of paths and headers.
 MAX_PREPARED, MAX_PREPARED_BYTES = 256, 1 << 18
 
-#: Only an end this soon after the request is treated as that of an idle connection which crossed the request, in
-#: seconds; a busy process notices it late.
+#: Only an end this soon after the request is treated as that of an idle connection which crossed
+#: the request, in seconds; a busy process notices it late.
 STALE_WITHIN_S = 1.0
 
 #: The family and the argument of `connect`.
@@ -60,13 +61,15 @@ class Redirected(UpstreamError):
 
 @dataclass(slots=True, eq=False)
 class HttpReply:
-    """An answer being read from a connection, which goes back to its pool when all of it was read."""
+    """An answer being read from a connection, which goes back to its pool
+    when all of it was read."""
 
     _pool: Pool
     _connection: Connection | None
     _call: Call
     _idle_s: float
-    #: When the wait for the head ends, and when the idle limit does; None: no wait since the last data.
+    #: When the wait for the head ends, and when the idle limit does; None: no
+    #: wait since the last data.
     _first_byte_at: float
     _idle_at: float | None = None
     status: int = 0
@@ -83,7 +86,9 @@ class HttpReply:
             return False
         if 300 <= connection.status < 400:
             # Following it would send the request, and its credentials, elsewhere.
-            location = next((value for name, value in connection.headers if name == b"location"), b"")
+            location = next(
+                (value for name, value in connection.headers if name == b"location"), b""
+            )
             # Browsers read UTF-8 here, unlike the RFC.
             raise Redirected(connection.status, location.decode("utf-8", "replace"))
         self.status = connection.status
@@ -105,7 +110,8 @@ class HttpReply:
         return data
 
     def close(self) -> None:
-        """Returns the connection to the pool, which closes it if the answer was not read to its end."""
+        """Returns the connection to the pool, which closes it if the answer
+        was not read to its end."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._call.detach()
@@ -114,15 +120,16 @@ class HttpReply:
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """A name or an address, and a port. It has one look-up of its name at a time: a name server that hangs blocks one
-    of the few resolver threads, and not all of them."""
+    """A name or an address, and a port. It has one look-up of its name at a time: a name server
+    that hangs blocks one of the few resolver threads, and not all of them."""
 
     _name: str
     _port: int
     _looking_up: gevent.Greenlet[[], list[_Address] | Exception] | None = None
 
     def connect(self) -> gsocket.socket:
-        """A connection to the first of its addresses that takes one; raises OSError, UnicodeError."""
+        """A connection to the first of its addresses that takes one; raises
+        OSError, UnicodeError."""
         found: list[_Address] | Exception = []
         for version in (gsocket.AF_INET, gsocket.AF_INET6):
             with contextlib.suppress(OSError, ValueError):
@@ -179,7 +186,8 @@ class Pool:
         self._closed = False
 
     def acquire(self, connect_s: float, *, fresh: bool = False) -> Connection:
-        """A live connection, counted as active until it is released; `fresh` takes none that was used before.
+        """A live connection, counted as active until it is released; `fresh` takes
+        none that was used before.
 
         Raises UpstreamConnect.
         """
@@ -201,7 +209,9 @@ class Pool:
                 sock.setsockopt(gsocket.IPPROTO_TCP, gsocket.TCP_NODELAY, 1)
                 if self._tls:
                     # In two steps: an aborted handshake inside wrap_socket would leak the socket.
-                    sock = self._tls.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
+                    sock = self._tls.wrap_socket(
+                        sock, server_hostname=self.host, do_handshake_on_connect=False
+                    )
                     sock.do_handshake()
             connection = Connection(sock, self._wait_timer)
         except BaseException as error:  # also when the greenlet is killed: the socket must not leak
@@ -261,8 +271,8 @@ class NeutralSession(requests.Session):
         self.adapters.clear()
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Hands a prepared request to its adapter. Hooks, cookies, redirects and timing, with which requests surrounds
-        that, cost more than the adapter and have no use here."""
+        """Hands a prepared request to its adapter. Hooks, cookies, redirects and timing, with which
+        requests surrounds that, cost more than the adapter and have no use here."""
         return self.get_adapter(cast("str", request.url)).send(request, **kwargs)
 
 
@@ -270,7 +280,8 @@ class Answer(requests.Response):
     """What requests calls a response; everything about it is in `raw`, the reply."""
 
     def __init__(self, reply: HttpReply) -> None:
-        # Not that of the base class: a jar of cookies for each answer costs more than all else that the session does.
+        # Not that of the base class: a jar of cookies for each answer costs more than all else
+        # that the session does.
         self.raw = reply
 
 
@@ -292,25 +303,38 @@ class PoolAdapter(BaseAdapter):
     ) -> requests.Response:
         """See BaseAdapter.send; the answer is a Response whose `raw` is the reply."""
         assert timeout is not None, "every upstream call has its limits"
-        return Answer(self._attempt(timeout, fresh=False) or cast(HttpReply, self._attempt(timeout, fresh=True)))
+        return Answer(
+            self._attempt(timeout, fresh=False)
+            or cast(HttpReply, self._attempt(timeout, fresh=True))
+        )
 
     def _attempt(self, sending: Sending, *, fresh: bool) -> HttpReply | None:
-        """Sends the request and returns its reply; None if the other side had closed a pooled connection."""
+        """Sends the request and returns its reply; None if the other side had
+        closed a pooled connection."""
         request, head, call, head_wait_s = sending
         call.check()
         connection = self._pool.acquire(call.timeouts.connect_s, fresh=fresh)
         sent_at = time.monotonic()
-        reply = HttpReply(self._pool, connection, call, call.timeouts.idle_s, sent_at + call.timeouts.first_byte_s)
+        reply = HttpReply(
+            self._pool, connection, call, call.timeouts.idle_s, sent_at + call.timeouts.first_byte_s
+        )
         try:
             call.attach(connection.abort)
             try:
                 connection.send(
-                    head, request.body, call, chunked=request.length is None, headless=request.method == "HEAD"
+                    head,
+                    request.body,
+                    call,
+                    chunked=request.length is None,
+                    headless=request.method == "HEAD",
                 )
             except TimeoutError as error:
-                raise UpstreamTimeout("The model server did not accept the request in time.") from error
+                raise UpstreamTimeout(
+                    "The model server did not accept the request in time."
+                ) from error
             except OSError:
-                # It may have answered and closed before reading everything: its answer comes next, or its end.
+                # It may have answered and closed before reading everything: its answer
+                # comes next, or its end.
                 call.check()
             # Waits one heartbeat at most; a stale connection fails at once.
             reply.wait_head(head_wait_s)
@@ -339,27 +363,35 @@ class HttpTransport:
         address: str | None = None,
         wait_timer: WaitTimer | None = None,
     ) -> None:
-        """`tls`: an SSLContext in place of the one that trusts the system's authorities. `address`: the address to
-        connect to, in place of looking up the host. `wait_timer`: one to share, for a short-lived transport."""
+        """`tls`: an SSLContext in place of the one that trusts the system's authorities. `address`:
+        the address to connect to, in place of looking up the host. `wait_timer`: one to share, for
+        a short-lived transport."""
         url = urlsplit(base_url)
         self._prefix = url.path.rstrip("/")
         self._origin = f"{url.scheme}://{url.netloc}"
         self._pool = Pool(
-            base_url, tls or (tls_context() if url.scheme == "https" else None), address=address, wait_timer=wait_timer
+            base_url,
+            tls or (tls_context() if url.scheme == "https" else None),
+            address=address,
+            wait_timer=wait_timer,
         )
         self.connections, self.close = self._pool.connections, self._pool.close
         self._prepared = BoundedCache[tuple[object, ...], tuple[requests.PreparedRequest, bytes]](
             MAX_PREPARED, MAX_PREPARED_BYTES
         )
         self._session = NeutralSession()
-        self._session.headers.update({"Host": url.netloc, "User-Agent": "ollama-proxy", "Accept-Encoding": "identity"})
+        self._session.headers.update(
+            {"Host": url.netloc, "User-Agent": "ollama-proxy", "Accept-Encoding": "identity"}
+        )
         self._session.headers.update(headers or {})
         self._session.mount(self._origin, PoolAdapter(self._pool))
 
-    def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> HttpReply:
+    def open(
+        self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None
+    ) -> HttpReply:
         """See Transport.open."""
-        # The same for all requests with this path and these headers: what the session takes, and the head without the
-        # framing of the body.
+        # The same for all requests with this path and these headers: what the session takes, and
+        # the head without the framing of the body.
         key = (request.method, request.path, *request.headers)
         known = self._prepared.get(key)
         if known is None:
@@ -369,14 +401,21 @@ class HttpTransport:
             # requests sets a length of 0 for a POST without a body.
             prepared.headers.pop("Content-Length", None)
             lines = [f"{name}: {value}\r\n" for name, value in prepared.headers.items()]
-            known = prepared, f"{request.method} {prepared.path_url} HTTP/1.1\r\n{''.join(lines)}".encode("latin-1")
+            known = (
+                prepared,
+                f"{request.method} {prepared.path_url} HTTP/1.1\r\n{''.join(lines)}".encode(
+                    "latin-1"
+                ),
+            )
             if "/blobs/" not in request.path and b"boundary=" not in known[1]:
                 self._prepared.put(key, known)
         prepared, head = known
         head += call.trace_lines
         if not isinstance(request.body, bytes):
             framing = (
-                b"Transfer-Encoding: chunked" if request.length is None else b"Content-Length: %d" % request.length
+                b"Transfer-Encoding: chunked"
+                if request.length is None
+                else b"Content-Length: %d" % request.length
             )
             head += framing + b"\r\n"
         elif request.body or request.method not in ("GET", "HEAD"):
@@ -389,10 +428,13 @@ class HttpTransport:
 
 
 def tls_context() -> ssl.SSLContext:
-    """Trusts the authorities of the system, or those of requests if it has none; ignores the environment."""
+    """Trusts the authorities of the system, or those of requests if it has none;
+    ignores the environment."""
     context: ssl.SSLContext = gssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     system = ssl.get_default_verify_paths()
-    file = system.openssl_cafile if os.path.isfile(system.openssl_cafile) else DEFAULT_CA_BUNDLE_PATH
+    file = (
+        system.openssl_cafile if os.path.isfile(system.openssl_cafile) else DEFAULT_CA_BUNDLE_PATH
+    )
     folder = system.openssl_capath if os.path.isdir(system.openssl_capath) else None
     context.load_verify_locations(cafile=file, capath=folder)
     return context

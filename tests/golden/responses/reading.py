@@ -16,8 +16,8 @@ _TIMES = re.compile(rb'"(created_at|completed_at)":\d+')
 
 
 def told(case: Case, body: bytes) -> bytes:
-    """The answer without comments and times, its ids replaced by their number, also those of calls where the upstream
-    gave none."""
+    """The answer without comments and times, its ids replaced by their number, also those of calls
+    where the upstream gave none."""
     numbers: dict[bytes, bytes] = {}
 
     def number(match: re.Match[bytes]) -> bytes:
@@ -33,7 +33,8 @@ def told(case: Case, body: bytes) -> bytes:
 
 
 def events(body: bytes) -> list[Document]:
-    """The data of every event; fails for one whose `event:` line says something else than its data."""
+    """The data of every event; fails for one whose `event:` line says
+    something else than its data."""
     documents = []
     for frame in re.sub(rb"(?m)^:[^\n]*\n\n", b"", body).split(b"\n\n")[:-1]:
         head, data = frame.split(b"\n")
@@ -47,7 +48,12 @@ def texts(document: Document) -> Document:
     """What a response object amounts to, whatever items it is made of."""
     messages = [item for item in document["output"] if item["type"] == "message"]
     parts = [part for item in messages for part in item["content"]]
-    thoughts = [part for item in document["output"] if item["type"] == "reasoning" for part in item["content"]]
+    thoughts = [
+        part
+        for item in document["output"]
+        if item["type"] == "reasoning"
+        for part in item["content"]
+    ]
     calls = [item for item in document["output"] if item["type"] == "function_call"]
     return {
         "status": document["status"],
@@ -60,7 +66,8 @@ def texts(document: Document) -> Document:
 
 
 def rebuilt(documents: list[Document]) -> list[Document]:
-    """The output as the events before the last one build it, by the rules of the official clients' helpers."""
+    """The output as the events before the last one build it, by the rules of the
+    official clients' helpers."""
     output: list[Document] = []
     for document in documents:
         kind = document["type"].removeprefix("response.")
@@ -92,7 +99,10 @@ def _apply(item: Document, kind: str, document: Document) -> None:
         case "reasoning_summary_text.delta":
             item["summary"][document["summary_index"]]["text"] += document["delta"]
         case "reasoning_summary_text.done" | "reasoning_summary_part.done":
-            assert item["summary"][document["summary_index"]]["text"] == document.get("part", document)["text"]
+            assert (
+                item["summary"][document["summary_index"]]["text"]
+                == document.get("part", document)["text"]
+            )
         case "function_call_arguments.delta":
             item["arguments"] += document["delta"]
         case "function_call_arguments.done":
@@ -104,7 +114,8 @@ def _apply(item: Document, kind: str, document: Document) -> None:
 
 
 def _end(item: Document, done: Document) -> None:
-    """Only at its end does an item know how it ended, and its blob; a search for tools has no events of its own."""
+    """Only at its end does an item know how it ended, and its blob; a search for tools has
+    no events of its own."""
     ended = {name: done[name] for name in ("status", "encrypted_content") if name in done}
     if item["type"] == "tool_search_call":
         ended["arguments"] = done["arguments"]

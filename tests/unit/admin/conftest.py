@@ -25,9 +25,16 @@ def records(tmp_path: Path) -> Iterator[InProcessRecords]:
 
 @pytest.fixture
 def app(records: InProcessRecords) -> Iterator[InProcess]:
-    """A gateway with a token of an operator and one of a member, one model and one upstream in its file."""
+    """A gateway with a token of an operator and one of a member, one model and one
+    upstream in its file."""
     limits = {"requests_per_minute": 60, "tokens_per_day": 1000}
-    member = {"name": "member", "token": MEMBER, "scopes": ["read"], "models": ["demo*"], "limits": limits}
+    member = {
+        "name": "member",
+        "token": MEMBER,
+        "scopes": ["read"],
+        "models": ["demo*"],
+        "limits": limits,
+    }
     operator = {"name": "operator", "token": TOKEN, "expires": "2099-01-31"}
     models = {"Coder": {"target": "demo", "options": {"num_ctx": 8192}}}
     upstreams = [{"name": "demo", "kind": "demo"}]
@@ -49,7 +56,15 @@ class Api:
     def __init__(self, app: InProcess, document: Document) -> None:
         self._app, self._document = app, document
 
-    def ask(self, method: str, path: str, body: object = None, *, status: int = 200, token: str | None = TOKEN) -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        status: int = 200,
+        token: str | None = TOKEN,
+    ) -> Any:
         """The document of an answer with this status; None: it has none."""
         answer = self._app.ask(method, f"/admin/api/{path}", body, token)
         assert answer.status_code == status, answer.text

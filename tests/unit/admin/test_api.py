@@ -23,15 +23,21 @@ def test_the_document_is_valid(document: Document) -> None:
 
 def test_the_document_has_the_types_of_answers(document: Document) -> None:
     answers = {
-        path: item["get"]["responses"]["200"] for path, item in document.document["paths"].items() if "get" in item
+        path: item["get"]["responses"]["200"]
+        for path, item in document.document["paths"].items()
+        if "get" in item
     }
-    others = {path: set(answer["content"]) - {"application/json"} for path, answer in answers.items()}
+    others = {
+        path: set(answer["content"]) - {"application/json"} for path, answer in answers.items()
+    }
     assert {path for path, types in others.items() if types} == {"/admin/api/usage"}
     assert others["/admin/api/usage"] == {"text/csv"}
 
 
 def test_the_document_has_every_route(document: Document) -> None:
-    rules = [rule for rule in create_app(Settings()).url_map.iter_rules() if rule.endpoint in SCOPES]
+    rules = [
+        rule for rule in create_app(Settings()).url_map.iter_rules() if rule.endpoint in SCOPES
+    ]
     served = {
         (method, rule.rule.replace("<path:", "{").replace("<", "{").replace(">", "}"))
         for rule in rules
@@ -41,7 +47,9 @@ def test_the_document_has_every_route(document: Document) -> None:
 
 
 def test_every_route_says_what_it_does(document: Document) -> None:
-    operations = [document.document["paths"][path][method.lower()] for method, path in document.operations()]
+    operations = [
+        document.document["paths"][path][method.lower()] for method, path in document.operations()
+    ]
     assert all(operation["summary"].endswith(".") for operation in operations)
 
 
@@ -79,7 +87,9 @@ def test_a_token_in_the_address_is_accepted(demo_app: InProcess) -> None:
     ],
 )
 @pytest.mark.parametrize("path", [STATUS, "/admin/api/openapi.json"])
-def test_the_operator_says_whether_and_from_where(admin: dict[str, Any], status: int, path: str) -> None:
+def test_the_operator_says_whether_and_from_where(
+    admin: dict[str, Any], status: int, path: str
+) -> None:
     with in_process(admin=admin) as app:
         assert app.ask("GET", path).status_code == status
         assert app.ask("GET", "/api/tags").status_code == 200
@@ -88,7 +98,9 @@ def test_the_operator_says_whether_and_from_where(admin: dict[str, Any], status:
 def test_requests_are_not_those_of_the_gateway(demo_app: InProcess) -> None:
     gateway = demo_app.app.extensions["ollama_proxy"]["gateway"]
     seen: list[tuple[str, int]] = []
-    gateway._finish_observers.append(lambda exchange: seen.append((exchange.dialect.name, exchange.status)))
+    gateway._finish_observers.append(
+        lambda exchange: seen.append((exchange.dialect.name, exchange.status))
+    )
     try:
         gateway.admit = lambda exchange: pytest.fail("it was counted")
         assert demo_app.ask("GET", STATUS).status_code == 200

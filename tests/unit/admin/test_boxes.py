@@ -24,7 +24,9 @@ def test_every_model_has_its_copies(document: Document) -> None:
     second.script("/api/tags", *[[Json({"models": [row("M") | {"digest": "9c" * 32}]})]] * 9)
     with running(first, second), open_api(document, first.declared, second.declared) as api:
         answer = api.ask("GET", "boxes/models")
-    assert [(box["name"], box["is_fresh"], box["is_known"], box["reason"]) for box in answer["boxes"]] == [
+    assert [
+        (box["name"], box["is_fresh"], box["is_known"], box["reason"]) for box in answer["boxes"]
+    ] == [
         ("box1", True, True, None),
         ("box2", True, True, None),
     ]
@@ -34,7 +36,12 @@ def test_every_model_has_its_copies(document: Document) -> None:
         "n:latest": (False, 1),
     }
     loaded, other = models["m:latest"]["copies"]
-    assert (loaded["box"], loaded["name"], loaded["size"], loaded["digest"]) == ("box1", "m:latest", 1, "5b" * 32)
+    assert (loaded["box"], loaded["name"], loaded["size"], loaded["digest"]) == (
+        "box1",
+        "m:latest",
+        1,
+        "5b" * 32,
+    )
     assert loaded["loaded"] == {
         "size": 1,
         "size_vram": 0,
@@ -57,7 +64,15 @@ def test_what_a_box_says_in_other_types_is_unknown(document: Document) -> None:
     with running(box), open_api(document, box.declared) as api:
         [model] = api.ask("GET", "boxes/models")["models"]
     assert model["copies"] == [
-        {"box": "box1", "name": "m", "size": None, "digest": "", "modified_at": None, "details": {}, "loaded": None}
+        {
+            "box": "box1",
+            "name": "m",
+            "size": None,
+            "digest": "",
+            "modified_at": None,
+            "details": {},
+            "loaded": None,
+        }
     ]
 
 

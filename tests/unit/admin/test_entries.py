@@ -18,11 +18,15 @@ from tests.unit.admin.conftest import Api
         (None, (None, "default")),
     ],
 )
-def test_a_place_says_what_the_source_is(place: str | None, expected: tuple[str | None, str]) -> None:
+def test_a_place_says_what_the_source_is(
+    place: str | None, expected: tuple[str | None, str]
+) -> None:
     assert find_source(place) == expected
 
 
-def test_while_the_records_are_down_those_in_effect_are_shown(api: Api, records: InProcessRecords) -> None:
+def test_while_the_records_are_down_those_in_effect_are_shown(
+    api: Api, records: InProcessRecords
+) -> None:
     api.ask("PUT", "models/fast", {"hidden": True})
     records.is_down = True
     # This worker has not heard of it: the application of the test does not follow the records.

@@ -19,7 +19,9 @@ ERRORS = AdminErrors()
         (Forbidden("no", detail="secret"), {}),
     ],
 )
-def test_errors_have_text_code_and_the_field_if_there_is_one(error: GatewayError, expected: dict[str, str]) -> None:
+def test_errors_have_text_code_and_the_field_if_there_is_one(
+    error: GatewayError, expected: dict[str, str]
+) -> None:
     document = {"error": {"message": str(error), "code": error.slug, **expected}}
     assert json.loads(ERRORS.render_error(error, "id")) == ErrorSchema().load(document) == document
     frame = ERRORS.render_error_frame(error)

@@ -49,13 +49,31 @@ def test_those_that_run_come_first_and_old_ones_go(store: JobStore) -> None:
     now = time.time()
     running = Job("pull", "box1", "m", "boss", started_s=now - 100)
     fresh = Job("load", "box1", "n", "boss", state="done", started_s=now - 10, ended_s=now)
-    old = Job("load", "box1", "o", "boss", state="done", started_s=now - KEPT_S - 5, ended_s=now - KEPT_S - 1)
+    old = Job(
+        "load",
+        "box1",
+        "o",
+        "boss",
+        state="done",
+        started_s=now - KEPT_S - 5,
+        ended_s=now - KEPT_S - 1,
+    )
     for job in (fresh, old, running):
         store.save(job)
     assert store.list() == [running, fresh]
     assert store.find(old.id) is None
     for number in range(MOST_KEPT + 3):
-        store.save(Job("load", "box1", str(number), "boss", state="done", started_s=now + number, ended_s=now))
+        store.save(
+            Job(
+                "load",
+                "box1",
+                str(number),
+                "boss",
+                state="done",
+                started_s=now + number,
+                ended_s=now,
+            )
+        )
     assert len(store.list()) == MOST_KEPT + 1
 
 

@@ -34,9 +34,15 @@ def store(tmp_path: Path) -> JobStore:
 
 
 @pytest.fixture
-def api(boxes: tuple[Box, Box], records: InProcessRecords, document: Document, tmp_path: Path) -> Iterator[Api]:
+def api(
+    boxes: tuple[Box, Box], records: InProcessRecords, document: Document, tmp_path: Path
+) -> Iterator[Api]:
     """A gateway with these boxes."""
-    operator = {"name": "operator", "token": TOKEN, "scopes": ["read", "generate", "manage", "admin"]}
+    operator = {
+        "name": "operator",
+        "token": TOKEN,
+        "scopes": ["read", "generate", "manage", "admin"],
+    }
     reader = {"name": "reader", "token": READER, "scopes": ["read", "admin"]}
     upstreams = [box.declared for box in boxes]
     auth = {"admin_tokens": [operator, reader]}
@@ -93,7 +99,9 @@ def test_each_kind_of_work_has_its_fields(api: Api, boxes: tuple[Box, Box]) -> N
     ):
         [job] = api.ask("POST", "jobs", {**wanted, "boxes": ["box2"]}, status=202)["jobs"]
         assert (job["state"], job["new_name"]) == ("done", wanted.get("new_name")), job
-    assert asked(box, "/api/create") == [{"model": "mine", "stream": True, "from": "m", "system": "Be kind."}]
+    assert asked(box, "/api/create") == [
+        {"model": "mine", "stream": True, "from": "m", "system": "Be kind."}
+    ]
     assert asked(box, "/api/copy") == [{"source": "m", "destination": "backup"}]
     assert asked(box, "/api/delete") == [{"model": "m"}]
     assert [prompt["keep_alive"] for prompt in asked(box, "/api/generate")] == ["30m", 0]
@@ -103,7 +111,9 @@ def test_each_kind_of_work_has_its_fields(api: Api, boxes: tuple[Box, Box]) -> N
 
 def test_a_failure_has_the_words_of_its_box(api: Api, boxes: tuple[Box, Box]) -> None:
     boxes[0].script("/api/pull", [Lines([{"error": "pull model manifest: file does not exist"}])])
-    [job] = api.ask("POST", "jobs", {"kind": "pull", "model": "none", "boxes": ["box1"]}, status=202)["jobs"]
+    [job] = api.ask(
+        "POST", "jobs", {"kind": "pull", "model": "none", "boxes": ["box1"]}, status=202
+    )["jobs"]
     assert (job["state"], job["error"]) == ("failed", "pull model manifest: file does not exist")
 
 
@@ -142,9 +152,13 @@ def test_work_on_models_needs_the_scope_manage(api: Api) -> None:
     assert api.ask("GET", "jobs", token=READER) == {"jobs": []}
 
 
-def test_the_same_work_goes_on_as_one_job(api: Api, boxes: tuple[Box, Box], store: JobStore) -> None:
+def test_the_same_work_goes_on_as_one_job(
+    api: Api, boxes: tuple[Box, Box], store: JobStore
+) -> None:
     store.save(Job("pull", "box1", "big", "other", completed=30, total=70, rate=8.0))
-    [job] = api.ask("POST", "jobs", {"kind": "pull", "model": "big", "boxes": ["box1"]}, status=202)["jobs"]
+    [job] = api.ask(
+        "POST", "jobs", {"kind": "pull", "model": "big", "boxes": ["box1"]}, status=202
+    )["jobs"]
     assert (job["by"], job["state"], job["completed"], job["total"]) == ("other", "running", 30, 70)
     assert (job["bytes_per_s"], job["left_s"], job["ended_at"]) == (8.0, 5.0, None)
     assert audited(api) == [] and asked(boxes[0], "/api/pull") == []
@@ -163,7 +177,10 @@ def test_a_job_of_another_worker_is_cancelled_once_it_runs(api: Api, store: JobS
 
 
 def test_those_that_are_over_are_cleared(api: Api, store: JobStore) -> None:
-    running_one, over = Job("pull", "box1", "big", "other"), Job("pull", "box1", "small", "other", state="done")
+    running_one, over = (
+        Job("pull", "box1", "big", "other"),
+        Job("pull", "box1", "small", "other", state="done"),
+    )
     for job in (running_one, over):
         store.save(job)
     assert api.ask("DELETE", "jobs", status=204) is None
@@ -176,8 +193,12 @@ def test_an_unknown_job_is_not_found(api: Api, method: str, job_id: str) -> None
     assert api.ask(method, f"jobs/{job_id}", status=404)["error"]["param"] == "id"
 
 
-def test_without_records_work_is_done_all_the_same(boxes: tuple[Box, Box], records: InProcessRecords, api: Api) -> None:
+def test_without_records_work_is_done_all_the_same(
+    boxes: tuple[Box, Box], records: InProcessRecords, api: Api
+) -> None:
     records.is_down = True
     boxes[0].script("/api/pull", [Lines([SUCCESS])])
-    [job] = api.ask("POST", "jobs", {"kind": "pull", "model": "big", "boxes": ["box1"]}, status=202)["jobs"]
+    [job] = api.ask(
+        "POST", "jobs", {"kind": "pull", "model": "big", "boxes": ["box1"]}, status=202
+    )["jobs"]
     assert job["state"] == "done"

@@ -6,7 +6,13 @@ import pytest
 from flask import Response
 
 from ollama_proxy.admin.job_files import Job
-from ollama_proxy.admin.model_jobs import MAX_ERROR_CHARS, Progress, note_failure, rate_of, read_answer
+from ollama_proxy.admin.model_jobs import (
+    MAX_ERROR_CHARS,
+    Progress,
+    note_failure,
+    rate_of,
+    read_answer,
+)
 from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.errors import GatewayError, UpstreamError, UpstreamRefused, UpstreamTimeout
 from ollama_proxy.gateway import Exchange

@@ -26,7 +26,11 @@ def gateway_of() -> Iterator[GatewayOf]:
     with ExitStack() as made:
 
         def make(*declared: dict[str, Any]) -> Gateway:
-            config = {"auth": {"enabled": False}, "server": {"host": "127.0.0.1"}, "upstreams": declared}
+            config = {
+                "auth": {"enabled": False},
+                "server": {"host": "127.0.0.1"},
+                "upstreams": declared,
+            }
             gateway = Gateway(settings_from(json.dumps(config).encode(), Path("config.yaml"), {}))
             made.callback(gateway.fleet.close)
             return gateway
@@ -41,7 +45,9 @@ def boxes() -> Iterator[tuple[Box, Box]]:
         yield first, second
 
 
-def test_models_are_compared_by_their_canonical_names(boxes: tuple[Box, Box], gateway_of: GatewayOf) -> None:
+def test_models_are_compared_by_their_canonical_names(
+    boxes: tuple[Box, Box], gateway_of: GatewayOf
+) -> None:
     other = [row("M") | {"digest": "9c" * 32}]
     boxes[1].script("/api/tags", [Json({"models": other})])
     matrix = read_matrix(gateway_of(*(box.declared for box in boxes)), wait_s=10)
@@ -80,12 +86,19 @@ def test_a_list_of_before_is_shown(boxes: tuple[Box, Box], gateway_of: GatewayOf
 
 
 def test_nothing_that_a_box_says_is_trusted_to_have_its_type() -> None:
-    copy = describe_copy("m", {"size": "big", "digest": 7, "modified_at": [], "details": 3}, {"expires_at": "soon"})
+    copy = describe_copy(
+        "m", {"size": "big", "digest": 7, "modified_at": [], "details": 3}, {"expires_at": "soon"}
+    )
     assert (copy.size, copy.digest, copy.modified_at, copy.details) == (None, "7", "", {})
     assert copy.loaded is not None and copy.loaded.until == ""
 
 
 def test_a_model_that_stays_has_no_end() -> None:
-    assert describe_loaded({"expires_at": "2318-01-01T00:00:00Z", "size": 5, "size_vram": True}).until == ""
-    assert describe_loaded({"expires_at": "2026-01-01T00:00:00"}).until == "2026-01-01T00:00:00+00:00"
+    assert (
+        describe_loaded({"expires_at": "2318-01-01T00:00:00Z", "size": 5, "size_vram": True}).until
+        == ""
+    )
+    assert (
+        describe_loaded({"expires_at": "2026-01-01T00:00:00"}).until == "2026-01-01T00:00:00+00:00"
+    )
     assert describe_loaded({"size_vram": True}).size_vram is None

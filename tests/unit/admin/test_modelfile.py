@@ -32,7 +32,12 @@ LICENSE """Apache
 def test_every_instruction_becomes_its_field() -> None:
     assert read_modelfile(WHOLE) == {
         "from": "qwen3:8b",
-        "parameters": {"num_ctx": 16384, "temperature": 0.7, "use_mmap": True, "stop": ["<|im_end|>", "two words"]},
+        "parameters": {
+            "num_ctx": 16384,
+            "temperature": 0.7,
+            "use_mmap": True,
+            "stop": ["<|im_end|>", "two words"],
+        },
         "system": 'You are\n"short".\n',
         "template": "{{ .Prompt }}",
         "messages": [

@@ -8,11 +8,21 @@ import pytest
 
 from tests.unit.admin.conftest import Api
 
-VALUE = {"target": "demo", "options": {"num_ctx": 4096}, "clamp": {"keep_alive": "1h"}, "timeout_ms": 5000}
+VALUE = {
+    "target": "demo",
+    "options": {"num_ctx": 4096},
+    "clamp": {"keep_alive": "1h"},
+    "timeout_ms": 5000,
+}
 
 
 def test_an_entry_is_put_replaced_and_deleted(api: Api) -> None:
-    assert api.ask("PUT", "models/fast", VALUE) == {"name": "fast", "source": "records", "where": None, "value": VALUE}
+    assert api.ask("PUT", "models/fast", VALUE) == {
+        "name": "fast",
+        "source": "records",
+        "where": None,
+        "value": VALUE,
+    }
     api.ask("PUT", "models/fast", {"hidden": True})
     coder, fast = api.ask("GET", "models")["models"]
     assert coder == {
@@ -27,7 +37,15 @@ def test_an_entry_is_put_replaced_and_deleted(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["hf.co/org/model:q4", "hf.co%2Forg%2Fmodel%3Aq4", "qwen3*", "qwen3%2A", "my%20model", "%E6%88%91"]
+    "path",
+    [
+        "hf.co/org/model:q4",
+        "hf.co%2Forg%2Fmodel%3Aq4",
+        "qwen3*",
+        "qwen3%2A",
+        "my%20model",
+        "%E6%88%91",
+    ],
 )
 def test_any_name_of_a_model_fits_into_the_address(api: Api, path: str) -> None:
     api.ask("PUT", f"models/{path}", {"hidden": True})

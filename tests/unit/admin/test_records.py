@@ -18,6 +18,9 @@ def test_every_change_has_its_actor(api: Api, records: InProcessRecords) -> None
 def test_nothing_is_asked_if_nothing_is_recorded(records: InProcessRecords) -> None:
     with in_process(coordinator=records, records={"url": None}) as app:
         answer = app.ask("GET", "/admin/api/usage")
-        assert (answer.status_code, "records.url is null" in answer.json["error"]["message"]) == (503, True)
+        assert (answer.status_code, "records.url is null" in answer.json["error"]["message"]) == (
+            503,
+            True,
+        )
         assert app.ask("GET", "/admin/api/models").json == {"models": []}
     assert records.asked == []

@@ -56,16 +56,25 @@ def test_a_route_gets_body_query_and_path_and_answers_what_is_declared(app: InPr
     [
         ("", {"name": "a", "colour": "red"}, "colour", "colour: Unknown field."),
         ("", {}, "name", "name: Missing data for required field."),
-        ("", {"name": "a", "inner": {"count": "x"}}, "inner.count", "inner.count: Not a valid integer."),
+        (
+            "",
+            {"name": "a", "inner": {"count": "x"}},
+            "inner.count",
+            "inner.count: Not a valid integer.",
+        ),
         ("?limit=x", {"name": "a"}, "limit", "limit: Not a valid integer."),
         ("?order=x&limit=1", {"name": "a"}, "order", "order: Unknown field."),
         ("", [], None, "The request body must be a JSON object, not an array."),
     ],
 )
-def test_what_is_not_valid_is_named(app: InProcess, query: str, body: Any, param: str | None, text: str) -> None:
+def test_what_is_not_valid_is_named(
+    app: InProcess, query: str, body: Any, param: str | None, text: str
+) -> None:
     answer = app.ask("POST", f"/admin/api/things/a{query}", body)
     assert answer.status_code == 400
-    assert answer.json["error"] == {"message": text, "code": "invalid_request"} | ({"param": param} if param else {})
+    assert answer.json["error"] == {"message": text, "code": "invalid_request"} | (
+        {"param": param} if param else {}
+    )
 
 
 def test_bodies_are_bounded_and_json(app: InProcess) -> None:

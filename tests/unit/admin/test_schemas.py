@@ -22,7 +22,9 @@ def test_answers_have_every_field_and_no_other() -> None:
 def test_bodies_have_the_fields_of_the_declarations_and_their_aliases() -> None:
     schema = declared("Model", ModelSettings)()
     assert {"target", "clamp", "request_timeout", "timeout_ms"} <= schema.fields.keys()
-    assert schema.fields["target"].metadata["description"].startswith("Model that the name stands for")
+    assert (
+        schema.fields["target"].metadata["description"].startswith("Model that the name stands for")
+    )
     key = declared("Key", KeyFields, name=text("Its name.", required=True))()
     assert key.fields["name"].required and not key.fields["limits"].required
 

@@ -14,10 +14,24 @@ from tests.unit.admin.conftest import MEMBER, Api
 
 def test_every_setting_has_its_value_and_source(api: Api) -> None:
     rows = {row["name"]: row for row in api.ask("GET", "settings")["settings"]}
-    assert rows["server.port"] == {"name": "server.port", "value": 8080, "source": "default", "where": None}
-    assert (rows["auth.generate_tokens"]["source"], rows["auth.generate_tokens"]["where"]) == ("file", "config.yaml:1")
-    assert [token["sha256"] for token in rows["auth.generate_tokens"]["value"]] == ["********", "********"]
-    assert (rows["models.Coder"]["source"], rows["models.Coder"]["value"]["target"]) == ("file", "demo")
+    assert rows["server.port"] == {
+        "name": "server.port",
+        "value": 8080,
+        "source": "default",
+        "where": None,
+    }
+    assert (rows["auth.generate_tokens"]["source"], rows["auth.generate_tokens"]["where"]) == (
+        "file",
+        "config.yaml:1",
+    )
+    assert [token["sha256"] for token in rows["auth.generate_tokens"]["value"]] == [
+        "********",
+        "********",
+    ]
+    assert (rows["models.Coder"]["source"], rows["models.Coder"]["value"]["target"]) == (
+        "file",
+        "demo",
+    )
     assert rows["upstreams.demo"]["value"]["kind"] == "demo"
     assert not [name for name in rows if name in ("models", "upstreams")]
     assert not [secret for secret in (TOKEN, MEMBER) if secret in str(rows)]
@@ -39,7 +53,9 @@ def test_every_setting_has_its_value_and_source(api: Api) -> None:
         ("server: {port: 80}", [(None, "the list of tokens is missing")]),
     ],
 )
-def test_a_file_is_checked_with_its_lines(api: Api, text: str, expected: list[tuple[int | None, str]]) -> None:
+def test_a_file_is_checked_with_its_lines(
+    api: Api, text: str, expected: list[tuple[int | None, str]]
+) -> None:
     problems = api.ask("POST", "settings/check", {"yaml": text})["problems"]
     assert [
         (problem["line"], problem["message"][: len(message)])
@@ -58,4 +74,7 @@ def test_errors_about_a_variable_have_no_line(monkeypatch: pytest.MonkeyPatch) -
     before = settings_from(b"auth: {generate_tokens: [a-new-token-1]}", Path("config.yaml"), {})
     [problem] = list_problems("auth: {generate_tokens: [a-new-token-1]}", before)
     assert problem["line"] is None and problem["message"].startswith("environment variable PORT: ")
-    assert split_complaint("dir/config.yaml:12: x: 7", "dir/config.yaml") == {"line": 12, "message": "x: 7"}
+    assert split_complaint("dir/config.yaml:12: x: 7", "dir/config.yaml") == {
+        "line": 12,
+        "message": "x: 7",
+    }

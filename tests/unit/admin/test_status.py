@@ -1,4 +1,5 @@
-"""What the status says of boxes and problems; tests/integration/test_admin_api.py asks a gateway that is busy."""
+"""What the status says of boxes and problems; tests/integration/test_admin_api.py asks a
+gateway that is busy."""
 
 from __future__ import annotations
 
@@ -28,12 +29,19 @@ def test_every_upstream_is_a_box_and_faults_are_problems() -> None:
         "loaded": [],
     }
     assert (boxes["gone"]["up"], boxes.keys()) == (False, {"old", "gone", "idle"})
-    assert [problem["what"].split(" ")[0] for problem in document["problems"]] == ["gone", "keyless", "old:"]
+    assert [problem["what"].split(" ")[0] for problem in document["problems"]] == [
+        "gone",
+        "keyless",
+        "old:",
+    ]
     assert (document["waiting"], document["running"]) == ([], [])
 
 
 def test_an_invalid_configuration_is_a_problem() -> None:
-    app = create_app(settings_from(b"auth: {generate_tokens: [unit-token]}", Path("c.yaml"), {}), problem=lambda: "c:1")
+    app = create_app(
+        settings_from(b"auth: {generate_tokens: [unit-token]}", Path("c.yaml"), {}),
+        problem=lambda: "c:1",
+    )
     [problem] = InProcess(app).ask("GET", "/admin/api/status").json["problems"]
     assert problem["what"].endswith("c:1") and problem["mend"]
     app.extensions["ollama_proxy"]["gateway"].fleet.close()

@@ -29,7 +29,9 @@ def names(api: Api) -> list[tuple[str, str]]:
     return [(each["name"], each["source"]) for each in api.ask("GET", "tokens")["tokens"]]
 
 
-def test_a_token_is_made_shown_once_and_listed_after_those_of_the_file(api: Api, records: InProcessRecords) -> None:
+def test_a_token_is_made_shown_once_and_listed_after_those_of_the_file(
+    api: Api, records: InProcessRecords
+) -> None:
     made = api.ask("POST", "tokens", FULL, status=201)
     token = made.pop("token")
     assert token.startswith(made["prefix"]) and len(made["prefix"]) == 7
@@ -49,13 +51,24 @@ def test_a_token_is_made_shown_once_and_listed_after_those_of_the_file(api: Api,
 
 def test_only_a_name_is_needed(api: Api) -> None:
     made = api.ask("POST", "tokens", {"name": "plain"}, status=201)
-    assert (made["scopes"], made["models"], made["limits"], made["users"]) == (["generate", "read"], None, {}, None)
+    assert (made["scopes"], made["models"], made["limits"], made["users"]) == (
+        ["generate", "read"],
+        None,
+        {},
+        None,
+    )
 
 
 def test_a_token_is_changed_rotated_and_deleted(api: Api, records: InProcessRecords) -> None:
     first = api.ask("POST", "tokens", FULL, status=201)["token"]
-    changed = api.ask("PATCH", "tokens/web", {"disabled": True, "models": None, "limits": {"concurrent": 3}})
-    assert (changed["disabled"], changed["models"], changed["limits"]) == (True, None, {"concurrent": 3})
+    changed = api.ask(
+        "PATCH", "tokens/web", {"disabled": True, "models": None, "limits": {"concurrent": 3}}
+    )
+    assert (changed["disabled"], changed["models"], changed["limits"]) == (
+        True,
+        None,
+        {"concurrent": 3},
+    )
     assert changed["note"] == "the chat page"
     rotated = api.ask("POST", "tokens/web/rotate")
     assert rotated["token"] != first and rotated["token"].startswith(rotated["prefix"])
@@ -67,7 +80,11 @@ def test_a_token_is_changed_rotated_and_deleted(api: Api, records: InProcessReco
 
 def test_tokens_of_the_file_have_their_line_and_no_secret(api: Api) -> None:
     member = api.ask("GET", "tokens/member")
-    assert (member["where"], member["scopes"], member["models"]) == ("config.yaml:1", ["read"], ["demo*"])
+    assert (member["where"], member["scopes"], member["models"]) == (
+        "config.yaml:1",
+        ["read"],
+        ["demo*"],
+    )
     assert member["limits"] == {"requests_per_minute": 60, "tokens_per_day": 1000}
     operator = api.ask("GET", "tokens/operator")
     assert (operator["expires"], operator["scopes"]) == (
@@ -119,7 +136,9 @@ def test_what_is_not_valid_is_named(
     assert (error.get("param"), text in error["message"]) == (param, True), error
 
 
-def test_without_records_only_the_file_is_shown(api: Api, app: InProcess, records: InProcessRecords) -> None:
+def test_without_records_only_the_file_is_shown(
+    api: Api, app: InProcess, records: InProcessRecords
+) -> None:
     records.is_down = True
     for method, path, body in (("GET", "tokens", None), ("POST", "tokens", {"name": "a"})):
         error = api.ask(method, path, body, status=503)["error"]

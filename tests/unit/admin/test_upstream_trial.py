@@ -38,7 +38,9 @@ def test_what_is_wrong_is_said() -> None:
     with Box("box1", []) as box:
         box.script("/api/version", [Json({"error": "no"}, 500)])
         assert try_upstream(settings_of(), UpstreamSettings(name="box1", base_url=box.url)).problem
-    keyless = UpstreamSettings(name="box1", base_url="http://127.0.0.1:9", api_key_env="BOX1_API_KEY")
+    keyless = UpstreamSettings(
+        name="box1", base_url="http://127.0.0.1:9", api_key_env="BOX1_API_KEY"
+    )
     assert try_upstream(settings_of(), keyless).problem == "BOX1_API_KEY is not set"
 
 
@@ -53,6 +55,8 @@ def test_an_entry_is_checked_as_it_would_be_when_it_is_used() -> None:
         with pytest.raises(BadRequest, match="base_url"):
             declare(settings, "box2", {"base_url": "ftp://x"})
         with pytest.raises(BadRequest, match="the key of box1"):
-            declare(settings, "box2", {"base_url": "http://127.0.0.1:8", "api_key_env": "A_API_KEY"})
+            declare(
+                settings, "box2", {"base_url": "http://127.0.0.1:8", "api_key_env": "A_API_KEY"}
+            )
         with pytest.raises(Conflict):
             declare(settings, "box1", {"base_url": "http://127.0.0.1:8"})

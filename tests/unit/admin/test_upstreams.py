@@ -16,7 +16,13 @@ BOX = {"name": "box9", "base_url": "http://127.0.0.1:1", "concurrency": 2}
 def test_an_upstream_is_added_drained_and_removed(api: Api) -> None:
     made = api.ask("POST", "upstreams", BOX, status=201)
     value = {"base_url": "http://127.0.0.1:1", "concurrency": 2}
-    assert made == {"name": "box9", "source": "records", "where": None, "value": value, "health": None}
+    assert made == {
+        "name": "box9",
+        "source": "records",
+        "where": None,
+        "value": value,
+        "health": None,
+    }
     drained = api.ask("PATCH", "upstreams/box9", {"drain": True, "concurrency": None})
     assert drained["value"] == {"base_url": "http://127.0.0.1:1", "drain": True}
     demo, box = api.ask("GET", "upstreams")["upstreams"]
@@ -43,7 +49,13 @@ def test_an_upstream_is_added_drained_and_removed(api: Api) -> None:
         ("POST", "upstreams", {"name": "a b", "base_url": "http://127.0.0.1:1"}, 400, "name"),
         ("POST", "upstreams", {"name": "a", "base_url": "ftp://x"}, 400, "base_url"),
         ("POST", "upstreams", {"name": "a", "secret": "x"}, 400, "secret"),
-        ("POST", "upstreams", {"name": "a", "kind": "openai", "api_key_env": "HOME"}, 400, "api_key_env"),
+        (
+            "POST",
+            "upstreams",
+            {"name": "a", "kind": "openai", "api_key_env": "HOME"},
+            400,
+            "api_key_env",
+        ),
         ("PATCH", "upstreams/there", {"concurrency": 0}, 400, "concurrency"),
         ("PATCH", "upstreams/nowhere", {"drain": True}, 404, "name"),
         ("DELETE", "upstreams/nowhere", None, 404, None),
@@ -67,7 +79,9 @@ def test_an_upstream_is_tried_before_it_is_added(api: Api) -> None:
         ["o:latest"],
     )
     assert 0 < tried["took_s"] < 5 and tried["faults"]
-    dead = api.ask("POST", "upstreams/test", {"name": "box3", "base_url": f"http://127.0.0.1:{free_port()}"})
+    dead = api.ask(
+        "POST", "upstreams/test", {"name": "box3", "base_url": f"http://127.0.0.1:{free_port()}"}
+    )
     assert "Connection refused" in dead["problem"]
     assert (dead["version"], dead["models"]) == (None, [])
     assert [each["name"] for each in api.ask("GET", "upstreams")["upstreams"]] == ["demo"]

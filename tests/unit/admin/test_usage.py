@@ -1,4 +1,5 @@
-"""Reports and single requests through the API; tests/unit/records/test_reports.py has what they contain."""
+"""Reports and single requests through the API; tests/unit/records/test_reports.py
+has what they contain."""
 
 from __future__ import annotations
 
@@ -18,7 +19,14 @@ from tests.rig.in_process_records import InProcessRecords
 from tests.unit.admin.conftest import Api
 
 HOUR = 1_795_000_000_000 // 3_600_000 * 3_600_000
-SUMS = {"errors": 0, "prompt_tokens": 10, "cached_tokens": 1, "completion_tokens": 5, "gpu_seconds": 1.5, "cost": 0.25}
+SUMS = {
+    "errors": 0,
+    "prompt_tokens": 10,
+    "cached_tokens": 1,
+    "completion_tokens": 5,
+    "gpu_seconds": 1.5,
+    "cost": 0.25,
+}
 
 ATTEMPT: dict[str, Any] = {"upstream": "x", "state": "ok", "error": ""}
 ATTEMPT |= {"started_ms": 0.5, "total_ms": 2, "gpu_ms": None, "load_ms": None}
@@ -28,7 +36,15 @@ ATTEMPT |= {"started_ms": 0.5, "total_ms": 2, "gpu_ms": None, "load_ms": None}
 def used(records: InProcessRecords) -> Iterator[InProcessRecords]:
     """Two tokens have used two models."""
     hours = [
-        {"hour": HOUR, "token": token, "user": "", "model": model, "upstream": "demo", "dialect": "openai", **SUMS}
+        {
+            "hour": HOUR,
+            "token": token,
+            "user": "",
+            "model": model,
+            "upstream": "demo",
+            "dialect": "openai",
+            **SUMS,
+        }
         | {"requests": count}
         for token, model, count in (("web", "qwen3:8b", 3), ("=cmd()", "demo", 1))
     ]
@@ -40,7 +56,10 @@ def used(records: InProcessRecords) -> Iterator[InProcessRecords]:
 
 
 def make_row(number: int) -> dict[str, Any]:
-    texts = dict.fromkeys("token user trusted_user dialect route method model target upstream state error".split(), "x")
+    texts = dict.fromkeys(
+        "token user trusted_user dialect route method model target upstream state error".split(),
+        "x",
+    )
     counts = dict.fromkeys("prompt_tokens cached_tokens completion_tokens".split(), 1)
     times = dict.fromkeys("queue_ms load_ms first_byte_ms total_ms gpu_ms cost".split())
     return {
@@ -97,7 +116,9 @@ def test_csv_has_the_same_rows_and_no_formula(app: InProcess, used: InProcessRec
         ("token=a%00b", "token"),
     ],
 )
-def test_b23_what_makes_no_sense_is_refused_by_name(api: Api, used: InProcessRecords, query: str, param: str) -> None:
+def test_b23_what_makes_no_sense_is_refused_by_name(
+    api: Api, used: InProcessRecords, query: str, param: str
+) -> None:
     assert api.ask("GET", f"usage?{query}", status=400)["error"]["param"] == param
 
 
@@ -110,7 +131,11 @@ def test_b23_a_name_is_no_pattern(api: Api, used: InProcessRecords, name: str) -
 def test_requests_come_page_by_page_newest_first(api: Api, used: InProcessRecords) -> None:
     page = api.ask("GET", "requests?limit=2")
     rest = api.ask("GET", f"requests?limit=2&cursor={page['cursor']}")
-    assert [row["id"] for row in (*page["rows"], *rest["rows"])] == ["request-2", "request-1", "request-0"]
+    assert [row["id"] for row in (*page["rows"], *rest["rows"])] == [
+        "request-2",
+        "request-1",
+        "request-0",
+    ]
     assert rest["cursor"] is None
     [attempt] = page["rows"][0]["attempts"]
     assert (attempt["upstream"], attempt["total_ms"], attempt["gpu_ms"]) == ("x", 2, None)
@@ -118,7 +143,8 @@ def test_requests_come_page_by_page_newest_first(api: Api, used: InProcessRecord
 
 
 @pytest.mark.parametrize(
-    ("query", "param"), [("limit=0", "limit"), ("limit=1001", "limit"), ("cursor=%27", "cursor"), ("since=x", "since")]
+    ("query", "param"),
+    [("limit=0", "limit"), ("limit=1001", "limit"), ("cursor=%27", "cursor"), ("since=x", "since")],
 )
 def test_pages_are_bounded(api: Api, query: str, param: str) -> None:
     assert api.ask("GET", f"requests?{query}", status=400)["error"]["param"] == param

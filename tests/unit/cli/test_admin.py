@@ -23,7 +23,9 @@ PASSWORD = "correct horse battery staple"
 def run(stdin: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ollama_proxy.cli", "admin", "password"]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, env=env, timeout=60, check=False)
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, env=env, timeout=60, check=False
+    )
 
 
 def test_the_lines_for_the_configuration_are_printed() -> None:
@@ -43,7 +45,9 @@ def test_a_short_password_is_refused(stdin: str) -> None:
 
 
 @pytest.mark.parametrize(("second", "is_same"), [(PASSWORD, True), (PASSWORD + " ", False)])
-def test_on_a_terminal_it_is_typed_twice(monkeypatch: pytest.MonkeyPatch, second: str, is_same: bool) -> None:
+def test_on_a_terminal_it_is_typed_twice(
+    monkeypatch: pytest.MonkeyPatch, second: str, is_same: bool
+) -> None:
     typed = iter([PASSWORD, second])
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr(getpass, "getpass", lambda prompt: next(typed))
@@ -55,6 +59,11 @@ def test_on_a_terminal_it_is_typed_twice(monkeypatch: pytest.MonkeyPatch, second
 
 
 def test_other_commands_do_not_load_what_hashes_passwords() -> None:
-    code = "import sys\nfrom ollama_proxy.cli.commands import main\nmain(['settings'])\nprint('argon2' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    code = (
+        "import sys\nfrom ollama_proxy.cli.commands import "
+        "main\nmain(['settings'])\nprint('argon2' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert re.search(r"^False$", done.stdout, re.M)

@@ -18,8 +18,7 @@ import yaml
 
 from ollama_proxy.cli import commands
 from ollama_proxy.cli.exposure import Probe
-from ollama_proxy.settings import show_value
-from ollama_proxy.settings.schema import Settings, load_settings, setting_names
+from ollama_proxy.settings.schema import Settings, load_settings
 from ollama_proxy.settings.state_dir import FirstToken, is_own_token, new_token
 from tests.rig import plain_ollama as rig
 from tests.rig.deadline import wait_until
@@ -28,7 +27,9 @@ ROOT = Path(commands.__file__).resolve().parents[2]
 TOKENS = "auth:\n  generate_tokens: [CANARY-1, {name: web, token: CANARY-2}]\n"
 
 
-def ollama_proxy(*arguments: str, cwd: Path, environ: dict[str, str] | None = None, stdin: str = ""):
+def ollama_proxy(
+    *arguments: str, cwd: Path, environ: dict[str, str] | None = None, stdin: str = ""
+):
     """Run `ollama-proxy` as a process of its own, with a clean environment."""
     return subprocess.run(
         [sys.executable, "-m", "ollama_proxy.cli", *arguments],
@@ -60,7 +61,11 @@ def test_check_says_ok_and_lists_the_warnings(here: Path) -> None:
 
 
 def test_check_warns_of_servers_with_known_faults(here: Path) -> None:
-    with rig.plain_ollama() as old, rig.plain_ollama(version={"version": "0.32.15"}) as new, rig.nobody() as gone:
+    with (
+        rig.plain_ollama() as old,
+        rig.plain_ollama(version={"version": "0.32.15"}) as new,
+        rig.nobody() as gone,
+    ):
         upstreams = "".join(
             f'  - {{name: {name}, kind: ollama, base_url: "http://127.0.0.1:{port}"}}\n'
             for name, port in (("old", old), ("new", new), ("gone", gone))
@@ -69,18 +74,25 @@ def test_check_warns_of_servers_with_known_faults(here: Path) -> None:
         done = ollama_proxy("config", "check", cwd=here)
     assert (done.returncode, done.stderr) == (0, "")
     [warning] = done.stdout.splitlines()[1:]
-    assert warning.startswith(f"warning: old (http://127.0.0.1:{old}): Ollama 0.12.0 has a known fault: ")
+    assert warning.startswith(
+        f"warning: old (http://127.0.0.1:{old}): Ollama 0.12.0 has a known fault: "
+    )
     assert warning.endswith("; upgrade to Ollama 0.32.15 or later")
 
 
 def test_check_lists_every_complaint_and_fails(here: Path) -> None:
-    (here / "config" / "config.yaml").write_text("servce: {base_url: x}\nauth: {generate_tokens: [123]}\n")
+    (here / "config" / "config.yaml").write_text(
+        "servce: {base_url: x}\nauth: {generate_tokens: [123]}\n"
+    )
     done = ollama_proxy("config", "check", cwd=here, environ={"PORT": "x"})
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         'config/config.yaml:1: unknown setting "servce.base_url", did you mean "service.base_url"?',
         "config/config.yaml:2: auth.generate_tokens[1] must be text: put quotes around it",
-        "environment variable PORT: server.port must be a whole number from 0 to 65535, without quotes",
+        (
+            "environment variable PORT: server.port must be a whole number from 0 to "
+            "65535, without quotes"
+        ),
     ]
 
 
@@ -104,7 +116,10 @@ def test_the_file_can_be_chosen_in_three_ways(here: Path, place: str) -> None:
 
 def test_a_chosen_file_must_exist(here: Path) -> None:
     done = ollama_proxy("--config", "gone.yaml", "config", "check", cwd=here)
-    assert (done.returncode, done.stderr) == (2, "gone.yaml: cannot be read: No such file or directory\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "gone.yaml: cannot be read: No such file or directory\n",
+    )
 
 
 def test_show_prints_what_is_in_effect_without_secrets(here: Path) -> None:
@@ -128,7 +143,11 @@ def test_show_prints_what_tokens_may_use_and_no_password(here: Path) -> None:
     shown = yaml.safe_load(done.stdout)
     assert shown["state"] == {"url": "redis://********@redis1/0"}
     (token,) = shown["auth"]["generate_tokens"]
-    assert (token["weight"], token["limits"], token["users"]["header"]) == (2, {"concurrent": 3}, None)
+    assert (token["weight"], token["limits"], token["users"]["header"]) == (
+        2,
+        {"concurrent": 3},
+        None,
+    )
     assert shown["auth"]["defaults"] == {"weight": 1, "priority": "normal", "limits": {}}
     assert "CANARY" not in done.stdout + done.stderr
 
@@ -137,34 +156,6 @@ def test_the_shipped_file_is_the_documentation(tmp_path: Path) -> None:
     done = ollama_proxy("settings", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout == (ROOT / "config" / "config.yaml").read_text("utf-8")
-
-
-def test_the_documentation_can_be_used_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(commands.documentation())
-    assert load_settings(tmp_path / "c.yaml", {}).origins == {}
-
-
-def test_the_documentation_holds_every_setting_with_its_default(tmp_path: Path) -> None:
-    lines = [line[1:] for line in commands.documentation().splitlines() if line.startswith("#") and line[1] != "#"]
-    (tmp_path / "c.yaml").write_text("\n".join(lines))
-    settings = load_settings(tmp_path / "c.yaml", {})
-    lists = {"auth.generate_tokens", "auth.manage_tokens", "auth.admin_tokens"}
-    assert set(setting_names()) - set(settings.origins) == lists
-    assert settings.server == Settings().server
-    assert show_value(settings) == show_value(Settings())
-    assert "Not set: manage_tokens" in commands.documentation()
-
-
-def test_the_examples_of_the_documentation_work(tmp_path: Path) -> None:
-    lines = [line for _, sample in commands._EXAMPLES.values() for line in sample]
-    text = "auth:\n" + "\n".join(lines).replace("<64 hex digits>", "a" * 64)
-    (tmp_path / "c.yaml").write_text(text)
-    settings = load_settings(tmp_path / "c.yaml", {})
-    assert (len(settings.auth.tokens()), len(settings.upstreams), len(settings.models)) == (2, 3, 1)
-
-
-def test_the_documentation_fits_a_terminal() -> None:
-    assert max(map(len, commands.documentation().splitlines())) <= 120
 
 
 def test_a_new_token_comes_with_its_line_for_the_configuration(tmp_path: Path) -> None:
@@ -179,13 +170,20 @@ def test_a_new_token_comes_with_its_line_for_the_configuration(tmp_path: Path) -
 
 def test_a_token_is_hashed_from_standard_input(tmp_path: Path) -> None:
     done = ollama_proxy("token", "hash", "--name", "a", cwd=tmp_path, stdin="team-token-1\n")
-    assert yaml.safe_load(done.stdout) == [{"name": "a", "sha256": hashlib.sha256(b"team-token-1").hexdigest()}]
+    assert yaml.safe_load(done.stdout) == [
+        {"name": "a", "sha256": hashlib.sha256(b"team-token-1").hexdigest()}
+    ]
 
 
 def modules_loaded_by(program: str, *arguments: str) -> set[str]:
     """The modules that a program in a process of its own has loaded at its end."""
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; {program}; print(*sys.modules, file=sys.stderr)", *arguments],
+        [
+            sys.executable,
+            "-c",
+            f"import sys; {program}; print(*sys.modules, file=sys.stderr)",
+            *arguments,
+        ],
         cwd=ROOT,
         input="team-token-1\n",
         capture_output=True,
@@ -196,10 +194,21 @@ def modules_loaded_by(program: str, *arguments: str) -> set[str]:
     return set(done.stderr.split())
 
 
-@pytest.mark.parametrize("command", ["token hash", "token new", "settings", "config show", "config check"])
+@pytest.mark.parametrize(
+    "command", ["token hash", "token new", "settings", "config show", "config check"]
+)
 def test_small_commands_load_neither_the_server_nor_a_client(command: str) -> None:
     # Each of these takes longer to load than the command takes to run.
-    heavy = {"flask", "gevent", "gunicorn", "marshmallow", "requests", "http.client", "ssl", "ollama_proxy.hub"}
+    heavy = {
+        "flask",
+        "gevent",
+        "gunicorn",
+        "marshmallow",
+        "requests",
+        "http.client",
+        "ssl",
+        "ollama_proxy.hub",
+    }
     if command == "config check":
         heavy -= {"http.client", "ssl"}  # it asks the servers, of which none answers here
     program = "from ollama_proxy.cli import main; main(sys.argv[1:])"
@@ -207,10 +216,24 @@ def test_small_commands_load_neither_the_server_nor_a_client(command: str) -> No
 
 
 @pytest.mark.parametrize(
-    "module", ["ollama_proxy.cli.records", "ollama_proxy.coordination.service", "ollama_proxy.records.service"]
+    "module",
+    [
+        "ollama_proxy.cli.records",
+        "ollama_proxy.coordination.service",
+        "ollama_proxy.records.service",
+    ],
 )
-def test_neither_the_coordinator_nor_the_commands_for_the_records_load_the_gateway(module: str) -> None:
-    heavy = {"flask", "werkzeug", "requests", "marshmallow", "ollama_proxy.gateway", "ollama_proxy.upstreams"}
+def test_neither_the_coordinator_nor_the_commands_for_the_records_load_the_gateway(
+    module: str,
+) -> None:
+    heavy = {
+        "flask",
+        "werkzeug",
+        "requests",
+        "marshmallow",
+        "ollama_proxy.gateway",
+        "ollama_proxy.upstreams",
+    }
     assert not modules_loaded_by(f"import {module}") & heavy
 
 
@@ -220,7 +243,9 @@ def test_the_package_itself_loads_nothing_of_what_is_in_it() -> None:
 
 
 @pytest.mark.parametrize(("stdin", "name"), [("", "a"), ("CANARY x\n", "a"), ("CANARY\n", "a b")])
-def test_what_would_not_be_a_token_or_a_name_is_refused(tmp_path: Path, stdin: str, name: str) -> None:
+def test_what_would_not_be_a_token_or_a_name_is_refused(
+    tmp_path: Path, stdin: str, name: str
+) -> None:
     done = ollama_proxy("token", "hash", "--name", name, cwd=tmp_path, stdin=stdin)
     assert done.returncode == 2
     assert "CANARY" not in done.stderr
@@ -283,15 +308,23 @@ def test_the_curl_line_asks_the_first_model_and_survives_its_name() -> None:
     [
         ({"HOST": "127.0.0.1", "OLLAMA_PROXY__AUTH__ENABLED": "false"}, "No token is required"),
         ({"OLLAMA_PROXY__AUTH__GENERATE_TOKENS": "[CANARY]"}, "Bearer $TOKEN"),
-        ({"OLLAMA_PROXY__AUTH__GENERATE_TOKENS": "[]"}, "Every call is refused, because the list of tokens is empty"),
-        ({"OLLAMA_PROXY__AUTH__MANAGE_TOKENS": "[]"}, "Every call is refused, because the list of tokens is empty"),
+        (
+            {"OLLAMA_PROXY__AUTH__GENERATE_TOKENS": "[]"},
+            "Every call is refused, because the list of tokens is empty",
+        ),
+        (
+            {"OLLAMA_PROXY__AUTH__MANAGE_TOKENS": "[]"},
+            "Every call is refused, because the list of tokens is empty",
+        ),
         ({"OLLAMA_BASE_URL": "demo:"}, "as configured"),
         ({"OLLAMA_PROXY__UPSTREAMS": "[{name: box1}]"}, "Upstreams: box1 (http://localhost:11434)"),
         ({"HOST": "::1", "PORT": "81"}, "http://[::1]:81"),
         ({"HOST": "0.0.0.0", "PORT": "81"}, "http://localhost:81"),
     ],
 )
-def test_the_banner_says_what_is_in_effect(tmp_path: Path, monkeypatch, environ: dict[str, str], expected: str) -> None:
+def test_the_banner_says_what_is_in_effect(
+    tmp_path: Path, monkeypatch, environ: dict[str, str], expected: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     text = banner(load_settings(environ=environ), None, None)
     assert expected in text
@@ -319,7 +352,9 @@ def when_ready(server):
 def checkout(tmp_path: Path) -> Path:
     """A copy of the product with a server that answers what it was started with."""
     root = tmp_path / "checkout"
-    shutil.copytree(ROOT / "ollama_proxy", root / "ollama_proxy", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "ollama_proxy", root / "ollama_proxy", ignore=shutil.ignore_patterns("__pycache__")
+    )
     (root / "config").mkdir()
     (root / "wsgi.py").write_text(WSGI)
     (root / "config" / "gunicorn.conf.py").write_text(GUNICORN)
@@ -358,14 +393,17 @@ class Started:
             connection.close()
 
     def stop(self) -> None:
-        # A worker that has just been forked does not know the signal yet, and gunicorn would wait 30 s for it.
+        # A worker that has just been forked does not know the signal yet, and gunicorn
+        # would wait 30 s for it.
         self.answer()
         self.process.terminate()
         self.process.communicate(timeout=20)
 
 
 @pytest.mark.slow
-def test_run_starts_with_the_demo_when_nothing_answers_and_shows_the_token_once(checkout: Path, nobody: str) -> None:
+def test_run_starts_with_the_demo_when_nothing_answers_and_shows_the_token_once(
+    checkout: Path, nobody: str
+) -> None:
     shown = []
     for _ in range(2):
         started = Started(checkout, checkout, OLLAMA_BASE_URL=nobody)
@@ -377,7 +415,9 @@ def test_run_starts_with_the_demo_when_nothing_answers_and_shows_the_token_once(
     token = (checkout / "state" / "first-token").read_text().strip()
     assert token in shown[0]
     assert token not in shown[1]
-    assert all(f"DEMO: the built-in demo model answers instead of {nobody}" in text for text in shown)
+    assert all(
+        f"DEMO: the built-in demo model answers instead of {nobody}" in text for text in shown
+    )
 
 
 @pytest.mark.slow
@@ -401,7 +441,9 @@ def test_run_called_elsewhere_without_a_configuration_keeps_its_state_with_the_p
     (tmp_path / "elsewhere").mkdir()
     started = Started(checkout, tmp_path / "elsewhere", OLLAMA_BASE_URL="demo:")
     started.stop()
-    assert (checkout / "state" / "first-token").read_text() in "".join(started.banner).replace(" ", "")
+    assert (checkout / "state" / "first-token").read_text() in "".join(started.banner).replace(
+        " ", ""
+    )
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -413,7 +455,8 @@ def test_run_names_a_port_that_is_taken_before_gunicorn_tries_it(checkout: Path)
         started = Started(checkout, checkout, **environ)  # here gunicorn listens elsewhere
         started.stop()
     assert started.banner[0] == (
-        f"warning: 127.0.0.1:{port}: Address already in use; stop the other program, or set another PORT\n"
+        f"warning: 127.0.0.1:{port}: Address already in use; stop the other program, "
+        "or set another PORT\n"
     )
 
 
@@ -421,7 +464,10 @@ def test_run_with_a_broken_configuration_ends_at_once_and_starts_nothing(checkou
     (checkout / "config" / "config.yaml").write_text("auth: {generate_tokens: [123]}\n")
     done = ollama_proxy("run", cwd=checkout, environ={"PYTHONPATH": str(checkout)})
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "config/config.yaml:1: auth.generate_tokens[1] must be text: put quotes around it\n"
+    assert (
+        done.stderr
+        == "config/config.yaml:1: auth.generate_tokens[1] must be text: put quotes around it\n"
+    )
     assert not (checkout / "state").exists()
 
 
@@ -433,13 +479,17 @@ def test_run_outside_a_checkout_says_so(checkout: Path) -> None:
 
 def test_run_names_state_that_cannot_be_kept(checkout: Path) -> None:
     (checkout / "state").write_text("")
-    done = ollama_proxy("run", cwd=checkout, environ={"PYTHONPATH": str(checkout), "OLLAMA_BASE_URL": "demo:"})
+    done = ollama_proxy(
+        "run", cwd=checkout, environ={"PYTHONPATH": str(checkout), "OLLAMA_BASE_URL": "demo:"}
+    )
     assert done.returncode == 2
     assert f"{checkout}/state: cannot be used for the gateway's state" in done.stderr
     assert new_token() not in done.stderr
 
 
-def test_a_coordinator_starts_with_the_last_valid_configuration_as_workers_do(tmp_path: Path) -> None:
+def test_a_coordinator_starts_with_the_last_valid_configuration_as_workers_do(
+    tmp_path: Path,
+) -> None:
     broken, state = tmp_path / "broken.yaml", tmp_path / "state"
     state.mkdir(mode=0o700)
     broken.write_text("server: {prot: 1}\n")

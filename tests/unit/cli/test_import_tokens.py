@@ -23,7 +23,8 @@ def engine(records_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "config").mkdir()
     file = tmp_path / "config" / "config.yaml"
     file.write_text(
-        f'records: {{url: "{records_url}"}}\nauth: {{generate_tokens: [{{name: ours, token: CANARY-in-file}}]}}\n'
+        f'records: {{url: "{records_url}"}}\nauth: {{generate_tokens: [{{name: ours, token: '
+        "CANARY-in-file}]}\n"
     )
     file.chmod(0o600)
     (tmp_path / "list").write_text(LIST)
@@ -42,7 +43,9 @@ def key_names(engine: Engine) -> list[str]:
         return [str(key["name"]) for key in list_tokens(connection)]
 
 
-def test_nothing_is_changed_until_it_is_applied(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_changed_until_it_is_applied(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["import", "list"]) == 0
     planned = capsys.readouterr().out.splitlines()
     assert planned[-1] == "2 created, 0 disabled, 2 skipped; nothing was changed, --apply does it"
@@ -55,7 +58,9 @@ def test_nothing_is_changed_until_it_is_applied(engine: Engine, capsys: pytest.C
     assert capsys.readouterr().out.splitlines()[-1] == "0 created, 0 disabled, 4 skipped"
 
 
-def test_each_entry_is_listed_with_what_becomes_of_it(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_entry_is_listed_with_what_becomes_of_it(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["import", "list"])
     output = capsys.readouterr().out
     assert output.splitlines()[:-1] == [
@@ -81,7 +86,9 @@ def test_each_entry_is_listed_with_what_becomes_of_it(engine: Engine, capsys: py
     assert capsys.readouterr().out.startswith("created   row 1: guest")
 
 
-def test_a_file_that_cannot_be_read_is_named(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_cannot_be_read_is_named(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["import", "absent"]) == 2
     assert capsys.readouterr().err == "absent: cannot be read: No such file or directory\n"
     assert main(["import", "list", "--format", "litellm"]) == 0

@@ -24,7 +24,14 @@ def read(*arguments: str) -> dict[str, Any]:
         (["--models", "qwen3*,llama3.2"], {"models": ["qwen3*", "llama3.2"]}),
         (["--models", ""], {"models": None}),
         (
-            ["--limit", "requests_per_minute=60", "--limit", "cost_per_day=0.5", "--limit", "concurrent="],
+            [
+                "--limit",
+                "requests_per_minute=60",
+                "--limit",
+                "cost_per_day=0.5",
+                "--limit",
+                "concurrent=",
+            ],
             {"limits": {"requests_per_minute": 60, "cost_per_day": 0.5, "concurrent": None}},
         ),
         (["--limit", ""], {"limits": {}}),

@@ -35,12 +35,20 @@ def engine(records_url: str, tmp_path: Path) -> Iterator[Engine]:
 def installation(directory: Path, url: str) -> None:
     """A configuration with one token."""
     (directory / "config").mkdir()
-    config = f'auth:\n  generate_tokens: [{{name: team, token: team-token-1}}]\nrecords: {{url: "{url}"}}\n'
+    config = (
+        "auth:\n  generate_tokens: [{name: team, token: "
+        f'team-token-1}}]\nrecords: {{url: "{url}"}}\n'
+    )
     (directory / "config" / "config.yaml").write_text(config)
 
 
 @pytest.fixture
-def run(records_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(
+    records_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
     """``run("list", ...)`` runs one of the commands and returns what it prints."""
     installation(tmp_path, records_url)
     monkeypatch.chdir(tmp_path)
@@ -61,7 +69,16 @@ def shown(run: Run, name: str = "web") -> dict[str, Any]:
 
 
 def test_a_key_is_made_changed_and_withdrawn(engine: Engine, run: Run) -> None:
-    said = run("create", "web", "--models", "qwen3*", "--limit", "requests_per_minute=60", "--note", "chat page")
+    said = run(
+        "create",
+        "web",
+        "--models",
+        "qwen3*",
+        "--limit",
+        "requests_per_minute=60",
+        "--note",
+        "chat page",
+    )
     [token] = TOKEN.findall(said)
     assert "only time" in said
     found = shown(run)
@@ -75,14 +92,21 @@ def test_a_key_is_made_changed_and_withdrawn(engine: Engine, run: Run) -> None:
     assert "disabled    yes" in run("disable", "web")
     assert json.loads(run("enable", "web", "--json"))["disabled"] is False
     changed = json.loads(run("change", "web", "--limit", "", "--expires", "2027-01-31", "--json"))
-    assert (changed["limits"], changed["expires"], changed["models"]) == ({}, "2027-01-31", ["qwen3*"])
+    assert (changed["limits"], changed["expires"], changed["models"]) == (
+        {},
+        "2027-01-31",
+        ["qwen3*"],
+    )
     rotated = json.loads(run("rotate", "web", "--json"))
     assert rotated["token"] != token
     assert run("revoke", "web") == "web is withdrawn; its streams end within 2 seconds\n"
     with database.read(engine) as connection:
         assert connection.execute(tables.tokens.select()).all() == []
         rows = audit.list_audit(connection)["rows"]
-        everything = [connection.execute(text(f'SELECT * FROM "{name}"')).all() for name in tables.metadata.tables]
+        everything = [
+            connection.execute(text(f'SELECT * FROM "{name}"')).all()
+            for name in tables.metadata.tables
+        ]
     actions = [row["action"] for row in reversed(rows)]
     assert actions == ["create", "change", "change", "change", "rotate", "delete"]
     for secret in (token, rotated["token"]):
@@ -94,8 +118,24 @@ def test_the_list_has_the_tokens_of_the_file_too(engine: Engine, run: Run) -> No
     run("create", "web", "--expires", "2020-01-31")
     head, team, web = run("list").splitlines()
     assert head.split("  ")[0] == "name"
-    assert re.split(r"  +", team) == ["team", "-", "generate, manage, read", "all", "valid", "-", "-", FILE]
-    assert re.split(r"  +", web)[2:] == ["generate, read", "all", "expired", "2020-01-31", "-", "the records"]
+    assert re.split(r"  +", team) == [
+        "team",
+        "-",
+        "generate, manage, read",
+        "all",
+        "valid",
+        "-",
+        "-",
+        FILE,
+    ]
+    assert re.split(r"  +", web)[2:] == [
+        "generate, read",
+        "all",
+        "expired",
+        "2020-01-31",
+        "-",
+        "the records",
+    ]
     assert [(each["name"], each["source"]) for each in json.loads(run("list", "--json"))] == [
         ("team", "file"),
         ("web", "records"),
@@ -107,7 +147,9 @@ def test_the_list_is_aligned_in_every_script(engine: Engine, run: Run) -> None:
     run("create", "web", "--models", "通义千问*")
     lines = run("list").splitlines()
     words = ("state", "valid", "valid")
-    places = [measure_width(line[: line.index(word)]) for line, word in zip(lines, words, strict=True)]
+    places = [
+        measure_width(line[: line.index(word)]) for line, word in zip(lines, words, strict=True)
+    ]
     assert len(set(places)) == 1, lines
 
 
@@ -119,12 +161,27 @@ FILE = "config/config.yaml:2"
     [
         (["create", "team"], f"team is defined in {FILE}, so it can only be changed there"),
         (["revoke", "team"], f"team is defined in {FILE}, so it can only be changed there"),
-        (["create", "a b"], "name must be a name of at most 64 letters, digits, dots, dashes and underscores"),
-        (["create", "web", "--scopes", "all"], "scopes[1] must be one of read, generate, manage, admin, metrics"),
+        (
+            ["create", "a b"],
+            "name must be a name of at most 64 letters, digits, dots, dashes and underscores",
+        ),
+        (
+            ["create", "web", "--scopes", "all"],
+            "scopes[1] must be one of read, generate, manage, admin, metrics",
+        ),
         (["create", "web", "--limit", "x=1"], 'unknown setting "limits.x"'),
-        (["create", "web", "--user-limit", "concurrent=1"], "users.limits needs users.header, which says who"),
-        (["change", "team", "--note", "x"], f"team is defined in {FILE}, so it can only be changed there"),
-        (["change", "web"], "name at least one field to change, such as --limit requests_per_minute=60"),
+        (
+            ["create", "web", "--user-limit", "concurrent=1"],
+            "users.limits needs users.header, which says who",
+        ),
+        (
+            ["change", "team", "--note", "x"],
+            f"team is defined in {FILE}, so it can only be changed there",
+        ),
+        (
+            ["change", "web"],
+            "name at least one field to change, such as --limit requests_per_minute=60",
+        ),
         (["show", "web"], "There is no key web."),
         (["rotate", "web"], "There is no key web."),
     ],
@@ -150,7 +207,9 @@ def test_what_can_not_be_done_is_said_on_one_line(
 
 
 def in_installation(tmp_path: Path, url: str) -> subprocess.CompletedProcess[str]:
-    (tmp_path / "config.yaml").write_text(f"auth: {{generate_tokens: [aaa]}}\nrecords: {{url: {url}}}\n")
+    (tmp_path / "config.yaml").write_text(
+        f"auth: {{generate_tokens: [aaa]}}\nrecords: {{url: {url}}}\n"
+    )
     return ollama_proxy("token", "list", "--config", "config.yaml", cwd=tmp_path)
 
 

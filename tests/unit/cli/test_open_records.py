@@ -20,7 +20,10 @@ def settings_with(url: str | None) -> Settings:
 
 
 def try_to_open(url: str | None, directory: Path) -> str:
-    with pytest.raises(ConfigError) as caught, open_records(settings_with(url), {"STATE_DIRECTORY": str(directory)}):
+    with (
+        pytest.raises(ConfigError) as caught,
+        open_records(settings_with(url), {"STATE_DIRECTORY": str(directory)}),
+    ):
         pytest.fail("it was opened")
     return str(caught.value)
 
@@ -31,7 +34,8 @@ def test_records_that_are_switched_off(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_exist_is_not_created(tmp_path: Path) -> None:
     assert try_to_open("sqlite:state/records.db", tmp_path) == (
-        f"{tmp_path}/records.db: there is no database yet; start the gateway, or run `ollama-proxy records upgrade`"
+        f"{tmp_path}/records.db: there is no database yet; start the gateway, or run "
+        "`ollama-proxy records upgrade`"
     )
     assert os.listdir(tmp_path) == []
 

@@ -1,4 +1,4 @@
-"""Options of `usage` and `import`: they name what the modules behind them have, without importing these."""
+"""Arguments of commands: they name what the modules behind them have, without importing these."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from ollama_proxy.cli.options import add_import_options, add_usage_options
+from ollama_proxy.cli.options import add_import_options, add_usage_options, parse_server
 from ollama_proxy.records import foreign_tokens, reports
 
 
@@ -29,3 +29,27 @@ def test_every_format_of_a_list_can_be_chosen(kind: str) -> None:
     parser = argparse.ArgumentParser()
     add_import_options(parser)
     assert parser.parse_args(["file", "--format", kind]).format == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("10.0.0.5", "http://10.0.0.5:11434"),
+        ("box1", "http://box1:11434"),
+        ("box1:8080", "http://box1:8080"),
+        ("[fd00::1]", "http://[fd00::1]:11434"),
+        ("http://box1", "http://box1"),
+        ("https://box1/ollama/", "https://box1/ollama"),
+    ],
+)
+def test_an_address_may_be_written_as_people_do(text: str, url: str) -> None:
+    assert parse_server(text) == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a b", "ftp://box1", "http://user:word@box1", "box1:port", "http://", "x?y", "[::1"],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        parse_server(text)

@@ -42,7 +42,11 @@ def use(records_url: str, tmp_path: Path) -> None:
 
 
 def test_drill(
-    run: Run, records_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run,
+    records_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = Path("backups/backup.db")
@@ -80,7 +84,9 @@ def test_restore_is_refused_while_the_gateway_runs(
     assert run("restore", tmp_path / "backup.db") == 0
 
 
-def test_no_tables_is_a_clear_error(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_tables_is_a_clear_error(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     statuses = {run("check"), run("backup", tmp_path / "backup.db")}
     assert len(statuses) == 1 and statuses <= {EXIT_UNUSABLE, EXIT_UNAVAILABLE}
     assert len(capsys.readouterr().err.splitlines()) == 2 and not (tmp_path / "backup.db").exists()
@@ -91,7 +97,9 @@ def test_file_that_can_not_be_written_is_a_clear_error(
 ) -> None:
     run("upgrade")
     assert run("backup", tmp_path / "nowhere" / "backup.db") == 2
-    assert re.search(r"nowhere/\.backup\.db\.\d+: No such file or directory\n$", capsys.readouterr().err)
+    assert re.search(
+        r"nowhere/\.backup\.db\.\d+: No such file or directory\n$", capsys.readouterr().err
+    )
 
 
 def test_locked_database_is_a_clear_error(
@@ -104,7 +112,10 @@ def test_locked_database_is_a_clear_error(
     with closing(sqlite3.connect(tmp_path / "state" / "records.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert main(["records", "upgrade"]) == EXIT_UNAVAILABLE
-    assert capsys.readouterr().err == "the database of the records is not available: database is locked\n"
+    assert (
+        capsys.readouterr().err
+        == "the database of the records is not available: database is locked\n"
+    )
 
 
 def test_nothing_to_keep_without_records(

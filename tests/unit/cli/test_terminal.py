@@ -17,6 +17,8 @@ def test_columns_are_aligned_in_every_script() -> None:
     assert align(["web", "张三", ""], to_right=True) == [" web", "张三", "    "]
 
 
-@pytest.mark.parametrize(("text", "width"), [("web", 3), ("张三", 4), ("e\N{COMBINING ACUTE ACCENT}", 1), ("", 0)])
+@pytest.mark.parametrize(
+    ("text", "width"), [("web", 3), ("张三", 4), ("e\N{COMBINING ACUTE ACCENT}", 1), ("", 0)]
+)
 def test_width_on_a_terminal(text: str, width: int) -> None:
     assert measure_width(text) == width

@@ -13,7 +13,14 @@ from pathlib import Path
 import gevent
 import pytest
 
-from ollama_proxy.coordination import BoxSettings, CoordinatorClient, Flow, QueueLimits, Ticket, start_coordinator
+from ollama_proxy.coordination import (
+    BoxSettings,
+    CoordinatorClient,
+    Flow,
+    QueueLimits,
+    Ticket,
+    start_coordinator,
+)
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
 from tests.rig.gateway import WITHOUT_RECORDS
@@ -38,10 +45,14 @@ class Worker:
         return self.started[-1]
 
     def configure(self, slots: int = 1, **queue: float) -> None:
-        self.client.configure(QueueLimits(**{"max_waiting": 10, **queue}), {"box1": BoxSettings(slots)}, "UTC")
+        self.client.configure(
+            QueueLimits(**{"max_waiting": 10, **queue}), {"box1": BoxSettings(slots)}, "UTC"
+        )
 
     def ask(self, *, call: Call | None = None, flow: Flow | None = None) -> Ticket:
-        admission = self.client.begin("id", flow or Flow("team"), tokens=10, about={"token": "team"})
+        admission = self.client.begin(
+            "id", flow or Flow("team"), tokens=10, about={"token": "team"}
+        )
         return admission.acquire([("box1", "m")], call or Call(Timeouts()))
 
     @property

@@ -1,4 +1,5 @@
-"""Exchanges and their attempts: what they wait for, and how they end; with a coordinator in a process of its own."""
+"""Exchanges and their attempts: what they wait for, and how they end; with a coordinator in
+a process of its own."""
 
 from __future__ import annotations
 
@@ -59,14 +60,17 @@ def test_slot_is_kept_for_the_next_request_of_its_kind(make_worker: Callable[...
 
 
 class Direct:
-    """A worker's requests and their coordinator in one process; `sent` has the frames of the worker."""
+    """A worker's requests and their coordinator in one process; `sent` has the
+    frames of the worker."""
 
     def __init__(self, slots: int = 1) -> None:
         self.sent: list[Frame] = []
         self._session = Coordinator().open(lambda frame: self.requests.take(frame))
         self.requests = WorkerRequests(self._send, self._send, lambda: None)
         boxes = {"box1": {"slots": slots, "is_draining": False}}
-        self._send({"op": "settings", "queue": asdict(QueueLimits()), "boxes": boxes, "timezone": "UTC"})
+        self._send(
+            {"op": "settings", "queue": asdict(QueueLimits()), "boxes": boxes, "timezone": "UTC"}
+        )
 
     def _send(self, frame: Frame) -> bool:
         self.sent.append(frame)
@@ -83,7 +87,9 @@ class Direct:
         return ticket
 
 
-@pytest.mark.parametrize("limits", [{}, {"requests_per_minute": 10**6}], ids=["slots", "slots and limits"])
+@pytest.mark.parametrize(
+    "limits", [{}, {"requests_per_minute": 10**6}], ids=["slots", "slots and limits"]
+)
 def test_requests_of_a_busy_flow_send_no_frames(limits: dict[str, float]) -> None:
     """They would cost as much as the rest of a short request."""
     worker = Direct()
@@ -99,7 +105,10 @@ def test_requests_of_a_busy_flow_send_no_frames(limits: dict[str, float]) -> Non
 
 
 def test_end_that_no_coordinator_was_told_is_announced_once() -> None:
-    worker, flow = Direct(), Flow("team", subjects=(Subject("token:team", {"tokens_per_day": 1000}),))
+    worker, flow = (
+        Direct(),
+        Flow("team", subjects=(Subject("token:team", {"tokens_per_day": 1000}),)),
+    )
     admissions = [Admission(worker.requests, "id", flow, 10, {}) for _ in range(2)]
     for each in admissions:
         assert each.acquire([], Call(Timeouts())).wait(LONGEST_S)
@@ -118,7 +127,10 @@ def test_end_that_no_coordinator_was_told_is_announced_once() -> None:
 
 
 def test_what_a_lost_coordinator_admitted_is_forgotten() -> None:
-    worker, flow = Direct(), Flow("team", subjects=(Subject("token:team", {"requests_per_minute": 10**6}),))
+    worker, flow = (
+        Direct(),
+        Flow("team", subjects=(Subject("token:team", {"requests_per_minute": 10**6}),)),
+    )
     for _ in range(3):  # the second one is the first to ask for more
         worker.use_slot(flow)
     running = Admission(worker.requests, "id", flow, 10, {})
@@ -156,7 +168,12 @@ def test_busy_token_needs_no_answer_for_most_requests_and_is_charged_for_each(
     make_worker: Callable[..., Worker],
 ) -> None:
     worker, other = make_worker(), make_worker()
-    flow = Flow("team", subjects=(Subject("token:team", {"requests_per_minute": 5000, "tokens_per_minute": 10**6}),))
+    flow = Flow(
+        "team",
+        subjects=(
+            Subject("token:team", {"requests_per_minute": 5000, "tokens_per_minute": 10**6}),
+        ),
+    )
     if (second := time.monotonic() % 60) > 50:
         gevent.sleep(60 - second)  # into another minute, to compare what is left of one
     worker.client.report_box("box1", is_up=True, loaded=["m"])
@@ -166,7 +183,10 @@ def test_busy_token_needs_no_answer_for_most_requests_and_is_charged_for_each(
         answered += ticket.granted_s is not None
         assert ticket.wait(LONGEST_S)
         ticket.release(Outcome())
-        assert ticket.admission.allowance is not None and ticket.admission.allowance.requests is not None
+        assert (
+            ticket.admission.allowance is not None
+            and ticket.admission.allowance.requests is not None
+        )
         left.append(ticket.admission.allowance.requests.remaining)
         ticket.admission.end(Spent(25))
     assert answered > 40
@@ -178,7 +198,11 @@ def test_busy_token_needs_no_answer_for_most_requests_and_is_charged_for_each(
         ticket.release()
         ticket.admission.end(Spent(10))
         allowance = ticket.admission.allowance
-        assert allowance is not None and allowance.requests is not None and allowance.tokens is not None
+        assert (
+            allowance is not None
+            and allowance.requests is not None
+            and allowance.tokens is not None
+        )
         return 5000 - allowance.requests.remaining, 10**6 - allowance.tokens.remaining
 
     asked = 0
@@ -192,7 +216,9 @@ def test_busy_token_needs_no_answer_for_most_requests_and_is_charged_for_each(
     wait_until(is_settled)
 
 
-def test_client_that_leaves_before_its_limits_have_answered_is_not_counted(make_worker: Callable[..., Worker]) -> None:
+def test_client_that_leaves_before_its_limits_have_answered_is_not_counted(
+    make_worker: Callable[..., Worker],
+) -> None:
     worker = make_worker()
     flow = Flow("team", subjects=(Subject("token:team", {"concurrent": 1}),))
     for leaves in (False, True, False):

@@ -1,4 +1,5 @@
-"""Requests that are admitted in advance are used by their flow, asked for again in time, and given back soon."""
+"""Requests that are admitted in advance are used by their flow, asked for again in
+time, and given back soon."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def test_one_request_asks_for_more_while_others_use_the_rest(advances: Advances)
     assert [bool(each) for each in take(advances, 3)] == [True, True, False]
 
 
-def test_what_became_of_each_request_is_reported_once(advances: Advances, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_became_of_each_request_is_reported_once(
+    advances: Advances, monkeypatch: pytest.MonkeyPatch
+) -> None:
     advances.add("team", "e+", 4, 10, ALLOWANCE)
     first, second, refused = take(advances, 3)
     assert first and second and refused

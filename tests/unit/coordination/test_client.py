@@ -1,4 +1,5 @@
-"""A worker's side: with a coordinator in a process of its own, without one, and with one that is killed or hangs."""
+"""A worker's side: with a coordinator in a process of its own, without one, and with one
+that is killed or hangs."""
 
 from __future__ import annotations
 
@@ -13,7 +14,16 @@ from pathlib import Path
 import gevent
 import pytest
 
-from ollama_proxy.coordination import BoxSettings, CoordinatorClient, Flow, Outcome, QueueLimits, Spent, Subject, Ticket
+from ollama_proxy.coordination import (
+    BoxSettings,
+    CoordinatorClient,
+    Flow,
+    Outcome,
+    QueueLimits,
+    Spent,
+    Subject,
+    Ticket,
+)
 from ollama_proxy.coordination.client import REPLY_S, START_PATIENCE_S, START_S
 from ollama_proxy.errors import ShuttingDown
 from ollama_proxy.settings import Timeouts
@@ -48,7 +58,9 @@ def test_workers_share_slots_in_order(make_worker: Callable[..., Worker]) -> Non
     assert later.wait(LONGEST_S)
 
 
-def test_killed_coordinator_is_replaced_and_told_what_is_held(make_worker: Callable[..., Worker]) -> None:
+def test_killed_coordinator_is_replaced_and_told_what_is_held(
+    make_worker: Callable[..., Worker],
+) -> None:
     first, second = make_worker(), make_worker()
     held = first.ask()
     assert held.wait(LONGEST_S)
@@ -56,7 +68,10 @@ def test_killed_coordinator_is_replaced_and_told_what_is_held(make_worker: Calla
     assert not leaving.wait(0.1)
     waiting = first.ask()
     assert not waiting.wait(0.1)
-    os.kill((first if any(each.poll() is None for each in first.started) else second).coordinator, signal.SIGKILL)
+    os.kill(
+        (first if any(each.poll() is None for each in first.started) else second).coordinator,
+        signal.SIGKILL,
+    )
     leaving.release()
     assert not waiting.wait(2.5)
     wait_until(lambda: first.client.state == second.client.state == "coordinator")
@@ -66,7 +81,9 @@ def test_killed_coordinator_is_replaced_and_told_what_is_held(make_worker: Calla
 
 
 @pytest.mark.parametrize("fails", ["never starts", "hangs"])
-def test_worker_without_coordinator_grants_its_share(fails: str, make_worker: Callable[..., Worker]) -> None:
+def test_worker_without_coordinator_grants_its_share(
+    fails: str, make_worker: Callable[..., Worker]
+) -> None:
     worker = make_worker(can_start=fails == "hangs")
     worker.configure(slots=4)
     tickets: list[Ticket] = []
@@ -78,7 +95,8 @@ def test_worker_without_coordinator_grants_its_share(fails: str, make_worker: Ca
     tickets += [worker.ask() for _ in range(5 - len(tickets))]
     began_s = time.monotonic()
     wait_until(lambda: worker.client.state == "own share")
-    assert time.monotonic() - began_s < REPLY_S + START_PATIENCE_S - 2  # one that hangs does not start
+    # One that hangs does not start.
+    assert time.monotonic() - began_s < REPLY_S + START_PATIENCE_S - 2
     granted = [each for each in tickets if each.wait(0.05)]
     assert len(granted) == (3 if fails == "hangs" else 2)
     for each in granted[:2]:
@@ -118,7 +136,9 @@ def test_coordinator_that_takes_long_to_start_is_started_once(tmp_path: Path) ->
 
     client = CoordinatorClient(tmp_path, workers=2, start=start)
     client.configure(QueueLimits(), {"box1": BoxSettings(1)}, "UTC")
-    ticket = client.begin("id", Flow("team"), tokens=10, about={}).acquire([("box1", "m")], Call(Timeouts()))
+    ticket = client.begin("id", Flow("team"), tokens=10, about={}).acquire(
+        [("box1", "m")], Call(Timeouts())
+    )
     try:
         assert not ticket.wait(3 * START_S)
         assert len(started) == 1
@@ -144,7 +164,8 @@ run_coordinator(Path(sys.argv[1]))
 def test_coordinator_of_an_older_version_is_replaced_and_slots_stay_exact(
     make_worker: Callable[..., Worker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker of that version still has a slot; it announces it to the new coordinator like any other worker."""
+    """A worker of that version still has a slot; it announces it to the new coordinator
+    like any other worker."""
     old = subprocess.Popen([sys.executable, "-c", OLD, str(tmp_path)])
     try:
         monkeypatch.setattr("ollama_proxy.coordination.link.VERSION", "0.0.9")
@@ -174,7 +195,9 @@ def test_worker_that_ends_refuses_what_waits(make_worker: Callable[..., Worker])
     holder.release()
 
 
-def test_coordinator_keeps_no_state_of_requests_that_ended(make_worker: Callable[..., Worker]) -> None:
+def test_coordinator_keeps_no_state_of_requests_that_ended(
+    make_worker: Callable[..., Worker],
+) -> None:
     worker = make_worker()
     for _ in range(100):
         ticket = worker.ask(flow=Flow("team", subjects=(Subject("token:team", {"concurrent": 5}),)))

@@ -8,7 +8,12 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ollama_proxy.coordination.concurrency import LEASE, Concurrency, MemoryConcurrency, RedisConcurrency
+from ollama_proxy.coordination.concurrency import (
+    LEASE,
+    Concurrency,
+    MemoryConcurrency,
+    RedisConcurrency,
+)
 from tests.rig.redis_server import RedisServer
 
 KEY = "token:a"
@@ -42,7 +47,11 @@ def concurrency(request: pytest.FixtureRequest) -> Concurrency:
 
 
 def test_no_more_run_than_the_limit_and_each_is_counted_once(concurrency: Concurrency) -> None:
-    assert [concurrency.enter(KEY, name, 2) for name in ("one", "two", "three")] == [True, True, False]
+    assert [concurrency.enter(KEY, name, 2) for name in ("one", "two", "three")] == [
+        True,
+        True,
+        False,
+    ]
     assert (concurrency.count(KEY), concurrency.count("token:b")) == (2, 0)
     for _ in range(2):
         concurrency.leave(KEY, "one")
@@ -69,7 +78,9 @@ def test_restarted_machine_holds_nothing(client: Redis) -> None:
     assert join(client, "there").count(KEY) == 1
 
 
-def test_redis_that_lost_its_data_learns_what_runs(client: Redis, shared_redis: RedisServer) -> None:
+def test_redis_that_lost_its_data_learns_what_runs(
+    client: Redis, shared_redis: RedisServer
+) -> None:
     here, there = join(client, "here"), join(client, "there")
     assert here.enter(KEY, "one", 2)
     shared_redis.flush()
@@ -78,7 +89,9 @@ def test_redis_that_lost_its_data_learns_what_runs(client: Redis, shared_redis: 
     assert there.count(KEY) == 1
 
 
-def test_what_redis_executes_too_late_is_corrected(client: Redis, shared_redis: RedisServer) -> None:
+def test_what_redis_executes_too_late_is_corrected(
+    client: Redis, shared_redis: RedisServer
+) -> None:
     here, there = join(client, "here"), join(client, "there")
     assert here.enter(KEY, "one", 9)
     shared_redis.pause()

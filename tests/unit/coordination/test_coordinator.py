@@ -33,10 +33,14 @@ class Workers:
         return session
 
     def take(self, name: str) -> list[tuple[object, ...]]:
-        """What a worker was told of its requests since the last time: op, id, and the box, place or code."""
+        """What a worker was told of its requests since the last time: op, id, and
+        the box, place or code."""
         frames = [each for each in self.received[name] if "id" in each]
         self.received[name].clear()
-        return [(each["op"], each["id"], each.get("box", each.get("place", each.get("code")))) for each in frames]
+        return [
+            (each["op"], each["id"], each.get("box", each.get("place", each.get("code"))))
+            for each in frames
+        ]
 
     def pass_time(self, seconds: float) -> None:
         self.now_s += seconds
@@ -50,7 +54,13 @@ def make_settings(**slots: int | None) -> Frame:
 
 def make_acquire(number: str, **fields: Any) -> Frame:
     return {
-        **{"op": "acquire", "id": number, "exchange": f"exchange {number}", "flow": "team", "weight": 1.0},
+        **{
+            "op": "acquire",
+            "id": number,
+            "exchange": f"exchange {number}",
+            "flow": "team",
+            "weight": 1.0,
+        },
         **{"background": False, "candidates": [["box1", "m"]], "tokens": 10, "is_limited": False},
         **{"about": {"token": "team"}},
         **fields,
@@ -141,7 +151,11 @@ def test_new_settings_apply_to_requests_that_wait() -> None:
     session.handle(make_acquire("1"))
     session.handle(make_acquire("2"))
     session.handle(make_settings(box1=2))
-    assert workers.take("only") == [("granted", "1", "box1"), ("queued", "2", 1), ("granted", "2", "box1")]
+    assert workers.take("only") == [
+        ("granted", "1", "box1"),
+        ("queued", "2", 1),
+        ("granted", "2", "box1"),
+    ]
     session.handle(make_settings(other=1))
     session.handle(make_acquire("3"))
     assert workers.take("only") == [("queued", "3", 1)]
@@ -162,14 +176,19 @@ def test_restarted_coordinator_waits_for_what_workers_hold() -> None:
 
 
 def test_worker_that_granted_its_share_is_not_alone() -> None:
-    """The coordinator was there all the time, or is the first one: other workers may have granted theirs."""
+    """The coordinator was there all the time, or is the first one: other workers
+    may have granted theirs."""
     workers = Workers(resettle_s=1.0)
     first = workers.open("first")
-    first.handle({"op": "announce", "held": [make_acquire("1", box="box1", age_s=5.0)], "exchanges": []})
+    first.handle(
+        {"op": "announce", "held": [make_acquire("1", box="box1", age_s=5.0)], "exchanges": []}
+    )
     first.handle(make_acquire("2"))
     workers.pass_time(0.5)
     second = workers.open("second")
-    second.handle({"op": "announce", "held": [make_acquire("1", box="box1", age_s=5.0)], "exchanges": []})
+    second.handle(
+        {"op": "announce", "held": [make_acquire("1", box="box1", age_s=5.0)], "exchanges": []}
+    )
     workers.pass_time(0.6)
     assert workers.take("first") == [("queued", "2", 1)]
     second.handle({"op": "release", "id": "1"})
@@ -214,7 +233,10 @@ def test_request_that_finds_the_queue_full_uses_up_nothing() -> None:
     limited = {"is_limited": True, "subjects": [["token:team", {"requests_per_minute": 1}]]}
     for number in "67":
         session.handle(make_acquire(number, **limited))
-    assert workers.take("only")[-2:] == [("refused", "6", "queue_full"), ("refused", "7", "queue_full")]
+    assert workers.take("only")[-2:] == [
+        ("refused", "6", "queue_full"),
+        ("refused", "7", "queue_full"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -229,20 +251,26 @@ def test_request_that_finds_the_queue_full_uses_up_nothing() -> None:
         ({"requests_per_minute": 1000, "concurrent": 1000}, 0),
     ],
 )
-def test_requests_are_admitted_ahead_far_from_the_limits_only(limits: dict[str, int], count: int) -> None:
+def test_requests_are_admitted_ahead_far_from_the_limits_only(
+    limits: dict[str, int], count: int
+) -> None:
     workers = Workers()
     session = workers.open("only", slots=1)
     limited = {"is_limited": True, "subjects": [["token:team", limits]]}
     session.handle(make_acquire("1", **limited, ahead=20))
     (ahead,) = [each for each in workers.received["only"] if each["op"] == "ahead"]
     assert (ahead["flow"], ahead["tokens"], ahead["count"]) == ("team", 10, count)
-    # They are charged for what one has used and another one is expected to use; the others are given back.
+    # They are charged for what one has used and another one is expected to use; the
+    # others are given back.
     ended, running = min(1, count), min(1, max(0, count - 1))
     report = [ahead["exchange"], ended, 35 * ended, count - ended - running, not running]
     session.handle({"op": "used", "advances": [report]})
     session.handle(make_acquire("2", **limited))
     allowance = workers.received["only"][-1]["allowance"]
-    for kind, used in (("requests", 2 + ended + running), ("tokens", 20 + 35 * ended + 10 * running)):
+    for kind, used in (
+        ("requests", 2 + ended + running),
+        ("tokens", 20 + 35 * ended + 10 * running),
+    ):
         if limit := limits.get(f"{kind}_per_minute"):
             assert allowance[kind]["remaining"] == limit - used
     # What is not reported any more was not used.
@@ -257,13 +285,23 @@ def test_requests_are_admitted_ahead_far_from_the_limits_only(limits: dict[str, 
 def test_concurrent_exchanges_are_counted_until_they_end(ends: str) -> None:
     workers = Workers()
     first, second = workers.open("first"), workers.open("second")
-    limits: dict[str, Any] = {"is_limited": True, "subjects": [["token:team", {"concurrent": 1}]], "candidates": []}
+    limits: dict[str, Any] = {
+        "is_limited": True,
+        "subjects": [["token:team", {"concurrent": 1}]],
+        "candidates": [],
+    }
     first.handle(make_acquire("1", **limits))
     second.handle(make_acquire("1", **limits))
     assert workers.take("first") == [("granted", "1", "")]
     assert workers.take("second") == [("refused", "1", "rate_limit_exceeded")]
     if ends == "end":
-        first.handle({"op": "end", "exchange": "exchange 1", "spent": {"tokens": 5, "gpu_s": 1.0, "cost": 0.0}})
+        first.handle(
+            {
+                "op": "end",
+                "exchange": "exchange 1",
+                "spent": {"tokens": 5, "gpu_s": 1.0, "cost": 0.0},
+            }
+        )
     else:
         first.close()
     second.handle(make_acquire("2", **limits))
@@ -289,7 +327,9 @@ def test_restart_neither_forgives_nor_doubles_a_quota(where: str) -> None:
         coordinator.store.limiter.seed({period: {"token:team": Spent(35)} for period in periods})
         coordinator.store.limiter.describe(subject)
     session = coordinator.open(lambda frame: None)
-    ends = [{"op": "end", "exchange": f"exchange {number}", "spent": {"tokens": 35}} for number in "12"]
+    ends = [
+        {"op": "end", "exchange": f"exchange {number}", "spent": {"tokens": 35}} for number in "12"
+    ]
     exchanges = [[end["exchange"], subjects, 10] for end in ends]
     session.handle({"op": "announce", "held": [], "exchanges": exchanges, "ended": ends[:1]})
     session.handle(ends[1])
@@ -311,16 +351,26 @@ def test_status_names_what_runs_and_what_waits() -> None:
     workers = Workers()
     session = workers.open("only", slots=1)
     for number in "123":
-        session.handle(make_acquire(number, about={"token": "team", "user": "anna", "model": "m", "stream": True}))
+        session.handle(
+            make_acquire(
+                number, about={"token": "team", "user": "anna", "model": "m", "stream": True}
+            )
+        )
     workers.pass_time(2.5)
     workers.received["only"].clear()
     session.handle({"op": "status", "id": 7})
     (frame,) = workers.received["only"]
     status = frame["status"]
     assert frame["id"] == 7
-    assert status["boxes"] == [{"name": "box1", "up": True, "concurrency": 1, "loaded": [], "running": 1, "waiting": 2}]
-    assert [(row["id"], row["user"], row["upstream"]) for row in status["running"]] == [("1", "anna", "box1")]
-    assert [(row["id"], row["box"], row["position"], row["waited_s"]) for row in status["waiting"]] == [
+    assert status["boxes"] == [
+        {"name": "box1", "up": True, "concurrency": 1, "loaded": [], "running": 1, "waiting": 2}
+    ]
+    assert [(row["id"], row["user"], row["upstream"]) for row in status["running"]] == [
+        ("1", "anna", "box1")
+    ]
+    assert [
+        (row["id"], row["box"], row["position"], row["waited_s"]) for row in status["waiting"]
+    ] == [
         ("2", "box1", 1, 2.5),
         ("3", "box1", 2, 2.5),
     ]
@@ -363,7 +413,9 @@ def test_slot_that_changes_hands_while_the_shared_state_comes_back_goes_to_nobod
     assert [name for name, grant in shared.list_requests() if grant] == ["1/2"]
     assert workers.take("only") == []
     # What the store had decided before it knew arrives late.
-    workers.coordinator.deliver([Grant(Request("1/2", "team", (("box1", "m"),)), "box1", "m", False, 0.0, 0.0)])
+    workers.coordinator.deliver(
+        [Grant(Request("1/2", "team", (("box1", "m"),)), "box1", "m", False, 0.0, 0.0)]
+    )
     assert workers.take("only") == []
     session.handle({"op": "release", "id": "2"})
     assert workers.take("only") == [("granted", "4", "box1")]
@@ -403,7 +455,10 @@ class LostScheduler(Scheduler):
     is_lost = False
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("acquire", "release", "cancel", "tick", "hold", "set_box", "locate") and self.is_lost:
+        if (
+            name in ("acquire", "release", "cancel", "tick", "hold", "set_box", "locate")
+            and self.is_lost
+        ):
             raise StateUnavailable
         return super().__getattribute__(name)
 
@@ -433,4 +488,6 @@ def test_own_share_takes_over_when_the_shared_state_is_lost(lost_at: str) -> Non
     shared.scheduler.is_lost = False
     workers.coordinator.use(Store(Scheduler(), Limiter(), is_shared=True))
     status = workers.coordinator.status()
-    assert [(row["running"], row["waiting"]) for row in status["boxes"]] == [(3 if lost_at == "acquire" else 2, 0)]
+    assert [(row["running"], row["waiting"]) for row in status["boxes"]] == [
+        (3 if lost_at == "acquire" else 2, 0)
+    ]

@@ -31,7 +31,10 @@ PAUSES_S = [0.0, 0.5, 1.0, 29.5, 59.0, 60.0, 61.0, 119.0, 250.0]
 
 @given(
     calls=st.lists(
-        st.tuples(st.sampled_from(PAUSES_S), st.booleans(), st.sampled_from("ab"), st.integers(1, 9)), max_size=40
+        st.tuples(
+            st.sampled_from(PAUSES_S), st.booleans(), st.sampled_from("ab"), st.integers(1, 9)
+        ),
+        max_size=40,
     )
 )
 def test_counts_as_the_package_does(calls: list[tuple[float, bool, str, int]]) -> None:
@@ -42,7 +45,9 @@ def test_counts_as_the_package_does(calls: list[tuple[float, bool, str, int]]) -
         for pause_s, is_window, key, amount in calls:
             now += pause_s
             own, expected = (
-                each.acquire_sliding_window_entry(key, 10, 60, amount) if is_window else each.incr(key, 100, amount)
+                each.acquire_sliding_window_entry(key, 10, 60, amount)
+                if is_window
+                else each.incr(key, 100, amount)
                 for each in storages
             )
             assert own == expected

@@ -40,13 +40,20 @@ def test_request_comes_back_as_it_was() -> None:
 
 
 def test_box_comes_back_with_what_is_known_of_it() -> None:
-    box = Box("box1", Estimates(), math.inf, 3, 2, 7.5, is_up=True, is_draining=True, virtual_s=12.5)
+    box = Box(
+        "box1", Estimates(), math.inf, 3, 2, 7.5, is_up=True, is_draining=True, virtual_s=12.5
+    )
     box.loaded = {"b": 3.0, "a": 1.0}
     box.prompts[("a", "hash")] = None
     estimates = Estimates()
     loaded = load_box("box1", through_json(dump_box(box)), estimates)
     assert dump_box(loaded) == dump_box(box) and estimates.prompts == {("a", "hash"): loaded}
-    assert (loaded.slots, loaded.max_loaded, loaded.capacity, loaded.loaded_at_s) == (math.inf, 3, 2, 7.5)
+    assert (loaded.slots, loaded.max_loaded, loaded.capacity, loaded.loaded_at_s) == (
+        math.inf,
+        3,
+        2,
+        7.5,
+    )
     assert (loaded.is_up, loaded.is_draining, loaded.virtual_s) == (True, True, 12.5)
 
 
@@ -54,12 +61,17 @@ def test_lane_comes_back_with_its_queues_and_waits_at_its_boxes() -> None:
     boxes = make_boxes()
     lane = make_lane(boxes)
     lane.overtaken_s[boxes["box2"]] = 4.5
-    lane.queues = {name: FlowQueue(name, lane, tag) for name, tag in (("flow", 3.5), ("debtor", 9.0), ("settled", 0.0))}
+    lane.queues = {
+        name: FlowQueue(name, lane, tag)
+        for name, tag in (("flow", 3.5), ("debtor", 9.0), ("settled", 0.0))
+    }
     lane.add(Waiting(REQUEST, 8, 17.25, lane.queues["flow"]))
     loaded = load_lane(through_json(dump_lane(lane)), other := make_boxes())
     assert dump_lane(loaded) == dump_lane(lane)
     assert loaded.queues.keys() == {"flow", "debtor"} and loaded.waiting == 1
-    assert [(tag, number, queue.flow) for tag, number, queue in loaded.order] == [(-math.inf, 8, "flow")]
+    assert [(tag, number, queue.flow) for tag, number, queue in loaded.order] == [
+        (-math.inf, 8, "flow")
+    ]
     assert all(loaded in box.lanes[True] for box in other.values())
 
 
@@ -69,4 +81,10 @@ def test_slot_comes_back_without_most_of_the_conversation() -> None:
     loaded = load_grant(fields, make_lane(make_boxes()))
     assert fields[0] == 3 and loaded.request.conversation == TURNS[-2:]
     assert dump_grant(loaded, 3) == dump_grant(grant, 3)
-    assert (loaded.box, loaded.model, loaded.loads, loaded.started_s, loaded.cost_s) == ("box2", "b", True, 2.5, 7.5)
+    assert (loaded.box, loaded.model, loaded.loads, loaded.started_s, loaded.cost_s) == (
+        "box2",
+        "b",
+        True,
+        2.5,
+        7.5,
+    )

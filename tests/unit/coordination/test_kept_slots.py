@@ -47,7 +47,9 @@ def test_slots_that_nobody_takes_are_given_back(
     assert kept.take("a") is None
 
 
-def test_slots_are_called_back_and_none_are_kept_for_a_while(kept: KeptSlots, given_back: list[str]) -> None:
+def test_slots_are_called_back_and_none_are_kept_for_a_while(
+    kept: KeptSlots, given_back: list[str]
+) -> None:
     kept.keep(Slot("1", "box1", "a"))
     kept.keep(Slot("2", "box2", "a"))
     kept.call_back(["box1"])

@@ -1,4 +1,5 @@
-"""Limits and quotas: what is admitted, what it is charged, and when a refused request may come again."""
+"""Limits and quotas: what is admitted, what it is charged, and when a refused
+request may come again."""
 
 from __future__ import annotations
 
@@ -14,7 +15,15 @@ from hypothesis import strategies as st
 
 from ollama_proxy.coordination.concurrency import LEASE, MemoryConcurrency, RedisConcurrency
 from ollama_proxy.coordination.counters import MemoryStorage
-from ollama_proxy.coordination.limits import KEPT_S, Allowance, Limiter, LimitRefusal, Remaining, Spent, Subject
+from ollama_proxy.coordination.limits import (
+    KEPT_S,
+    Allowance,
+    Limiter,
+    LimitRefusal,
+    Remaining,
+    Spent,
+    Subject,
+)
 from ollama_proxy.coordination.redis_counters import CounterStorage
 from ollama_proxy.coordination.redis_store import connect_redis
 from tests.rig.redis_server import RedisServer
@@ -62,7 +71,11 @@ def make_redis_limiter(server: RedisServer, machine: str, **options: float) -> L
 
 
 def admit(
-    limiter: Limiter, exchange: object, given: dict[str, float], tokens: int = 10, key: str = "token:a"
+    limiter: Limiter,
+    exchange: object,
+    given: dict[str, float],
+    tokens: int = 10,
+    key: str = "token:a",
 ) -> LimitRefusal | Allowance:
     return limiter.admit(str(exchange), [Subject(key, given)], tokens)
 
@@ -86,15 +99,21 @@ LIMITS_OF_3 = [
 
 
 @pytest.mark.parametrize(("given", "code"), LIMITS_OF_3)
-def test_exactly_as_many_pass_as_a_limit_allows(make_limiter: MakeLimiter, given: dict[str, float], code: str) -> None:
+def test_exactly_as_many_pass_as_a_limit_allows(
+    make_limiter: MakeLimiter, given: dict[str, float], code: str
+) -> None:
     limiter = make_limiter()
     answers = [admit(limiter, number, given) for number in range(9)]
     assert [passes(answer) for answer in answers] == [True] * 3 + [False] * 6
-    assert {(refusal(answer).code, refusal(answer).limit) for answer in answers[3:]} == {(code, *given)}
+    assert {(refusal(answer).code, refusal(answer).limit) for answer in answers[3:]} == {
+        (code, *given)
+    }
 
 
 @pytest.mark.parametrize("name", ["requests_per_minute", "concurrent"])
-def test_exactly_as_many_pass_on_all_machines_together(shared_redis: RedisServer, name: str) -> None:
+def test_exactly_as_many_pass_on_all_machines_together(
+    shared_redis: RedisServer, name: str
+) -> None:
     shared_redis.flush()
     answers: list[bool] = []
 
@@ -111,7 +130,9 @@ def test_exactly_as_many_pass_on_all_machines_together(shared_redis: RedisServer
     assert (len(answers), sum(answers)) == (60, 20)
 
 
-@pytest.mark.parametrize("name", ["tokens_per_day", "gpu_seconds_per_day", "cost_per_month", "tokens_per_minute"])
+@pytest.mark.parametrize(
+    "name", ["tokens_per_day", "gpu_seconds_per_day", "cost_per_month", "tokens_per_minute"]
+)
 def test_what_was_spent_counts(make_limiter: MakeLimiter, name: str) -> None:
     limiter = make_limiter()
     for number, spent in enumerate((Spent(29, 29.9, 29.9), Spent(5, 0.2, 0.2))):
@@ -132,14 +153,26 @@ def test_tokens_that_were_not_spent_are_given_back(make_limiter: MakeLimiter) ->
 @pytest.mark.parametrize("full", [name for each, _ in LIMITS_OF_3 for name in each])
 def test_refused_request_uses_up_nothing(make_limiter: MakeLimiter, full: str) -> None:
     limiter = make_limiter()
-    others = {"requests_per_minute": 3, "tokens_per_minute": 30, "concurrent": 3, "tokens_per_day": 30} | {full: 1}
+    others = {
+        "requests_per_minute": 3,
+        "tokens_per_minute": 30,
+        "concurrent": 3,
+        "tokens_per_day": 30,
+    } | {full: 1}
     first, second = Subject("token:a", others), Subject("user:a/b", {full: 1})
     assert passes(limiter.admit("other", [second], 1))
     for number in range(5):
         assert refusal(limiter.admit(str(number), [first, second], 1)).key == "user:a/b"
     limiter.settle("other", None)
     assert passes(limiter.admit("last", [first, second], 1))
-    assert passes(admit(limiter, "none", {name: limit - 1 for name, limit in others.items() if limit > 1}, tokens=1))
+    assert passes(
+        admit(
+            limiter,
+            "none",
+            {name: limit - 1 for name, limit in others.items() if limit > 1},
+            tokens=1,
+        )
+    )
 
 
 class LateConcurrency(MemoryConcurrency):
@@ -155,22 +188,30 @@ class LateConcurrency(MemoryConcurrency):
 def test_refusal_after_a_lost_race_uses_up_nothing(make_limiter: MakeLimiter) -> None:
     limiter = make_limiter()
     limiter.concurrency = LateConcurrency()
-    given = {name: 10.0 if name.startswith("tokens") else 1.0 for each, _ in LIMITS_OF_3 for name in each}
+    given = {
+        name: 10.0 if name.startswith("tokens") else 1.0 for each, _ in LIMITS_OF_3 for name in each
+    }
     for number in range(3):
-        lost = limiter.admit(str(number), [Subject("token:a", given), Subject("user:a/b", {"concurrent": 1})], 10)
+        lost = limiter.admit(
+            str(number), [Subject("token:a", given), Subject("user:a/b", {"concurrent": 1})], 10
+        )
         assert (refusal(lost).key, refusal(lost).retry_after_s) == ("user:a/b", 1)
     assert passes(admit(limiter, "last", given))
 
 
 def test_cancelled_admission_uses_up_nothing(make_limiter: MakeLimiter) -> None:
     limiter = make_limiter()
-    given = {name: 10.0 if name.startswith("tokens") else 1.0 for each, _ in LIMITS_OF_3 for name in each}
+    given = {
+        name: 10.0 if name.startswith("tokens") else 1.0 for each, _ in LIMITS_OF_3 for name in each
+    }
     for number in range(4):
         assert passes(admit(limiter, number, given))
         limiter.settle(str(number), None)
 
 
-def test_request_that_exceeds_the_limit_needs_the_whole_minute_and_leaves_a_debt(make_limiter: MakeLimiter) -> None:
+def test_request_that_exceeds_the_limit_needs_the_whole_minute_and_leaves_a_debt(
+    make_limiter: MakeLimiter,
+) -> None:
     limiter = make_limiter()
     assert passes(admit(limiter, 1, {"tokens_per_minute": 100}, tokens=1000))
     assert refusal(admit(limiter, 2, {"tokens_per_minute": 100}, tokens=1)).retry_after_s > 110
@@ -178,10 +219,14 @@ def test_request_that_exceeds_the_limit_needs_the_whole_minute_and_leaves_a_debt
     assert refusal(admit(limiter, 4, {"tokens_per_minute": 100}, tokens=1000, key="token:b")).limit
 
 
-def test_allowance_is_that_of_the_tighter_subject_after_this_request(make_limiter: MakeLimiter) -> None:
+def test_allowance_is_that_of_the_tighter_subject_after_this_request(
+    make_limiter: MakeLimiter,
+) -> None:
     subjects = [
         Subject("token:a", {"requests_per_minute": 10, "tokens_per_minute": 100}),
-        Subject("user:a/b", {"requests_per_minute": 5, "tokens_per_minute": 1000, "tokens_per_day": 1}),
+        Subject(
+            "user:a/b", {"requests_per_minute": 5, "tokens_per_minute": 1000, "tokens_per_day": 1}
+        ),
     ]
     allowance = make_limiter().admit("1", subjects, 40)
     assert isinstance(allowance, Allowance) and allowance.requests and allowance.tokens
@@ -203,7 +248,10 @@ def test_share_is_at_least_one(make_limiter: MakeLimiter) -> None:
     limiter = make_limiter(share=0.25)
     given = {"requests_per_minute": 8.0}
     assert [passes(admit(limiter, number, given)) for number in range(3)] == [True, True, False]
-    assert [passes(admit(limiter, f"b{number}", {"concurrent": 2})) for number in range(2)] == [True, False]
+    assert [passes(admit(limiter, f"b{number}", {"concurrent": 2})) for number in range(2)] == [
+        True,
+        False,
+    ]
     assert passes(admit(limiter, "c", {"cost_per_day": 0.5}, key="token:c"))
     limiter.settle("c", Spent(cost=0.49))
     assert passes(admit(limiter, "d", {"cost_per_day": 0.5}, key="token:c"))
@@ -235,7 +283,9 @@ def seed(limiter: Limiter, spent: Spent, key: str = "token:a") -> None:
         ("gpu_seconds_per_day", Spent(gpu_s=29.5), Spent(gpu_s=30)),
     ],
 )
-def test_seed_neither_forgives_nor_doubles(make_limiter: MakeLimiter, name: str, before: Spent, enough: Spent) -> None:
+def test_seed_neither_forgives_nor_doubles(
+    make_limiter: MakeLimiter, name: str, before: Spent, enough: Spent
+) -> None:
     limiter = make_limiter()
     for exchange in range(2):
         seed(limiter, before)
@@ -278,7 +328,9 @@ def test_share_takes_its_part_of_a_seed(clock: Clock) -> None:
         ("Asia/Kolkata", "2026-11-23T15:30:00", 15.5 * 3600, (22 * 24 + 15.5) * 3600),
     ],
 )
-def test_periods_begin_at_midnight_there(clock: Clock, zone: str, now: str, day_s: float, month_s: float) -> None:
+def test_periods_begin_at_midnight_there(
+    clock: Clock, zone: str, now: str, day_s: float, month_s: float
+) -> None:
     clock.now = datetime.fromisoformat(now).replace(tzinfo=ZoneInfo(zone)).timestamp()
     limiter = clock.make_limiter()
     limiter.set_timezone(zone)
@@ -318,7 +370,9 @@ def test_quota_is_refilled_when_the_day_or_month_ends_there(
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, 86_400.0, 40 * 86_400.0])
-def test_clock_that_jumps_and_is_corrected_forgives_nothing_of_the_day(clock: Clock, jump_s: float) -> None:
+def test_clock_that_jumps_and_is_corrected_forgives_nothing_of_the_day(
+    clock: Clock, jump_s: float
+) -> None:
     clock.now = datetime(2026, 11, 23, 12, tzinfo=ZoneInfo("UTC")).timestamp()
     limiter, given = clock.make_limiter(), {"tokens_per_day": 30}
     limiter.storage = MemoryStorage(lambda: 0.0)  # the monotonic clock does not jump
@@ -364,7 +418,9 @@ def test_debt_counts_in_the_next_minute(clock: Clock) -> None:
 
 @given(
     limit=st.integers(1, 20),
-    asked=st.lists(st.tuples(st.floats(0, 70), st.integers(1, 30), st.integers(0, 60)), max_size=40),
+    asked=st.lists(
+        st.tuples(st.floats(0, 70), st.integers(1, 30), st.integers(0, 60)), max_size=40
+    ),
 )
 def test_a_minute_never_has_more_than_its_limit_and_a_refused_request_passes_when_it_was_told_to(
     limit: int, asked: list[tuple[float, int, int]]
@@ -380,7 +436,9 @@ def test_a_minute_never_has_more_than_its_limit_and_a_refused_request_passes_whe
             if isinstance(answer, LimitRefusal):
                 early = answer.retry_after_s - 2
                 clock.now += max(0, early)
-                assert not early > 0 or not passes(admit(limiter, f"early {number}", limits, tokens))
+                assert not early > 0 or not passes(
+                    admit(limiter, f"early {number}", limits, tokens)
+                )
                 clock.now += answer.retry_after_s - max(0, early)
                 assert passes(admit(limiter, number, limits, tokens))
             limiter.settle(str(number), Spent(spent))
@@ -403,15 +461,20 @@ def test_idle_keys_are_forgotten(clock: Clock) -> None:
 
 
 def test_an_allowance_without_limits_is_empty() -> None:
-    assert Allowance.from_json(Allowance(tokens=Remaining(30, 20, 1.5)).to_json()).list_limits() == [
-        ("tokens", Remaining(30, 20, 1.5))
-    ]
+    assert Allowance.from_json(
+        Allowance(tokens=Remaining(30, 20, 1.5)).to_json()
+    ).list_limits() == [("tokens", Remaining(30, 20, 1.5))]
     assert Allowance().list_limits() == []
 
 
 def test_what_is_left_of_each_limit_is_told_without_using_it(make_limiter: MakeLimiter) -> None:
     limiter = make_limiter()
-    limits = {"requests_per_minute": 10.0, "concurrent": 3.0, "tokens_per_day": 1000.0, "cost_per_month": 2.5}
+    limits = {
+        "requests_per_minute": 10.0,
+        "concurrent": 3.0,
+        "tokens_per_day": 1000.0,
+        "cost_per_month": 2.5,
+    }
     admit(limiter, "first", limits, 100)
     for _ in range(2):
         left = limiter.describe([Subject("token:a", limits)])["token:a"]

@@ -53,7 +53,9 @@ def test_invalid_frames_are_an_error_and_end_the_link() -> None:
     theirs.close()
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", None], ids=["ends", "other", "hangs"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", None], ids=["ends", "other", "hangs"]
+)
 def test_only_a_coordinator_is_connected_to(
     answer: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,8 +80,12 @@ def test_only_a_coordinator_is_connected_to(
         accepting.kill()
 
 
-@pytest.mark.parametrize(("version", "is_used"), [(VERSION, True), ("10.0.0", True), ("0.0.9", False), (None, False)])
-def test_coordinator_of_an_older_version_is_asked_to_leave(version: str | None, is_used: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "is_used"), [(VERSION, True), ("10.0.0", True), ("0.0.9", False), (None, False)]
+)
+def test_coordinator_of_an_older_version_is_asked_to_leave(
+    version: str | None, is_used: bool, tmp_path: Path
+) -> None:
     received: list[Frame] = []
     with socket.socket(socket.AF_UNIX) as listener:
         with socket_path(tmp_path) as path:
@@ -91,7 +97,9 @@ def test_coordinator_of_an_older_version_is_asked_to_leave(version: str | None, 
             link = Link(connection)
             link.send({"op": "welcome"} | ({"version": version} if version else {}))
             link.send({"op": "managed"})  # what is pushed to all workers belongs to what follows
-            link.receive(lambda frame: (received.append(frame), frame["op"] == "leave" and link.close())[0])
+            link.receive(
+                lambda frame: (received.append(frame), frame["op"] == "leave" and link.close())[0]
+            )
 
         serving = gevent.spawn(serve)
         link = connect(tmp_path)

@@ -25,8 +25,12 @@ class Scene:
         for name in names:
             self.scheduler.set_box(name, 0, slots=slots, max_loaded=1, **options)
 
-    def ask(self, name: str, *boxes: str, model: str = MODEL, now: float = 0, **options: Any) -> None:
-        self.scheduler.acquire(Request(name, name, tuple((box, model) for box in boxes), **options), now)
+    def ask(
+        self, name: str, *boxes: str, model: str = MODEL, now: float = 0, **options: Any
+    ) -> None:
+        self.scheduler.acquire(
+            Request(name, name, tuple((box, model) for box in boxes), **options), now
+        )
 
     def end(self, name: str, now: float, **outcome: float) -> None:
         self.scheduler.release(name, now, Outcome(**outcome))
@@ -122,7 +126,9 @@ def test_reason_says_what_a_request_waits_for(scene: Any, reason: str) -> None:
     position = made.scheduler.locate("waits")
     assert position and position.reason == reason
     messages = {*find_messages(position.reason)}
-    assert messages and messages <= {message.id for message in read_translations() if message.string}
+    assert messages and messages <= {
+        message.id for message in read_translations() if message.string
+    }
 
 
 def find_messages(text: Any) -> Iterator[str]:

@@ -1,4 +1,5 @@
-"""Records as a part of the coordinator: the workers they are connected to, and the quotas that they raise."""
+"""Records as a part of the coordinator: the workers they are connected to, and the
+quotas that they raise."""
 
 from __future__ import annotations
 
@@ -82,8 +83,12 @@ def test_quotas_are_known_before_it_serves(records: FakeRecords) -> None:
     assert not is_admitted(coordinator)
 
 
-@pytest.mark.parametrize(("is_available", "waits"), [(True, True), (False, False)], ids=["slow", "away"])
-def test_database_delays_the_start_only_for_a_moment(records: FakeRecords, is_available: bool, waits: bool) -> None:
+@pytest.mark.parametrize(
+    ("is_available", "waits"), [(True, True), (False, False)], ids=["slow", "away"]
+)
+def test_database_delays_the_start_only_for_a_moment(
+    records: FakeRecords, is_available: bool, waits: bool
+) -> None:
     coordinator = Coordinator()
     records.used = 100
     records.is_there.clear()
@@ -96,7 +101,9 @@ def test_database_delays_the_start_only_for_a_moment(records: FakeRecords, is_av
     wait_until(lambda: not is_admitted(coordinator))
 
 
-def test_what_ended_while_there_was_no_coordinator_counts_when_its_worker_comes(records: FakeRecords) -> None:
+def test_what_ended_while_there_was_no_coordinator_counts_when_its_worker_comes(
+    records: FakeRecords,
+) -> None:
     coordinator = Coordinator()
     part = Recording(records, coordinator)
     part.start()
@@ -118,7 +125,9 @@ def test_redis_that_lost_its_counters_gets_them_again(records: FakeRecords) -> N
     wait_until(lambda: not is_admitted(coordinator))
 
 
-def test_workers_get_news_when_they_come_answers_to_their_questions_and_what_changes(records: FakeRecords) -> None:
+def test_workers_get_news_when_they_come_answers_to_their_questions_and_what_changes(
+    records: FakeRecords,
+) -> None:
     part = Recording(records, Coordinator())
     part.start()
     frames = list[Frame]()
@@ -138,7 +147,9 @@ def test_workers_get_news_when_they_come_answers_to_their_questions_and_what_cha
 
 
 def test_settings_travel_as_plain_values() -> None:
-    settings = Records(DatabaseUrl("postgresql://records:a-password@db/records"), timezone="Asia/Kolkata")
+    settings = Records(
+        DatabaseUrl("postgresql://records:a-password@db/records"), timezone="Asia/Kolkata"
+    )
     assert make_records_frame(settings) == {
         "url": "postgresql://records:a-password@db/records",
         "retention_days": 90,

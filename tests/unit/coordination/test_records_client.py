@@ -21,19 +21,26 @@ def test_query_returns_the_result() -> None:
     asked: list[dict[str, Any]] = []
     client = RecordsClient(lambda frame, seconds: asked.append(frame) or {"result": []})  # type: ignore[func-returns-value]
     assert client.query("usage", by=["token"], start=None) == []
-    assert asked == [{"op": "records", "call": "usage", "arguments": {"by": ["token"], "start": None}}]
+    assert asked == [
+        {"op": "records", "call": "usage", "arguments": {"by": ["token"], "start": None}}
+    ]
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
         ({"slug": "not_found", "status": 404, "message": "there is no token bob"}, NotFound),
-        ({"slug": "invalid_request", "status": 400, "message": "too long", "param": "name"}, BadRequest),
+        (
+            {"slug": "invalid_request", "status": 400, "message": "too long", "param": "name"},
+            BadRequest,
+        ),
         ({"slug": "records_unavailable", "status": 503, "message": "gone"}, RecordsUnavailable),
         ({"slug": "unheard_of", "status": 418, "message": "a newer version"}, GatewayError),
     ],
 )
-def test_errors_arrive_with_slug_status_and_text(error: dict[str, Any], kind: type[GatewayError]) -> None:
+def test_errors_arrive_with_slug_status_and_text(
+    error: dict[str, Any], kind: type[GatewayError]
+) -> None:
     with pytest.raises(kind) as caught:
         client_with({"error": error}).query("show_token")
     found = caught.value
@@ -46,7 +53,9 @@ def test_errors_arrive_with_slug_status_and_text(error: dict[str, Any], kind: ty
 
 
 @pytest.mark.parametrize("answer", [None, {}, {"op": "records", "id": 1}])
-def test_no_answer_is_unavailable(answer: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_answer_is_unavailable(
+    answer: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(records_client, "COORDINATOR_S", 0.0)
     with pytest.raises(RecordsUnavailable):
         client_with(answer).query("usage")
@@ -62,10 +71,18 @@ def test_a_call_waits_for_the_coordinator_and_is_not_repeated_after_it_was_lost(
     assert len(answers) == 1
 
 
-def test_state_is_reported_once_and_only_if_anything_is_recorded(caplog: pytest.LogCaptureFixture) -> None:
+def test_state_is_reported_once_and_only_if_anything_is_recorded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     client = client_with(None)
     client.settings = {"url": "sqlite:state/records.db"}
-    lost = {"op": "records_state", "is_available": False, "reason": "locked", "spool_bytes": 7, "problems": [PROBLEM]}
+    lost = {
+        "op": "records_state",
+        "is_available": False,
+        "reason": "locked",
+        "spool_bytes": 7,
+        "problems": [PROBLEM],
+    }
     for frame in (lost, lost, lost | {"is_available": True, "problems": []}):
         client.take(frame)
         assert client.problems == frame["problems"]

@@ -1,4 +1,5 @@
-"""Two machines on a real Redis: they share slots, and whatever happens to Redis or to one of them, the rest goes on."""
+"""Two machines on a real Redis: they share slots, and whatever happens to Redis or to one of
+them, the rest goes on."""
 
 from __future__ import annotations
 
@@ -17,8 +18,15 @@ import redis
 from ollama_proxy.coordination import redis_scheduler
 from ollama_proxy.coordination.redis_scheduler import RedisScheduler
 from ollama_proxy.coordination.redis_store import Change, RedisStore, connect_redis
-from ollama_proxy.coordination.scheduler import Decision, QueueLimits, Refusal
-from ollama_proxy.coordination.state import Grant, Outcome, Request, StateUnavailable
+from ollama_proxy.coordination.scheduler import QueueLimits
+from ollama_proxy.coordination.state import (
+    Decision,
+    Grant,
+    Outcome,
+    Refusal,
+    Request,
+    StateUnavailable,
+)
 from tests.rig.deadline import wait_until
 from tests.rig.redis_server import RedisServer
 from tests.unit.coordination import test_scheduler as rules
@@ -31,7 +39,9 @@ BOX = (("box1", "a"),)
 class Machine(RedisScheduler):
     """A machine that ticks by itself, as the coordinator does, and remembers what was decided."""
 
-    def __init__(self, url: str, name: str, limits: QueueLimits | None = None, **options: Any) -> None:
+    def __init__(
+        self, url: str, name: str, limits: QueueLimits | None = None, **options: Any
+    ) -> None:
         options = {"lease_s": LEASE_S, "tick_s": TICK_S} | options
         super().__init__(connect_redis(url), name, limits or QueueLimits(), self.note, **options)
         self.granted: dict[str, Grant] = {}
@@ -113,8 +123,11 @@ def start(redis_server: RedisServer) -> Iterator[Callable[..., Machine]]:
 
 @pytest.fixture
 def pair(start: Callable[..., Machine], request: pytest.FixtureRequest) -> tuple[Machine, Machine]:
-    """Two machines with a box that has one slot, which the first one holds. Parameter: seconds of their leases."""
-    first, second = (start(name, lease_s=getattr(request, "param", LEASE_S)) for name in ("first", "second"))
+    """Two machines with a box that has one slot, which the first one holds. Parameter:
+    seconds of their leases."""
+    first, second = (
+        start(name, lease_s=getattr(request, "param", LEASE_S)) for name in ("first", "second")
+    )
     for each in (first, second):
         each.use_box()
     first.ask("1")
@@ -123,7 +136,9 @@ def pair(start: Callable[..., Machine], request: pytest.FixtureRequest) -> tuple
     return first, second
 
 
-def test_slot_that_one_machine_frees_goes_to_the_other_by_a_message(pair: tuple[Machine, Machine]) -> None:
+def test_slot_that_one_machine_frees_goes_to_the_other_by_a_message(
+    pair: tuple[Machine, Machine],
+) -> None:
     first, second = pair
     second.ask("1", conversation=tuple((str(number), number) for number in range(20)))
     assert not second.granted
@@ -133,7 +148,8 @@ def test_slot_that_one_machine_frees_goes_to_the_other_by_a_message(pair: tuple[
     assert [end for end, _ in shared.conversation] == [str(number) for number in range(12, 20)]
     first.give_back("1")
     wait_until(lambda: "1" in second.granted, 1, "the decision did not arrive")
-    # It is the caller's request, with its id and its whole conversation, and a time of the caller's clock.
+    # It is the caller's request, with its id and its whole conversation, and a time
+    # of the caller's clock.
     grant = second.granted["1"]
     assert len(grant.request.conversation) == 20 and abs(grant.started_s - time.monotonic()) < 5
 
@@ -152,9 +168,12 @@ def test_decision_whose_message_was_lost_arrives_with_the_next_tick(
     wait_until(lambda: "3" in first.granted, 5)
 
 
-def test_two_machines_never_exceed_the_slots_and_serve_everything(start: Callable[..., Machine]) -> None:
+def test_two_machines_never_exceed_the_slots_and_serve_everything(
+    start: Callable[..., Machine],
+) -> None:
     slots = {"box1": 2, "box2": 3}
-    # With the short lease of the other tests a busy process would be taken for a machine that is dead.
+    # With the short lease of the other tests a busy process would be taken for
+    # a machine that is dead.
     machines = [start(name, lease_s=20) for name in ("first", "second")]
     for machine in machines:
         for box, count in slots.items():
@@ -184,7 +203,11 @@ def test_two_machines_never_exceed_the_slots_and_serve_everything(start: Callabl
 
     for machine in machines:
         machine.note = machine.on_decisions = partial(note, machine)  # type: ignore[method-assign]
-    threads = [threading.Thread(target=work, args=(each, f"w{number}")) for each in machines for number in range(8)]
+    threads = [
+        threading.Thread(target=work, args=(each, f"w{number}"))
+        for each in machines
+        for number in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -218,7 +241,9 @@ def test_box_can_be_used_as_long_as_one_machine_can_and_the_smallest_bound_appli
     assert "4" not in first.granted and first.locate("4")
 
 
-def test_what_a_dead_machine_held_is_released_when_its_lease_ends(pair: tuple[Machine, Machine]) -> None:
+def test_what_a_dead_machine_held_is_released_when_its_lease_ends(
+    pair: tuple[Machine, Machine],
+) -> None:
     first, second = pair
     first.ask("2")
     second.ask("3")
@@ -323,13 +348,18 @@ def test_killed_redis_is_used_again_and_gets_what_the_caller_announces(
 ) -> None:
     first, second = pair
     held, waits = Request("other", "flow", BOX), Request("waits", "flow", BOX)
-    first.announce = lambda: [(held, "box1", time.monotonic() - 5), (waits, None, time.monotonic() - 3)]
+    first.announce = lambda: [
+        (held, "box1", time.monotonic() - 5),
+        (waits, None, time.monotonic() - 3),
+    ]
     redis_server.kill()
     with pytest.raises(StateUnavailable):
         first.give_back("1")
     returns = first.returns
     redis_server.start()
-    wait_until(lambda: first.is_available and second.is_available and first.returns == returns + 1, 5)
+    wait_until(
+        lambda: first.is_available and second.is_available and first.returns == returns + 1, 5
+    )
     wait_until(lambda: len(first._seen[1].scheduler.list_requests("first/")) == 2, 2)
     assert "waits" not in first.granted
     first.give_back("other")
@@ -360,12 +390,16 @@ def test_request_that_was_announced_already_is_not_added_again(
     first.note_lost(redis.ConnectionError("lost"))
     wait_until(lambda: first.is_available, 5)
     assert first.acquire(waits, 0) == [] and first.hold(held, "box1", 0, 0).started_s > 0
-    assert {grant and grant.box for _, grant in first._seen[1].scheduler.list_requests("first/")} == {"box1", None}
+    assert {
+        grant and grant.box for _, grant in first._seen[1].scheduler.list_requests("first/")
+    } == {"box1", None}
     first.give_back("held")
     assert "waits" in first.granted
 
 
-def test_machine_that_starts_without_redis_joins_when_it_is_there(redis_server: RedisServer) -> None:
+def test_machine_that_starts_without_redis_joins_when_it_is_there(
+    redis_server: RedisServer,
+) -> None:
     redis_server.stop()
     machine = Machine(redis_server.url, "first").run()
     with pytest.raises(StateUnavailable):
@@ -378,7 +412,9 @@ def test_machine_that_starts_without_redis_joins_when_it_is_there(redis_server: 
     machine.end()
 
 
-def test_requests_that_leave_together_get_nothing_that_they_free(pair: tuple[Machine, Machine]) -> None:
+def test_requests_that_leave_together_get_nothing_that_they_free(
+    pair: tuple[Machine, Machine],
+) -> None:
     first, second = pair
     for number in range(2, 6):
         first.ask(str(number))
@@ -388,7 +424,9 @@ def test_requests_that_leave_together_get_nothing_that_they_free(pair: tuple[Mac
     assert list(first.granted) == ["1"]
 
 
-def test_request_that_waits_too_long_is_refused_whoever_notices(start: Callable[..., Machine]) -> None:
+def test_request_that_waits_too_long_is_refused_whoever_notices(
+    start: Callable[..., Machine],
+) -> None:
     limits = QueueLimits(max_wait_s=0.3, max_waiting=2)
     first, second = (start(name, limits=limits) for name in ("first", "second"))
     first.use_box()
@@ -447,7 +485,9 @@ class AtTime:
         rules.test_background_starts_only_where_no_normal_request_waits_until_it_has_aged,
         rules.test_idle_flow_accumulates_no_credit,
         rules.test_alternating_models_cost_one_load_each,
-        partial(rules.test_alternating_models_cost_few_loads_on_a_box_whose_room_is_learned, True, 3),
+        partial(
+            rules.test_alternating_models_cost_few_loads_on_a_box_whose_room_is_learned, True, 3
+        ),
         rules.test_slot_that_was_kept_free_for_a_request_is_used_when_that_leaves,
         partial(rules.test_box_with_the_prompt_in_its_cache_is_worth_a_wait, 20_000, None),
         rules.test_position_is_the_order_in_which_requests_start,
@@ -455,13 +495,20 @@ class AtTime:
     ],
 )
 def test_rules_are_the_same_with_redis(
-    rule: Callable[[], None], redis_server: RedisServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    rule: Callable[[], None],
+    redis_server: RedisServer,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[RedisScheduler] = []
 
-    def make(slots: int = 1, *, boxes: tuple[str, ...] = ("box1",), models: int | None = 1, **limits: Any) -> Any:
+    def make(
+        slots: int = 1, *, boxes: tuple[str, ...] = ("box1",), models: int | None = 1, **limits: Any
+    ) -> Any:
         client = connect_redis(redis_server.url)
-        scheduler = RedisScheduler(client, "first", QueueLimits(**limits), lambda decisions: None, tick_s=0)
+        scheduler = RedisScheduler(
+            client, "first", QueueLimits(**limits), lambda decisions: None, tick_s=0
+        )
         made.append(scheduler)
         scheduler.store = FakeTimeStore(client, "test:", 1)
         scheduler._renew_lease()

@@ -26,7 +26,9 @@ def add_one(text: bytes | None, now: float) -> tuple[bytes, None]:
     return str(int(text or 0) + 1).encode(), None
 
 
-def test_changes_of_several_writers_are_all_applied(store: RedisStore, redis_server: RedisServer) -> None:
+def test_changes_of_several_writers_are_all_applied(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     def work() -> None:
         for _ in range(50):
             store.change(add_one)
@@ -88,7 +90,9 @@ def test_error_in_a_change_leaves_no_connection_behind_that_watches(
     assert store.lost_races == 0
 
 
-def test_paused_redis_is_given_up_after_a_second(store: RedisStore, redis_server: RedisServer) -> None:
+def test_paused_redis_is_given_up_after_a_second(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     store.change(add_one)
     redis_server.pause()
     began = time.monotonic()
@@ -112,7 +116,9 @@ def test_leases_end_by_themselves_or_at_once(store: RedisStore) -> None:
 def test_message_arrives_with_the_change_that_it_tells_of(store: RedisStore) -> None:
     received: list[bytes] = []
     ended = threading.Event()
-    listener = threading.Thread(target=store.listen, args=(received.append, lambda: not ended.is_set()))
+    listener = threading.Thread(
+        target=store.listen, args=(received.append, lambda: not ended.is_set())
+    )
     listener.start()
 
     def tell() -> bool:
@@ -125,7 +131,9 @@ def test_message_arrives_with_the_change_that_it_tells_of(store: RedisStore) -> 
     assert set(received) == {b"told"}
 
 
-@pytest.mark.parametrize("url", ["redis://:secret/word@127.0.0.1:6379/0", "http://:secret@127.0.0.1"])
+@pytest.mark.parametrize(
+    "url", ["redis://:secret/word@127.0.0.1:6379/0", "http://:secret@127.0.0.1"]
+)
 def test_invalid_address_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ValueError, match="^the address of Redis is invalid$") as caught:
         connect_redis(url)

@@ -1,4 +1,5 @@
-"""The six rules of the scheduler and its invariants, as properties of random courses of events, and small traces."""
+"""The six rules of the scheduler and its invariants, as properties of random courses of
+events, and small traces."""
 
 from __future__ import annotations
 
@@ -12,7 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_proxy.coordination import Decision, Grant, Outcome, QueueLimits, Refusal, Request, Scheduler
+from ollama_proxy.coordination import (
+    Decision,
+    Grant,
+    Outcome,
+    QueueLimits,
+    Refusal,
+    Request,
+    Scheduler,
+)
 
 LIMITS = QueueLimits(max_waiting=12, max_wait_s=60, swap_patience_s=10)
 BOXES, MODELS = ("box1", "box2", "box3"), ("a", "b", "c")
@@ -23,7 +32,9 @@ def on(*boxes: str, model: str = "a") -> tuple[tuple[str, str], ...]:
     return tuple((box, model) for box in boxes)
 
 
-def make(slots: int = 1, *, boxes: tuple[str, ...] = ("box1",), models: int | None = 1, **limits: Any) -> Scheduler:
+def make(
+    slots: int = 1, *, boxes: tuple[str, ...] = ("box1",), models: int | None = 1, **limits: Any
+) -> Scheduler:
     scheduler = Scheduler(QueueLimits(**limits))
     for box in boxes:
         scheduler.set_box(box, 0, slots=slots, max_loaded=models)
@@ -35,7 +46,8 @@ def granted(decisions: list[Decision]) -> list[str]:
 
 
 class Course:
-    """Calls a scheduler with random events, and checks every decision against what is known from outside."""
+    """Calls a scheduler with random events, and checks every decision against what
+    is known from outside."""
 
     def __init__(self) -> None:
         self.scheduler, self.now, self.number = Scheduler(LIMITS), 0.0, 0
@@ -55,7 +67,11 @@ class Course:
         if state == "down":
             self.loaded[box] = set()
         is_up, is_draining = state != "down", state == "draining"
-        self.take(self.scheduler.set_box(box, self.now, slots=self.slots[box], is_up=is_up, is_draining=is_draining))
+        self.take(
+            self.scheduler.set_box(
+                box, self.now, slots=self.slots[box], is_up=is_up, is_draining=is_draining
+            )
+        )
 
     def report(self, box: str, models: frozenset[str]) -> None:
         self.is_learning = True
@@ -126,11 +142,16 @@ class Course:
         for box in () if self.is_learning else self.usable:
             if sum(each.box == box for each in self.running.values()) < self.slots[box]:
                 for request, _ in self.waiting.values():
-                    others = {name for name, model in request.candidates if model in self.loaded[name]}
+                    others = {
+                        name for name, model in request.candidates if model in self.loaded[name]
+                    }
                     assert (
                         box not in dict(request.candidates)
                         or (others & self.usable) - {box}
-                        or (request.is_background and any(not each.is_background for each, _ in self.waiting.values()))
+                        or (
+                            request.is_background
+                            and any(not each.is_background for each, _ in self.waiting.values())
+                        )
                     )
 
     def finish(self) -> None:
@@ -142,7 +163,9 @@ class Course:
             self.pass_time(1.0)
         assert not self.waiting and not self.running
         scheduler = self.scheduler
-        assert not (scheduler._waiting or scheduler._running or scheduler._queues or scheduler._groups)
+        assert not (
+            scheduler._waiting or scheduler._running or scheduler._queues or scheduler._groups
+        )
 
 
 events = st.one_of(
@@ -153,14 +176,25 @@ events = st.one_of(
         st.frozensets(st.sampled_from(BOXES), min_size=1),
         st.booleans(),
     ),
-    st.tuples(st.just("end"), st.integers(0, 99), st.sampled_from(("release", "leave", "cancel")), st.floats(0.1, 30)),
+    st.tuples(
+        st.just("end"),
+        st.integers(0, 99),
+        st.sampled_from(("release", "leave", "cancel")),
+        st.floats(0.1, 30),
+    ),
     st.tuples(st.just("pass_time"), st.floats(0, 20)),
-    st.tuples(st.just("set_box"), st.sampled_from(BOXES), st.sampled_from(("up", "up", "down", "draining"))),
+    st.tuples(
+        st.just("set_box"),
+        st.sampled_from(BOXES),
+        st.sampled_from(("up", "up", "down", "draining")),
+    ),
 )
 courses = st.lists(events, min_size=5, max_size=120)
 
 
-reports = st.tuples(st.just("report"), st.sampled_from(BOXES), st.frozensets(st.sampled_from(MODELS), max_size=2))
+reports = st.tuples(
+    st.just("report"), st.sampled_from(BOXES), st.frozensets(st.sampled_from(MODELS), max_size=2)
+)
 
 
 def run_course(course: list[tuple[Any, ...]], *, is_cut: bool = False) -> Course:
@@ -211,7 +245,8 @@ def test_background_starts_only_where_no_normal_request_waits_until_it_has_aged(
 
 
 def serve_two_flows(weights: tuple[float, float], costs: list[float]) -> list[float]:
-    """Weighted GPU time of the first flow minus that of the second after each request, while both have some waiting."""
+    """Weighted GPU time of the first flow minus that of the second after each request, while
+    both have some waiting."""
     scheduler, used, apart = make(max_waiting=10**6, max_wait_s=10**6), [0.0, 0.0], []
     running = deque[str]()
     for number in range(2 * len(costs)):
@@ -227,8 +262,13 @@ def serve_two_flows(weights: tuple[float, float], costs: list[float]) -> list[fl
 
 
 @property_test
-@given(st.tuples(st.sampled_from((0.5, 1, 2, 5)), st.sampled_from((0.5, 1, 2))), st.lists(st.floats(0.1, 8)))
-def test_weighted_service_of_two_busy_flows_stays_close(weights: tuple[float, float], costs: list[float]) -> None:
+@given(
+    st.tuples(st.sampled_from((0.5, 1, 2, 5)), st.sampled_from((0.5, 1, 2))),
+    st.lists(st.floats(0.1, 8)),
+)
+def test_weighted_service_of_two_busy_flows_stays_close(
+    weights: tuple[float, float], costs: list[float]
+) -> None:
     # One request of each, and what its estimate was wrong by.
     bound = 2 * 8 * (1 / weights[0] + 1 / weights[1])
     assert all(abs(each) <= bound for each in serve_two_flows(weights, costs))
@@ -250,11 +290,14 @@ def test_idle_flow_accumulates_no_credit() -> None:
 
 
 def test_flow_that_was_expected_to_cost_more_has_no_credit_against_later_ones() -> None:
-    """Nobody knows at first what a request costs; this one costs a thousandth of what is expected."""
+    """Nobody knows at first what a request costs; this one costs a
+    thousandth of what is expected."""
     scheduler = make(slots=4)
     running: deque[str] = deque()
     for number in range(40):
-        running.extend(granted(scheduler.acquire(Request(f"busy{number}", "busy", on("box1")), 0.0)))
+        running.extend(
+            granted(scheduler.acquire(Request(f"busy{number}", "busy", on("box1")), 0.0))
+        )
         if number > 10:
             running.extend(granted(scheduler.release(running.popleft(), 0.1, Outcome(gpu_s=0.005))))
     scheduler.acquire(Request("late", "late", on("box1")), 0.2)
@@ -293,7 +336,9 @@ def run_box(scheduler: Scheduler, running: deque[str], service_s: float, until: 
     while until not in started:
         assert len(started) < 1000, f"{until} is starved"
         now += service_s
-        started += (new := granted(scheduler.release(running.popleft(), now, Outcome(gpu_s=service_s))))
+        started += (
+            new := granted(scheduler.release(running.popleft(), now, Outcome(gpu_s=service_s)))
+        )
         running.extend(new)
         number = f"later-{now}"
         new = granted(scheduler.acquire(Request(number, number, on("box1")), now))
@@ -306,7 +351,9 @@ def test_alternating_models_cost_one_load_each() -> None:
     scheduler, loads = make(), 0
     decisions = []
     for number, model in enumerate("ABABAB"):
-        decisions += scheduler.acquire(Request(str(number), f"f{number}", on("box1", model=model)), number)
+        decisions += scheduler.acquire(
+            Request(str(number), f"f{number}", on("box1", model=model)), number
+        )
     for now in range(10, 70, 10):
         [grant] = [each for each in decisions if isinstance(each, Grant)]
         loads += grant.loads
@@ -315,7 +362,9 @@ def test_alternating_models_cost_one_load_each() -> None:
 
 
 @pytest.mark.parametrize(("is_reported", "loads"), [(True, 3), (False, 10)])
-def test_alternating_models_cost_few_loads_on_a_box_whose_room_is_learned(is_reported: bool, loads: int) -> None:
+def test_alternating_models_cost_few_loads_on_a_box_whose_room_is_learned(
+    is_reported: bool, loads: int
+) -> None:
     scheduler, loaded, count = make(models=None, swap_patience_s=10), "", 0
     decisions: list[Decision] = []
     for number in range(20):
@@ -332,17 +381,23 @@ def test_alternating_models_cost_few_loads_on_a_box_whose_room_is_learned(is_rep
 
 @property_test
 @given(st.floats(0.5, 8), st.floats(0, 40), st.integers(1, 3))
-def test_request_without_its_model_waits_at_most_the_patience(service_s: float, patience_s: float, slots: int) -> None:
+def test_request_without_its_model_waits_at_most_the_patience(
+    service_s: float, patience_s: float, slots: int
+) -> None:
     scheduler = make(slots, swap_patience_s=patience_s, max_wait_s=10**6)
     running = deque[str]()
     for number in range(30):
-        running.extend(granted(scheduler.acquire(Request(f"early{number}", f"e{number}", on("box1")), 0)))
+        running.extend(
+            granted(scheduler.acquire(Request(f"early{number}", f"e{number}", on("box1")), 0))
+        )
     for _ in range(30 - slots):
         running.extend(granted(scheduler.release(running.popleft(), 90, Outcome(gpu_s=service_s))))
     scheduler.acquire(Request("other", "other", on("box1", model="b")), 99)
     for number in range(3):
         scheduler.acquire(Request(f"later{number}", f"later{number}", on("box1")), 99)
-    overtaking = [each for each in run_box(scheduler, running, service_s, "other") if each != "other"]
+    overtaking = [
+        each for each in run_box(scheduler, running, service_s, "other") if each != "other"
+    ]
     assert len(overtaking) * service_s / slots <= patience_s + service_s + 0.1
     # It is overtaken as long as it may be, unless the model was not needed any more.
     assert len(overtaking) * service_s / slots >= min(patience_s, 1) - 0.1
@@ -387,12 +442,18 @@ def test_box_with_the_prompt_in_its_cache_is_worth_a_wait(tokens: int, box: str 
     for number in (1, 2):
         scheduler.acquire(Request(f"load{number}", "f", on(f"box{number}")), 0)
         scheduler.release(f"load{number}", 20, Outcome(gpu_s=15, load_s=10))
-    scheduler.acquire(Request("turn1", "chat", on("box1"), tokens_estimated=tokens, conversation=turns[:1]), 20)
-    turn = Request("turn2", "chat", on("box1", "box2"), tokens_estimated=2 * tokens, conversation=turns)
+    scheduler.acquire(
+        Request("turn1", "chat", on("box1"), tokens_estimated=tokens, conversation=turns[:1]), 20
+    )
+    turn = Request(
+        "turn2", "chat", on("box1", "box2"), tokens_estimated=2 * tokens, conversation=turns
+    )
     decisions = scheduler.acquire(turn, 21)
     assert [each.box for each in decisions if isinstance(each, Grant)] == ([box] if box else [])
     if box is None:
-        assert [each.box for each in scheduler.release("turn1", 24) if isinstance(each, Grant)] == ["box1"]
+        assert [each.box for each in scheduler.release("turn1", 24) if isinstance(each, Grant)] == [
+            "box1"
+        ]
 
 
 # Rule 6.
@@ -403,22 +464,27 @@ def test_queue_is_bounded_in_length_and_in_time() -> None:
     for number, flow in enumerate("fgh"):
         assert not scheduler.acquire(Request(str(number), flow, on("box1")), number) or number == 0
     [refusal] = scheduler.acquire(Request("3", "f", on("box1")), 4)
-    assert isinstance(refusal, Refusal) and refusal.code == "queue_full" and 1 <= refusal.retry_after_s <= 30
+    assert (
+        isinstance(refusal, Refusal)
+        and refusal.code == "queue_full"
+        and 1 <= refusal.retry_after_s <= 30
+    )
     # A further attempt keeps its place: it is not refused, and is the first to start.
     assert scheduler.acquire(Request("retry", "f", on("box1"), waiting_since_s=0.5), 5) == []
     assert scheduler.locate("retry") is not None
     assert granted(scheduler.release("0", 6)) == ["retry"]
     assert scheduler.tick(30.9) == []
-    assert [(each.request.id, each.code) for each in scheduler.tick(31) if isinstance(each, Refusal)] == [
-        ("1", "queue_timeout")
-    ]
+    assert [
+        (each.request.id, each.code) for each in scheduler.tick(31) if isinstance(each, Refusal)
+    ] == [("1", "queue_timeout")]
     assert scheduler.locate("1") is None and scheduler.tick(31) == []
 
 
 @pytest.mark.parametrize(
     ("waiting", "arriving", "refused"),
     [
-        # Who has most of the full queue makes room, with the newest request; one more than the other is no reason.
+        # Who has most of the full queue makes room, with the newest request; one more than
+        # the other is no reason.
         ("aaab", "b", "2"),
         ("aabb", "a", "new"),
         ("aaab", "c", "2"),
@@ -432,18 +498,23 @@ def test_queue_is_bounded_in_length_and_in_time() -> None:
     ],
 )
 def test_no_flow_fills_the_queue_for_all(waiting: str, arriving: str, refused: str) -> None:
-    """A capital letter is a background request of that flow; after `+` the next one is a further attempt."""
+    """A capital letter is a background request of that flow; after `+` the next one
+    is a further attempt."""
     scheduler = make(max_waiting=len(waiting.replace("+", "")))
     scheduler.acquire(Request("runs", "other", on("box1")), 0)
 
     def ask(name: str, flow: str, since_s: float | None = None) -> list[Decision]:
         background = flow.isupper()
-        request = Request(name, flow.lower(), on("box1"), is_background=background, waiting_since_s=since_s)
+        request = Request(
+            name, flow.lower(), on("box1"), is_background=background, waiting_since_s=since_s
+        )
         return scheduler.acquire(request, 1)
 
     retried = waiting.partition("+")[0]
     for number, flow in enumerate(waiting.replace("+", "")):
-        assert ask(str(number), flow, 0.5 if number == len(retried) and "+" in waiting else None) == []
+        assert (
+            ask(str(number), flow, 0.5 if number == len(retried) and "+" in waiting else None) == []
+        )
     decisions = ask("new", arriving)
     assert [(each.request.id, each.code) for each in decisions if isinstance(each, Refusal)] == [
         (refused, "queue_full")
@@ -460,9 +531,11 @@ def test_new_longest_wait_applies_to_requests_that_wait(before_s: float, after_s
     scheduler.acquire(Request("later", "g", on("box1")), 3)
     scheduler.limits = QueueLimits(max_wait_s=after_s)
     assert scheduler.tick(after_s) == []  # "background" has aged
-    assert [(each.request.id, each.code) for each in scheduler.tick(1 + after_s) if isinstance(each, Refusal)] == [
-        ("1", "queue_timeout")
-    ]
+    assert [
+        (each.request.id, each.code)
+        for each in scheduler.tick(1 + after_s)
+        if isinstance(each, Refusal)
+    ] == [("1", "queue_timeout")]
     assert granted(scheduler.release("running", 1 + after_s)) == ["background"]
 
 
@@ -477,7 +550,10 @@ def test_position_is_the_order_in_which_requests_start() -> None:
         [running] = found
         expected.append(running)
     for request_id, position in places.items():
-        assert position and (position.place, position.waiting) == (expected.index(request_id) + 1, 6)
+        assert position and (position.place, position.waiting) == (
+            expected.index(request_id) + 1,
+            6,
+        )
     assert scheduler.locate("chat") is None
 
 
@@ -530,7 +606,9 @@ def test_cost_of_a_decision_does_not_grow_with_the_queue() -> None:
         running = []
         for number in range(waiting + 6):
             candidates = on(*BOXES, model=MODELS[number % 3])
-            running += granted(scheduler.acquire(Request(str(number), f"f{number % 10}", candidates), 0))
+            running += granted(
+                scheduler.acquire(Request(str(number), f"f{number % 10}", candidates), 0)
+            )
         counts = []
         for number, done in enumerate(running[:3]):
             counts.append(count_lines(scheduler.release, done, 10 + number, Outcome(gpu_s=5)))

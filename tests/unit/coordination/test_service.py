@@ -41,7 +41,12 @@ def start_in(directory: Path) -> tuple[subprocess.Popen[bytes], Link]:
 
 def test_second_coordinator_ends_at_once(tmp_path: Path) -> None:
     process, link = start_in(tmp_path)
-    assert start_coordinator(os.environ | WITHOUT_RECORDS | {"STATE_DIRECTORY": str(tmp_path)}).wait(LONGEST_S) == 0
+    assert (
+        start_coordinator(os.environ | WITHOUT_RECORDS | {"STATE_DIRECTORY": str(tmp_path)}).wait(
+            LONGEST_S
+        )
+        == 0
+    )
     assert run_coordinator(tmp_path) is False
     for name in (SOCKET_NAME, LOCK_NAME):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600

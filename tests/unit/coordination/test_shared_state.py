@@ -1,4 +1,5 @@
-"""The document that machines share: what each of them says of the boxes, and the scheduler's state."""
+"""The document that machines share: what each of them says of the boxes, and
+the scheduler's state."""
 
 from __future__ import annotations
 
@@ -31,7 +32,12 @@ def test_state_comes_back_from_its_document() -> None:
     loaded = SharedState.load(state.dump(), LIMITS)
     assert loaded.dump() == state.dump() and loaded.settles_s == 17.5
     [(name, grant)] = loaded.scheduler.list_requests("first/")
-    assert name == "first/1" and grant and grant.box == "box1" and not loaded.scheduler.list_requests("fir/")
+    assert (
+        name == "first/1"
+        and grant
+        and grant.box == "box1"
+        and not loaded.scheduler.list_requests("fir/")
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,11 +51,15 @@ def test_state_comes_back_from_its_document() -> None:
         ([(2, None, False, False), (3, None, False, False)], 0),
     ],
 )
-def test_box_is_used_if_one_machine_can_with_the_smallest_bound(views: list[BoxView], slots: int) -> None:
+def test_box_is_used_if_one_machine_can_with_the_smallest_bound(
+    views: list[BoxView], slots: int
+) -> None:
     state = SharedState()
     for number, view in enumerate(views):
         state.set_view(str(number), "box1", view, 0)
-    assert [ask(state, f"0/{number}") for number in range(5)] == [number < slots for number in range(5)]
+    assert [ask(state, f"0/{number}") for number in range(5)] == [
+        number < slots for number in range(5)
+    ]
 
 
 def test_machine_that_leaves_takes_along_its_requests_and_views() -> None:

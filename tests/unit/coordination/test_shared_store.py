@@ -1,4 +1,5 @@
-"""Machines that share a Redis: coordinators as processes, with a state directory each, and workers of theirs."""
+"""Machines that share a Redis: coordinators as processes, with a state directory each,
+and workers of theirs."""
 
 from __future__ import annotations
 
@@ -39,7 +40,11 @@ class Machine:
         config = directory / "config.yaml"
         config.write_text(f'state: {{url: "{redis.url}"}}\n', encoding="utf-8")
         config.chmod(0o600)
-        environ = os.environ | WITHOUT_RECORDS | {"STATE_DIRECTORY": str(directory), "OLLAMA_PROXY_CONFIG": str(config)}
+        environ = (
+            os.environ
+            | WITHOUT_RECORDS
+            | {"STATE_DIRECTORY": str(directory), "OLLAMA_PROXY_CONFIG": str(config)}
+        )
         self.started: list[subprocess.Popen[bytes]] = []
         self._environ = environ
         self.client = CoordinatorClient(directory, workers=1, start=self._start)
@@ -50,7 +55,9 @@ class Machine:
         return self.started[-1]
 
     def ask(self, *subjects: Subject) -> Ticket:
-        admission = self.client.begin("id", Flow("team", subjects=subjects), tokens=10, about={"token": "team"})
+        admission = self.client.begin(
+            "id", Flow("team", subjects=subjects), tokens=10, about={"token": "team"}
+        )
         return admission.acquire([("box1", "m")], Call(Timeouts()))
 
     def take(self, count: int) -> list[Ticket]:
@@ -99,7 +106,10 @@ def test_machines_share_slots_and_limits(machines: tuple[Machine, Machine]) -> N
     assert not waiting.wait(1.0)
     for machine in machines:  # each tells of both
         wait_until(
-            lambda each=machine: [len(each.client.status().get(what, ())) for what in ("running", "waiting")] == [2, 1]
+            lambda each=machine: (
+                [len(each.client.status().get(what, ())) for what in ("running", "waiting")]
+                == [2, 1]
+            )
         )
     held[0].release()
     assert waiting.wait(LONGEST_S)
@@ -115,7 +125,9 @@ def test_machines_share_slots_and_limits(machines: tuple[Machine, Machine]) -> N
             machine.ask(limits).wait(LONGEST_S)
 
 
-def test_killed_coordinator_leaves_its_slots_to_the_next_one(machines: tuple[Machine, Machine]) -> None:
+def test_killed_coordinator_leaves_its_slots_to_the_next_one(
+    machines: tuple[Machine, Machine],
+) -> None:
     one, two = machines
     held = one.take(2)
     waiting = two.ask()
@@ -135,7 +147,9 @@ def test_lost_redis_fails_no_request_and_counts_are_exact_again(
 ) -> None:
     one, two = machines
     held = [*one.take(1), *two.take(1)]
-    wait_until(lambda: one.client.status().get("machines") == two.client.status().get("machines") == 2)
+    wait_until(
+        lambda: one.client.status().get("machines") == two.client.status().get("machines") == 2
+    )
     if happens == "flushed":
         redis.flush()
     else:
@@ -162,7 +176,9 @@ def test_machine_keeps_its_name(tmp_path: Path) -> None:
     assert machine_name(tmp_path) != name
 
 
-def test_password_is_in_no_process_list_and_no_log(machines: tuple[Machine, Machine], redis: RedisServer) -> None:
+def test_password_is_in_no_process_list_and_no_log(
+    machines: tuple[Machine, Machine], redis: RedisServer
+) -> None:
     machine = machines[0]
     machine.take(1)[0].release()
     command = Path(f"/proc/{machine.coordinator.pid}/cmdline").read_bytes()

@@ -24,7 +24,9 @@ def make_box(**settings: float) -> Box:
 
 
 def start(box: Box, number: str, model: str, now: float, *, loads: bool) -> Grant:
-    request = Request(number, "f", (("box1", model),), tokens_estimated=2000, conversation=((number, 2000),))
+    request = Request(
+        number, "f", (("box1", model),), tokens_estimated=2000, conversation=((number, 2000),)
+    )
     grant = Grant(request, "box1", model, loads, now, 5.0)
     box.start(grant)
     return grant
@@ -53,12 +55,15 @@ def test_report_of_the_box_replaces_what_was_assumed() -> None:
 
 def test_expected_response_counts_the_rest_of_a_load_and_what_is_not_cached() -> None:
     box = make_box()
-    request = Request("2", "f", (("box1", "a"),), tokens_estimated=3000, conversation=(("1", 2000), ("2", 3000)))
+    request = Request(
+        "2", "f", (("box1", "a"),), tokens_estimated=3000, conversation=(("1", 2000), ("2", 3000))
+    )
     assert box.estimate_response_s(request, "a", 0) == 13.0
     start(box, "1", "a", 0, loads=True)
     assert box.estimate_response_s(request, "a", 4) == 7.0
     assert box.estimate_start_s(request, "a", 4) == 7.0
-    # Without a free slot, it starts after the one that should end first; one that is overdue takes its time once more.
+    # Without a free slot, it starts after the one that should end first; one that is overdue
+    # takes its time once more.
     start(box, "3", "a", 4, loads=False)
     assert box.estimate_start_s(request, "a", 4) == 1.0 + 7.0
     assert box.estimate_start_s(request, "a", 7) == 2.0 + 4.0
@@ -99,14 +104,17 @@ def use(box: Box, model: str, now: float) -> None:
         ("ab", ["b"], 1),
         ("abc", ["b", "c"], 2),
         ("ab", ["a", "b"], math.inf),
-        # `a` was used after `b` was loaded, so there is room for both: it was unloaded because it was idle.
+        # `a` was used after `b` was loaded, so there is room for both: it was
+        # unloaded because it was idle.
         ("aba", ["b"], math.inf),
         ("aba", [], math.inf),
         # Nothing is left, so idle models were unloaded.
         ("ab", [], math.inf),
     ],
 )
-def test_room_for_models_is_learned_from_what_is_gone(used: str, reported: list[str], capacity: float) -> None:
+def test_room_for_models_is_learned_from_what_is_gone(
+    used: str, reported: list[str], capacity: float
+) -> None:
     box, known = make_box(max_loaded=math.inf), make_box(max_loaded=3)
     for each in (box, known):
         for number, model in enumerate(used):

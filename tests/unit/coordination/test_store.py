@@ -19,4 +19,9 @@ def test_share_of_a_limit_is_at_least_one(share: float, most: int) -> None:
 def test_store_of_this_process_is_never_lost_and_knows_no_other_machine() -> None:
     store = make_share(1.0)
     assert isinstance(store, Store)
-    assert (store.is_shared, store.failures, store.count_machines(), store.read_statuses()) == (False, (), 1, ())
+    assert (store.is_shared, store.failures, store.count_machines(), store.read_statuses()) == (
+        False,
+        (),
+        1,
+        (),
+    )

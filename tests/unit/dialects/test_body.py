@@ -43,11 +43,16 @@ def sized(body: bytes, declared: int | None = None, **environ: Any) -> dict[str,
 
 def chunked(body: bytes) -> dict[str, Any]:
     """What the server shows of a chunked body."""
-    return {"wsgi.input": io.BytesIO(body), "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    return {
+        "wsgi.input": io.BytesIO(body),
+        "HTTP_TRANSFER_ENCODING": "chunked",
+        "wsgi.input_terminated": True,
+    }
 
 
 class Broken(io.BytesIO):
-    """An input that fails in its middle, as the server's does when chunks are malformed or the client is gone."""
+    """An input that fails in its middle, as the server's does when chunks are malformed
+    or the client is gone."""
 
     def read1(self, size: int | None = -1, /) -> bytes:
         if data := super().read1(size):
@@ -86,10 +91,16 @@ def test_a_body_that_ends_before_its_length_is_refused() -> None:
         read_body(sized(b"x" * 10, declared=100), limits(1000), new_call())
 
 
-@pytest.mark.parametrize("framing", [{"CONTENT_LENGTH": "10"}, {"HTTP_TRANSFER_ENCODING": "chunked"}])
+@pytest.mark.parametrize(
+    "framing", [{"CONTENT_LENGTH": "10"}, {"HTTP_TRANSFER_ENCODING": "chunked"}]
+)
 def test_a_body_that_breaks_off_is_refused(framing: dict[str, Any]) -> None:
     with pytest.raises(BadRequest, match="cut short"):
-        read_body({"wsgi.input": Broken(b"x" * 5), "wsgi.input_terminated": True, **framing}, limits(1000), new_call())
+        read_body(
+            {"wsgi.input": Broken(b"x" * 5), "wsgi.input_terminated": True, **framing},
+            limits(1000),
+            new_call(),
+        )
 
 
 def test_without_framing_there_is_no_body() -> None:
@@ -102,18 +113,30 @@ def test_bytes_behind_the_declared_length_stay_where_they_are() -> None:
 
 
 def test_parts_arrive_in_pieces_of_at_most_64_kib() -> None:
-    assert [len(part) for part in read_parts(sized(b"x" * 150_000), new_call())] == [65536, 65536, 18928]
+    assert [len(part) for part in read_parts(sized(b"x" * 150_000), new_call())] == [
+        65536,
+        65536,
+        18928,
+    ]
 
 
 @pytest.mark.parametrize(
     "media",
-    ["", "application/json", "application/json; charset=utf-8", "text/plain", "application/x-www-form-urlencoded"],
+    [
+        "",
+        "application/json",
+        "application/json; charset=utf-8",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+    ],
 )
 def test_types_that_curl_and_examples_send_are_read_as_json(media: str) -> None:
     assert read_body(sized(b"{}", CONTENT_TYPE=media), limits(10), new_call()) == b"{}"
 
 
-@pytest.mark.parametrize("media", ["multipart/form-data; boundary=x", "Multipart/Mixed", " multipart/related"])
+@pytest.mark.parametrize(
+    "media", ["multipart/form-data; boundary=x", "Multipart/Mixed", " multipart/related"]
+)
 def test_multipart_is_refused(media: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="multipart"):
         read_body(sized(b"--x\r\n" * 10_000, CONTENT_TYPE=media), limits(1_000_000), new_call())
@@ -121,18 +144,30 @@ def test_multipart_is_refused(media: str) -> None:
 
 def test_a_compressed_body_is_decoded() -> None:
     data = gzip.compress(b"x" * 1000)
-    assert read_body(sized(data, HTTP_CONTENT_ENCODING="gzip"), limits(1000), new_call()) == b"x" * 1000
-    assert read_body(chunked(data) | {"HTTP_CONTENT_ENCODING": "gzip"}, limits(1000), new_call()) == b"x" * 1000
+    assert (
+        read_body(sized(data, HTTP_CONTENT_ENCODING="gzip"), limits(1000), new_call())
+        == b"x" * 1000
+    )
+    assert (
+        read_body(chunked(data) | {"HTTP_CONTENT_ENCODING": "gzip"}, limits(1000), new_call())
+        == b"x" * 1000
+    )
 
 
 def test_the_limit_is_also_that_of_the_decoded_body() -> None:
     with pytest.raises(BodyTooLarge, match="larger than 1000 bytes"):
-        read_body(sized(gzip.compress(b"x" * 1001), HTTP_CONTENT_ENCODING="gzip"), limits(1000), new_call())
+        read_body(
+            sized(gzip.compress(b"x" * 1001), HTTP_CONTENT_ENCODING="gzip"),
+            limits(1000),
+            new_call(),
+        )
 
 
 def test_a_compressed_body_that_decodes_to_nothing_is_not_read_forever() -> None:
     # Empty blocks of zstd, three bytes each.
-    environ = chunked(b"\x28\xb5\x2f\xfd\x00\x58" + bytes(3) * 1_000_000) | {"HTTP_CONTENT_ENCODING": "zstd"}
+    environ = chunked(b"\x28\xb5\x2f\xfd\x00\x58" + bytes(3) * 1_000_000) | {
+        "HTTP_CONTENT_ENCODING": "zstd"
+    }
     with pytest.raises(BodyTooLarge):
         read_body(environ, limits(1000), new_call())
     assert environ["wsgi.input"].tell() <= 1000 + 65536
@@ -166,7 +201,9 @@ def test_a_compressed_body_that_decodes_to_nothing_is_not_read_forever() -> None
         (b"<html>", "not valid JSON"),
     ],
 )
-def test_what_is_not_one_json_object_is_refused_by_name(body: bytes, text: str, lenient: bool) -> None:
+def test_what_is_not_one_json_object_is_refused_by_name(
+    body: bytes, text: str, lenient: bool
+) -> None:
     with pytest.raises(BadRequest, match=text):
         parse_object(body, lenient_tail=lenient)
 
@@ -226,7 +263,9 @@ def test_bodies_that_can_be_read_one_way_only_pass(body: str) -> None:
 
 
 @pytest.mark.parametrize("name", DECISIVE)
-@pytest.mark.parametrize("change", [str.upper, str.title, lambda name: name[:-1] + name[-1].upper()])
+@pytest.mark.parametrize(
+    "change", [str.upper, str.title, lambda name: name[:-1] + name[-1].upper()]
+)
 @pytest.mark.parametrize("beside", [True, False])
 def test_another_case_of_a_decisive_field_is_refused(name: str, change: Any, beside: bool) -> None:
     body = {change(name): "a", **({name: "b"} if beside else {})}
@@ -235,7 +274,9 @@ def test_another_case_of_a_decisive_field_is_refused(name: str, change: Any, bes
     assert refused.value.param == change(name)
 
 
-@pytest.mark.parametrize("key", [f"{KELVIN}eep_alive", f"{LONG_S}tream", f"me{LONG_S}{LONG_S}ages", f"me{LONG_S}sages"])
+@pytest.mark.parametrize(
+    "key", [f"{KELVIN}eep_alive", f"{LONG_S}tream", f"me{LONG_S}{LONG_S}ages", f"me{LONG_S}sages"]
+)
 def test_letters_that_go_folds_to_ascii_are_refused(key: str) -> None:
     for body in (json.dumps({key: 1}), json.dumps({key: 1}, ensure_ascii=False)):
         with pytest.raises(BadRequest, match="must be spelled"):
@@ -243,10 +284,16 @@ def test_letters_that_go_folds_to_ascii_are_refused(key: str) -> None:
 
 
 @pytest.mark.parametrize("name", DECISIVE)
-@pytest.mark.parametrize("disguise", ["plain", "escaped", "upper case escape", "both escaped", "spaced"])
+@pytest.mark.parametrize(
+    "disguise", ["plain", "escaped", "upper case escape", "both escaped", "spaced"]
+)
 def test_a_decisive_field_that_is_there_twice_is_refused(name: str, disguise: str) -> None:
     escaped = f"\\u{ord(name[0]):04x}{name[1:]}"
-    second = {"escaped": escaped, "upper case escape": escaped.replace("006d", "006D"), "both escaped": escaped}
+    second = {
+        "escaped": escaped,
+        "upper case escape": escaped.replace("006d", "006D"),
+        "both escaped": escaped,
+    }
     first = escaped if disguise == "both escaped" else name
     gap = " \n" if disguise == "spaced" else ""
     with pytest.raises(BadRequest, match=f"duplicate field '{name}'"):
@@ -286,7 +333,11 @@ def zstd(data: bytes, **options: int) -> bytes:
     return zstandard.ZstdCompressor(**options).compress(data)
 
 
-COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "x-gzip": gzip.compress, "zstd": zstd}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "zstd": zstd,
+}
 each_coding = pytest.mark.parametrize("coding", COMPRESS)
 
 
@@ -321,11 +372,24 @@ def test_no_body_is_no_body(coding: str) -> None:
         (lambda data: data[:10] + b"\xff" * 90 + data[100:], "is not valid"),
         (lambda data: data + b"x", "there is data after its end"),
         (lambda data: data + data, "there is data after its end"),
-        (lambda data: data.ljust(3 * SLICE_BYTES + len(data), b"\0"), "there is data after its end"),
+        (
+            lambda data: data.ljust(3 * SLICE_BYTES + len(data), b"\0"),
+            "there is data after its end",
+        ),
     ],
-    ids=["a byte less", "half of it", "a byte in front", "damaged", "a byte more", "twice", "padded"],
+    ids=[
+        "a byte less",
+        "half of it",
+        "a byte in front",
+        "damaged",
+        "a byte more",
+        "twice",
+        "padded",
+    ],
 )
-def test_broken_data_is_a_mistake_of_the_client(coding: str, spoil: Callable[[bytes], bytes], words: str) -> None:
+def test_broken_data_is_a_mistake_of_the_client(
+    coding: str, spoil: Callable[[bytes], bytes], words: str
+) -> None:
     with pytest.raises(BadRequest, match=words) as caught:
         list(decoded(pieces(spoil(COMPRESS[coding](TEXT)), 65536), coding))
     assert coding in str(caught.value)
@@ -369,10 +433,16 @@ def test_other_requests_get_their_turn_while_a_large_body_is_decoded(
 
 
 @pytest.mark.parametrize(
-    ("header", "coding"), [(None, ""), ("", ""), ("identity", ""), (" GZIP ", "gzip"), ("Zstd", "zstd")]
+    ("header", "coding"),
+    [(None, ""), ("", ""), ("identity", ""), (" GZIP ", "gzip"), ("Zstd", "zstd")],
 )
 def test_coding_is_told_by_its_name(header: str | None, coding: str) -> None:
-    assert content_coding(MappingProxyType({} if header is None else {"HTTP_CONTENT_ENCODING": header})) == coding
+    assert (
+        content_coding(
+            MappingProxyType({} if header is None else {"HTTP_CONTENT_ENCODING": header})
+        )
+        == coding
+    )
 
 
 @pytest.mark.parametrize("header", ["br", "deflate", "gzip, gzip", "gzip, identity", "x" * 1000])

@@ -25,11 +25,14 @@ from ollama_proxy.policy import MAX_URL_CHARS
 
 def test_image_is_inline_or_an_address() -> None:
     assert load_image("data:image/png;base64,QUJD", "x") == "QUJD"
-    assert load_image("https://pictures.example/a", "x") == ImageUrl("https://pictures.example/a", "x")
+    assert load_image("https://pictures.example/a", "x") == ImageUrl(
+        "https://pictures.example/a", "x"
+    )
 
 
 @pytest.mark.parametrize(
-    "url", [None, 1, "", "file:///etc/passwd", "data:image/png,plain", "https://a/" + "a" * MAX_URL_CHARS]
+    "url",
+    [None, 1, "", "file:///etc/passwd", "data:image/png,plain", "https://a/" + "a" * MAX_URL_CHARS],
 )
 def test_other_images_are_refused_by_their_place(url: Any) -> None:
     with pytest.raises(BadRequest) as raised:
@@ -72,7 +75,9 @@ def test_function_carries_unknown_fields_only_if_asked() -> None:
     assert load_function(function, "x", carries=True).passthrough_fields == {"defer": True}
 
 
-@pytest.mark.parametrize("change", [{"name": ""}, {"name": "a b"}, {"parameters": []}, {"description": 1}])
+@pytest.mark.parametrize(
+    "change", [{"name": ""}, {"name": "a b"}, {"parameters": []}, {"description": 1}]
+)
 def test_function_that_is_wrong_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
         load_function({"name": "f"} | change, "x")
@@ -94,7 +99,9 @@ def test_thinking_of_every_vendor(data: dict[str, Any], think: Any) -> None:
     assert load_reasoning(data) == think
 
 
-@pytest.mark.parametrize("data", [{"think": "very"}, {"reasoning_effort": "very"}, {"reasoning": {"effort": 1}}])
+@pytest.mark.parametrize(
+    "data", [{"think": "very"}, {"reasoning_effort": "very"}, {"reasoning": {"effort": 1}}]
+)
 def test_unknown_thinking_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
         load_reasoning(data)
@@ -124,12 +131,20 @@ def test_log_probabilities_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", ["data:application/pdf;base64,JVBERi0x", "data:application/PDF;name=a.pdf;base64,JVBERi0x", "JVBERi0x"]
+    "data",
+    [
+        "data:application/pdf;base64,JVBERi0x",
+        "data:application/PDF;name=a.pdf;base64,JVBERi0x",
+        "JVBERi0x",
+    ],
 )
 def test_a_pdf_is_a_document_behind_the_texts_before_it(data: str) -> None:
     texts, attachments = ["one", "three"], list[Attachment]()
     load_file({"file_data": data, "filename": " doc\r\n.pdf "}, "x", texts, attachments)
-    assert (texts, attachments) == (["one", "three"], [Document("JVBERi0x", "doc .pdf", len("one\nthree"))])
+    assert (texts, attachments) == (
+        ["one", "three"],
+        [Document("JVBERi0x", "doc .pdf", len("one\nthree"))],
+    )
 
 
 def test_a_text_file_is_its_text_under_its_name() -> None:
@@ -172,7 +187,11 @@ def test_there_may_be_many_documents_in_a_message_but_not_thousands() -> None:
 
 
 LOGPROBS: list[dict[str, Any]] = [
-    {"token": "é", "logprob": -0.5, "top_logprobs": [{"token": "b", "bytes": [98]}, {"token": "", "logprob": None}]},
+    {
+        "token": "é",
+        "logprob": -0.5,
+        "top_logprobs": [{"token": "b", "bytes": [98]}, {"token": "", "logprob": None}],
+    },
     {"logprob": -1.5, "bytes": [1, 2]},
 ]
 B, NOTHING = {"token": "b", "logprob": 0.0, "bytes": [98]}, {"token": "", "logprob": 0.0}
@@ -182,7 +201,10 @@ SPELLED = {**FIRST, "bytes": [195, 169]}
 FORMS: dict[str, tuple[dict[str, bool], list[dict[str, Any]]]] = {
     "bytes may be null": (
         {"spells": False},
-        [{**FIRST, "bytes": None, "top_logprobs": [B, NOTHING | {"bytes": None}]}, {**SECOND, "top_logprobs": []}],
+        [
+            {**FIRST, "bytes": None, "top_logprobs": [B, NOTHING | {"bytes": None}]},
+            {**SECOND, "top_logprobs": []},
+        ],
     ),
     "bytes are always there": (
         {"spells": True},

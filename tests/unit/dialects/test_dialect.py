@@ -23,7 +23,9 @@ def test_further_routes_are_added_to_a_copy() -> None:
 def test_the_dialect_of_a_request_is_known_while_it_is_handled() -> None:
     seen = []
     with in_process() as app:
-        app.app.after_request(lambda response: seen.append(current_exchange().dialect.name) or response)
+        app.app.after_request(
+            lambda response: seen.append(current_exchange().dialect.name) or response
+        )
         for path in ("/api/tags", "/v1/models", "/anthropic/v1/nothing"):
             app.ask("GET", path)
     assert seen == [NATIVE.name, OPENAI.name, "anthropic"]

@@ -18,7 +18,11 @@ from tests.rig.in_process import InProcess
 def test_one_text_and_several() -> None:
     assert load_embeddings({"model": "m", "input": ""}).input == [""]
     request = load_embeddings({"model": "m", "input": ["a", "b"], "dimensions": 8.0, "novelty": 1})
-    assert (request.input, request.dimensions, request.passthrough_fields) == (["a", "b"], 8, {"novelty": 1})
+    assert (request.input, request.dimensions, request.passthrough_fields) == (
+        ["a", "b"],
+        8,
+        {"novelty": 1},
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,7 +43,10 @@ def test_what_is_wrong_is_named(data: dict[str, Any], param: str) -> None:
 
 
 def test_encodings() -> None:
-    assert [load_encoding(data) for data in ({}, {"encoding_format": "BASE64"})] == ["float", "base64"]
+    assert [load_encoding(data) for data in ({}, {"encoding_format": "BASE64"})] == [
+        "float",
+        "base64",
+    ]
     with pytest.raises(BadRequest, match="encoding_format"):
         load_encoding({"encoding_format": "hex"})
 
@@ -64,13 +71,17 @@ def test_base64_is_little_endian_float32() -> None:
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 def test_vectors_are_numbered_in_their_order(encoding: str) -> None:
-    assert [(one["object"], one["index"]) for one in rendered(encoding)] == [("embedding", n) for n in range(3)]
+    assert [(one["object"], one["index"]) for one in rendered(encoding)] == [
+        ("embedding", n) for n in range(3)
+    ]
 
 
 def test_vectors_as_numbers_and_as_base64(demo_app: InProcess) -> None:
     body = {"model": "demo", "input": ["a", "b"]}
     numbers = demo_app.ask("POST", "/v1/embeddings", body).json["data"]
-    packed = demo_app.ask("POST", "/v1/embeddings", body | {"encoding_format": "base64"}).json["data"]
+    packed = demo_app.ask("POST", "/v1/embeddings", body | {"encoding_format": "base64"}).json[
+        "data"
+    ]
     assert [row["index"] for row in numbers] == [0, 1]
     assert len(base64.b64decode(packed[0]["embedding"])) == 4 * len(numbers[0]["embedding"])
 

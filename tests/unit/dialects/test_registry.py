@@ -68,7 +68,9 @@ def test_a_path_promises_the_error_shapes_of_its_dialect(path: str, dialect: str
     ],
 )
 @pytest.mark.parametrize("version", ["2023-06-01", ""])
-def test_models_are_anthropics_for_who_says_its_version(path: str, dialect: str, version: str) -> None:
+def test_models_are_anthropics_for_who_says_its_version(
+    path: str, dialect: str, version: str
+) -> None:
     assert find_dialect({"PATH_INFO": path, "HTTP_ANTHROPIC_VERSION": version}).name == dialect
 
 
@@ -82,7 +84,9 @@ def test_models_are_anthropics_for_who_says_its_version(path: str, dialect: str,
         ("/anthropic/nothing", ["error", "request_id", "type"]),
     ],
 )
-def test_an_unknown_address_gets_an_error_of_its_dialect(demo_app: InProcess, path: str, shape: list[str]) -> None:
+def test_an_unknown_address_gets_an_error_of_its_dialect(
+    demo_app: InProcess, path: str, shape: list[str]
+) -> None:
     answer = demo_app.ask("GET", path)
     assert (answer.status_code, sorted(answer.json)) == (404, shape)
     assert isinstance(answer.json["error"], dict) == path.startswith(("/v1", "/anthropic"))
@@ -103,13 +107,20 @@ def test_every_dialect_has_its_routes(demo_app: InProcess, path: str, body: dict
 
 
 def every_error() -> list[type[GatewayError]]:
-    found = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, GatewayError)]
-    return [one for one in found if not issubclass(one, (UpstreamRefused, RateLimited))]  # these make their own text
+    found = [
+        one
+        for one in vars(errors).values()
+        if isinstance(one, type) and issubclass(one, GatewayError)
+    ]
+    # These make their own text.
+    return [one for one in found if not issubclass(one, (UpstreamRefused, RateLimited))]
 
 
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_every_error_has_a_body_and_a_frame_in_every_dialect(dialect: Dialect, kind: type[GatewayError]) -> None:
+def test_every_error_has_a_body_and_a_frame_in_every_dialect(
+    dialect: Dialect, kind: type[GatewayError]
+) -> None:
     error = kind("Something is wrong.", detail="secret detail")
     assert b"Something is wrong." in dialect.errors.render_error(error, ID)
     assert dialect.errors.render_error_frame(error).endswith(b"\n")
@@ -126,6 +137,8 @@ def test_names_tell_the_dialects_apart() -> None:
     assert len({dialect.name for dialect in DIALECTS}) == len(DIALECTS)
 
 
-@pytest.mark.parametrize("routes", all_routes(DIALECTS), ids=lambda routes: routes.build_blueprint.__module__)
+@pytest.mark.parametrize(
+    "routes", all_routes(DIALECTS), ids=lambda routes: routes.build_blueprint.__module__
+)
 def test_what_is_logged_is_a_route_for_prompts(routes: Routes) -> None:
     assert {routes.scopes[endpoint] for endpoint in routes.readers} <= {GENERATE}

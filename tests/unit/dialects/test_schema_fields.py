@@ -7,7 +7,10 @@ from ollama_proxy.gateway.passthrough.openai import OURS
 
 #: Extensions that many providers have as well, so that these may go there as they are.
 OF_PROVIDERS = set(
-    "top_k min_p typical_p repeat_last_n repeat_penalty mirostat mirostat_tau mirostat_eta seed stop".split()
+    (
+        "top_k min_p typical_p repeat_last_n repeat_penalty mirostat mirostat_tau "
+        "mirostat_eta seed stop"
+    ).split()
 )
 
 

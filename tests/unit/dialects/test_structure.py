@@ -1,4 +1,5 @@
-"""The structure of a JSON body is bounded before it is parsed; what stands in its texts is no structure."""
+"""The structure of a JSON body is bounded before it is parsed; what stands in its
+texts is no structure."""
 
 from __future__ import annotations
 
@@ -9,7 +10,13 @@ import pytest
 
 from ollama_proxy.dialects import structure
 from ollama_proxy.dialects.body import parse_object
-from ollama_proxy.dialects.structure import MAX_MESSAGES, MAX_NODES, MAX_PARTS, MAX_VALUES, SLICE_BYTES
+from ollama_proxy.dialects.structure import (
+    MAX_MESSAGES,
+    MAX_NODES,
+    MAX_PARTS,
+    MAX_VALUES,
+    SLICE_BYTES,
+)
 from ollama_proxy.errors import BadRequest, BodyTooLarge
 
 MIB = 1 << 20
@@ -26,8 +33,10 @@ TOO_MUCH = {
     "empty objects": listed(b"{}", MAX_NODES + 1),
     "empty lists": listed(b"[]", MAX_NODES + 1),
     "lists in lists": listed(b"[[[[]]]]", MAX_NODES // 4 + 1),
-    "fields": b'{"model":"m","x":{%b}}' % b",".join(b'"k%d":1' % number for number in range(MAX_NODES + 1)),
-    "fields at the top": b'{"model":"m",%b}' % b",".join(b'"k%d":1' % number for number in range(MAX_NODES + 1)),
+    "fields": b'{"model":"m","x":{%b}}'
+    % b",".join(b'"k%d":1' % number for number in range(MAX_NODES + 1)),
+    "fields at the top": b'{"model":"m",%b}'
+    % b",".join(b'"k%d":1' % number for number in range(MAX_NODES + 1)),
     "objects with a field": listed(b'{"a":{}}', MAX_NODES // 3 + 1),
     "tools": listed(b'{"type":"function","function":{"name":"f"}}', MAX_NODES // 5 + 1, b"tools"),
     "numbers": listed(b"1", MAX_VALUES + 2, b"input"),
@@ -35,7 +44,8 @@ TOO_MUCH = {
     "spaces between": listed(b'{ "role" :\n "user" } ', MAX_NODES),
     "escapes in texts": listed(rb'{"a":"\"\\","\\\"":1}', MAX_NODES),
     "cut in the middle": listed(b'{"role":"user"}', MIB)[: 8 * MIB],
-    "after a long text": b'{"model":"m","x":"%b","messages":[%b]}' % (b"," * MIB, b",".join([b"{}"] * (MAX_NODES + 1))),
+    "after a long text": b'{"model":"m","x":"%b","messages":[%b]}'
+    % (b"," * MIB, b",".join([b"{}"] * (MAX_NODES + 1))),
 }
 
 
@@ -48,18 +58,28 @@ def test_too_much_structure_is_refused_before_it_is_parsed(
         raise AssertionError("it was parsed")
 
     monkeypatch.setattr(orjson, "loads", parse)
-    with pytest.raises(BodyTooLarge, match=f"more than ({MAX_NODES}|{MAX_VALUES}) (objects|values)") as caught:
+    with pytest.raises(
+        BodyTooLarge, match=f"more than ({MAX_NODES}|{MAX_VALUES}) (objects|values)"
+    ) as caught:
         parse_object(body, lenient_tail=lenient)
     assert caught.value.status == 413
 
 
 def call(number: int) -> dict[str, Any]:
-    return {"id": f"call_{number}", "type": "function", "function": {"name": "f", "arguments": '{"a":[1,{"b":2}]}'}}
+    return {
+        "id": f"call_{number}",
+        "type": "function",
+        "function": {"name": "f", "arguments": '{"a":[1,{"b":2}]}'},
+    }
 
 
 def schema(depth: int) -> dict[str, Any]:
     inner = schema(depth - 1) if depth else {"type": "string", "enum": ["a", "b", "c"]}
-    return {"type": "object", "properties": {"first": inner, "second": inner}, "required": ["first"]}
+    return {
+        "type": "object",
+        "properties": {"first": inner, "second": inner},
+        "required": ["first"],
+    }
 
 
 TALK = [
@@ -67,10 +87,17 @@ TALK = [
     for number in range(2500)
     for message in (
         {"role": "assistant", "content": None, "tool_calls": [call(number)]},
-        {"role": "tool", "tool_call_id": f"call_{number}", "content": [{"type": "text", "text": "[1,2,{}]" * 50}]},
+        {
+            "role": "tool",
+            "tool_call_id": f"call_{number}",
+            "content": [{"type": "text", "text": "[1,2,{}]" * 50}],
+        },
     )
 ]
-TOOLS = [{"type": "function", "function": {"name": f"f{number}", "parameters": schema(3)}} for number in range(200)]
+TOOLS = [
+    {"type": "function", "function": {"name": f"f{number}", "parameters": schema(3)}}
+    for number in range(200)
+]
 CODE = 'if (a[0] == "x") { b = [1, 2, {"c": \\"d\\"}]; }\n'
 
 ENOUGH: dict[str, dict[str, Any]] = {
@@ -80,7 +107,9 @@ ENOUGH: dict[str, dict[str, Any]] = {
     "1,024 texts": {"input": ["Some text, with commas, and [brackets]. " * 50] * 1024},
     "300,000 tokens": {"input": [list(range(1000, 1300))] * 1000},
     "8 MiB of code": {"messages": [{"role": "user", "content": CODE * (8 * MIB // len(CODE))}]},
-    "a table with a million commas": {"messages": [{"role": "user", "content": "1,2,3,4\n" * (MIB // 3)}]},
+    "a table with a million commas": {
+        "messages": [{"role": "user", "content": "1,2,3,4\n" * (MIB // 3)}]
+    },
     "backslashes": {"messages": [{"role": "user", "content": '\\"{[,:\\\\' * MIB}]},
     "48 MiB of an image": {"messages": [{**USER, "images": ["QUJD" * (12 * MIB)]}]},
 }
@@ -94,7 +123,8 @@ def test_what_requests_really_hold_is_taken(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("shift", range(6))
 def test_an_escape_sequence_is_never_cut_in_two(shift: int) -> None:
-    """Where a slice ends within one, the quote behind it would begin a text, and the text be counted as structure."""
+    """Where a slice ends within one, the quote behind it would begin a text, and the text be
+    counted as structure."""
     text = "a" * (SLICE_BYTES - 40 + shift) + '\\"' * 20 + "{[,:" * MAX_VALUES
     document = {"model": "m", "x": text, "y": ["{,"] * 9}
     assert parse_object(orjson.dumps(document)) == document
@@ -115,13 +145,19 @@ MANY: dict[str, dict[str, Any]] = {
     "empty messages": {"messages": [{}] * (MAX_MESSAGES + 1)},
     "items": {"input": [{"type": "reasoning"}] * (MAX_MESSAGES + 1)},
     "images": {"messages": [{"images": ["a"] * (MAX_PARTS + 1)}]},
-    "parts of several": {"messages": [{"content": [1] * (MAX_PARTS // 2), "tool_calls": [1] * (MAX_PARTS // 2 + 1)}]},
+    "parts of several": {
+        "messages": [{"content": [1] * (MAX_PARTS // 2), "tool_calls": [1] * (MAX_PARTS // 2 + 1)}]
+    },
 }
 
 
 @pytest.mark.parametrize("fields", MANY.values(), ids=MANY)
-def test_more_messages_or_parts_than_any_conversation_has_are_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(BodyTooLarge, match=f"at most ({MAX_MESSAGES} messages|{MAX_PARTS} content parts)"):
+def test_more_messages_or_parts_than_any_conversation_has_are_refused(
+    fields: dict[str, Any],
+) -> None:
+    with pytest.raises(
+        BodyTooLarge, match=f"at most ({MAX_MESSAGES} messages|{MAX_PARTS} content parts)"
+    ):
         parse_object(orjson.dumps({"model": "m", **fields}))
 
 
@@ -169,13 +205,19 @@ ONE_LARGE = f'{{"a":[{",".join(["{}"] * (MAX_NODES + 1))}]}}'
 
 @pytest.mark.parametrize("form", with_arguments(""))
 @pytest.mark.parametrize(("arguments", "number"), [(NODES, 40), (VALUES, 30), (ONE_LARGE, 1)])
-def test_structure_in_the_arguments_of_calls_has_the_same_limits(form: str, arguments: str, number: int) -> None:
+def test_structure_in_the_arguments_of_calls_has_the_same_limits(
+    form: str, arguments: str, number: int
+) -> None:
     body = orjson.dumps({"model": "m", **with_arguments(arguments, number)[form]})
-    with pytest.raises(BodyTooLarge, match=f"at most ({MAX_NODES}|{MAX_VALUES}) .* in tool call arguments"):
+    with pytest.raises(
+        BodyTooLarge, match=f"at most ({MAX_NODES}|{MAX_VALUES}) .* in tool call arguments"
+    ):
         parse_object(body)
 
 
 @pytest.mark.parametrize("form", with_arguments(""))
 def test_code_in_the_arguments_of_calls_is_a_text(form: str) -> None:
-    code = orjson.dumps({"path": "x.c", "content": 'if (a["b"]) { f(1, 2, {3: [4]}); }\n' * 3000}).decode()
+    code = orjson.dumps(
+        {"path": "x.c", "content": 'if (a["b"]) { f(1, 2, {3: [4]}); }\n' * 3000}
+    ).decode()
     assert parse_object(orjson.dumps({"model": "m", **with_arguments(code, 20)[form]}))

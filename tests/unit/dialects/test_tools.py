@@ -63,7 +63,12 @@ def test_input_is_text_there_and_back() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
-    [({"patch": "x"}, "x"), ({"input": "x", "why": "y"}, "x"), ({}, "{}"), ({"a": "x", "b": "y"}, '{"a":"x","b":"y"}')],
+    [
+        ({"patch": "x"}, "x"),
+        ({"input": "x", "why": "y"}, "x"),
+        ({}, "{}"),
+        ({"a": "x", "b": "y"}, '{"a":"x","b":"y"}'),
+    ],
 )
 def test_models_that_call_it_wrongly(arguments: dict[str, Any], text: str) -> None:
     assert render_custom_input(arguments) == text
@@ -84,7 +89,9 @@ def load(allowed: dict[str, Any]) -> tuple[list[str], str]:
 
 @pytest.mark.parametrize("mode", ["auto", "required"])
 @pytest.mark.parametrize(("names", "left"), [(["g"], ["g"]), (["h", "f"], ["f", "h"]), ([], [])])
-def test_only_allowed_tools_are_left_in_the_order_of_the_offer(mode: str, names: list[str], left: list[str]) -> None:
+def test_only_allowed_tools_are_left_in_the_order_of_the_offer(
+    mode: str, names: list[str], left: list[str]
+) -> None:
     assert load({"mode": mode, "tools": names}) == (left, mode)
 
 
@@ -95,10 +102,16 @@ def test_only_allowed_tools_are_left_in_the_order_of_the_offer(mode: str, names:
         ({"mode": "none", "tools": ["f"]}, "choice.mode", "'auto' or 'required'"),
         ({"mode": "auto"}, "choice.tools", "an array of functions"),
         ({"mode": "auto", "tools": "f"}, "choice.tools", "an array of functions"),
-        ({"mode": "auto", "tools": ["f", "x" * 100]}, "choice.tools", f"this request defines no tool '{'x' * 80}'"),
+        (
+            {"mode": "auto", "tools": ["f", "x" * 100]},
+            "choice.tools",
+            f"this request defines no tool '{'x' * 80}'",
+        ),
     ],
 )
-def test_what_cannot_be_allowed_is_refused_by_name(allowed: dict[str, Any], param: str, text: str) -> None:
+def test_what_cannot_be_allowed_is_refused_by_name(
+    allowed: dict[str, Any], param: str, text: str
+) -> None:
     with pytest.raises(BadRequest, match=text) as refusal:
         load(allowed)
     assert refusal.value.param == param
@@ -109,7 +122,9 @@ def test_a_choice_among_the_tools_passes(choice: ToolChoice) -> None:
     check_choice(choice, TOOLS, "tool_choice")
 
 
-@pytest.mark.parametrize(("choice", "tools"), [("required", []), ({"name": "f"}, []), ({"name": "x"}, TOOLS)])
+@pytest.mark.parametrize(
+    ("choice", "tools"), [("required", []), ({"name": "f"}, []), ({"name": "x"}, TOOLS)]
+)
 def test_a_call_of_what_is_not_on_offer_is_refused(choice: ToolChoice, tools: list[Tool]) -> None:
     with pytest.raises(BadRequest, match="this request defines no tool") as refusal:
         check_choice(choice, tools, "tool_choice")
@@ -118,5 +133,8 @@ def test_a_call_of_what_is_not_on_offer_is_refused(choice: ToolChoice, tools: li
 
 def test_tools_that_are_left_out_are_not_allowed_either() -> None:
     entries = [{"type": "web_search"}, {"type": "function", "name": "f"}, "odd"]
-    assert without_hosted({"mode": "auto", "tools": entries}, ["web_search"]) == {"mode": "auto", "tools": entries[1:]}
+    assert without_hosted({"mode": "auto", "tools": entries}, ["web_search"]) == {
+        "mode": "auto",
+        "tools": entries[1:],
+    }
     assert without_hosted({"tools": 5}, ["web_search"]) == {"tools": 5}

@@ -36,4 +36,6 @@ def wait_for_lists(gateway: Gateway, without: str = "") -> None:
 def new_exchange(gateway: Gateway, **fields: Any) -> Exchange:
     """An exchange that has just begun."""
     dialect = find_dialect({"PATH_INFO": "/"})
-    return Exchange("id", "POST", "/", "127.0.0.1", dialect, Call(gateway.settings.timeouts), **fields)
+    return Exchange(
+        "id", "POST", "/", "127.0.0.1", dialect, Call(gateway.settings.timeouts), **fields
+    )

@@ -19,9 +19,18 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(
     ("descriptors", "connections", "requests"),
-    [(65536, 2000, 1500), (4096, 2000, 1015), (1024, 592, 247), (64, 16, 7), (25, 2, 1), (-1, 2000, 1500)],
+    [
+        (65536, 2000, 1500),
+        (4096, 2000, 1015),
+        (1024, 592, 247),
+        (64, 16, 7),
+        (25, 2, 1),
+        (-1, 2000, 1500),
+    ],
 )
-def test_few_descriptors_make_it_less(limit: list[int], descriptors: int, connections: int, requests: int) -> None:
+def test_few_descriptors_make_it_less(
+    limit: list[int], descriptors: int, connections: int, requests: int
+) -> None:
     limit[0] = descriptors
     assert capacity.connections(2000) == connections
     assert capacity.requests(1500, connections) == requests
@@ -36,7 +45,9 @@ def test_all_that_may_be_open_at_once_fits(limit: list[int], descriptors: int) -
 
 
 @pytest.mark.parametrize("connections", [2, 10, 1000])
-def test_some_connections_are_left_for_whoever_asks_how_it_is(limit: list[int], connections: int) -> None:
+def test_some_connections_are_left_for_whoever_asks_how_it_is(
+    limit: list[int], connections: int
+) -> None:
     assert capacity.requests(10**6, connections) < connections
 
 

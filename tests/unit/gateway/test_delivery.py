@@ -31,11 +31,21 @@ def last_words(error: GatewayError) -> bytes:
 @pytest.mark.parametrize(
     ("error", "words", "state"),
     [
-        (UpstreamCut(), b"UpstreamCut: The model server stopped in the middle of its answer.", "upstream_error"),
-        (TypeError("secret"), b"InternalError: The gateway failed to handle this request; its id is id.", "aborted"),
+        (
+            UpstreamCut(),
+            b"UpstreamCut: The model server stopped in the middle of its answer.",
+            "upstream_error",
+        ),
+        (
+            TypeError("secret"),
+            b"InternalError: The gateway failed to handle this request; its id is id.",
+            "aborted",
+        ),
     ],
 )
-def test_failure_in_the_middle_has_last_words_whosever_fault_it_was(error: Exception, words: bytes, state: str) -> None:
+def test_failure_in_the_middle_has_last_words_whosever_fault_it_was(
+    error: Exception, words: bytes, state: str
+) -> None:
     one = exchange()
     assert list(deliver(one, pieces(error), last_words)) == [b"first", words]
     assert one.state == state
@@ -57,7 +67,9 @@ def test_fault_of_our_own_cuts_the_connection_where_there_is_no_frame() -> None:
         (UpstreamConnect("Failed to connect to llama"), "Failed to connect to llama"),
     ],
 )
-def test_only_what_the_upstream_said_of_the_model_is_renamed(error: GatewayError, said: str) -> None:
+def test_only_what_the_upstream_said_of_the_model_is_renamed(
+    error: GatewayError, said: str
+) -> None:
     one = exchange(model="coder", target="llama")
     record_failure(one, error)
     record_failure(one, error)

@@ -31,7 +31,9 @@ def giving(released: list[int], number: int) -> Callable[[], None]:
     return lambda: released.append(number)
 
 
-def test_what_came_last_is_given_back_first_and_once(exchange: Exchange, released: list[int]) -> None:
+def test_what_came_last_is_given_back_first_and_once(
+    exchange: Exchange, released: list[int]
+) -> None:
     for number in range(3):
         exchange.on_finish(giving(released, number))
     exchange.finish()
@@ -39,7 +41,9 @@ def test_what_came_last_is_given_back_first_and_once(exchange: Exchange, release
     assert released == [2, 1, 0]
 
 
-def test_one_that_fails_keeps_nobody_from_being_given_back(exchange: Exchange, released: list[int]) -> None:
+def test_one_that_fails_keeps_nobody_from_being_given_back(
+    exchange: Exchange, released: list[int]
+) -> None:
     exchange.on_finish(giving(released, 0))
     exchange.on_finish(lambda: [].pop())
     exchange.on_finish(giving(released, 2))
@@ -48,13 +52,17 @@ def test_one_that_fails_keeps_nobody_from_being_given_back(exchange: Exchange, r
     assert released == [2, 0]
 
 
-def test_what_comes_behind_the_end_is_given_back_at_once(exchange: Exchange, released: list[int]) -> None:
+def test_what_comes_behind_the_end_is_given_back_at_once(
+    exchange: Exchange, released: list[int]
+) -> None:
     exchange.finish()
     exchange.on_finish(giving(released, 0))
     assert released == [0]
 
 
-def test_observers_are_called_once_in_their_order_after_everything_is_released(exchange: Exchange) -> None:
+def test_observers_are_called_once_in_their_order_after_everything_is_released(
+    exchange: Exchange,
+) -> None:
     seen: list[str] = []
     exchange.finish_observers += [
         lambda one: seen.append(f"first: {one.state}"),
@@ -85,8 +93,11 @@ class Silent:
     def close(self) -> None: ...
 
 
-def test_an_answer_that_opens_while_its_client_leaves_keeps_no_place(exchange: Exchange, released: list[int]) -> None:
-    """Of several answers one may begin in the same turn of the loop in which all of them are to end."""
+def test_an_answer_that_opens_while_its_client_leaves_keeps_no_place(
+    exchange: Exchange, released: list[int]
+) -> None:
+    """Of several answers one may begin in the same turn of the loop in which
+    all of them are to end."""
     arrives = gevent.event.Event()
 
     def opened(call: Call) -> Silent:

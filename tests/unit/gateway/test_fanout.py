@@ -1,4 +1,5 @@
-"""Several answers at once: their order, their silence, how one that fails ends the others, and what is left behind."""
+"""Several answers at once: their order, their silence, how one that fails ends the others,
+and what is left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +14,16 @@ import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamRefused
 from ollama_proxy.gateway.fanout import BATCHES_AHEAD, OPENING_S, FanOut, spread
-from ollama_proxy.hub import ChatRequest, Choice, Content, Done, Event, GenerateRequest, Message, collect
+from ollama_proxy.hub import (
+    ChatRequest,
+    Choice,
+    Content,
+    Done,
+    Event,
+    GenerateRequest,
+    Message,
+    collect,
+)
 from ollama_proxy.upstreams.call import Call
 from tests.unit.upstreams.stock import new_call
 
@@ -84,7 +94,7 @@ def text(word: str) -> tuple[Content]:
     return (Content(word),)
 
 
-# --- What comes out --------------------------------------------------------------------------------------------------
+# --- What comes out -------------------------------------------------------------------------------
 
 
 def test_every_batch_says_whose_it_is_and_each_answer_keeps_its_order() -> None:
@@ -143,7 +153,7 @@ def test_slow_client_slows_the_answers_down() -> None:
         assert sum(answer.given for answer in endless) <= 2 * BATCHES_AHEAD + 4
 
 
-# --- What goes wrong -------------------------------------------------------------------------------------------------
+# --- What goes wrong ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("late_s", [0.0, OPENING_S / 2], ids=["at once", "a little later"])
@@ -160,7 +170,9 @@ def test_failure_in_the_middle_comes_after_what_came_before_it_and_closes_the_ot
     batches: list[Sequence[Event]] = []
     with pytest.raises(UpstreamCut):
         batches.extend(asked_of(*answers))
-    assert sorted(map(repr, batches)) == sorted(map(repr, [(Choice(0), *text("a")), (Choice(1), *text("b"))]))
+    assert sorted(map(repr, batches)) == sorted(
+        map(repr, [(Choice(0), *text("a")), (Choice(1), *text("b"))])
+    )
     assert [answer.closed for answer in answers] == [1, 1, 1]
 
 
@@ -214,7 +226,7 @@ def test_worker_that_is_stopped_leaves_nothing_open() -> None:
     assert [answer.closed for answer in answers] == [1, 1]
 
 
-# --- What is asked for -----------------------------------------------------------------------------------------------
+# --- What is asked for ----------------------------------------------------------------------------
 
 
 def chat(**fields: Any) -> ChatRequest:
@@ -238,10 +250,18 @@ def test_a_seed_does_not_make_all_answers_equal() -> None:
 
 @pytest.mark.parametrize("seed", [True, "7", None])
 def test_a_seed_that_is_no_number_stays_as_it_is(seed: Any) -> None:
-    assert [one.options["seed"] for one in spread(chat(n=2, options={"seed": seed}))] == [seed, seed]
+    assert [one.options["seed"] for one in spread(chat(n=2, options={"seed": seed}))] == [
+        seed,
+        seed,
+    ]
 
 
 def test_every_prompt_is_asked_as_often_as_answers_are_wanted() -> None:
     asked = GenerateRequest(model="m", prompt="a", prompts=["a", "b"], n=2, options={"seed": 1})
-    assert [(one.prompt, one.options["seed"]) for one in spread(asked)] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+    assert [(one.prompt, one.options["seed"]) for one in spread(asked)] == [
+        ("a", 1),
+        ("a", 2),
+        ("b", 1),
+        ("b", 2),
+    ]
     assert {(one.n, tuple(one.prompts)) for one in spread(asked)} == {(1, ())}

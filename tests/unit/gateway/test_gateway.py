@@ -1,4 +1,5 @@
-"""What the requests of a worker share: replaced as a whole by new settings, and kept if nothing changed."""
+"""What the requests of a worker share: replaced as a whole by new settings, and
+kept if nothing changed."""
 
 from __future__ import annotations
 
@@ -36,7 +37,13 @@ def gateway() -> Iterator[Gateway]:
 
 def exchange(gateway: Gateway, **fields: Any) -> Exchange:
     return Exchange(
-        "id", "POST", "/", "client", find_dialect({"PATH_INFO": "/"}), Call(gateway.settings.timeouts), **fields
+        "id",
+        "POST",
+        "/",
+        "client",
+        find_dialect({"PATH_INFO": "/"}),
+        Call(gateway.settings.timeouts),
+        **fields,
     )
 
 
@@ -99,7 +106,9 @@ def test_a_token_for_some_models_sees_and_uses_only_those() -> None:
             assert [row["id"] for row in app.ask("GET", "/v1/models").json["data"]] == ["qwen3:8b"]
             assert app.ask("POST", "/api/chat", CHAT | {"model": "qwen3:8b"}).status_code == 200
             assert app.ask("POST", "/api/chat", CHAT | {"model": "other"}).status_code in (403, 404)
-            assert [seen.json()["model"] for seen in box.requests if seen.path == "/api/chat"] == ["qwen3:8b"]
+            assert [seen.json()["model"] for seen in box.requests if seen.path == "/api/chat"] == [
+                "qwen3:8b"
+            ]
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])

@@ -1,4 +1,5 @@
-"""Images given by URL: what arrives, what is too large, too slow or no image, and clients that leave meanwhile."""
+"""Images given by URL: what arrives, what is too large, too slow or no image, and clients
+that leave meanwhile."""
 
 from __future__ import annotations
 
@@ -66,7 +67,9 @@ def names(**known: str) -> Callable[[str, int], list[str]]:
     return lambda host, port: known.get(host.replace(".", "_"), "").split()
 
 
-def fetch(*urls: str, call: Call | None = None, images: Images | None = None, **options: Any) -> list[bytes]:
+def fetch(
+    *urls: str, call: Call | None = None, images: Images | None = None, **options: Any
+) -> list[bytes]:
     """The images at these URLs, in this process."""
     wanted = [ImageUrl(url, f"messages[{number}].image") for number, url in enumerate(urls)]
     fetcher = ImageFetcher(images or settings(), **options)
@@ -93,12 +96,14 @@ def complaint(*urls: str, **options: Any) -> str:
     return why
 
 
-# --- What arrives ----------------------------------------------------------------------------------------------------
+# --- What arrives ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("image", [PNG, JPEG, WEBP, GIF], ids=["png", "jpeg", "webp", "gif"])
 @pytest.mark.parametrize("content_type", ["image/png", "text/html", "application/octet-stream"])
-def test_images_are_told_by_their_bytes(pictures: ScriptedServer, image: bytes, content_type: str) -> None:
+def test_images_are_told_by_their_bytes(
+    pictures: ScriptedServer, image: bytes, content_type: str
+) -> None:
     pictures.script("/a", [Whole(image, headers={"Content-Type": content_type})])
     assert fetch(f"{pictures.url}/a") == [image]
 
@@ -132,7 +137,9 @@ NOT_IMAGES = {
 
 
 @pytest.mark.parametrize("body", NOT_IMAGES.values(), ids=NOT_IMAGES)
-def test_other_things_are_no_images_whatever_they_are_called(pictures: ScriptedServer, body: bytes) -> None:
+def test_other_things_are_no_images_whatever_they_are_called(
+    pictures: ScriptedServer, body: bytes
+) -> None:
     pictures.script("/a", [Whole(body, headers={"Content-Type": "image/png"})])
     assert complaint(f"{pictures.url}/a") == "must be a PNG, JPEG, WebP or GIF image"
 
@@ -144,7 +151,9 @@ def test_no_more_is_read_than_it_takes_to_see_that_it_is_no_image(pictures: Scri
     assert time.monotonic() - began < 2.5
 
 
-def test_order_is_kept_and_one_that_is_wanted_twice_is_fetched_once(pictures: ScriptedServer) -> None:
+def test_order_is_kept_and_one_that_is_wanted_twice_is_fetched_once(
+    pictures: ScriptedServer,
+) -> None:
     pictures.script("/slow", [Wait(0.3), Whole(PNG)])
     pictures.script("/quick", [Whole(JPEG)])
     slow, quick = f"{pictures.url}/slow", f"{pictures.url}/quick"
@@ -162,7 +171,9 @@ def test_the_first_fault_in_the_order_of_the_request_is_told(pictures: ScriptedS
     assert "404" in complaint(f"{pictures.url}/slow", f"{pictures.url}/quick")
 
 
-def test_a_fault_of_one_that_is_wanted_twice_is_told_of_its_first_place(pictures: ScriptedServer) -> None:
+def test_a_fault_of_one_that_is_wanted_twice_is_told_of_its_first_place(
+    pictures: ScriptedServer,
+) -> None:
     pictures.script("/a", [Whole(b"", 404)])
     assert "404" in complaint(f"{pictures.url}/a", f"{pictures.url}/a")
 
@@ -187,15 +198,20 @@ def test_a_cookie_is_not_carried_to_the_next_place(pictures: ScriptedServer) -> 
     assert pictures.requests[1].header("cookie") is None
 
 
-# --- Limits ----------------------------------------------------------------------------------------------------------
+# --- Limits ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("framing", [{"Content-Length": str(len(PNG))}, {}], ids=["declared", "undeclared"])
+@pytest.mark.parametrize(
+    "framing", [{"Content-Length": str(len(PNG))}, {}], ids=["declared", "undeclared"]
+)
 def test_size_is_limited(pictures: ScriptedServer, framing: dict[str, str]) -> None:
     pictures.script("/a", [Head(200, framing), Chunk(PNG)])
     assert fetch(f"{pictures.url}/a", images=settings(max_bytes=len(PNG))) == [PNG]
     too_small = settings(max_bytes=len(PNG) - 1)
-    assert complaint(f"{pictures.url}/a", images=too_small) == "is larger than 263 bytes: make it smaller"
+    assert (
+        complaint(f"{pictures.url}/a", images=too_small)
+        == "is larger than 263 bytes: make it smaller"
+    )
 
 
 def test_an_image_that_is_said_to_be_too_large_is_not_waited_for(pictures: ScriptedServer) -> None:
@@ -235,25 +251,39 @@ def test_images_of_one_request_have_a_size_in_all(pictures: ScriptedServer, fram
     # Behind the others of the second time.
     pictures.script(
         "/c",
-        [WaitUntilSent(pictures, 4 * len(half)), Wait(1), Head(200, {"Content-Length": str(len(PNG))}), Chunk(PNG)],
+        [
+            WaitUntilSent(pictures, 4 * len(half)),
+            Wait(1),
+            Head(200, {"Content-Length": str(len(PNG))}),
+            Chunk(PNG),
+        ],
     )
     images = settings(max_bytes=len(half), timeout_s=20.0)
     assert [len(each) for each in fetch(*urls[:2], images=images)] == 2 * [len(half)]
     with pytest.raises(BadRequest) as caught:
         fetch(*urls, images=images)
-    assert (caught.value.param, str(caught.value)) == ("messages[2].image", f"messages[2].image: {MUCH}")
+    assert (caught.value.param, str(caught.value)) == (
+        "messages[2].image",
+        f"messages[2].image: {MUCH}",
+    )
 
 
 @pytest.mark.parametrize("framing", [True, False], ids=["declared", "undeclared"])
-def test_an_image_that_is_wanted_often_counts_as_often(pictures: ScriptedServer, framing: bool) -> None:
+def test_an_image_that_is_wanted_often_counts_as_often(
+    pictures: ScriptedServer, framing: bool
+) -> None:
     image = PNG + bytes(MAX_TOTAL_BYTES // 1000 - len(PNG))
-    pictures.script("/a", [Head(200, {"Content-Length": str(len(image))} if framing else {}), Chunk(image)])
+    pictures.script(
+        "/a", [Head(200, {"Content-Length": str(len(image))} if framing else {}), Chunk(image)]
+    )
     assert len(fetch(*1000 * [f"{pictures.url}/a"])) == 1000
     assert complaint(*1002 * [f"{pictures.url}/a"]) == MUCH
 
 
 def test_images_that_are_said_to_be_too_much_are_not_waited_for(pictures: ScriptedServer) -> None:
-    pictures.script("/a", [Head(200, {"Content-Length": str(MAX_TOTAL_BYTES // 1000)}), WaitForPeerClose()])
+    pictures.script(
+        "/a", [Head(200, {"Content-Length": str(MAX_TOTAL_BYTES // 1000)}), WaitForPeerClose()]
+    )
     began = time.monotonic()
     assert complaint(*1002 * [f"{pictures.url}/a"]) == MUCH
     assert time.monotonic() - began < 2.5
@@ -262,14 +292,19 @@ def test_images_that_are_said_to_be_too_much_are_not_waited_for(pictures: Script
 def test_one_image_may_be_as_large_as_the_operator_lets_it(pictures: ScriptedServer) -> None:
     image = PNG + bytes(MAX_TOTAL_BYTES)
     pictures.script("/a", [Whole(image)])
-    assert fetch(f"{pictures.url}/a", images=settings(max_bytes=len(image), timeout_s=20.0)) == [image]
+    assert fetch(f"{pictures.url}/a", images=settings(max_bytes=len(image), timeout_s=20.0)) == [
+        image
+    ]
 
 
 @pytest.fixture
 def deaf_port() -> Iterator[int]:
-    """A port where connections are neither taken nor refused: what the kernel lets wait there is full."""
+    """A port where connections are neither taken nor refused: what the kernel
+    lets wait there is full."""
     with contextlib.ExitStack() as opened:
-        port: int = opened.enter_context(socket.create_server((HERE, 0), backlog=0)).getsockname()[1]
+        port: int = opened.enter_context(socket.create_server((HERE, 0), backlog=0)).getsockname()[
+            1
+        ]
         for _ in range(4):
             waiting = opened.enter_context(socket.socket())
             waiting.setblocking(False)
@@ -290,7 +325,9 @@ SLOW = {
 def test_time_is_limited_for_all_of_it(pictures: ScriptedServer, script: list[Any]) -> None:
     pictures.script("/a", script)
     began = time.monotonic()
-    assert "did not arrive in 0.6 s" in complaint(f"{pictures.url}/a", images=settings(timeout_s=0.6))
+    assert "did not arrive in 0.6 s" in complaint(
+        f"{pictures.url}/a", images=settings(timeout_s=0.6)
+    )
     assert time.monotonic() - began < 2.5
     wait_until(lambda: not pictures.connections_open)
 
@@ -301,11 +338,15 @@ def test_time_of_a_lookup_counts() -> None:
         return [HERE]
 
     began = time.monotonic()
-    assert "did not arrive in 0.3 s" in complaint("http://slow.example/", images=settings(timeout_s=0.3), resolve=slow)
+    assert "did not arrive in 0.3 s" in complaint(
+        "http://slow.example/", images=settings(timeout_s=0.3), resolve=slow
+    )
     assert time.monotonic() - began < 2.5
 
 
-def test_time_of_a_connection_and_of_a_handshake_counts(pictures: ScriptedServer, deaf_port: int) -> None:
+def test_time_of_a_connection_and_of_a_handshake_counts(
+    pictures: ScriptedServer, deaf_port: int
+) -> None:
     limits = settings(timeout_s=0.3)
     began = time.monotonic()
     assert "did not arrive in 0.3 s" in complaint(f"http://{HERE}:{deaf_port}/", images=limits)
@@ -326,7 +367,9 @@ def test_a_few_are_looked_up_at_once_and_many_after_another(pictures: ScriptedSe
     urls = [f"http://pictures.example:{pictures.port}/{number}" for number in range(MAX_URLS)]
     for number in range(MAX_URLS):
         pictures.script(f"/{number}", [Whole(PNG + bytes([number]))])
-    assert fetch(*urls, *urls, resolve=counting) == 2 * [PNG + bytes([number]) for number in range(MAX_URLS)]
+    assert fetch(*urls, *urls, resolve=counting) == 2 * [
+        PNG + bytes([number]) for number in range(MAX_URLS)
+    ]
     assert most == MAX_LOOKUPS_AT_ONCE
 
 
@@ -338,11 +381,14 @@ def slow_names(host: str, port: int) -> list[str]:
 
 
 def fetch_for(fetcher: ImageFetcher, caller: str, *urls: str) -> gevent.Greenlet[..., Any]:
-    """The images at these URLs for one caller, in the background; the error instead of them if they can't be had."""
+    """The images at these URLs for one caller, in the background; the error instead of them
+    if they can't be had."""
 
     def outcome() -> list[str] | BadRequest:
         try:
-            return result_of(fetcher.fetch_all([ImageUrl(url, "image") for url in urls], Call(LIMITS), caller))
+            return result_of(
+                fetcher.fetch_all([ImageUrl(url, "image") for url in urls], Call(LIMITS), caller)
+            )
         except BadRequest as error:
             return error
 
@@ -366,7 +412,8 @@ def test_slow_names_of_one_caller_keep_no_other_waiting(pictures: ScriptedServer
     gevent.sleep(0.05)
     began = time.monotonic()
     others = [
-        fetch_for(fetcher, f"other-{number}", f"http://pictures.example:{pictures.port}/a") for number in range(5)
+        fetch_for(fetcher, f"other-{number}", f"http://pictures.example:{pictures.port}/a")
+        for number in range(5)
     ]
     assert all(each.get() == [b64encode(PNG).decode()] for each in others)
     assert time.monotonic() - began < 1.5
@@ -387,7 +434,10 @@ def test_all_requests_of_a_caller_share_its_lookups() -> None:
 
 def test_nothing_is_kept_of_callers_whose_lookups_have_ended(pictures: ScriptedServer) -> None:
     lookups = Lookups(lambda host, port: gevent.sleep(0.05) or [HERE])
-    waiting = [gevent.spawn(lookups.look_up, f"caller-{number % 7}", "a.example", 80) for number in range(50)]
+    waiting = [
+        gevent.spawn(lookups.look_up, f"caller-{number % 7}", "a.example", 80)
+        for number in range(50)
+    ]
     gevent.sleep(0.01)
     given_up, others = waiting[30:], waiting[:30]
     gevent.killall(given_up)
@@ -404,7 +454,9 @@ def test_a_lookup_that_nobody_waits_for_any_more_still_has_its_turn() -> None:
         return [HERE]
 
     urls = [f"http://{name}.example/" for name in "abcdef"]
-    assert "did not arrive in 0.3 s" in complaint(*urls, images=settings(timeout_s=0.3), resolve=slow)
+    assert "did not arrive in 0.3 s" in complaint(
+        *urls, images=settings(timeout_s=0.3), resolve=slow
+    )
     gevent.sleep(0)
     assert len(asked) == MAX_LOOKUPS_AT_ONCE
     ended.set()
@@ -413,12 +465,23 @@ def test_a_lookup_that_nobody_waits_for_any_more_still_has_its_turn() -> None:
 def clocks() -> int:
     """Greenlets that end the waits of this process."""
     gc.collect()
-    found = [each for each in gc.get_objects() if issubclass(type(each), gevent.Greenlet) and not each.dead]
-    return len([each for each in found if getattr(getattr(each, "_run", None), "__func__", None) is WaitTimer._run])
+    found = [
+        each
+        for each in gc.get_objects()
+        if issubclass(type(each), gevent.Greenlet) and not each.dead
+    ]
+    return len(
+        [
+            each
+            for each in found
+            if getattr(getattr(each, "_run", None), "__func__", None) is WaitTimer._run
+        ]
+    )
 
 
 def test_other_settings_leave_nothing_running_behind(pictures: ScriptedServer) -> None:
-    pictures.script("/a", [Wait(0.5), Whole(PNG)])  # a busy machine must not take as long as that to begin to wait
+    # A busy machine must not take as long as that to begin to wait.
+    pictures.script("/a", [Wait(0.5), Whole(PNG)])
     fetch(f"{pictures.url}/a")
     running = clocks()
     assert running
@@ -428,30 +491,42 @@ def test_other_settings_leave_nothing_running_behind(pictures: ScriptedServer) -
 
 def test_too_many_are_refused_before_any_is_fetched(pictures: ScriptedServer) -> None:
     with pytest.raises(
-        BadRequest, match=rf"messages\[{MAX_URLS}\].image: exceeds the limit of {MAX_URLS} images by URL"
+        BadRequest,
+        match=rf"messages\[{MAX_URLS}\].image: exceeds the limit of {MAX_URLS} images by URL",
     ) as caught:
         fetch(*[f"{pictures.url}/{number}" for number in range(MAX_URLS + 1)])
     assert caught.value.param == f"messages[{MAX_URLS}].image"
     assert pictures.events == []
 
 
-# --- Answers that are no images --------------------------------------------------------------------------------------
+# --- Answers that are no images -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [201, 204, 206, 300, 304, 400, 401, 403, 404, 410, 429, 500, 503])
+@pytest.mark.parametrize(
+    "status", [201, 204, 206, 300, 304, 400, 401, 403, 404, 410, 429, 500, 503]
+)
 def test_any_other_status_than_200_is_told(pictures: ScriptedServer, status: int) -> None:
     pictures.script("/a", [Whole(PNG if status not in (204, 304) else b"", status)])
     why = complaint(f"{pictures.url}/a")
-    assert why == f"its server answered with status {status}: check the URL, or send the image itself, in base64"
+    assert (
+        why == f"its server answered with status {status}: check the URL, or send the "
+        "image itself, in base64"
+    )
 
 
 BROKEN = {
-    "a cut length": ([Head(200, {"Content-Length": "1000"}), Send(PNG), Cut()], "stopped in the middle"),
+    "a cut length": (
+        [Head(200, {"Content-Length": "1000"}), Send(PNG), Cut()],
+        "stopped in the middle",
+    ),
     "a cut chunk": ([Head(200), Chunk(PNG), Cut()], "stopped in the middle"),
     "a reset": ([Head(200), Chunk(PNG), Reset()], "stopped in the middle"),
     "no answer": ([Cut()], "stopped in the middle"),
     "another protocol": ([Send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), Cut()], "an invalid response"),
-    "endless headers": ([Send(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20000)], "an invalid response"),
+    "endless headers": (
+        [Send(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20000)],
+        "an invalid response",
+    ),
 }
 
 
@@ -477,7 +552,7 @@ def test_log_and_client_learn_no_query(pictures: ScriptedServer) -> None:
     assert "secret-1" not in caught.value.detail + str(caught.value)
 
 
-# --- Redirects -------------------------------------------------------------------------------------------------------
+# --- Redirects ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -501,7 +576,11 @@ def test_redirects_are_followed(pictures: ScriptedServer, status: int) -> None:
     ],
 )
 def test_redirects_may_be_relative(pictures: ScriptedServer, location: str, path: str) -> None:
-    pictures.script("/a/b", [Json({}, 302, {"Location": location.replace("PORT", str(pictures.port))})], [Whole(PNG)])
+    pictures.script(
+        "/a/b",
+        [Json({}, 302, {"Location": location.replace("PORT", str(pictures.port))})],
+        [Whole(PNG)],
+    )
     for other in ("/c", "/a/c", "/图", "/c d"):
         pictures.script(other, [Whole(PNG)])
     assert fetch(f"{pictures.url}/a/b") == [PNG]
@@ -533,7 +612,9 @@ def test_redirects_end(pictures: ScriptedServer, redirects: int, arrives: bool) 
         "http://127.1/",
     ],
 )
-def test_redirects_to_what_is_no_web_address_are_refused(pictures: ScriptedServer, location: str) -> None:
+def test_redirects_to_what_is_no_web_address_are_refused(
+    pictures: ScriptedServer, location: str
+) -> None:
     pictures.script("/a", [Json({}, 302, {"Location": location})])
     assert complaint(f"{pictures.url}/a").startswith(NO_URL)
 
@@ -543,7 +624,7 @@ def test_a_redirect_to_nowhere_is_a_status(pictures: ScriptedServer) -> None:
     assert "answered with status 302" in complaint(f"{pictures.url}/a")
 
 
-# --- Clients that leave ----------------------------------------------------------------------------------------------
+# --- Clients that leave ---------------------------------------------------------------------------
 
 
 def leave_during(*urls: str, after_s: float = 0.2, **options: Any) -> float:

@@ -12,7 +12,10 @@ WEB = "http://10.0.0.5/x"
 
 
 def chat(part: Any) -> dict[str, Any]:
-    return {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "see"}, part]}]}
+    return {
+        "model": "m",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "see"}, part]}],
+    }
 
 
 def found(data: dict[str, Any]) -> dict[str, str]:
@@ -34,12 +37,18 @@ PART = "messages[0].content[1]"
         ({"type": "video_url", "video_url": {"url": WEB}}, ".video_url.url"),
         ({"type": "video", "video": [WEB]}, ".video[0]"),
         ({"type": "audio_url", "audio_url": {"url": WEB}}, ".audio_url.url"),
-        ({"type": "input_audio", "input_audio": {"data": WEB, "format": "wav"}}, ".input_audio.data"),
+        (
+            {"type": "input_audio", "input_audio": {"data": WEB, "format": "wav"}},
+            ".input_audio.data",
+        ),
         ({"type": "file", "file": {"filename": "a.pdf", "file_data": WEB}}, ".file.file_data"),
         ({"type": "input_file", "file_url": WEB}, ".file_url"),
         ({"type": "text", "text": {"image_url": WEB}}, ".text.image_url"),
         ({"type": "text", "text": "hi", "image_url": WEB}, ".image_url"),
-        ({"type": "new", "some": {"thing": [[{"name": {"else": WEB}}]]}}, ".some.thing[0][0].name.else"),
+        (
+            {"type": "new", "some": {"thing": [[{"name": {"else": WEB}}]]}},
+            ".some.thing[0][0].name.else",
+        ),
     ],
 )
 def test_addresses_are_found_in_every_kind_of_part(part: Any, where: str) -> None:
@@ -59,8 +68,23 @@ def test_addresses_are_found_in_every_kind_of_part(part: Any, where: str) -> Non
             "h\tttps:\\\\a",
             "\x00http://a",
         ),
-        *("\xa0http://a", "\ufeffhttp://a", "http:\r\n//a", "ht" + "\n" * 9999 + "tp://a", " " * 20000 + "http://a"),
-        *("file:///etc/passwd", "FILE:/etc", "file:x", "ftp://a", "gs://a", "s3://a", "gopher://a", "unix:/run/x"),
+        *(
+            "\xa0http://a",
+            "\ufeffhttp://a",
+            "http:\r\n//a",
+            "ht" + "\n" * 9999 + "tp://a",
+            " " * 20000 + "http://a",
+        ),
+        *(
+            "file:///etc/passwd",
+            "FILE:/etc",
+            "file:x",
+            "ftp://a",
+            "gs://a",
+            "s3://a",
+            "gopher://a",
+            "unix:/run/x",
+        ),
         *("http:/a", "http://" + "a" * 20000, "javascript:\\a"),
     ],
 )
@@ -77,8 +101,22 @@ INLINE = [
 ]
 #: Addresses for some servers, and text for others.
 WITHOUT_SCHEME = [
-    *("/etc/passwd", "photo.png", "../photo.png", "//169.254.169.254/x", "169.254.169.254/x.png", "www.evil.com/x.png"),
-    *("\\\\169.254.169.254\\share", "\u200bhttp://169.254.169.254/", "\u2060file:///x", "[::1]/x", "localhost:80", "~"),
+    *(
+        "/etc/passwd",
+        "photo.png",
+        "../photo.png",
+        "//169.254.169.254/x",
+        "169.254.169.254/x.png",
+        "www.evil.com/x.png",
+    ),
+    *(
+        "\\\\169.254.169.254\\share",
+        "\u200bhttp://169.254.169.254/",
+        "\u2060file:///x",
+        "[::1]/x",
+        "localhost:80",
+        "~",
+    ),
     *(
         "//uQxAAAAAAA",
         "iVBORw0KGgo=",
@@ -94,17 +132,34 @@ WITHOUT_SCHEME = [
 
 @pytest.mark.parametrize("data", INLINE)
 def test_what_is_inline_is_no_address(data: str) -> None:
-    assert found(chat({"image_url": {"url": data}, "imageUrl": data, "input_audio": {"data": data}})) == {}
+    assert (
+        found(chat({"image_url": {"url": data}, "imageUrl": data, "input_audio": {"data": data}}))
+        == {}
+    )
 
 
 @pytest.mark.parametrize("text", WITHOUT_SCHEME)
 def test_only_a_scheme_makes_an_address_in_fields_that_may_hold_media(text: str) -> None:
-    assert found(chat({"image": text, "input_audio": {"data": text}, "video": [text], "file": {"file_id": text}})) == {}
+    assert (
+        found(
+            chat(
+                {
+                    "image": text,
+                    "input_audio": {"data": text},
+                    "video": [text],
+                    "file": {"file_id": text},
+                }
+            )
+        )
+        == {}
+    )
 
 
 @pytest.mark.parametrize("text", WITHOUT_SCHEME)
 def test_a_field_named_for_addresses_needs_no_scheme(text: str) -> None:
-    assert found(chat({"type": "image_url", "image_url": {"url": text}})) == {f"{PART}.image_url.url": text}
+    assert found(chat({"type": "image_url", "image_url": {"url": text}})) == {
+        f"{PART}.image_url.url": text
+    }
 
 
 @pytest.mark.parametrize(
@@ -138,18 +193,48 @@ LINK = {"url": "a.example/b", "source_uri": WEB}
     [
         {"messages": [{"role": "user", "content": WEB}]},
         {"messages": [{"role": "user", "content": [WEB, {"type": "text", "text": WEB}]}]},
-        {"messages": [{"role": "assistant", "content": "", "reasoning_content": WEB, "refusal": WEB}]},
-        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": WEB}}]}]},
+        {
+            "messages": [
+                {"role": "assistant", "content": "", "reasoning_content": WEB, "refusal": WEB}
+            ]
+        },
+        {
+            "messages": [
+                {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": WEB}}]}
+            ]
+        },
         {"messages": [{"role": "assistant", "annotations": [{"url_citation": {"url": WEB}}]}]},
-        {"messages": [{"role": "assistant", "content": [{"type": "text", "text": WEB, "citations": [LINK]}]}]},
-        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": LINK}}]}]},
-        {"tools": [LINK], "metadata": LINK, "response_format": {"json_schema": {"properties": LINK}}},
+        {
+            "messages": [
+                {
+                    "role": "assistant",
+                    "content": [{"type": "text", "text": WEB, "citations": [LINK]}],
+                }
+            ]
+        },
+        {
+            "messages": [
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"function": {"name": "f", "arguments": LINK}}],
+                }
+            ]
+        },
+        {
+            "tools": [LINK],
+            "metadata": LINK,
+            "response_format": {"json_schema": {"properties": LINK}},
+        },
         {"prompt": WEB, "suffix": WEB, "stop": [WEB]},
         {"prompt": [WEB]},
         {"input": WEB},
         {"input": [WEB, WEB]},
         {"tools": [{"type": "function", "function": {"parameters": {"$schema": WEB}}}]},
-        {"response_format": {"json_schema": {"schema": {"$id": WEB}}}, "metadata": {"site": WEB}, "user": WEB},
+        {
+            "response_format": {"json_schema": {"schema": {"$id": WEB}}},
+            "metadata": {"site": WEB},
+            "user": WEB,
+        },
     ],
 )
 def test_text_and_schemas_are_not_searched(data: dict[str, Any]) -> None:
@@ -161,7 +246,10 @@ def test_text_and_schemas_are_not_searched(data: dict[str, Any]) -> None:
     [
         ({"input": [{"image": WEB}]}, "input[0].image"),
         ({"prompt": {"image": WEB}}, "prompt.image"),
-        ({"messages": [{"role": "user", "content": "x", "images": [WEB]}]}, "messages[0].images[0]"),
+        (
+            {"messages": [{"role": "user", "content": "x", "images": [WEB]}]},
+            "messages[0].images[0]",
+        ),
         ({"reference_images": [WEB]}, "reference_images[0]"),
         ({"image": WEB}, "image"),
     ],

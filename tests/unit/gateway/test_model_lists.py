@@ -1,4 +1,5 @@
-"""The models that a caller may use: from every upstream, by the team's names, and none that its token excludes."""
+"""The models that a caller may use: from every upstream, by the team's names, and none
+that its token excludes."""
 
 from __future__ import annotations
 
@@ -42,14 +43,26 @@ def names(lists: ModelLists) -> list[str]:
     return [model.name for model in lists.all()]
 
 
-def test_the_models_of_all_upstreams_are_listed_once_by_the_names_of_the_team(gateway: Gateway) -> None:
-    assert names(gateway.lists(new_exchange(gateway))) == ["tiny:1b", "helper", "shared:latest", "large:70b"]
+def test_the_models_of_all_upstreams_are_listed_once_by_the_names_of_the_team(
+    gateway: Gateway,
+) -> None:
+    assert names(gateway.lists(new_exchange(gateway))) == [
+        "tiny:1b",
+        "helper",
+        "shared:latest",
+        "large:70b",
+    ]
 
 
 def test_a_token_for_some_models_sees_only_those(gateway: Gateway) -> None:
     lists = gateway.lists(limited(gateway, "shared", "helper"))
     assert names(lists) == ["helper", "shared:latest"]
-    assert [lists.may_use(name) for name in ("helper", "shared", "large:70b", "nowhere")] == [True, True, False, False]
+    assert [lists.may_use(name) for name in ("helper", "shared", "large:70b", "nowhere")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_model_is_found_by_the_name_that_the_client_uses(gateway: Gateway) -> None:
@@ -71,7 +84,9 @@ def test_a_model_that_is_nowhere_or_not_for_this_token_is_not_found(gateway: Gat
         gateway.lists(limited(gateway, "shared")).find("large:70b")
 
 
-def test_an_upstream_that_is_down_is_noted_and_the_others_are_listed(boxes: tuple[Box, Box]) -> None:
+def test_an_upstream_that_is_down_is_noted_and_the_others_are_listed(
+    boxes: tuple[Box, Box],
+) -> None:
     boxes[0].refuse()
     with open_gateway(upstreams=[box.declared for box in boxes], models=MODELS) as gateway:
         wait_for_lists(gateway, without="one")

@@ -1,4 +1,5 @@
-"""Work on models: which servers do it, under which names, and what is refused before any server is asked."""
+"""Work on models: which servers do it, under which names, and what is refused
+before any server is asked."""
 
 from __future__ import annotations
 
@@ -17,7 +18,12 @@ from tests.rig.boxes import Box, running
 from tests.rig.fault_upstream import Json, Lines, Whole
 from tests.unit.gateway.bare_gateway import new_exchange, open_gateway, wait_for_lists
 
-PROVIDER = {"name": "lab", "kind": "openai", "base_url": "http://127.0.0.1:9", "models": {"gpt-lab": "gpt-lab"}}
+PROVIDER = {
+    "name": "lab",
+    "kind": "openai",
+    "base_url": "http://127.0.0.1:9",
+    "models": {"gpt-lab": "gpt-lab"},
+}
 PULLED = [Lines([{"status": "pulling manifest"}, {"status": "success"}])]
 
 
@@ -37,7 +43,9 @@ def gateway(boxes: tuple[Box, Box]) -> Iterator[Gateway]:
         yield gateway
 
 
-def route(gateway: Gateway, path: str, data: dict[str, Any], *names: str, box: str | None = None) -> ModelWork:
+def route(
+    gateway: Gateway, path: str, data: dict[str, Any], *names: str, box: str | None = None
+) -> ModelWork:
     """The work of a request with this body, which names these models and perhaps a server."""
     exchange = new_exchange(gateway, data=data)
     outgoing = UpstreamRequest("POST", path, json.dumps(data).encode())
@@ -65,11 +73,17 @@ def test_a_server_in_front_of_a_name_gets_the_work_without_its_own_name(gateway:
     assert servers(work) == ["two"]
     assert list(work.names) == ["m", "copy"]
     assert isinstance(work.outgoing.body, bytes)
-    assert json.loads(work.outgoing.body) == {"source": "m", "destination": "copy", "comment": "two/m"}
+    assert json.loads(work.outgoing.body) == {
+        "source": "m",
+        "destination": "copy",
+        "comment": "two/m",
+    }
 
 
 @pytest.mark.parametrize(("names", "box"), [(("one/m", "two/copy"), None), (("one/m",), "two")])
-def test_one_request_is_about_one_server(gateway: Gateway, names: tuple[str, ...], box: str | None) -> None:
+def test_one_request_is_about_one_server(
+    gateway: Gateway, names: tuple[str, ...], box: str | None
+) -> None:
     with pytest.raises(BadRequest, match="on the same server"):
         route(gateway, "/api/copy", {}, *names, box=box)
 
@@ -91,7 +105,11 @@ def test_a_model_of_files_is_made_where_the_files_are(
     digest = "sha256:" + "ab" * 32
     for box in boxes:
         box.script(f"/api/blobs/{digest}", [Whole(b"", 200 if box.name in having else 404, ())])
-    data = {"model": "new", "files": {"a.gguf": digest, "b.gguf": "no digest"}, "adapters": "no files"}
+    data = {
+        "model": "new",
+        "files": {"a.gguf": digest, "b.gguf": "no digest"},
+        "adapters": "no files",
+    }
     assert servers(route(gateway, "/api/create", data, "new")) == expected
     assert servers(route(gateway, "/api/create", data, "new", box="one")) == ["one"]
 
@@ -129,11 +147,15 @@ def test_work_is_done_on_all_servers_but_those_that_are_drained(boxes: tuple[Box
             assert [node.in_flight for node in gateway.fleet.nodes] == [0, 0, 0]
     for box in boxes:
         # Lines, although the client wants none: they show that the server is alive.
-        assert [seen.json() for seen in box.requests if seen.path == "/api/pull"] == [{"model": "new", "stream": True}]
+        assert [seen.json() for seen in box.requests if seen.path == "/api/pull"] == [
+            {"model": "new", "stream": True}
+        ]
     assert [seen.path for seen in drained.requests if seen.path == "/api/pull"] == []
 
 
-def test_the_result_of_each_server_is_on_the_record(gateway: Gateway, boxes: tuple[Box, Box]) -> None:
+def test_the_result_of_each_server_is_on_the_record(
+    gateway: Gateway, boxes: tuple[Box, Box]
+) -> None:
     boxes[0].script("/api/pull", [Json({"error": "disk full"}, 500)])
     boxes[1].script("/api/pull", PULLED)
     exchange = new_exchange(gateway, data={"model": "new"})
@@ -141,11 +163,18 @@ def test_the_result_of_each_server_is_on_the_record(gateway: Gateway, boxes: tup
     work = management.route_work(UpstreamRequest("POST", "/api/pull", b"{}"), ["new"])
     for _ in management.start_everywhere(work, streams=True):
         pass
-    assert {attempt.upstream: attempt.state for attempt in exchange.tried} == {"one": "upstream_error", "two": "ok"}
+    assert {attempt.upstream: attempt.state for attempt in exchange.tried} == {
+        "one": "upstream_error",
+        "two": "ok",
+    }
 
 
-def test_a_token_for_some_models_starts_no_work_on_others(gateway: Gateway, boxes: tuple[Box, Box]) -> None:
-    exchange = new_exchange(gateway, data={"model": "m"}, principal=Principal("few", SCOPES, ("mine",)))
+def test_a_token_for_some_models_starts_no_work_on_others(
+    gateway: Gateway, boxes: tuple[Box, Box]
+) -> None:
+    exchange = new_exchange(
+        gateway, data={"model": "m"}, principal=Principal("few", SCOPES, ("mine",))
+    )
     management = ModelManagement(gateway.snapshot, exchange, None)
     work = management.route_work(UpstreamRequest("DELETE", "/api/delete", b"{}"), ["m"])
     with pytest.raises(ModelNotFound):
@@ -155,8 +184,13 @@ def test_a_token_for_some_models_starts_no_work_on_others(gateway: Gateway, boxe
 
 def test_lists_are_asked_for_again_after_work_on_models(gateway: Gateway) -> None:
     exchange = new_exchange(gateway)
-    ModelManagement(gateway.snapshot, exchange, None).route_work(UpstreamRequest("POST", "/api/pull", b"{}"), ["new"])
+    ModelManagement(gateway.snapshot, exchange, None).route_work(
+        UpstreamRequest("POST", "/api/pull", b"{}"), ["new"]
+    )
     old = [node.models.listed_at for node in gateway.fleet.ollama_nodes]
     exchange.finish()
     wait_for_lists(gateway, without="lab")
-    assert all(node.models.listed_at > before for node, before in zip(gateway.fleet.ollama_nodes, old, strict=True))
+    assert all(
+        node.models.listed_at > before
+        for node, before in zip(gateway.fleet.ollama_nodes, old, strict=True)
+    )

@@ -1,4 +1,5 @@
-"""The operator's rules for a model, as its upstream sees them: the same for Ollama's own API and a translated one."""
+"""The operator's rules for a model, as its upstream sees them: the same for Ollama's own API
+and a translated one."""
 
 from __future__ import annotations
 
@@ -13,10 +14,14 @@ CHATS = pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
 SAID = [{"role": "system", "content": "You are a cat."}, {"role": "user", "content": "hi"}]
 
 
-def sent(upstream: FaultUpstream, path: str, rules: dict[str, Any], **fields: Any) -> dict[str, Any]:
+def sent(
+    upstream: FaultUpstream, path: str, rules: dict[str, Any], **fields: Any
+) -> dict[str, Any]:
     """What the upstream gets of a chat with the model `tiny` under these rules."""
     with in_process(service={"base_url": upstream.url}, models={"tiny": rules}) as app:
-        answer = app.ask("POST", path, {"model": "tiny", "messages": SAID, "stream": False, **fields})
+        answer = app.ask(
+            "POST", path, {"model": "tiny", "messages": SAID, "stream": False, **fields}
+        )
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = upstream.wait_for_request(path="/api/chat").json()
     return body
@@ -24,21 +29,25 @@ def sent(upstream: FaultUpstream, path: str, rules: dict[str, Any], **fields: An
 
 @CHATS
 def test_options_of_the_operator_are_defaults(path: str, fault_upstream: FaultUpstream) -> None:
-    body = sent(fault_upstream, path, {"options": {"num_ctx": 8192, "seed": 1}}, options={"seed": 2})
+    body = sent(
+        fault_upstream, path, {"options": {"num_ctx": 8192, "seed": 1}}, options={"seed": 2}
+    )
     assert body["options"] == {"num_ctx": 8192, "seed": 2}
 
 
 @CHATS
 def test_a_pinned_context_is_kept(path: str, fault_upstream: FaultUpstream) -> None:
     rules = {"options": {"num_ctx": 8192, "seed": 1}, "pin_options": True}
-    assert sent(fault_upstream, path, rules, options={"num_ctx": 2048})["options"]["num_ctx"] == 8192
+    assert (
+        sent(fault_upstream, path, rules, options={"num_ctx": 2048})["options"]["num_ctx"] == 8192
+    )
 
 
 @CHATS
 def test_limits(path: str, fault_upstream: FaultUpstream) -> None:
-    assert sent(fault_upstream, path, {"clamp": {"num_ctx": 4096}}, options={"num_ctx": 99999})["options"] == {
-        "num_ctx": 4096
-    }
+    assert sent(fault_upstream, path, {"clamp": {"num_ctx": 4096}}, options={"num_ctx": 99999})[
+        "options"
+    ] == {"num_ctx": 4096}
 
 
 @CHATS

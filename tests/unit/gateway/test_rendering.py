@@ -15,7 +15,11 @@ NEEDED = {name for name in dir(Renderer) if name.startswith("render_")}
 
 @pytest.mark.parametrize("module", [anthropic, native, openai, responses])
 def test_every_renderer_draws_everything(module: object) -> None:
-    kinds = [kind for name, kind in vars(module).items() if name.endswith("Renderer") and name != "Renderer"]
+    kinds = [
+        kind
+        for name, kind in vars(module).items()
+        if name.endswith("Renderer") and name != "Renderer"
+    ]
     complete = [kind for kind in kinds if isinstance(kind, type) and NEEDED <= set(dir(kind))]
     assert NEEDED == {"render_single", "render_stream", "render_heartbeat", "render_failure"}
     assert complete

@@ -1,4 +1,5 @@
-"""What a request to a model comes to: where it is, whether this token may use it, and on which of its upstreams."""
+"""What a request to a model comes to: where it is, whether this token may use it, and on
+which of its upstreams."""
 
 from __future__ import annotations
 
@@ -33,9 +34,12 @@ def fleet() -> Fleet:
 def planned(name: str, *patterns: str, known: Fleet | None = None, **models: Any) -> ResolvedModel:
     known = known or fleet()
     model_aliases = ModelAliases(
-        {each: ModelSettings(**rules) for each, rules in models.items()}, [n.name for n in known.nodes]
+        {each: ModelSettings(**rules) for each, rules in models.items()},
+        [n.name for n in known.nodes],
     )
-    return resolve_model(Principal("narrow", SCOPES, patterns) if patterns else TEAM, name, model_aliases, known)
+    return resolve_model(
+        Principal("narrow", SCOPES, patterns) if patterns else TEAM, name, model_aliases, known
+    )
 
 
 def where(name: str, *patterns: str, **models: Any) -> tuple[str, ...]:
@@ -51,7 +55,7 @@ def single() -> Fleet:
     return Fleet([node("ollama", learnt=False)])
 
 
-# --- Where it is -----------------------------------------------------------------------------------------------------
+# --- Where it is ----------------------------------------------------------------------------------
 
 
 def test_a_model_is_asked_for_as_its_upstream_calls_it() -> None:
@@ -66,7 +70,9 @@ def test_a_target_may_name_its_upstream(target: str) -> None:
     assert [(one.name, own) for one, own in found.route.nodes] == [("box2", target[5:])]
 
 
-@pytest.mark.parametrize(("target", "own"), [("ollama/foo", "foo"), ("ollama:foo:1", "foo:1"), ("foo", "foo")])
+@pytest.mark.parametrize(
+    ("target", "own"), [("ollama/foo", "foo"), ("ollama:foo:1", "foo:1"), ("foo", "foo")]
+)
 def test_a_target_may_name_the_only_upstream(target: str, own: str) -> None:
     found = planned("coder", known=single(), coder={"target": target})
     assert [(one.name, name) for one, name in found.route.nodes] == [("ollama", own)]
@@ -94,7 +100,7 @@ def test_a_long_name_is_not_repeated_in_full() -> None:
     assert len(str(refused.value)) < 300
 
 
-# --- Rights ----------------------------------------------------------------------------------------------------------
+# --- Rights ---------------------------------------------------------------------------------------
 
 SPELLINGS = {
     "m": BOXES,
@@ -119,7 +125,9 @@ def test_B10_a_right_to_another_model_covers_none(name: str) -> None:
     assert where(name, "other", "box9/*", "only2", "shared:8b") == ()
 
 
-@pytest.mark.parametrize("pattern", ["box1/*", "box1:*", "Box1/m", "box1:m", "box1:m:latest", "box?/m"])
+@pytest.mark.parametrize(
+    "pattern", ["box1/*", "box1:*", "Box1/m", "box1:m", "box1:m:latest", "box?/m"]
+)
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_a_right_to_a_model_on_one_upstream_is_none_elsewhere(name: str, pattern: str) -> None:
     allowed = BOXES if pattern == "box?/m" else ("box1",)
@@ -135,7 +143,9 @@ def test_a_bare_name_means_what_it_leads_to_and_no_providers_model_of_that_name(
 
 
 @pytest.mark.parametrize("pattern", ["deepseek-chat", "deepseek/*", "deepseek:deepseek-chat"])
-@pytest.mark.parametrize("name", ["deepseek-chat", "deepseek/deepseek-chat", "deepseek:DeepSeek-Chat"])
+@pytest.mark.parametrize(
+    "name", ["deepseek-chat", "deepseek/deepseek-chat", "deepseek:DeepSeek-Chat"]
+)
 def test_a_right_to_a_providers_model_covers_every_spelling(name: str, pattern: str) -> None:
     assert where(name, pattern) == ("deepseek",)
 
@@ -148,7 +158,11 @@ def test_a_right_counts_for_the_name_that_clients_use(name: str, pattern: str) -
     assert where(name, "org/name", "org/*") == ()
 
 
-ALIASES: dict[str, Any] = {"coder": {"target": "m"}, "far": {"target": "box2/m"}, "team-*": {"target": "m"}}
+ALIASES: dict[str, Any] = {
+    "coder": {"target": "m"},
+    "far": {"target": "box2/m"},
+    "team-*": {"target": "m"},
+}
 
 
 @pytest.mark.parametrize(
@@ -195,21 +209,32 @@ def test_rights_do_not_depend_on_what_is_up(monkeypatch: pytest.MonkeyPatch) -> 
         planned("box1/other", "m", known=known)
 
 
-# --- The cloud -------------------------------------------------------------------------------------------------------
+# --- The cloud ------------------------------------------------------------------------------------
 
-CLOUD = ["big:cloud", "Big:Cloud", "library/big:cloud", "box1/big:cloud", "box1:big:cloud", "BOX1:BIG:CLOUD"]
+CLOUD = [
+    "big:cloud",
+    "Big:Cloud",
+    "library/big:cloud",
+    "box1/big:cloud",
+    "box1:big:cloud",
+    "BOX1:BIG:CLOUD",
+]
 
 
 @pytest.mark.parametrize("name", CLOUD)
 @pytest.mark.parametrize("patterns", [(), ("*",), ("big:cloud", "box1/*", "box1:*")])
-def test_B11_nobody_reaches_the_cloud_that_the_operator_does_not_name(name: str, patterns: tuple[str, ...]) -> None:
+def test_B11_nobody_reaches_the_cloud_that_the_operator_does_not_name(
+    name: str, patterns: tuple[str, ...]
+) -> None:
     with pytest.raises(Forbidden, match="cloud is disabled"):
         planned(name, *patterns)
     with pytest.raises(Forbidden, match="cloud is disabled"):
         planned(name, *patterns, **{"*": {"keep_alive": "5m"}, "other:cloud": {}})
 
 
-@pytest.mark.parametrize("name", ["m:cloud", "ollama:m:cloud", "ollama/m:cloud", "ollama:m:120b-cloud"])
+@pytest.mark.parametrize(
+    "name", ["m:cloud", "ollama:m:cloud", "ollama/m:cloud", "ollama:m:120b-cloud"]
+)
 def test_B11_an_upstream_in_front_hides_no_cloud_from_a_single_box(name: str) -> None:
     with pytest.raises(Forbidden, match="cloud is disabled"):
         planned(name, known=single())
@@ -229,7 +254,7 @@ def test_B11_a_cloud_model_that_an_upstream_is_configured_with_is_named() -> Non
     assert [own for _, own in planned("fast", known=known).route.nodes] == ["big:cloud"]
 
 
-# --- Names that upstreams could read otherwise ------------------------------------------------------------------------
+# --- Names that upstreams could read otherwise ----------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -239,30 +264,44 @@ def test_box_gets_the_spelling_of_the_client(name: str) -> None:
     assert planned(name, "m").route.bare == "m:latest"
 
 
-@pytest.mark.parametrize("name", ["m ", " m", "m\u200b", "ftp://registry.ollama.ai/library/m", "x" * 513, "/m", "m:"])
+@pytest.mark.parametrize(
+    "name", ["m ", " m", "m\u200b", "ftp://registry.ollama.ai/library/m", "x" * 513, "/m", "m:"]
+)
 def test_name_that_a_box_could_read_otherwise_is_refused(name: str) -> None:
     with pytest.raises(BadRequest, match="invalid model name"):
         planned(name, known=single())
 
 
-@pytest.mark.parametrize("name", ["deepseek/library/x", "deepseek/https://x", "deepseek/x:local", "deepseek//x"])
+@pytest.mark.parametrize(
+    "name", ["deepseek/library/x", "deepseek/https://x", "deepseek/x:local", "deepseek//x"]
+)
 def test_name_that_a_provider_could_read_otherwise_is_refused(name: str) -> None:
     with pytest.raises(BadRequest, match="invalid model name"):
         planned(name)
 
 
 def test_name_that_a_provider_lists_may_be_any() -> None:
-    found = planned("odd", known=Fleet([node("lab", "odd", kind="openai", mapped={"odd": "library/Odd Name"})]))
+    found = planned(
+        "odd", known=Fleet([node("lab", "odd", kind="openai", mapped={"odd": "library/Odd Name"})])
+    )
     assert found.route.nodes[0][1] == "library/Odd Name"
 
 
-# --- Further choices --------------------------------------------------------------------------------------------------
+# --- Further choices ------------------------------------------------------------------------------
 
 
 def choose(name: str, patterns: tuple[str, ...], **fields: Any) -> None:
-    known = Fleet([node("box1", "m"), node("any", kind="litellm"), node("claude", "opus", "haiku", kind="anthropic")])
+    known = Fleet(
+        [
+            node("box1", "m"),
+            node("any", kind="litellm"),
+            node("claude", "opus", "haiku", kind="anthropic"),
+        ]
+    )
     found = planned(name, *patterns, known=known)
-    check_choices(Principal("narrow", SCOPES, patterns), {"model": name, **fields}, found.route, known)
+    check_choices(
+        Principal("narrow", SCOPES, patterns), {"model": name, **fields}, found.route, known
+    )
 
 
 @pytest.mark.parametrize(
@@ -274,7 +313,9 @@ def choose(name: str, patterns: tuple[str, ...], **fields: Any) -> None:
         ("m", {"models": ["opus"], "provider": {"order": ["x"]}}),
     ],
 )
-def test_choice_within_the_list_or_without_effect_is_free(name: str, fields: dict[str, Any]) -> None:
+def test_choice_within_the_list_or_without_effect_is_free(
+    name: str, fields: dict[str, Any]
+) -> None:
     choose(name, ("any/openai/cheap", "haiku", "m"), **fields)
 
 
@@ -285,13 +326,19 @@ def test_choice_within_the_list_or_without_effect_is_free(name: str, fields: dic
         ("any/openai/cheap", {"api_base": "http://evil.example"}, Forbidden),
         ("any/openai/cheap", {"mock_response": "made up"}, Forbidden),
         ("haiku", {"fallbacks": [{"model": "opus"}]}, ModelNotFound),
-        ("haiku", {"fallbacks": [{"model": "haiku", "api_base": "http://evil.example"}]}, Forbidden),
+        (
+            "haiku",
+            {"fallbacks": [{"model": "haiku", "api_base": "http://evil.example"}]},
+            Forbidden,
+        ),
         ("haiku", {"models": ["m"]}, ModelNotFound),
         ("haiku", {"models": ["haiku"] * 65}, Forbidden),
         ("haiku", {"models": ["haiku:cloud"]}, Forbidden),
     ],
 )
-def test_choice_outside_the_list_is_refused(name: str, fields: dict[str, Any], error: type[Exception]) -> None:
+def test_choice_outside_the_list_is_refused(
+    name: str, fields: dict[str, Any], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         choose(name, ("any/openai/cheap", "haiku", "m"), **fields)
 
@@ -303,7 +350,9 @@ def test_choice_outside_the_list_is_refused(name: str, fields: dict[str, Any], e
 def test_refused_choice_is_explained(name: str, fields: dict[str, Any], field: str) -> None:
     with pytest.raises(Forbidden) as caught:
         choose(name, ("haiku", "any/*"), **fields)
-    expected = f"This token is limited to certain models, and the value of '{field}' could choose others."
+    expected = (
+        f"This token is limited to certain models, and the value of '{field}' could choose others."
+    )
     assert (str(caught.value), caught.value.param) == (expected, field)
 
 

@@ -26,7 +26,8 @@ def reply(status: int = 200, **headers: str) -> Reply:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "application/json; charset=utf-8", "application/x-ndjson", ""]
+    "content_type",
+    ["application/json", "application/json; charset=utf-8", "application/x-ndjson", ""],
 )
 def test_expected_types_pass(content_type: str) -> None:
     assert check_head(reply(content_type=content_type)) == content_type
@@ -54,11 +55,16 @@ def test_a_demand_for_credentials_is_not_the_clients_affair(status: int) -> None
 
 def test_only_headers_that_are_meant_for_clients_are_forwarded() -> None:
     response = Response()
-    forward_headers(reply(retry_after="7", set_cookie="a=b", x_accel_redirect="/etc", server="x"), response)
+    forward_headers(
+        reply(retry_after="7", set_cookie="a=b", x_accel_redirect="/etc", server="x"), response
+    )
     assert response.headers["Retry-After"] == "7"
     assert not {"Set-Cookie", "X-Accel-Redirect", "Server"} & set(response.headers.keys())
 
 
 def test_streams_are_not_buffered() -> None:
     assert streamed(iter([b"a"]), SSE).headers["X-Accel-Buffering"] == "no"
-    assert (whole(b"{}").content_type, whole(b"{}", status=503).status_code) == ("application/json", 503)
+    assert (whole(b"{}").content_type, whole(b"{}", status=503).status_code) == (
+        "application/json",
+        503,
+    )

@@ -66,7 +66,8 @@ class WaitingCall(Call):
 
 
 class Scene:
-    """A fleet, one exchange, and what each attempt comes to: an error that is raised, or an answer."""
+    """A fleet, one exchange, and what each attempt comes to: an error that is
+    raised, or an answer."""
 
     def __init__(self, clock: Clock, *nodes: Node, total_s: float = 3600.0) -> None:
         self.fleet = Fleet(nodes)
@@ -120,7 +121,10 @@ class Body:
     """A reply with these parts; a failure is raised again by every further read."""
 
     def __init__(
-        self, status: int, headers: tuple[tuple[str, str], ...] = (), parts: Sequence[bytes | GatewayError] = ()
+        self,
+        status: int,
+        headers: tuple[tuple[str, str], ...] = (),
+        parts: Sequence[bytes | GatewayError] = (),
     ) -> None:
         self.status, self.headers, self.is_closed = status, headers, False
         self._parts = [*parts, b""]
@@ -143,13 +147,17 @@ def refused_reply(status: int) -> RefusedReply:
     return RefusedReply(cast(Reply, Body(status)), status)
 
 
-# --- One attempt -----------------------------------------------------------------------------------------------------
+# --- One attempt ----------------------------------------------------------------------------------
 
 
 def test_an_answer_needs_one_attempt_and_says_nothing_of_it(clock: Clock) -> None:
     scene = Scene(clock, *boxes())
     assert scene.open("answer") == "answer"
-    assert (len(scene.asked), scene.exchange.attempts, scene.exchange.upstream) == (1, (), scene.asked[0])
+    assert (len(scene.asked), scene.exchange.attempts, scene.exchange.upstream) == (
+        1,
+        (),
+        scene.asked[0],
+    )
     assert sum(scene.in_flight) == 1
     scene.exchange.finish()
     assert sum(scene.in_flight) == 0
@@ -172,7 +180,9 @@ NEVER: dict[str, BaseException] = {
 
 
 @pytest.mark.parametrize("case", NEVER)
-def test_what_another_attempt_would_not_mend_or_do_twice_is_not_tried_again(clock: Clock, case: str) -> None:
+def test_what_another_attempt_would_not_mend_or_do_twice_is_not_tried_again(
+    clock: Clock, case: str
+) -> None:
     scene = Scene(clock, *boxes())
     with pytest.raises(type(NEVER[case])):
         scene.open(NEVER[case])
@@ -180,7 +190,9 @@ def test_what_another_attempt_would_not_mend_or_do_twice_is_not_tried_again(cloc
     assert scene.in_flight == [0, 0, 0]
 
 
-@pytest.mark.parametrize("error", [gevent.GreenletExit(), KeyError("x")], ids=["worker stops", "our own fault"])
+@pytest.mark.parametrize(
+    "error", [gevent.GreenletExit(), KeyError("x")], ids=["worker stops", "our own fault"]
+)
 def test_a_place_is_given_back_whatever_happens(clock: Clock, error: BaseException) -> None:
     scene = Scene(clock, *boxes())
     with pytest.raises(type(error)):
@@ -188,7 +200,7 @@ def test_a_place_is_given_back_whatever_happens(clock: Clock, error: BaseExcepti
     assert scene.in_flight == [0, 0, 0]
 
 
-# --- Elsewhere -------------------------------------------------------------------------------------------------------
+# --- Elsewhere ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
@@ -218,7 +230,10 @@ def test_U10_a_failure_without_another_node_is_the_answer(clock: Clock) -> None:
 @pytest.mark.parametrize("status", [429, 503, 529])
 def test_U11_what_is_busy_sends_on_to_the_others(clock: Clock, status: int) -> None:
     scene = Scene(clock, *boxes())
-    assert scene.open(UpstreamRefused(status, "no"), UpstreamRefused(status, "no"), "answer") == "answer"
+    assert (
+        scene.open(UpstreamRefused(status, "no"), UpstreamRefused(status, "no"), "answer")
+        == "answer"
+    )
     assert sorted(scene.asked) == ["box1", "box2", "box3"]
     assert not any(one.is_failing(M) for one in scene.fleet.nodes)
 
@@ -242,14 +257,16 @@ def test_a_node_that_fails_already_is_nowhere_to_go_to(clock: Clock) -> None:
     assert scene.asked == ["box1"]
 
 
-# --- Not reached -----------------------------------------------------------------------------------------------------
+# --- Not reached ----------------------------------------------------------------------------------
 
 
 def test_U1_what_was_not_reached_is_asked_of_the_others_at_once(clock: Clock) -> None:
     scene = Scene(clock, *boxes())
     assert scene.open(UpstreamConnect(), slow_connect(), "answer") == "answer"
     assert (sorted(scene.asked), scene.call.pauses) == (["box1", "box2", "box3"], [])
-    assert [each.split(": ")[1] for each in scene.exchange.attempts] == ["upstream_unreachable"] * 2 + ["ok"]
+    assert [each.split(": ")[1] for each in scene.exchange.attempts] == [
+        "upstream_unreachable"
+    ] * 2 + ["ok"]
 
 
 def test_S4_18_what_is_not_reached_is_tried_three_times_more(clock: Clock) -> None:
@@ -298,11 +315,12 @@ def test_reaching_nobody_costs_no_retries_of_the_store(clock: Clock) -> None:
     assert scene.fleet.balancer.spend_retry()
 
 
-# --- A provider's Retry-After ----------------------------------------------------------------------------------------
+# --- A provider's Retry-After ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("retry_after_s", "pause_s"), [(1, 1.0), (7, 7.0), (LONGEST_PAUSE_S, LONGEST_PAUSE_S), (None, 0.1), (0, 0.1)]
+    ("retry_after_s", "pause_s"),
+    [(1, 1.0), (7, 7.0), (LONGEST_PAUSE_S, LONGEST_PAUSE_S), (None, 0.1), (0, 0.1)],
 )
 @pytest.mark.parametrize("status", [429, 503, 529])
 def test_S4_20_a_provider_is_asked_again_when_it_says(
@@ -346,7 +364,7 @@ def test_another_key_of_the_same_provider_goes_before_a_pause(clock: Clock) -> N
     assert (len(set(scene.asked)), scene.call.pauses) == (2, [])
 
 
-# --- Limits ----------------------------------------------------------------------------------------------------------
+# --- Limits ---------------------------------------------------------------------------------------
 
 
 def test_U13_retries_end_with_what_is_in_store(clock: Clock) -> None:
@@ -390,7 +408,7 @@ def test_a_client_that_has_left_is_not_tried_for_again(clock: Clock) -> None:
     assert len(scene.asked) == 1
 
 
-# --- Replies that pass as they are -----------------------------------------------------------------------------------
+# --- Replies that pass as they are ----------------------------------------------------------------
 
 
 def test_a_reply_that_is_tried_again_is_closed_and_the_last_one_is_not(clock: Clock) -> None:
@@ -425,7 +443,11 @@ def forward(reply: Body) -> Reply:
 def test_a_status_of_a_failure_is_raised(status: int) -> None:
     with pytest.raises(RefusedReply) as refused:
         forward(Body(status, (("retry-after", "3"),)))
-    assert (refused.value.reply.status, refused.value.status, refused.value.retry_after_s) == (status, status, 3)
+    assert (refused.value.reply.status, refused.value.status, refused.value.retry_after_s) == (
+        status,
+        status,
+        3,
+    )
 
 
 @pytest.mark.parametrize("status", [500, 501, 502])
@@ -458,7 +480,7 @@ def test_every_other_reply_is_the_answer(status: int) -> None:
     assert cast(Any, forward(reply)) is reply
 
 
-# --- How it ended ----------------------------------------------------------------------------------------------------
+# --- How it ended ---------------------------------------------------------------------------------
 
 ENDS: dict[str, tuple[str, int, bool]] = {
     "cut": ("upstream_error", 200, True),
@@ -516,7 +538,7 @@ def test_one_attempt_on_a_given_node_holds_a_place_until_the_end(opens: bool) ->
     assert box.in_flight == 0
 
 
-# --- Several answers to one request ----------------------------------------------------------------------------------
+# --- Several answers to one request ---------------------------------------------------------------
 
 
 class Told:
@@ -549,7 +571,8 @@ def open_events(scene: Scene, *answers: Told) -> list[EventStream]:
     return opened
 
 
-#: How an answer ends, the state of its attempt, whether that is the node's failure, and whether it is a success.
+#: How an answer ends, the state of its attempt, whether that is the node's failure, and
+#: whether it is a success.
 ENDINGS: dict[str, tuple[BaseException | None, str, bool, bool]] = {
     "complete": (None, "ok", False, True),
     "cut": (UpstreamCut(), "upstream_error", True, False),
@@ -624,7 +647,10 @@ def test_a_repeated_attempt_is_not_among_the_chosen(clock: Clock) -> None:
     scene.open(UpstreamRefused(500, "no"), "answer")
     assert [each.is_repeated for each in scene.exchange.tried] == [True, False]
     assert scene.exchange.upstream == scene.asked[1] == scene.exchange.failed_upstream
-    assert (scene.exchange.tried[0].state, scene.exchange.tried[0].error) == ("upstream_error", "upstream_refused")
+    assert (scene.exchange.tried[0].state, scene.exchange.tried[0].error) == (
+        "upstream_error",
+        "upstream_refused",
+    )
 
 
 def test_the_last_attempt_is_chosen_even_if_it_fails(clock: Clock) -> None:
@@ -633,7 +659,7 @@ def test_the_last_attempt_is_chosen_even_if_it_fails(clock: Clock) -> None:
     assert scene.exchange.upstream == scene.asked[1]
 
 
-# --- Slots -----------------------------------------------------------------------------------------------------------
+# --- Slots ----------------------------------------------------------------------------------------
 
 
 class Queue:
@@ -650,7 +676,9 @@ class Queue:
 
     def new_exchange(self) -> Exchange:
         """An exchange that needs slots."""
-        exchange = Exchange("id", "POST", "/api/chat", "127.0.0.1", NATIVE, Call(Timeouts()), model="m")
+        exchange = Exchange(
+            "id", "POST", "/api/chat", "127.0.0.1", NATIVE, Call(Timeouts()), model="m"
+        )
         exchange.admission = self.client.begin("id", Flow("team"), tokens=1, about={})
         exchange.is_accounted = True
         return exchange
@@ -675,7 +703,9 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         each.client.close()
 
 
-def test_a_request_that_nobody_waits_for_any_more_leaves_the_queue(queue: Callable[..., Queue]) -> None:
+def test_a_request_that_nobody_waits_for_any_more_leaves_the_queue(
+    queue: Callable[..., Queue],
+) -> None:
     one = queue("box1")
     running, waiting, later = (one.open(one.new_exchange()) for _ in range(3))
     for each in (waiting, later):
@@ -706,7 +736,11 @@ def test_an_attempt_knows_its_gpu_time(queue: Callable[..., Queue]) -> None:
     one = queue("box1")
     measured, stopped = one.new_exchange(), one.new_exchange()
     answer = Told()
-    answer.metrics = {"load_duration": 2 * 10**9, "prompt_eval_duration": 10**9, "eval_duration": 5 * 10**8}
+    answer.metrics = {
+        "load_duration": 2 * 10**9,
+        "prompt_eval_duration": 10**9,
+        "eval_duration": 5 * 10**8,
+    }
     list(one.open(measured, answer))
     events = one.open(stopped)
     gevent.sleep(0.05)
@@ -742,11 +776,19 @@ def test_nothing_is_accounted_unless_it_is_needed(clock: Clock) -> None:
 def test_an_attempt_that_no_server_got_takes_no_gpu_time(clock: Clock) -> None:
     scene = Scene(clock, node("box1", "m", gpu_hour_price=1.0))
     scene.exchange.is_accounted = True
-    with pytest.raises(UpstreamConnect), RunningAttempt(scene.fleet.nodes[0], M, scene.exchange, scene.exchange.call):
+    with (
+        pytest.raises(UpstreamConnect),
+        RunningAttempt(scene.fleet.nodes[0], M, scene.exchange, scene.exchange.call),
+    ):
         clock.passes(3)
         raise UpstreamConnect
     (attempt,) = scene.exchange.tried
-    assert (attempt.error, attempt.took_s, attempt.gpu_s, attempt.gpu_cost) == ("upstream_unreachable", 3.0, 0.0, None)
+    assert (attempt.error, attempt.took_s, attempt.gpu_s, attempt.gpu_cost) == (
+        "upstream_unreachable",
+        3.0,
+        0.0,
+        None,
+    )
 
 
 def test_work_on_models_takes_no_gpu_time(clock: Clock) -> None:
@@ -756,10 +798,17 @@ def test_work_on_models_takes_no_gpu_time(clock: Clock) -> None:
     clock.passes(60)
     exchange.finish()
     (attempt,) = exchange.tried
-    assert (attempt.state, attempt.took_s, attempt.gpu_s, attempt.gpu_cost) == ("ok", 60.0, 0.0, None)
+    assert (attempt.state, attempt.took_s, attempt.gpu_s, attempt.gpu_cost) == (
+        "ok",
+        60.0,
+        0.0,
+        None,
+    )
 
 
-def test_a_worker_that_ends_lets_nobody_wait(queue: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_ends_lets_nobody_wait(
+    queue: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = queue("box1")
     running, waiting = one.open(one.new_exchange()), one.new_exchange()
     monkeypatch.setattr(WORKER, "is_draining", True)
@@ -769,7 +818,9 @@ def test_a_worker_that_ends_lets_nobody_wait(queue: Callable[..., Queue], monkey
     list(one.open(waiting))  # a slot that is free at once is still granted
 
 
-def test_the_total_limit_counts_from_the_slot_and_the_callers_from_the_start(queue: Callable[..., Queue]) -> None:
+def test_the_total_limit_counts_from_the_slot_and_the_callers_from_the_start(
+    queue: Callable[..., Queue],
+) -> None:
     one = queue("box1")
     running, patient, hurried = one.open(one.new_exchange()), one.new_exchange(), one.new_exchange()
     patient.call.limit(Timeouts(total_s=0.2))

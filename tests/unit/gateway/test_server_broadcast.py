@@ -1,4 +1,5 @@
-"""Work on several servers at once: the lines of each, the result of each, and what is left when the client leaves."""
+"""Work on several servers at once: the lines of each, the result of each, and what is left
+when the client leaves."""
 
 from __future__ import annotations
 
@@ -11,17 +12,28 @@ import gevent.event
 import pytest
 
 from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamError, UpstreamRefused
-from ollama_proxy.gateway.server_broadcast import Broadcast, Result, as_document, drop_not_found, failure
+from ollama_proxy.gateway.server_broadcast import (
+    Broadcast,
+    Result,
+    as_document,
+    drop_not_found,
+    failure,
+)
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.base import Headers
 from ollama_proxy.upstreams.call import Call
 
 SUCCESS = b'{"status":"success"}\n'
-PULL = (b'{"status":"pulling manifest"}\n', b'{"status":"pulling ab","digest":"sha256:ab","total":9}\n', SUCCESS)
+PULL = (
+    b'{"status":"pulling manifest"}\n',
+    b'{"status":"pulling ab","digest":"sha256:ab","total":9}\n',
+    SUCCESS,
+)
 
 
 class Told:
-    """A reply by a script, whose pieces are bytes, errors, or a wait for ever; knows how often it was closed."""
+    """A reply by a script, whose pieces are bytes, errors, or a wait for ever; knows
+    how often it was closed."""
 
     headers: Headers = ()
 
@@ -61,13 +73,17 @@ class Told:
         self.closed += 1
 
 
-def broadcast(replies: Mapping[str, Told], *, streams: bool = True, call: Call | None = None) -> Broadcast:
+def broadcast(
+    replies: Mapping[str, Told], *, streams: bool = True, call: Call | None = None
+) -> Broadcast:
     owner = call or Call(Timeouts())
     calls = {box: owner.branch() for box in replies}
     return Broadcast({box: reply.opened for box, reply in replies.items()}, calls, streams=streams)
 
 
-def told(replies: Mapping[str, Told], *, streams: bool = True) -> tuple[list[dict[str, Any]], Mapping[str, Result]]:
+def told(
+    replies: Mapping[str, Told], *, streams: bool = True
+) -> tuple[list[dict[str, Any]], Mapping[str, Result]]:
     """Every line, and the results."""
     work = broadcast(replies, streams=streams)
     with closing(work):
@@ -106,14 +122,20 @@ def test_the_last_line_may_lack_its_end() -> None:
     [
         (Told(status=0), 503, "Failed to connect to Ollama service"),
         (Told(b'{"error":"no room"}', status=500), 500, "no room"),
-        (Told(PULL[0], b'{"error":"pull model manifest: file does not exist"}\n'), 500, "pull model manifest"),
+        (
+            Told(PULL[0], b'{"error":"pull model manifest: file does not exist"}\n'),
+            500,
+            "pull model manifest",
+        ),
         (Told(PULL[0]), 502, "stopped in the middle"),
         (Told(PULL[0], UpstreamError("cut")), 502, "cut"),
         (Told(b"<html>\n"), 502, "invalid response"),
         (Told(ValueError("a fault of our own")), 500, "failed to handle"),
     ],
 )
-def test_a_server_that_fails_is_a_result_and_others_go_on(reply: Told, status: int, text: str) -> None:
+def test_a_server_that_fails_is_a_result_and_others_go_on(
+    reply: Told, status: int, text: str
+) -> None:
     lines, results = told({"bad": reply, "good": Told(*PULL)})
     assert (results["bad"].status, results["good"]) == (status, Result(200))
     assert statuses(lines, "bad")[-1].startswith("bad: failed: ")
@@ -122,9 +144,14 @@ def test_a_server_that_fails_is_a_result_and_others_go_on(reply: Told, status: i
 
 
 def test_work_without_lines_has_only_results() -> None:
-    lines, results = told({"box1": Told(), "box2": Told(b'{"error":"no"}', status=404)}, streams=False)
+    lines, results = told(
+        {"box1": Told(), "box2": Told(b'{"error":"no"}', status=404)}, streams=False
+    )
     assert lines == []
-    assert [(box, result.status) for box, result in results.items()] == [("box1", 200), ("box2", 404)]
+    assert [(box, result.status) for box, result in results.items()] == [
+        ("box1", 200),
+        ("box2", 404),
+    ]
 
 
 def test_results_are_in_the_order_of_the_servers() -> None:
@@ -153,7 +180,11 @@ def test_closing_ends_what_nobody_waits_for() -> None:
     assert reply.closed == 1
 
 
-FAILED = {"a": Result(), "b": Result(404, UpstreamRefused(404, "not there")), "c": Result(503, UpstreamConnect("gone"))}
+FAILED = {
+    "a": Result(),
+    "b": Result(404, UpstreamRefused(404, "not there")),
+    "c": Result(503, UpstreamConnect("gone")),
+}
 
 
 @pytest.mark.parametrize(

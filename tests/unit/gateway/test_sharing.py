@@ -12,7 +12,11 @@ from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.upstreams import Route
 from tests.unit.gateway.bare_gateway import open_gateway
 
-CHAT = [{"role": "user", "content": "hi"}, {"content": "hello", "role": "assistant"}, {"role": "user", "content": "?"}]
+CHAT = [
+    {"role": "user", "content": "hi"},
+    {"content": "hello", "role": "assistant"},
+    {"role": "user", "content": "?"},
+]
 
 
 def principal(**fields: Any) -> Principal:
@@ -26,7 +30,9 @@ def principal(**fields: Any) -> Principal:
         (principal(user_key="HTTP_X_USER"), "anna", "team/anna", []),
         (principal(user_key="HTTP_X_USER", user_limits={"concurrent": 1}), None, "team", []),
         (
-            principal(user_key="HTTP_X_USER", limits={"concurrent": 2}, user_limits={"concurrent": 1}),
+            principal(
+                user_key="HTTP_X_USER", limits={"concurrent": 2}, user_limits={"concurrent": 1}
+            ),
             "anna",
             "team/anna",
             ["token:team", "user:team/anna"],
@@ -83,7 +89,10 @@ def route_on(boxes: int, concurrency: int | None) -> Route:
 
 def test_the_beginnings_of_a_conversation_are_told_apart() -> None:
     route = route_on(2, 1)
-    whole, begun = list_prefixes({"messages": CHAT}, route), list_prefixes({"messages": CHAT[:2]}, route)
+    whole, begun = (
+        list_prefixes({"messages": CHAT}, route),
+        list_prefixes({"messages": CHAT[:2]}, route),
+    )
     assert len(whole) == 3 and whole[:2] == begun
     assert list_prefixes({"input": CHAT}, route) == whole
     other = list_prefixes({"messages": [{"role": "user", "content": "ho"}, *CHAT[1:]]}, route)
@@ -98,10 +107,14 @@ def test_the_order_of_keys_in_a_message_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize(("boxes", "concurrency"), [(1, 1), (2, None)])
-def test_a_conversation_is_hashed_only_if_boxes_with_slots_can_be_chosen(boxes: int, concurrency: int | None) -> None:
+def test_a_conversation_is_hashed_only_if_boxes_with_slots_can_be_chosen(
+    boxes: int, concurrency: int | None
+) -> None:
     assert list_prefixes({"messages": CHAT}, route_on(boxes, concurrency)) == ()
 
 
-@pytest.mark.parametrize("data", [{}, {"messages": []}, {"messages": "hi"}, {"input": ["a", "b"]}, {"prompt": "hi"}])
+@pytest.mark.parametrize(
+    "data", [{}, {"messages": []}, {"messages": "hi"}, {"input": ["a", "b"]}, {"prompt": "hi"}]
+)
 def test_what_is_no_conversation_has_no_beginnings(data: dict[str, Any]) -> None:
     assert list_prefixes(data, route_on(2, 1)) == ()

@@ -1,4 +1,5 @@
-"""How one request uses the settings of its moment: the model, the limits of its node, and the node that answers."""
+"""How one request uses the settings of its moment: the model, the limits of its node, and
+the node that answers."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def gateway(boxes: tuple[Box, Box]) -> Iterator[Gateway]:
     one, two = boxes
     upstreams = [one.declared | {"timeouts": {"idle_s": 7}}, two.declared]
     models = {"helper": {"target": "m", "timeouts": {"total_s": 30}}}
-    with open_gateway(upstreams=upstreams, models=models, timeouts={"idle_s": 9, "total_s": 90}) as gateway:
+    with open_gateway(
+        upstreams=upstreams, models=models, timeouts={"idle_s": 9, "total_s": 90}
+    ) as gateway:
         wait_for_lists(gateway)
         yield gateway
 
@@ -65,7 +68,9 @@ def test_a_prompt_may_not_choose_models_that_its_token_excludes() -> None:
             resolve(models=[{"unknown": "b"}])
 
 
-def test_a_call_gets_the_limits_of_its_node_then_of_its_model_then_of_the_caller(gateway: Gateway) -> None:
+def test_a_call_gets_the_limits_of_its_node_then_of_its_model_then_of_the_caller(
+    gateway: Gateway,
+) -> None:
     exchange, snapshot = new_exchange(gateway), gateway.snapshot
     resolved, (one, two) = snapshot.resolve_model(exchange, "helper"), gateway.fleet.nodes
     limits = []
@@ -75,10 +80,14 @@ def test_a_call_gets_the_limits_of_its_node_then_of_its_model_then_of_the_caller
     assert limits == [(7, 30), (9, 30), (5, 5)]
 
 
-def test_the_exchange_knows_the_nodes_name_of_its_model_only_if_that_is_another(gateway: Gateway) -> None:
+def test_the_exchange_knows_the_nodes_name_of_its_model_only_if_that_is_another(
+    gateway: Gateway,
+) -> None:
     exchange, snapshot, node = new_exchange(gateway), gateway.snapshot, gateway.fleet.nodes[0]
     for name, target in [("helper", "m"), ("m", "")]:
-        model = snapshot.bind_to_node(exchange, exchange.call, snapshot.resolve_model(exchange, name), node, "m", None)
+        model = snapshot.bind_to_node(
+            exchange, exchange.call, snapshot.resolve_model(exchange, name), node, "m", None
+        )
         assert (model.target, exchange.target) == ("m", target)
 
 

@@ -97,7 +97,9 @@ def test_what_is_never_iterated_opens_nothing() -> None:
     assert (list(completing), door.answer.closed) == ([], 0)
 
 
-@pytest.mark.parametrize(("taken", "left", "closed"), [(1, True, 0), (2, True, 0), (3, False, 1), (4, False, 1)])
+@pytest.mark.parametrize(
+    ("taken", "left", "closed"), [(1, True, 0), (2, True, 0), (3, False, 1), (4, False, 1)]
+)
 def test_close_ends_the_opening_or_the_answer(taken: int, left: bool, closed: int) -> None:
     door = Door(2)
     events = door.events
@@ -125,7 +127,9 @@ def fetch(
     asked: ChatRequest, *, heartbeat_s: float | None = None, mode: str = "public"
 ) -> tuple[list[Sequence[Event]], ChatRequest]:
     """The batches that come meanwhile, and the chat with its images."""
-    exchange = Exchange("id", "POST", "/", "127.0.0.1", find_dialect({"PATH_INFO": "/"}), Call(Timeouts()))
+    exchange = Exchange(
+        "id", "POST", "/", "127.0.0.1", find_dialect({"PATH_INFO": "/"}), Call(Timeouts())
+    )
     fetcher = ImageFetcher(Images(fetch=mode, allow=("127.0.0.1",), timeout_s=5))
     steps = fetch_images(asked, fetcher, exchange, heartbeat_s)
     batches: list[Sequence[Event]] = []
@@ -173,7 +177,9 @@ def test_heartbeats_come_while_an_image_is_on_its_way(pictures: ScriptedServer) 
     assert not any(batches)
 
 
-def test_an_image_that_is_missing_is_reported_by_its_place_in_the_chat(pictures: ScriptedServer) -> None:
+def test_an_image_that_is_missing_is_reported_by_its_place_in_the_chat(
+    pictures: ScriptedServer,
+) -> None:
     pictures.script("/gone", [Whole(b"", 404)])
     asked = chat(
         Message("user", attachments=[ImageUrl(f"{pictures.url}/png", "messages[0].image")]),
@@ -207,26 +213,44 @@ class Scripted:
         self.closed += 1
 
 
-def request(*, exclude_reasoning: bool | None = None, parallel_tool_calls: bool | None = None) -> ChatRequest:
+def request(
+    *, exclude_reasoning: bool | None = None, parallel_tool_calls: bool | None = None
+) -> ChatRequest:
     return ChatRequest(
-        model="m", messages=[], exclude_reasoning=exclude_reasoning, parallel_tool_calls=parallel_tool_calls
+        model="m",
+        messages=[],
+        exclude_reasoning=exclude_reasoning,
+        parallel_tool_calls=parallel_tool_calls,
     )
 
 
-def shaped(asked: ChatRequest, batches: Batches, delay_s: float = 0.0, heartbeat_s: float | None = None) -> Batches:
+def shaped(
+    asked: ChatRequest, batches: Batches, delay_s: float = 0.0, heartbeat_s: float | None = None
+) -> Batches:
     source = Scripted(batches, delay_s)
     return [list(batch) for batch in filter_events(source, asked, heartbeat_s)]
 
 
-@pytest.mark.parametrize("asked", [request(), request(exclude_reasoning=False), request(parallel_tool_calls=True)])
+@pytest.mark.parametrize(
+    "asked", [request(), request(exclude_reasoning=False), request(parallel_tool_calls=True)]
+)
 def test_what_nobody_shapes_is_the_upstreams_own(asked: ChatRequest) -> None:
     source = Scripted([])
     assert filter_events(source, asked, None) is source
 
 
 def test_thinking_is_left_out_and_nothing_else() -> None:
-    batches: Batches = [[Truncated(), Thinking("a")], [Thinking("b")], [Thinking("c"), Content("d")], [*CALLS, END]]
-    assert shaped(request(exclude_reasoning=True), batches) == [[Truncated()], [Content("d")], [*CALLS, END]]
+    batches: Batches = [
+        [Truncated(), Thinking("a")],
+        [Thinking("b")],
+        [Thinking("c"), Content("d")],
+        [*CALLS, END],
+    ]
+    assert shaped(request(exclude_reasoning=True), batches) == [
+        [Truncated()],
+        [Content("d")],
+        [*CALLS, END],
+    ]
 
 
 def test_thinking_of_a_completion_is_left_out_too() -> None:
@@ -241,7 +265,12 @@ def test_only_the_first_call_is_left(batches: Batches) -> None:
 
 
 def test_silence_of_the_upstream_passes() -> None:
-    assert shaped(request(exclude_reasoning=True), [[], [Content("a")], [], [END]]) == [[], [Content("a")], [], [END]]
+    assert shaped(request(exclude_reasoning=True), [[], [Content("a")], [], [END]]) == [
+        [],
+        [Content("a")],
+        [],
+        [END],
+    ]
 
 
 def test_long_thinking_that_is_left_out_has_signs_of_life() -> None:
@@ -252,7 +281,9 @@ def test_long_thinking_that_is_left_out_has_signs_of_life() -> None:
 
 
 def test_single_answer_needs_no_signs_of_life() -> None:
-    assert shaped(request(exclude_reasoning=True), [[Thinking("a")]] * 3 + [[END]], delay_s=0.01) == [[END]]
+    assert shaped(
+        request(exclude_reasoning=True), [[Thinking("a")]] * 3 + [[END]], delay_s=0.01
+    ) == [[END]]
 
 
 def test_closing_closes_the_source() -> None:
@@ -272,9 +303,14 @@ def test_closing_closes_the_source() -> None:
         ([Content("I call it."), CALLS[0]], False),
     ],
 )
-def test_answer_that_has_to_be_json_and_is_not_is_reported(events: list[Event], is_reported: bool) -> None:
+def test_answer_that_has_to_be_json_and_is_not_is_reported(
+    events: list[Event], is_reported: bool
+) -> None:
     report: list[Event] = [Approximated("response_format")] if is_reported else []
     asked = ChatRequest(model="m", messages=[], format="json")
-    assert shaped(asked, [[event] for event in events] + [[END]]) == [*([event] for event in events), [*report, END]]
+    assert shaped(asked, [[event] for event in events] + [[END]]) == [
+        *([event] for event in events),
+        [*report, END],
+    ]
     assert shaped(asked, [[*events, END]]) == [[*report, *events, END]]
     assert shaped(asked, [[*events, Done("length")]]) == [[*events, Done("length")]]

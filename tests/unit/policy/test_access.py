@@ -82,14 +82,18 @@ def test_only_callers_own_data_is_for_any_token() -> None:
     check_scope(Principal("metrics", frozenset({"metrics"})), "admin-me.show_me", ROUTE_SCOPES)
 
 
-@pytest.mark.parametrize("endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "manage"])
+@pytest.mark.parametrize(
+    "endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "manage"]
+)
 def test_management_needs_its_scope(endpoint: str) -> None:
     check_scope(BOSS, endpoint, ROUTE_SCOPES)
     with pytest.raises(Forbidden, match="'manage'"):
         check_scope(TEAM, endpoint, ROUTE_SCOPES)
 
 
-@pytest.mark.parametrize("endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "generate"])
+@pytest.mark.parametrize(
+    "endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "generate"]
+)
 def test_generating_needs_its_scope(endpoint: str) -> None:
     check_scope(TEAM, endpoint, ROUTE_SCOPES)
     with pytest.raises(Forbidden, match="'generate'"):
@@ -118,7 +122,9 @@ def test_nobody_reaches_the_cloud_by_an_upstreams_own_names(principal: Principal
 
 
 @pytest.mark.parametrize("models", [{}, {"other:cloud": ModelSettings()}])
-def test_nobody_reaches_the_cloud_that_the_operator_does_not_name(models: dict[str, ModelSettings]) -> None:
+def test_nobody_reaches_the_cloud_that_the_operator_does_not_name(
+    models: dict[str, ModelSettings],
+) -> None:
     with pytest.raises(Forbidden, match="cloud is disabled"):
         check_cloud("m:cloud", ModelAliases(models, []))
 
@@ -159,7 +165,8 @@ def test_keep_alive_in_seconds(value: object, seconds: float | None) -> None:
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
-        ("10", 'missing unit in duration "10"'),  # recorded; the others are those of Go's own parser
+        # Recorded; the others are those of Go's own parser.
+        ("10", 'missing unit in duration "10"'),
         ("-1", 'missing unit in duration "-1"'),
         ("1h30", 'missing unit in duration "1h30"'),
         ("1.5.5s", 'missing unit in duration "1.5.5s"'),
@@ -181,7 +188,9 @@ def test_durations_are_refused_in_the_words_of_go(value: str, complaint: str) ->
     assert str(refused.value) == f"time: {complaint}"
 
 
-@pytest.mark.parametrize("value", ["1" * 65, "1" * 20_000, "1" * 20_000 + "x", "1h" * 10_000, "." * 20_000])
+@pytest.mark.parametrize(
+    "value", ["1" * 65, "1" * 20_000, "1" * 20_000 + "x", "1h" * 10_000, "." * 20_000]
+)
 def test_a_text_longer_than_any_duration_is_refused_at_once(value: str) -> None:
     began = time.process_time()
     with pytest.raises(BadRequest, match="time: invalid duration") as refused:
@@ -201,7 +210,9 @@ def test_types_that_go_would_refuse(value: object) -> None:
 
 
 def exchange_of(principal: Principal | None) -> Exchange:
-    return Exchange("id", "POST", "/api/chat", "127.0.0.1", NATIVE, Call(Timeouts()), principal=principal)
+    return Exchange(
+        "id", "POST", "/api/chat", "127.0.0.1", NATIVE, Call(Timeouts()), principal=principal
+    )
 
 
 @pytest.mark.parametrize("value", [None, 1, 300, "5m", "24h", 86400])

@@ -101,7 +101,7 @@ def test_addresses_of_some_other_use_are_not(text: str) -> None:
     assert not is_public(ip_address(text))
 
 
-# --- Hosts -----------------------------------------------------------------------------------------------------------
+# --- Hosts ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_host_without_end_is_refused_at_once() -> None:
     assert time.process_time() - began < 0.1
 
 
-# --- The operator's word ---------------------------------------------------------------------------------------------
+# --- The operator's word --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -213,12 +213,16 @@ def test_every_address_of_a_host_has_to_be_public(texts: list[str], permitted: b
     ],
 )
 @pytest.mark.parametrize("fetch", ["public", "allowlist"])
-def test_what_the_operator_allows_may_be_private(fetch: str, allow: str, host: str, text: str, permitted: bool) -> None:
+def test_what_the_operator_allows_may_be_private(
+    fetch: str, allow: str, host: str, text: str, permitted: bool
+) -> None:
     assert FetchPolicy(fetch, [allow]).permits(host, addresses(text)) is permitted
 
 
 def test_an_allowed_network_covers_all_addresses_of_a_host_or_it_does_not_count() -> None:
-    assert not FetchPolicy("allowlist", ["10.0.0.0/8"]).permits("a.example", addresses("10.0.0.1", "10.0.0.2", "::1"))
+    assert not FetchPolicy("allowlist", ["10.0.0.0/8"]).permits(
+        "a.example", addresses("10.0.0.1", "10.0.0.2", "::1")
+    )
 
 
 def test_an_allowed_network_and_the_internet_go_together() -> None:
@@ -228,16 +232,24 @@ def test_an_allowed_network_and_the_internet_go_together() -> None:
 
 @pytest.mark.parametrize("fetch", ["allowlist", "off"])
 def test_public_addresses_are_fetched_from_only_where_that_is_the_rule(fetch: str) -> None:
-    assert not FetchPolicy(fetch, [], lambda address: False).permits("example.org", addresses("8.8.8.8"))
+    assert not FetchPolicy(fetch, [], lambda address: False).permits(
+        "example.org", addresses("8.8.8.8")
+    )
 
 
 def test_nothing_is_fetched_where_fetching_is_off() -> None:
-    assert not FetchPolicy("off", ["example.org", "10.0.0.0/8"]).permits("example.org", addresses("10.0.0.1"))
+    assert not FetchPolicy("off", ["example.org", "10.0.0.0/8"]).permits(
+        "example.org", addresses("10.0.0.1")
+    )
 
 
 def test_the_machine_itself_is_not_the_internet_whatever_its_address() -> None:
-    assert not FetchPolicy("public", [], lambda address: True).permits("example.org", addresses("8.8.8.8"))
-    assert FetchPolicy("public", ["8.8.8.8"], lambda address: True).permits("example.org", addresses("8.8.8.8"))
+    assert not FetchPolicy("public", [], lambda address: True).permits(
+        "example.org", addresses("8.8.8.8")
+    )
+    assert FetchPolicy("public", ["8.8.8.8"], lambda address: True).permits(
+        "example.org", addresses("8.8.8.8")
+    )
 
 
 def test_a_machine_knows_its_own_addresses() -> None:
@@ -246,11 +258,21 @@ def test_a_machine_knows_its_own_addresses() -> None:
     assert not is_own(ip_address("2606:4700:4700::1111"))
 
 
-# --- The setting -----------------------------------------------------------------------------------------------------
+# --- The setting ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "entry", ["example.org", "*.example.org", "localhost", "10.0.0.0/8", "10.0.0.1", "fd00::/8", "::1", "a_b.x-1.Org"]
+    "entry",
+    [
+        "example.org",
+        "*.example.org",
+        "localhost",
+        "10.0.0.0/8",
+        "10.0.0.1",
+        "fd00::/8",
+        "::1",
+        "a_b.x-1.Org",
+    ],
 )
 def test_places_that_may_be_allowed(entry: str) -> None:
     assert _allowed(entry) == (entry,)
@@ -272,7 +294,9 @@ def test_places_that_may_be_allowed(entry: str) -> None:
     ],
 )
 def test_places_that_can_only_be_mistakes_are_refused(entry: str) -> None:
-    with pytest.raises(ConfigError, match=r"c.yaml:1: images.allow\[1\] must be a host, a pattern such as"):
+    with pytest.raises(
+        ConfigError, match=r"c.yaml:1: images.allow\[1\] must be a host, a pattern such as"
+    ):
         _allowed(entry)
 
 

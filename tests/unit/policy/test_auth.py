@@ -76,7 +76,9 @@ def test_one_token_in_all_forms_at_once_is_one_token() -> None:
 
 @pytest.mark.parametrize("second", ["HTTP_X_API_KEY", "HTTP_API_KEY", PATH_TOKEN_KEY])
 @pytest.mark.parametrize("other", [OTHER, "unknown"])
-def test_two_different_tokens_are_refused_even_when_one_or_both_are_valid(second: str, other: str) -> None:
+def test_two_different_tokens_are_refused_even_when_one_or_both_are_valid(
+    second: str, other: str
+) -> None:
     with pytest.raises(AuthError, match="two different tokens"):
         Authenticator(AUTH).authenticate({"HTTP_AUTHORIZATION": f"Bearer {TOKEN}", second: other})
 
@@ -112,7 +114,9 @@ WRONG: dict[str, dict[str, Any]] = {
     "no-break space behind": {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}\xa0"},
     "next-line character behind": {"HTTP_X_API_KEY": f"{TOKEN}\x85"},
     "basic that is no base64": {"HTTP_AUTHORIZATION": "Basic %%%"},
-    "basic without colon": {"HTTP_AUTHORIZATION": "Basic " + base64.b64encode(OTHER.encode()).decode() + "!"},
+    "basic without colon": {
+        "HTTP_AUTHORIZATION": "Basic " + base64.b64encode(OTHER.encode()).decode() + "!"
+    },
     "junk far behind": {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}" + " " * 5000 + "junk"},
     "expired": {"HTTP_AUTHORIZATION": f"Bearer {OLD}"},
 }
@@ -130,7 +134,9 @@ def test_unknown_and_expired_look_alike() -> None:
     for sent in ("nope", OLD):
         with pytest.raises(AuthError) as refused:
             Authenticator(AUTH).authenticate({"HTTP_X_API_KEY": sent})
-        refusals.append((str(refused.value), refused.value.slug, refused.value.status, type(refused.value)))
+        refusals.append(
+            (str(refused.value), refused.value.slug, refused.value.status, type(refused.value))
+        )
     assert refusals[0] == refusals[1]
 
 
@@ -160,13 +166,20 @@ def test_an_empty_token_list_lets_nobody_in() -> None:
 
 
 def test_tokens_in_the_query_do_not_count() -> None:
-    assert sent_tokens({"QUERY_STRING": f"token={TOKEN}&api_key={TOKEN}", "REQUEST_URI": f"/?key={TOKEN}"}) == []
+    assert (
+        sent_tokens(
+            {"QUERY_STRING": f"token={TOKEN}&api_key={TOKEN}", "REQUEST_URI": f"/?key={TOKEN}"}
+        )
+        == []
+    )
 
 
 def behind(path: str, raw: str) -> dict[str, Any]:
     """The environ that the application sees behind the middleware."""
     seen: dict[str, Any] = {}
-    PathPrefix(lambda environ, start: seen.update(environ))({"PATH_INFO": path, "RAW_URI": raw}, None)
+    PathPrefix(lambda environ, start: seen.update(environ))(
+        {"PATH_INFO": path, "RAW_URI": raw}, None
+    )
     return seen
 
 
@@ -180,9 +193,15 @@ def behind(path: str, raw: str) -> dict[str, Any]:
         ("/k/tok/api/tags", "/k/%74%6Fk/api/tags", "/api/tags", "/api/tags"),
     ],
 )
-def test_the_token_is_taken_off_the_path(path: str, raw: str, path_behind: str, raw_behind: str) -> None:
+def test_the_token_is_taken_off_the_path(
+    path: str, raw: str, path_behind: str, raw_behind: str
+) -> None:
     seen = behind(path, raw)
-    assert (seen[PATH_TOKEN_KEY], seen["PATH_INFO"], seen["RAW_URI"]) == ("tok", path_behind, raw_behind)
+    assert (seen[PATH_TOKEN_KEY], seen["PATH_INFO"], seen["RAW_URI"]) == (
+        "tok",
+        path_behind,
+        raw_behind,
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,19 +216,29 @@ def test_the_token_is_taken_off_the_path(path: str, raw: str, path_behind: str, 
         ("/k/box/box/box/box/x", "box", "box", "/box/x"),
     ],
 )
-def test_the_server_is_taken_off_the_path(raw: str, token: str | None, box: str | None, behind_it: str) -> None:
+def test_the_server_is_taken_off_the_path(
+    raw: str, token: str | None, box: str | None, behind_it: str
+) -> None:
     seen = behind(unquote(raw.partition("?")[0]), raw)
-    assert (seen.get(PATH_TOKEN_KEY), seen.get(PATH_BOX_KEY), seen["RAW_URI"]) == (token, box, behind_it)
+    assert (seen.get(PATH_TOKEN_KEY), seen.get(PATH_BOX_KEY), seen["RAW_URI"]) == (
+        token,
+        box,
+        behind_it,
+    )
     assert seen["PATH_INFO"] == behind_it.partition("?")[0]
 
 
-@pytest.mark.parametrize("path", ["/api/chat", "/", "/kk/tok/api/tags", "/K/tok/", "/x/k/tok/", "/boxes/box-1/"])
+@pytest.mark.parametrize(
+    "path", ["/api/chat", "/", "/kk/tok/api/tags", "/K/tok/", "/x/k/tok/", "/boxes/box-1/"]
+)
 def test_other_paths_stay_as_they_are(path: str) -> None:
     seen = behind(path, path)
     assert (seen["PATH_INFO"], seen["RAW_URI"], PATH_TOKEN_KEY in seen) == (path, path, False)
 
 
-@pytest.mark.parametrize("raw", ["/%6b/tok/api/tags", "//k/tok/api/tags", "/k/other/api/tags", "http://h/k/tok/api"])
+@pytest.mark.parametrize(
+    "raw", ["/%6b/tok/api/tags", "//k/tok/api/tags", "/k/other/api/tags", "http://h/k/tok/api"]
+)
 def test_a_raw_path_that_means_something_else_is_not_passed_on(raw: str) -> None:
     assert behind("/k/tok/api/tags", raw)["RAW_URI"] == "/%"
 
@@ -222,7 +251,9 @@ def test_an_empty_path_token_is_none(path: str) -> None:
         Authenticator(AUTH).authenticate(seen)
 
 
-DEFAULTS = TokenDefaults(3.0, "background", {"requests_per_minute": 60, "concurrent": 8, "cost_per_day": None})
+DEFAULTS = TokenDefaults(
+    3.0, "background", {"requests_per_minute": 60, "concurrent": 8, "cost_per_day": None}
+)
 OWN = {"requests_per_minute": 5, "concurrent": None, "tokens_per_day": 9}
 
 
@@ -230,7 +261,12 @@ OWN = {"requests_per_minute": 5, "concurrent": None, "tokens_per_day": 9}
     ("fields", "weight", "is_background", "limits"),
     [
         ({}, 3.0, True, {"requests_per_minute": 60, "concurrent": 8}),
-        ({"weight": 0.5, "priority": "normal"}, 0.5, False, {"requests_per_minute": 60, "concurrent": 8}),
+        (
+            {"weight": 0.5, "priority": "normal"},
+            0.5,
+            False,
+            {"requests_per_minute": 60, "concurrent": 8},
+        ),
         ({"limits": OWN}, 3.0, True, {"requests_per_minute": 5, "tokens_per_day": 9}),
     ],
 )
@@ -238,19 +274,28 @@ def test_what_a_token_does_not_say_is_the_default(
     fields: dict[str, Any], weight: float, is_background: bool, limits: dict[str, float]
 ) -> None:
     principal = principal_of(token(TOKEN, "team", **fields), Auth(defaults=DEFAULTS))
-    assert (principal.weight, principal.is_background, principal.limits) == (weight, is_background, limits)
+    assert (principal.weight, principal.is_background, principal.limits) == (
+        weight,
+        is_background,
+        limits,
+    )
     assert (principal.user_limits, principal.user_key) == ({}, "")
 
 
 def test_users_behind_a_token_have_limits_of_their_own() -> None:
     users = Users("X-OpenWebUI-User-Email", {"concurrent": 1, "cost_per_day": None})
     principal = principal_of(token(TOKEN, "page", users=users), Auth(defaults=DEFAULTS))
-    assert (principal.user_key, principal.user_limits) == ("HTTP_X_OPENWEBUI_USER_EMAIL", {"concurrent": 1})
+    assert (principal.user_key, principal.user_limits) == (
+        "HTTP_X_OPENWEBUI_USER_EMAIL",
+        {"concurrent": 1},
+    )
 
 
 @pytest.mark.parametrize("gone", [{"disabled": True}, {"expires": date(2020, 1, 1)}])
 def test_a_token_that_is_not_valid_any_more_is_refused_and_not_logged(gone: dict[str, Any]) -> None:
-    principal = Authenticator(Auth(generate_tokens=(token(TOKEN, "team"),))).authenticate({"HTTP_X_API_KEY": TOKEN})
+    principal = Authenticator(Auth(generate_tokens=(token(TOKEN, "team"),))).authenticate(
+        {"HTTP_X_API_KEY": TOKEN}
+    )
     now = Authenticator(Auth(managed_tokens=(token(TOKEN, "team", **gone), token(OTHER, "other"))))
     with pytest.raises(AuthError):
         now.authenticate({"HTTP_X_API_KEY": TOKEN})
@@ -275,7 +320,9 @@ def test_defaults_apply_to_the_first_token_and_to_plain_strings(tmp_path: Path, 
     text = f"auth: {{defaults: {{weight: 2, limits: {{concurrent: 3}}}}{lists}}}"
     loaded = settings_from(text.encode(), tmp_path / "c.yaml", {})
     settings, first = with_first_token(loaded, {"STATE_DIRECTORY": str(tmp_path)})
-    principal = Authenticator(settings.auth).authenticate({"HTTP_X_API_KEY": first.text if first else TOKEN})
+    principal = Authenticator(settings.auth).authenticate(
+        {"HTTP_X_API_KEY": first.text if first else TOKEN}
+    )
     assert (principal.name, principal.weight) == ("first-start" if first else "token-1", 2.0)
     assert principal.limits == {"concurrent": 3}
 
@@ -306,7 +353,9 @@ class Door:
 
 def test_guesses_of_a_password_are_limited_for_their_address() -> None:
     door = Door()
-    assert [door.try_password(f"guess {number}") for number in range(5)] == ["wrong"] * 3 + ["refused"] * 2
+    assert [door.try_password(f"guess {number}") for number in range(5)] == ["wrong"] * 3 + [
+        "refused"
+    ] * 2
     assert door.try_password("right") == "refused"
     assert door.checks == 3
 
@@ -323,9 +372,9 @@ def test_guesses_from_many_addresses_are_limited_together() -> None:
 
 def test_users_that_do_not_exist_are_no_way_around_the_limit() -> None:
     door = Door()
-    assert [door.try_password("right", user=name) for name in ("root", "Admin", "x", "y")] == ["wrong"] * 3 + [
-        "refused"
-    ]
+    assert [door.try_password("right", user=name) for name in ("root", "Admin", "x", "y")] == [
+        "wrong"
+    ] * 3 + ["refused"]
 
 
 def test_a_wrong_password_that_is_sent_again_costs_nothing() -> None:
@@ -352,7 +401,14 @@ def test_who_has_signed_in_with_the_password_is_known_until_it_changes() -> None
 
 def test_a_name_stands_for_a_valid_token() -> None:
     day = datetime.now(UTC).date() - timedelta(days=1)
-    tokens = (token("a", "anna"), token("b", "bert", disabled=True), token("c", "cleo", expires=day))
+    tokens = (
+        token("a", "anna"),
+        token("b", "bert", disabled=True),
+        token("c", "cleo", expires=day),
+    )
     authenticator = Authenticator(Auth(generate_tokens=tokens))
-    found = {name: authenticator.find_named(name) is not None for name in ("anna", "bert", "cleo", "Anna", "")}
+    found = {
+        name: authenticator.find_named(name) is not None
+        for name in ("anna", "bert", "cleo", "Anna", "")
+    }
     assert found == {"anna": True, "bert": False, "cleo": False, "Anna": False, "": False}

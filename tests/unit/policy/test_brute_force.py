@@ -1,4 +1,5 @@
-"""Wrong tokens are counted by address; past the limit none is looked at that was not good from there before."""
+"""Wrong tokens are counted by address; past the limit none is looked at that was not
+good from there before."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ class Office:
         self.authenticator = Authenticator(AUTH, self.guesses)
 
     def ask(self, token: str, address: str = OFFICE) -> Principal:
-        return self.authenticator.authenticate({"HTTP_AUTHORIZATION": f"Bearer {token}"} if token else {}, address)
+        return self.authenticator.authenticate(
+            {"HTTP_AUTHORIZATION": f"Bearer {token}"} if token else {}, address
+        )
 
     def guess(self, times: int, address: str = OFFICE, name: str = "guess") -> None:
         """So many different wrong tokens, each of which is looked at."""
@@ -110,7 +113,11 @@ def test_a_refusal_says_how_long_to_wait(office: Office, passed: float, wait: in
     office.now += passed
     with pytest.raises(TooManyGuesses) as refused:
         office.ask("guess-more")
-    assert (refused.value.retry_after_s, refused.value.status, refused.value.slug) == (wait, 429, "rate_limited")
+    assert (refused.value.retry_after_s, refused.value.status, refused.value.slug) == (
+        wait,
+        429,
+        "rate_limited",
+    )
     assert str(refused.value).startswith("非授权访问次数过多: too many wrong tokens")
 
 
@@ -223,7 +230,9 @@ def test_without_guesses_nobody_counts() -> None:
 
 def test_nobody_is_counted_where_no_token_is_asked_for(office: Office) -> None:
     open_to_all = Authenticator(Auth(enabled=False), office.guesses)
-    assert {open_to_all.authenticate({"HTTP_X_API_KEY": str(n)}, OFFICE).name for n in range(50)} == {"anyone"}
+    assert {
+        open_to_all.authenticate({"HTTP_X_API_KEY": str(n)}, OFFICE).name for n in range(50)
+    } == {"anyone"}
 
 
 @pytest.mark.parametrize(
@@ -251,7 +260,9 @@ def test_other_addresses_of_the_same_network_are_no_way_around_it(office: Office
     assert office.ask("team-token", "2001:db8:0:1::1").name == "team"
 
 
-def test_memory_is_bounded_and_the_oldest_goes_first(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_and_the_oldest_goes_first(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(guesses_module, "MOST_KEPT", 4)
     for number in range(6):
         office.guess(LIMIT, f"198.51.100.{number}")
@@ -275,9 +286,15 @@ def test_what_was_right_and_what_was_wrong_is_known_for_each_address() -> None:
     office = Office()
     guesses = office.guesses
     guesses.note_right(HOME, digest("right"))
-    assert (guesses.has_passed(HOME, digest("right")), guesses.has_passed(OFFICE, digest("right"))) == (True, False)
+    assert (
+        guesses.has_passed(HOME, digest("right")),
+        guesses.has_passed(OFFICE, digest("right")),
+    ) == (True, False)
     guesses.note_wrong(HOME, digest("wrong"))
-    assert (guesses.has_failed(HOME, digest("wrong")), guesses.has_failed(OFFICE, digest("wrong"))) == (True, False)
+    assert (
+        guesses.has_failed(HOME, digest("wrong")),
+        guesses.has_failed(OFFICE, digest("wrong")),
+    ) == (True, False)
     assert not guesses.has_failed(HOME, digest("right"))
     office.now += WINDOW_S
     assert not guesses.has_failed(HOME, digest("wrong"))

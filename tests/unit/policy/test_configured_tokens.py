@@ -1,4 +1,5 @@
-"""Tokens of the configuration are found in whatever a client sends, and what is no token stays as it is."""
+"""Tokens of the configuration are found in whatever a client sends, and what is no
+token stays as it is."""
 
 from __future__ import annotations
 
@@ -10,7 +11,14 @@ from ollama_proxy.policy.configured_tokens import GATEWAY_SHAPE, REDACTED, Confi
 from ollama_proxy.settings.state_dir import new_token
 from ollama_proxy.settings.tokens import shape_of
 
-PLAIN = ["team-token-1", "s3cret.with+marks/in=it", "op_" + "4Zz" * 12 + "xy", "abcdef", "p" * 512, "a:b&c%d"]
+PLAIN = [
+    "team-token-1",
+    "s3cret.with+marks/in=it",
+    "op_" + "4Zz" * 12 + "xy",
+    "abcdef",
+    "p" * 512,
+    "a:b&c%d",
+]
 
 
 def digest(token: str) -> bytes:
@@ -31,7 +39,19 @@ def hashed(*tokens: str) -> ConfiguredTokens:
     return configured
 
 
-AROUND = ["{}", "x{}", "{}x", "xyz{}abc", "/foo={}", "?key={}&x=1", "Bearer {}", "{}{}", "a b {} c", "é{}é", "{0} {0}"]
+AROUND = [
+    "{}",
+    "x{}",
+    "{}x",
+    "xyz{}abc",
+    "/foo={}",
+    "?key={}&x=1",
+    "Bearer {}",
+    "{}{}",
+    "a b {} c",
+    "é{}é",
+    "{0} {0}",
+]
 
 
 @pytest.mark.parametrize("around", AROUND)
@@ -93,7 +113,9 @@ def test_a_text_that_was_clean_is_looked_at_again_after_a_change() -> None:
     assert tokens.redact("my team-token-1") == f"my {REDACTED}"
 
 
-@pytest.mark.parametrize("text", ["/api/chat", "qwen3:8b", "POST", "", "hf.co/org/Model-GGUF:Q4_K_M", "模型", "\ud800"])
+@pytest.mark.parametrize(
+    "text", ["/api/chat", "qwen3:8b", "POST", "", "hf.co/org/Model-GGUF:Q4_K_M", "模型", "\ud800"]
+)
 @pytest.mark.parametrize("tokens", [known(*PLAIN), hashed(*PLAIN), ConfiguredTokens()])
 def test_other_texts_stay_the_same_object(tokens: ConfiguredTokens, text: str) -> None:
     assert tokens.redact(text) is text

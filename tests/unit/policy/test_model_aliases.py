@@ -15,7 +15,14 @@ from ollama_proxy.settings.schema import ModelSettings, Settings, settings_from
 
 TOKEN = "team-token-1"
 SPELLINGS = [
-    *("coder", "Coder", " CODER ", "coder:latest", "library/coder", "registry.ollama.ai/library/coder:LATEST"),
+    *(
+        "coder",
+        "Coder",
+        " CODER ",
+        "coder:latest",
+        "library/coder",
+        "registry.ollama.ai/library/coder:LATEST",
+    ),
     *("coder:", "coder:local", "coder:latest:local", "https://registry.ollama.ai/library/coder"),
 ]
 
@@ -25,7 +32,13 @@ def aliases(**models: Any) -> ModelAliases:
 
 
 def listed(known: ModelAliases, rows: Sequence[str], *may_not: str) -> list[str]:
-    return known.listed(rows, str, lambda row, name: name, identity=canonical, may_use=lambda name: name not in may_not)
+    return known.listed(
+        rows,
+        str,
+        lambda row, name: name,
+        identity=canonical,
+        may_use=lambda name: name not in may_not,
+    )
 
 
 CODER: dict[str, Any] = {"coder": {"target": "qwen3:8b"}}
@@ -45,7 +58,10 @@ def test_B10_rules_hold_for_every_spelling_and_leave_it_alone(spelling: str) -> 
 
 def test_a_model_may_be_called_like_an_upstream() -> None:
     rules = {"box1": {"keep_alive": "1h"}}
-    found = [aliases(**rules).find(name).rules.keep_alive for name in ("box1", "box1:", "box1:latest", "box1/box1")]
+    found = [
+        aliases(**rules).find(name).rules.keep_alive
+        for name in ("box1", "box1:", "box1:latest", "box1/box1")
+    ]
     assert found == ["1h", "1h", None, "1h"]
 
 
@@ -65,12 +81,14 @@ def test_without_rules_every_model_is_plain() -> None:
     assert ModelAliases({}, ["box1"]).find("M").rules is NO_RULES
 
 
-@pytest.mark.parametrize("target", ["box1:qwen3:8b", "box1/qwen3:8b", "box9:qwen3", "box1/ns/m", "qwen3:8b"])
+@pytest.mark.parametrize(
+    "target", ["box1:qwen3:8b", "box1/qwen3:8b", "box9:qwen3", "box1/ns/m", "qwen3:8b"]
+)
 def test_a_target_stays_as_the_operator_wrote_it(target: str) -> None:
     assert aliases(coder={"target": target}).find("coder").target == target
 
 
-# --- Upstreams in front of names --------------------------------------------------------------------------------------
+# --- Upstreams in front of names ------------------------------------------------------------------
 
 SMALL, LARGE = {"options": {"num_ctx": 1024}}, {"options": {"num_ctx": 9999}}
 RULES: dict[str, dict[str, Any]] = {
@@ -87,7 +105,9 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["box1/m", "box1:m", "Box1/M", "box1:m:latest", "box1/library/m", "box1/m:local"])
+@pytest.mark.parametrize(
+    "name", ["box1/m", "box1:m", "Box1/M", "box1:m:latest", "box1/library/m", "box1/m:local"]
+)
 @pytest.mark.parametrize("case", RULES)
 def test_rules_count_whatever_way_leads_to_a_model(case: str, name: str) -> None:
     model = aliases(**RULES[case]).find(name)
@@ -111,24 +131,69 @@ def test_other_words_in_front_are_part_of_the_name(name: str) -> None:
 
 LISTS: dict[str, tuple[dict[str, Any], list[str], list[str], list[str]]] = {
     "without rules": ({}, ["a:latest", "b:1"], [], ["a:latest", "b:1"]),
-    "an alias beside its target": (CODER, ["a:latest", "qwen3:8b"], [], ["a:latest", "qwen3:8b", "coder"]),
+    "an alias beside its target": (
+        CODER,
+        ["a:latest", "qwen3:8b"],
+        [],
+        ["a:latest", "qwen3:8b", "coder"],
+    ),
     "only the alias may be seen": (CODER, ["qwen3:8b"], ["qwen3:8b"], ["coder"]),
     "only the target may be seen": (CODER, ["qwen3:8b"], ["coder"], ["qwen3:8b"]),
     "nothing may be seen": (CODER, ["qwen3:8b"], ["qwen3:8b", "coder"], []),
     "an alias of nothing": (CODER, ["a:latest"], [], ["a:latest"]),
     "the target is hidden": ({**CODER, "qwen3:8b": {"hidden": True}}, ["qwen3:8b"], [], ["coder"]),
-    "the alias is hidden": ({"coder": {"target": "qwen3:8b", "hidden": True}}, ["qwen3:8b"], [], ["qwen3:8b"]),
-    "as the operator wrote it": ({"Team Coder": {"target": "A"}}, ["a:latest"], [], ["a:latest", "Team Coder"]),
-    "in the name of a real model": ({"b": {"target": "a"}}, ["a:latest", "b:latest"], [], ["a:latest", "b"]),
-    "swapped names": ({"a": {"target": "b"}, "b": {"target": "a"}}, ["a:latest", "b:latest"], [], ["b", "a"]),
+    "the alias is hidden": (
+        {"coder": {"target": "qwen3:8b", "hidden": True}},
+        ["qwen3:8b"],
+        [],
+        ["qwen3:8b"],
+    ),
+    "as the operator wrote it": (
+        {"Team Coder": {"target": "A"}},
+        ["a:latest"],
+        [],
+        ["a:latest", "Team Coder"],
+    ),
+    "in the name of a real model": (
+        {"b": {"target": "a"}},
+        ["a:latest", "b:latest"],
+        [],
+        ["a:latest", "b"],
+    ),
+    "swapped names": (
+        {"a": {"target": "b"}, "b": {"target": "a"}},
+        ["a:latest", "b:latest"],
+        [],
+        ["b", "a"],
+    ),
     "its own target": ({"a": {"target": "a:latest"}}, ["a:latest"], [], ["a"]),
     "a pattern, which is no name": ({"claude-*": {"target": "a"}}, ["a:latest"], [], ["a:latest"]),
-    "a real model that a pattern takes the name of": ({"b*": {"target": "a"}}, ["a:latest", "b:1"], [], ["a:latest"]),
+    "a real model that a pattern takes the name of": (
+        {"b*": {"target": "a"}},
+        ["a:latest", "b:1"],
+        [],
+        ["a:latest"],
+    ),
     "hidden by a pattern": ({"b*": {"hidden": True}}, ["a:latest", "b:1"], [], ["a:latest"]),
-    "an alias of a model on an upstream": ({"c": {"target": "box1/a"}}, ["a:1", "box1/a"], [], ["a:1", "box1/a", "c"]),
-    "shown with its upstream, where an alias has its name": ({"a": {"target": "b"}}, ["box1/a"], [], ["box1/a"]),
+    "an alias of a model on an upstream": (
+        {"c": {"target": "box1/a"}},
+        ["a:1", "box1/a"],
+        [],
+        ["a:1", "box1/a", "c"],
+    ),
+    "shown with its upstream, where an alias has its name": (
+        {"a": {"target": "b"}},
+        ["box1/a"],
+        [],
+        ["box1/a"],
+    ),
     "hidden with its upstream": ({"a": {"hidden": True}}, ["box1/a", "b:1"], [], ["b:1"]),
-    "two aliases of one": ({**CODER, "dev": {"target": "qwen3:8b"}}, ["qwen3:8b"], [], ["qwen3:8b", "coder", "dev"]),
+    "two aliases of one": (
+        {**CODER, "dev": {"target": "qwen3:8b"}},
+        ["qwen3:8b"],
+        [],
+        ["qwen3:8b", "coder", "dev"],
+    ),
 }
 
 
@@ -150,7 +215,7 @@ def test_row_with_its_own_name_stays_the_very_same_row() -> None:
     assert rows[0] is row
 
 
-# --- Aliases of aliases ----------------------------------------------------------------------------------------------
+# --- Aliases of aliases ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,19 +238,28 @@ def test_alias_of_an_alias_is_not_followed() -> None:
 
 
 def loaded(text: str) -> Settings:
-    return settings_from(f"auth: {{generate_tokens: [{TOKEN}]}}\n{text}".encode(), Path("config.yaml"), {})
+    return settings_from(
+        f"auth: {{generate_tokens: [{TOKEN}]}}\n{text}".encode(), Path("config.yaml"), {}
+    )
 
 
 def test_operator_is_told_of_an_alias_of_an_alias() -> None:
-    warnings = settings_warnings(loaded("models: {fast: {target: coder}, coder: {target: 'ollama:qwen3:8b'}}\n"))
+    warnings = settings_warnings(
+        loaded("models: {fast: {target: coder}, coder: {target: 'ollama:qwen3:8b'}}\n")
+    )
     told = [warning for warning in warnings if "models." in warning]
     assert told == [
-        "models.fast: its target coder is an alias itself; aliases are not followed, so name a real model",
+        (
+            "models.fast: its target coder is an alias itself; aliases are not followed, "
+            "so name a real model"
+        ),
     ]
 
 
 def test_aliases_of_real_models_are_nothing_to_talk_about() -> None:
-    told = settings_warnings(loaded("models: {coder: {target: 'box9:qwen3'}, qwen3: {hidden: true}}\n"))
+    told = settings_warnings(
+        loaded("models: {coder: {target: 'box9:qwen3'}, qwen3: {hidden: true}}\n")
+    )
     assert not [warning for warning in told if "models." in warning]
 
 
@@ -199,17 +273,33 @@ def test_aliases_of_real_models_are_nothing_to_talk_about() -> None:
         ("other", "other"),
     ],
 )
-def test_first_pattern_that_covers_a_name_counts_and_an_exact_one_before_it(asked: str, target: str) -> None:
-    models = {"claude-haiku*": {"target": "small"}, "claude-*": {"target": "big"}, "claude-exact": {"target": "exact"}}
+def test_first_pattern_that_covers_a_name_counts_and_an_exact_one_before_it(
+    asked: str, target: str
+) -> None:
+    models = {
+        "claude-haiku*": {"target": "small"},
+        "claude-*": {"target": "big"},
+        "claude-exact": {"target": "exact"},
+    }
     assert aliases(**models).find(asked).target == target
 
 
 @pytest.mark.parametrize(
     ("asked", "target"),
-    [("a-b-c:1", "one"), ("a1b2c3:x", "one"), ("d-e:1", "two"), ("team/f1:9", "three"), ("f12:9", "f12:9")],
+    [
+        ("a-b-c:1", "one"),
+        ("a1b2c3:x", "one"),
+        ("d-e:1", "two"),
+        ("team/f1:9", "three"),
+        ("f12:9", "f12:9"),
+    ],
 )
 def test_patterns_with_several_marks_keep_apart(asked: str, target: str) -> None:
-    models = {"a*b*c*": {"target": "one"}, "*d*e*": {"target": "two"}, "*/f?:9": {"target": "three"}}
+    models = {
+        "a*b*c*": {"target": "one"},
+        "*d*e*": {"target": "two"},
+        "*/f?:9": {"target": "three"},
+    }
     assert aliases(**models).find(asked).target == target
 
 
@@ -229,7 +319,9 @@ def test_patterns_with_several_marks_keep_apart(asked: str, target: str) -> None
         ({"m:cloud": {"target": "x"}}, "box1/m:cloud", False),
     ],
 )
-def test_pattern_names_nothing_but_its_target(models: dict[str, Any], name: str, named: bool) -> None:
+def test_pattern_names_nothing_but_its_target(
+    models: dict[str, Any], name: str, named: bool
+) -> None:
     assert aliases(**models).names(name) is named
 
 

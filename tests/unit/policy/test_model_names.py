@@ -6,7 +6,17 @@ import pytest
 
 from ollama_proxy.policy.model_names import canonical, is_allowed, is_cloud
 
-SPELLINGS = ["m", "M", " m ", "m:latest", "M:LATEST", "library/m", "registry.ollama.ai/library/m:latest", "m:", "/m"]
+SPELLINGS = [
+    "m",
+    "M",
+    " m ",
+    "m:latest",
+    "M:LATEST",
+    "library/m",
+    "registry.ollama.ai/library/m:latest",
+    "m:",
+    "/m",
+]
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -36,7 +46,17 @@ def test_a_right_covers_every_spelling(spelling: str, pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["m:other", "mm", "other/m", "hf.co/library/m", "m@sha256:" + "0" * 64, "https://evil/m", "x:m", ""]
+    "name",
+    [
+        "m:other",
+        "mm",
+        "other/m",
+        "hf.co/library/m",
+        "m@sha256:" + "0" * 64,
+        "https://evil/m",
+        "x:m",
+        "",
+    ],
 )
 def test_a_right_to_one_model_covers_no_other(name: str) -> None:
     assert not is_allowed(name, ["m"])

@@ -15,7 +15,11 @@ HOST = "gw.example:8080"
 
 
 def policy(
-    *, auth: bool = True, hosts: tuple[str, ...] = (), origins: tuple[str, ...] = ("*",), listen: str = "127.0.0.1"
+    *,
+    auth: bool = True,
+    hosts: tuple[str, ...] = (),
+    origins: tuple[str, ...] = ("*",),
+    listen: str = "127.0.0.1",
 ) -> OriginPolicy:
     return OriginPolicy(
         Settings(
@@ -26,7 +30,9 @@ def policy(
     )
 
 
-def outcome(rules: OriginPolicy, host: str | None = HOST, **environ: str) -> type[GatewayError] | None:
+def outcome(
+    rules: OriginPolicy, host: str | None = HOST, **environ: str
+) -> type[GatewayError] | None:
     """The error of a request, None for one that is answered."""
     sent: dict[str, Any] = {f"HTTP_{name.upper()}": value for name, value in environ.items()}
     try:
@@ -38,10 +44,26 @@ def outcome(rules: OriginPolicy, host: str | None = HOST, **environ: str) -> typ
 
 # Hosts.
 
-MALFORMED = [None, "", " ", "a b", "gw/path", "user@gw", "gw:port", "gw:", "gw:123456", "[::1", "::1", "gw?x", "gw#x"]
+MALFORMED = [
+    None,
+    "",
+    " ",
+    "a b",
+    "gw/path",
+    "user@gw",
+    "gw:port",
+    "gw:",
+    "gw:123456",
+    "[::1",
+    "::1",
+    "gw?x",
+    "gw#x",
+]
 
 
-@pytest.mark.parametrize("host", ["gw", "gw.example:8080", "10.0.0.1", "[::1]", "[::1]:8080", "GW_1"])
+@pytest.mark.parametrize(
+    "host", ["gw", "gw.example:8080", "10.0.0.1", "[::1]", "[::1]:8080", "GW_1"]
+)
 def test_any_well_formed_host_is_served_if_none_is_listed(host: str) -> None:
     assert outcome(policy(), host) is None
 
@@ -68,11 +90,41 @@ def test_only_listed_hosts_are_served(host: str, served: bool) -> None:
     assert outcome(policy(hosts=("gw.example", "[::1]")), host) is (None if served else BadRequest)
 
 
-LOOPBACK = ["localhost", "LOCALHOST:8080", "ollama.localhost", "127.0.0.1", "127.0.0.1:1", "127.9.8.7:80", "[::1]:80"]
-ADDRESSES = ["192.168.1.5", "192.168.1.5:8080", "8.8.8.8", "0.0.0.0:8080", "[fe80::1]:80", "[2001:db8::1]"]
+LOOPBACK = [
+    "localhost",
+    "LOCALHOST:8080",
+    "ollama.localhost",
+    "127.0.0.1",
+    "127.0.0.1:1",
+    "127.9.8.7:80",
+    "[::1]:80",
+]
+ADDRESSES = [
+    "192.168.1.5",
+    "192.168.1.5:8080",
+    "8.8.8.8",
+    "0.0.0.0:8080",
+    "[fe80::1]:80",
+    "[2001:db8::1]",
+]
 NAMES = [
-    *("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "127-0-0-1.nip.example", "xlocalhost"),
-    *("localhost.", "evil.localhost.", "127.1", "2130706433", "0x7f.1", "017700000001", "ollama", "box.local"),
+    *(
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "127-0-0-1.nip.example",
+        "xlocalhost",
+    ),
+    *(
+        "localhost.",
+        "evil.localhost.",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+        "017700000001",
+        "ollama",
+        "box.local",
+    ),
 ]
 
 
@@ -99,10 +151,13 @@ def test_without_auth_in_an_open_network_names_are_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "served"), [("box.lan:80", True), ("BOX.lan", True), ("localhost", True), ("other.lan", False)]
+    ("host", "served"),
+    [("box.lan:80", True), ("BOX.lan", True), ("localhost", True), ("other.lan", False)],
 )
 def test_without_auth_listed_hosts_are_served_beside_loopback(host: str, served: bool) -> None:
-    assert outcome(policy(auth=False, hosts=("Box.lan",)), host) is (None if served else ForeignHost)
+    assert outcome(policy(auth=False, hosts=("Box.lan",)), host) is (
+        None if served else ForeignHost
+    )
 
 
 # Origins.
@@ -115,7 +170,9 @@ def test_a_lone_star_is_every_origin(origin: str) -> None:
     assert outcome(policy(), origin=origin) is None
 
 
-@pytest.mark.parametrize("origin", ["https://chat.example", "HTTPS://CHAT.example", *DESKTOP, "http://[::1]:3000"])
+@pytest.mark.parametrize(
+    "origin", ["https://chat.example", "HTTPS://CHAT.example", *DESKTOP, "http://[::1]:3000"]
+)
 def test_listed_origins_may_call(origin: str) -> None:
     listed = ("https://chat.example", *DESKTOP, "http://[::1]:3000")
     assert outcome(policy(origins=listed), origin=origin) is None
@@ -124,14 +181,40 @@ def test_listed_origins_may_call(origin: str) -> None:
 @pytest.mark.parametrize(
     "origin",
     [
-        *("https://evil.example", "null", "", "file://", "https://chat.example:8443", "http://chat.example"),
-        *("https://chat.example.evil", "https://xchat.example", "https://chat.example/", "https://chat.example x"),
-        *("https://chatxexample", "app://other", "https://gw.example:8080.evil", "https://gw.example", "//gw.example"),
-        *("ftp://gw.example:8080", "https://user@gw.example:8080", "https://gw.example:80801", "gw.example:8080"),
+        *(
+            "https://evil.example",
+            "null",
+            "",
+            "file://",
+            "https://chat.example:8443",
+            "http://chat.example",
+        ),
+        *(
+            "https://chat.example.evil",
+            "https://xchat.example",
+            "https://chat.example/",
+            "https://chat.example x",
+        ),
+        *(
+            "https://chatxexample",
+            "app://other",
+            "https://gw.example:8080.evil",
+            "https://gw.example",
+            "//gw.example",
+        ),
+        *(
+            "ftp://gw.example:8080",
+            "https://user@gw.example:8080",
+            "https://gw.example:80801",
+            "gw.example:8080",
+        ),
     ],
 )
 def test_other_origins_may_not(origin: str) -> None:
-    assert outcome(policy(origins=("https://chat.example", "app://obsidian.md")), origin=origin) is ForeignOrigin
+    assert (
+        outcome(policy(origins=("https://chat.example", "app://obsidian.md")), origin=origin)
+        is ForeignOrigin
+    )
 
 
 @pytest.mark.parametrize("auth", [True, False])
@@ -145,8 +228,21 @@ def test_pages_of_the_gateways_own_address_may_call(auth: bool, host: str, schem
 @pytest.mark.parametrize(
     "origin",
     [
-        *("https://evil.example", "null", "", "file://", "app://obsidian.md", "vscode-webview://x", "http://localhost"),
-        *("http://localhost:3000", "http://127.0.0.1:8080", "http://localhost:8080.evil", "ftp://localhost:8080"),
+        *(
+            "https://evil.example",
+            "null",
+            "",
+            "file://",
+            "app://obsidian.md",
+            "vscode-webview://x",
+            "http://localhost",
+        ),
+        *(
+            "http://localhost:3000",
+            "http://127.0.0.1:8080",
+            "http://localhost:8080.evil",
+            "ftp://localhost:8080",
+        ),
     ],
 )
 def test_without_auth_other_origins_may_not_even_if_they_are_listed(origin: str) -> None:
@@ -157,11 +253,20 @@ def test_without_auth_other_origins_may_not_even_if_they_are_listed(origin: str)
 
 @pytest.mark.parametrize(
     ("site", "served"),
-    [("none", True), ("same-origin", True), ("same-site", False), ("cross-site", False), ("", False), ("x", False)],
+    [
+        ("none", True),
+        ("same-origin", True),
+        ("same-site", False),
+        ("cross-site", False),
+        ("", False),
+        ("x", False),
+    ],
 )
 def test_without_auth_no_other_site_may_call(site: str, served: bool) -> None:
     """Images, forms without a body and links have no Origin."""
-    assert outcome(policy(auth=False), "localhost", sec_fetch_site=site) is (None if served else ForeignOrigin)
+    assert outcome(policy(auth=False), "localhost", sec_fetch_site=site) is (
+        None if served else ForeignOrigin
+    )
 
 
 def test_with_auth_links_of_other_sites_lead_here() -> None:

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.policy.overrides import edited_system, limits, merged_keep_alive, merged_options, with_system
+from ollama_proxy.policy.overrides import (
+    edited_system,
+    limits,
+    merged_keep_alive,
+    merged_options,
+    with_system,
+)
 from ollama_proxy.settings.schema import Clamp, ModelSettings, SystemPrompt
 from ollama_proxy.settings.upstreams import Timeouts
 
@@ -16,7 +22,12 @@ Options = dict[str, Any]
 
 
 def options(
-    asked: Options, given: Options | None = None, *, loaded: int | None = None, pin: bool = False, **clamp: int
+    asked: Options,
+    given: Options | None = None,
+    *,
+    loaded: int | None = None,
+    pin: bool = False,
+    **clamp: int,
 ) -> tuple[Options, list[str]]:
     """What is sent, and what was clamped."""
     clamped: list[str] = []
@@ -38,30 +49,98 @@ def options(
         ({"new_one": {"a": 1}}, {"mirostat": 2}, {"new_one": {"a": 1}, "mirostat": 2}),
     ],
 )
-def test_S2_27_the_callers_options_come_before_the_operators(asked: Options, given: Options, sent: Options) -> None:
+def test_S2_27_the_callers_options_come_before_the_operators(
+    asked: Options, given: Options, sent: Options
+) -> None:
     assert options(asked, given) == (sent, [])
 
 
 CLAMPED: dict[str, tuple[Options, Options, dict[str, int], Options, list[str]]] = {
-    "context above": ({"num_ctx": 65536}, {}, {"num_ctx": 32768}, {"num_ctx": 32768}, ["num_ctx=32768"]),
+    "context above": (
+        {"num_ctx": 65536},
+        {},
+        {"num_ctx": 32768},
+        {"num_ctx": 32768},
+        ["num_ctx=32768"],
+    ),
     "context at it": ({"num_ctx": 32768}, {}, {"num_ctx": 32768}, {"num_ctx": 32768}, []),
     "context below": ({"num_ctx": 16}, {}, {"num_ctx": 32768}, {"num_ctx": 16}, []),
-    "context as a fraction": ({"num_ctx": 32768.5}, {}, {"num_ctx": 32768}, {"num_ctx": 32768}, ["num_ctx=32768"]),
+    "context as a fraction": (
+        {"num_ctx": 32768.5},
+        {},
+        {"num_ctx": 32768},
+        {"num_ctx": 32768},
+        ["num_ctx=32768"],
+    ),
     "context not asked for": ({}, {}, {"num_ctx": 32768}, {}, []),
     "context of another type": ({"num_ctx": "65536"}, {}, {"num_ctx": 1}, {"num_ctx": "65536"}, []),
     "context that is true": ({"num_ctx": True}, {}, {"num_ctx": 1}, {"num_ctx": True}, []),
     "operator's own context": ({}, {"num_ctx": 9}, {"num_ctx": 8}, {"num_ctx": 8}, ["num_ctx=8"]),
-    "length above": ({"num_predict": 9}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
+    "length above": (
+        {"num_predict": 9},
+        {},
+        {"num_predict": 8},
+        {"num_predict": 8},
+        ["num_predict=8"],
+    ),
     "length at it": ({"num_predict": 8}, {}, {"num_predict": 8}, {"num_predict": 8}, []),
-    "length without end": ({"num_predict": -1}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
-    "length to fill the context": ({"num_predict": -2}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
-    "length of 0, no limit": ({"num_predict": 0}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
-    "length that is cut to 0": ({"num_predict": 0.5}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
-    "length of one and a half": ({"num_predict": 1.5}, {}, {"num_predict": 8}, {"num_predict": 1.5}, []),
+    "length without end": (
+        {"num_predict": -1},
+        {},
+        {"num_predict": 8},
+        {"num_predict": 8},
+        ["num_predict=8"],
+    ),
+    "length to fill the context": (
+        {"num_predict": -2},
+        {},
+        {"num_predict": 8},
+        {"num_predict": 8},
+        ["num_predict=8"],
+    ),
+    "length of 0, no limit": (
+        {"num_predict": 0},
+        {},
+        {"num_predict": 8},
+        {"num_predict": 8},
+        ["num_predict=8"],
+    ),
+    "length that is cut to 0": (
+        {"num_predict": 0.5},
+        {},
+        {"num_predict": 8},
+        {"num_predict": 8},
+        ["num_predict=8"],
+    ),
+    "length of one and a half": (
+        {"num_predict": 1.5},
+        {},
+        {"num_predict": 8},
+        {"num_predict": 1.5},
+        [],
+    ),
     "length not asked for": ({}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
-    "length that is null": ({"num_predict": None}, {}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
-    "operator's null": ({}, {"num_predict": None}, {"num_predict": 8}, {"num_predict": 8}, ["num_predict=8"]),
-    "length of another type": ({"num_predict": "9"}, {}, {"num_predict": 8}, {"num_predict": "9"}, []),
+    "length that is null": (
+        {"num_predict": None},
+        {},
+        {"num_predict": 8},
+        {"num_predict": 8},
+        ["num_predict=8"],
+    ),
+    "operator's null": (
+        {},
+        {"num_predict": None},
+        {"num_predict": 8},
+        {"num_predict": 8},
+        ["num_predict=8"],
+    ),
+    "length of another type": (
+        {"num_predict": "9"},
+        {},
+        {"num_predict": 8},
+        {"num_predict": "9"},
+        [],
+    ),
     "both": (
         {"num_predict": 99, "num_ctx": 99},
         {},
@@ -85,7 +164,13 @@ PINNED: dict[str, tuple[Options, Options, int | None, Options, list[str]]] = {
     "loaded with more": ({"num_ctx": 2048}, {}, 4096, {"num_ctx": 4096}, ["num_ctx=4096"]),
     "loaded by somebody else": ({}, {"num_ctx": 8192}, 4096, {"num_ctx": 4096}, []),
     "not loaded": ({"num_ctx": 8192}, {}, None, {"num_ctx": 8192}, []),
-    "not loaded, the operator's counts": ({"num_ctx": 8192}, {"num_ctx": 4}, None, {"num_ctx": 4}, ["num_ctx=4"]),
+    "not loaded, the operator's counts": (
+        {"num_ctx": 8192},
+        {"num_ctx": 4},
+        None,
+        {"num_ctx": 4},
+        ["num_ctx=4"],
+    ),
     "other options that load": (
         {"num_gpu": 1, "use_mmap": True, "draft_num_predict": 2, "seed": 7},
         {"num_gpu": 99},
@@ -128,11 +213,13 @@ def test_what_is_loaded_comes_before_the_limit_which_would_load_it_again(
 def test_answer_that_is_no_text_has_no_length() -> None:
     clamped: list[str] = []
     rules = ModelSettings(clamp=Clamp(num_ctx=16, num_predict=8))
-    assert merged_options({"num_ctx": 99}, rules, None, clamped, has_length=False) == {"num_ctx": 16}
+    assert merged_options({"num_ctx": 99}, rules, None, clamped, has_length=False) == {
+        "num_ctx": 16
+    }
     assert clamped == ["num_ctx=16"]
 
 
-# --- keep_alive ------------------------------------------------------------------------------------------------------
+# --- keep_alive -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,7 +241,11 @@ def test_answer_that_is_no_text_has_no_length() -> None:
     ],
 )
 def test_lease_of_the_caller_comes_first_and_has_a_limit(
-    asked: str | float | None, given: str | None, limit_s: float | None, sent: str | float | None, said: list[str]
+    asked: str | float | None,
+    given: str | None,
+    limit_s: float | None,
+    sent: str | float | None,
+    said: list[str],
 ) -> None:
     clamped: list[str] = []
     rules = ModelSettings(keep_alive=given, clamp=Clamp(keep_alive=limit_s))
@@ -162,18 +253,24 @@ def test_lease_of_the_caller_comes_first_and_has_a_limit(
     assert clamped == said
 
 
-@pytest.mark.parametrize("lease", ["+5m", ".5m", "1.m", "5000000µs", "5000000μs", "+0", "-0", "1h2m3.5s"])
+@pytest.mark.parametrize(
+    "lease", ["+5m", ".5m", "1.m", "5000000µs", "5000000μs", "+0", "-0", "1h2m3.5s"]
+)
 def test_a_lease_in_any_of_gos_notations_can_be_compared(lease: str) -> None:
     assert merged_keep_alive(lease, ModelSettings(clamp=Clamp(keep_alive=7200.0)), []) == lease
 
 
-# --- System prompts --------------------------------------------------------------------------------------------------
+# --- System prompts -------------------------------------------------------------------------------
 
 SYSTEM: dict[str, tuple[list[str], SystemPrompt, list[str | None]]] = {
     "no rules": (["You are A."], SystemPrompt(), ["You are A."]),
     "all removed": (["You are A."], SystemPrompt(remove=True), [None]),
     "nothing removed": (["You are A."], SystemPrompt(remove=False), ["You are A."]),
-    "a passage removed": (["Secret. You are A."], SystemPrompt(remove=("Secret.",)), ["You are A."]),
+    "a passage removed": (
+        ["Secret. You are A."],
+        SystemPrompt(remove=("Secret.",)),
+        ["You are A."],
+    ),
     "every time it is there": (["x A x"], SystemPrompt(remove=("x",)), ["A"]),
     "the only passage removed": (["x"], SystemPrompt(remove=("x",)), [None]),
     "a text in its place": (["A"], SystemPrompt(replace="B"), ["B"]),
@@ -185,7 +282,11 @@ SYSTEM: dict[str, tuple[list[str], SystemPrompt, list[str | None]]] = {
     "a text in front of the first": (["A", "B"], SystemPrompt(prepend="P"), ["P\n\nA", "B"]),
     "a text in front of nothing": ([], SystemPrompt(prepend="P"), ["P"]),
     "only the text in front": (["A"], SystemPrompt(remove=True, prepend="P"), ["P"]),
-    "in this order": (["x A"], SystemPrompt(remove=("x",), replace={"A": "B"}, prepend="P"), ["P\n\nB"]),
+    "in this order": (
+        ["x A"],
+        SystemPrompt(remove=("x",), replace={"A": "B"}, prepend="P"),
+        ["P\n\nB"],
+    ),
     "replaced in what is left": (["A"], SystemPrompt(remove=True, replace={"A": "B"}), [None]),
 }
 
@@ -219,7 +320,11 @@ def placed(messages: list[tuple[str, str]], **rules: Any) -> list[tuple[str, str
             {"remove": ("x",), "prepend": "P"},
             [("user", "u"), ("system", "P\n\nS"), ("user", "v"), ("system", "T")],
         ),
-        ([("system", "S"), ("user", "u"), ("system", "T")], {"replace": "R"}, [("system", "R"), ("user", "u")]),
+        (
+            [("system", "S"), ("user", "u"), ("system", "T")],
+            {"replace": "R"},
+            [("system", "R"), ("user", "u")],
+        ),
     ],
 )
 def test_system_messages_keep_their_places(
@@ -229,7 +334,9 @@ def test_system_messages_keep_their_places(
 
 
 def test_chat_of_which_nothing_is_left_is_refused() -> None:
-    with pytest.raises(BadRequest, match="messages: must contain more than system prompts") as refused:
+    with pytest.raises(
+        BadRequest, match="messages: must contain more than system prompts"
+    ) as refused:
         placed([("system", "S"), ("system", "T")], remove=True)
     assert refused.value.param == "messages"
 
@@ -240,7 +347,7 @@ def test_system_prompts_are_placed_in_linear_time() -> None:
     assert time.process_time() - began < 2
 
 
-# --- Time ------------------------------------------------------------------------------------------------------------
+# --- Time -----------------------------------------------------------------------------------------
 
 GENERAL = Timeouts(first_byte_s=600, idle_s=120, total_s=3600)
 

@@ -36,12 +36,25 @@ def test_the_hash_of_nobody_costs_as_much_as_that_of_a_password() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", ["", "x", "$argon2id$v=19$m=65536,t=3,p=4$AAAA$AAAA", "$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHQ$x"]
+    "broken",
+    [
+        "",
+        "x",
+        "$argon2id$v=19$m=65536,t=3,p=4$AAAA$AAAA",
+        "$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHQ$x",
+    ],
 )
 def test_what_is_no_hash_has_no_password(broken: str) -> None:
     assert not verify_password(broken, PASSWORD)
 
 
 def test_programs_that_need_no_password_do_not_load_argon2() -> None:
-    code = "import sys, ollama_proxy.policy, ollama_proxy.cli.commands; print('argon2' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    code = (
+        "import sys, ollama_proxy.policy, ollama_proxy.cli.commands; print('argon2' in sys.modules)"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
+    )

@@ -39,7 +39,12 @@ def test_entries_come_in_pages_newest_first(connection: Connection) -> None:
 def test_an_entry_has_who_from_where_and_what_differs(connection: Connection) -> None:
     add(connection, ACTOR, "change", "tokens.web", {"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
     [row] = list_audit(connection)["rows"]
-    assert (row["by"], row["from"], row["action"], row["subject"]) == ("admin", "10.0.0.7", "change", "tokens.web")
+    assert (row["by"], row["from"], row["action"], row["subject"]) == (
+        "admin",
+        "10.0.0.7",
+        "change",
+        "tokens.web",
+    )
     assert (row["before"], row["after"]) == ({"b": 2, "c": None}, {"b": 3, "c": 4})
     assert row["at"].endswith("Z")
 

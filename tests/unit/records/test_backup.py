@@ -57,9 +57,26 @@ def used(engine: Engine, worker: WorkerSpool, tmp_path: Path) -> Engine:
     """Records with something in every table."""
     worker.begin(100)
     run(worker, engine, tmp_path, *range(20))
-    key: dict[str, Any] = {"name": "a", "digest": "0" * 64, "prefix": "op_abcd", "models": ["qwen*"], "note": "ü\n"}
-    key |= {"disabled": False, "created_at": 1, "created_by": "cli:root", "limits": {"concurrent": 2}}
-    setting = {"kind": "models", "name": "m", "value": {"think": True}, "changed_at": 1, "changed_by": "cli:root"}
+    key: dict[str, Any] = {
+        "name": "a",
+        "digest": "0" * 64,
+        "prefix": "op_abcd",
+        "models": ["qwen*"],
+        "note": "ü\n",
+    }
+    key |= {
+        "disabled": False,
+        "created_at": 1,
+        "created_by": "cli:root",
+        "limits": {"concurrent": 2},
+    }
+    setting = {
+        "kind": "models",
+        "name": "m",
+        "value": {"think": True},
+        "changed_at": 1,
+        "changed_by": "cli:root",
+    }
     with database.write(engine) as connection:
         connection.execute(insert(tokens), key)
         connection.execute(insert(metadata.tables["managed_settings"]), setting)
@@ -69,7 +86,9 @@ def used(engine: Engine, worker: WorkerSpool, tmp_path: Path) -> Engine:
     return engine
 
 
-def test_restored_records_are_those_that_were_backed_up(used: Engine, worker: WorkerSpool, tmp_path: Path) -> None:
+def test_restored_records_are_those_that_were_backed_up(
+    used: Engine, worker: WorkerSpool, tmp_path: Path
+) -> None:
     file, before = tmp_path / "backup.db", dump(used)
     back_up(used, file)
     assert file.stat().st_mode & 0o777 == 0o600
@@ -80,7 +99,8 @@ def test_restored_records_are_those_that_were_backed_up(used: Engine, worker: Wo
     assert dump(used) == before
     assert check_records(used, tmp_path).problems == []
     with database.write(used) as connection:
-        assert connection.scalar(select(meta.c.revision)) == 8  # workers notice that something may have changed
+        # Workers notice that something may have changed.
+        assert connection.scalar(select(meta.c.revision)) == 8
     if used.dialect.name == "sqlite":
         assert kept == tmp_path / f"records.db{REPLACED}"
         replaced = database.open_database(f"sqlite:{kept}", tmp_path)
@@ -93,7 +113,9 @@ def test_restored_records_are_those_that_were_backed_up(used: Engine, worker: Wo
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_backup_of_one_kind_is_restored_into_another(used: Engine, request: Any, tmp_path: Path) -> None:
+def test_backup_of_one_kind_is_restored_into_another(
+    used: Engine, request: Any, tmp_path: Path
+) -> None:
     file, before = tmp_path / "backup.db", dump(used)
     back_up(used, file)
     server = request.getfixturevalue("postgres_server")
@@ -108,7 +130,9 @@ def test_backup_of_one_kind_is_restored_into_another(used: Engine, request: Any,
         server.drop_database(url)
 
 
-def test_backup_is_consistent_while_rows_are_imported(engine: Engine, worker: WorkerSpool, tmp_path: Path) -> None:
+def test_backup_is_consistent_while_rows_are_imported(
+    engine: Engine, worker: WorkerSpool, tmp_path: Path
+) -> None:
     over, failed = threading.Event(), []
 
     def load() -> None:
@@ -177,7 +201,9 @@ def test_what_is_no_backup_changes_nothing(what: str, used: Engine, tmp_path: Pa
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_backup_replaces_an_older_one_only_when_it_is_complete(used: Engine, tmp_path: Path) -> None:
+def test_backup_replaces_an_older_one_only_when_it_is_complete(
+    used: Engine, tmp_path: Path
+) -> None:
     file = tmp_path / "backup.db"
     file.write_text("an older one")
     broken = database.open_database(f"sqlite:{tmp_path}/broken.db", tmp_path)
@@ -188,7 +214,8 @@ def test_backup_replaces_an_older_one_only_when_it_is_complete(used: Engine, tmp
     back_up(used, file)
     assert file.read_bytes().startswith(b"SQLite format 3")
     assert not Path(f"{file}-wal").exists()
-    with closing(sqlite3.connect(f"file:{file}?immutable=1", uri=True)) as connection:  # one file, without a log
+    # One file, without a log.
+    with closing(sqlite3.connect(f"file:{file}?immutable=1", uri=True)) as connection:
         assert connection.execute(f"SELECT count(*) FROM {usage.name}").fetchone() == (20,)
 
 

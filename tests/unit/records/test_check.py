@@ -22,9 +22,21 @@ def used(engine: Engine, tmp_path: Path) -> Engine:
     """Exchanges of three hours, models and outcomes; one has not ended, and one line is damaged."""
     worker = WorkerSpool(tmp_path)
     for number in range(60):
-        fields: dict[str, Any] = {"model": f"model{number % 3}", "started_at": START_MS / 1000 + number * 180}
-        fields |= {"state": "timeout" if number % 7 == 0 else "ok", "gpu_ms": 0.1 * number, "cost": number / 3}
-        worker.end(number, is_known_model=number % 5 != 0, trusted_user="ada" if number % 2 else "", **fields)
+        fields: dict[str, Any] = {
+            "model": f"model{number % 3}",
+            "started_at": START_MS / 1000 + number * 180,
+        }
+        fields |= {
+            "state": "timeout" if number % 7 == 0 else "ok",
+            "gpu_ms": 0.1 * number,
+            "cost": number / 3,
+        }
+        worker.end(
+            number,
+            is_known_model=number % 5 != 0,
+            trusted_user="ada" if number % 2 else "",
+            **fields,
+        )
     worker.begin(100)
     worker.write(b"garbage\n")
     importer = Importer(engine, tmp_path)
@@ -59,7 +71,10 @@ def test_sound_records_have_no_problems(used: Engine, tmp_path: Path) -> None:
         (delete(usage_hourly), "requests is 0 in the sums"),
         (update(usage).where(usage.c.cost == 1.0).values(cost=1.001), "cost is"),
         (update(usage).where(usage.c.cost == 1.0).values(state="aborted"), "errors is"),
-        (update(usage_hourly).values(completion_tokens=usage_hourly.c.completion_tokens * 2), "completion_tokens is"),
+        (
+            update(usage_hourly).values(completion_tokens=usage_hourly.c.completion_tokens * 2),
+            "completion_tokens is",
+        ),
     ],
 )
 def test_sums_that_are_not_those_of_the_rows_are_a_problem(
@@ -83,7 +98,9 @@ def test_rows_that_the_retention_has_deleted_are_no_problem(engine: Engine, tmp_
     report = check_records(engine, tmp_path)
     assert report.problems == [] and "by 1 keys" in report.facts[0]
     with database.write(engine) as connection:
-        connection.execute(delete(usage).where(usage.c.row_id == end_fields("worker1", 3)["row_id"]))
+        connection.execute(
+            delete(usage).where(usage.c.row_id == end_fields("worker1", 3)["row_id"])
+        )
     assert len(check_records(engine, tmp_path).problems) > 0
 
 

@@ -45,7 +45,14 @@ def test_no_text_is_a_formula(text: str, cell: str) -> None:
 
 
 def test_numbers_stay_numbers() -> None:
-    row = {"tokens": 1234567, "cost": -0.5, "small": 2.5e-07, "none": None, "stream": True, "attempts": [{"a": 1}]}
+    row = {
+        "tokens": 1234567,
+        "cost": -0.5,
+        "small": 2.5e-07,
+        "none": None,
+        "stream": True,
+        "attempts": [{"a": 1}],
+    }
     assert render_csv(list(row), [row]) == (
         'tokens,cost,small,none,stream,attempts\r\n1234567,-0.5,2.5e-07,,true,"[{""a"":1}]"\r\n'
     )

@@ -1,4 +1,5 @@
-"""Where the records are, who creates their tables, and what happens if the database can't be used."""
+"""Where the records are, who creates their tables, and what happens if the
+database can't be used."""
 
 from __future__ import annotations
 
@@ -78,7 +79,10 @@ def test_program_that_was_killed_has_lost_no_commit(engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
         with database.read(engine) as connection:
             names = ("journal_mode", "synchronous")
-            assert [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names] == ["wal", 2]
+            assert [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names] == [
+                "wal",
+                2,
+            ]
 
 
 def test_write_that_fails_changes_nothing(engine: Engine) -> None:
@@ -121,7 +125,9 @@ def test_writers_wait_for_each_other(engine: Engine) -> None:
         assert connection.execute(tables.meta.select()).scalar() == 100
 
 
-def test_lock_of_another_process_makes_it_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_of_another_process_makes_it_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.1)
     engine = database.open_database("sqlite:state/records.db", tmp_path)
     database.upgrade(engine)
@@ -149,7 +155,9 @@ def test_deleted_file_is_not_written_to(tmp_path: Path) -> None:
 
 
 def test_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
-    engine = database.open_database(f"postgresql://user:a-secret@127.0.0.1:{free_port()}/records", tmp_path)
+    engine = database.open_database(
+        f"postgresql://user:a-secret@127.0.0.1:{free_port()}/records", tmp_path
+    )
     with pytest.raises(RecordsUnavailable) as caught:
         database.upgrade(engine)
     assert "refused" in caught.value.detail and "a-secret" not in caught.value.detail
@@ -195,14 +203,18 @@ def truncate(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [overwrite_head, overwrite_page, truncate])
-def test_damaged_file_is_refused_and_stays(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+def test_damaged_file_is_refused_and_stays(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
     path = tmp_path / "records.db"
     engine = database.open_database("sqlite:state/records.db", tmp_path)
     database.upgrade(engine)
     engine.dispose()
     path.write_bytes(damage(path.read_bytes()))
     before = digest(path)
-    with pytest.raises(ConfigError, match=f"{re.escape(str(path))}: is damaged or no database") as caught:
+    with pytest.raises(
+        ConfigError, match=f"{re.escape(str(path))}: is damaged or no database"
+    ) as caught:
         database.upgrade(engine)
     engine.dispose()
     assert "\n" not in str(caught.value) and digest(path) == before
@@ -227,20 +239,35 @@ def test_read_only_directory_is_a_clear_error(has_file: bool, tmp_path: Path) ->
 
 def test_directory_that_does_not_exist_is_a_clear_error(tmp_path: Path) -> None:
     engine = database.open_database("sqlite:nowhere/records.db", tmp_path)
-    with pytest.raises(ConfigError, match="nowhere/records.db: cannot be used for the records: No such file"):
+    with pytest.raises(
+        ConfigError, match="nowhere/records.db: cannot be used for the records: No such file"
+    ):
         database.upgrade(engine)
 
 
 @pytest.mark.parametrize("is_old", [False, True])
-def test_four_processes_that_start_at_once_upgrade_it_once(is_old: bool, records_url: str, tmp_path: Path) -> None:
+def test_four_processes_that_start_at_once_upgrade_it_once(
+    is_old: bool, records_url: str, tmp_path: Path
+) -> None:
     """On an empty database, and on one of the version before."""
     migrations = tmp_path / "migrations"
     migrations.mkdir()
     first = next(database.MIGRATIONS.glob("r0001_*.py"))
     (migrations / first.name).write_bytes(first.read_bytes())
     (migrations / "r0002_second.py").write_text(SECOND)
-    command = [sys.executable, "-m", "tests.rig.records_process", "upgrade", str(tmp_path), str(migrations), "0002"]
-    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.rig.records_process",
+        "upgrade",
+        str(tmp_path),
+        str(migrations),
+        "0002",
+    ]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
     for number in range(20):
         url = records_url.replace("records.db", f"records-{number}.db")
         engine = database.open_database(url, tmp_path)
@@ -255,7 +282,10 @@ def test_four_processes_that_start_at_once_upgrade_it_once(is_old: bool, records
         answers = sorted(each.stdout.readline().strip() for each in processes if each.stdout)
         assert answers == ["False", "False", "False", "True"], f"start {number}"
         with database.read(engine) as connection:
-            assert (database.schema_revision(connection), connection.execute(tables.meta.select()).scalar()) == (
+            assert (
+                database.schema_revision(connection),
+                connection.execute(tables.meta.select()).scalar(),
+            ) == (
                 "0002",
                 0,
             )

@@ -1,4 +1,5 @@
-"""Every exchange becomes one row, with its sums, whatever order its lines come in and whatever happens in between."""
+"""Every exchange becomes one row, with its sums, whatever order its lines come in and
+whatever happens in between."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from tests.rig.worker_spool import START_MS, WorkerSpool
 def rows(engine: Engine, *columns: str) -> list[Any]:
     """The rows in the order of their ids: the values of these columns."""
     with database.read(engine) as connection:
-        found = connection.execute(select(*(usage.c[name] for name in columns)).order_by(usage.c.row_id))
+        found = connection.execute(
+            select(*(usage.c[name] for name in columns)).order_by(usage.c.row_id)
+        )
         return [row[0] if len(columns) == 1 else tuple(row) for row in found]
 
 
@@ -49,7 +52,9 @@ def test_exchange_is_a_row_with_its_sums(engine: Engine, tmp_path: Path) -> None
     worker.end(1)
     started = Importer(engine, tmp_path)
     assert [started.step(), started.step(), started.rows] == [3, 0, 1]
-    assert rows(engine, "row_id", "token", "state", "prompt_tokens") == [(row_id, "web-team", "ok", 10)]
+    assert rows(engine, "row_id", "token", "state", "prompt_tokens") == [
+        (row_id, "web-team", "ok", 10)
+    ]
     with database.read(engine) as connection:
         assert connection.execute(select(usage_hourly)).all() == [
             (START_MS, "web-team", "", "qwen3:8b", "box1", "openai", 1, 0, 10, 4, 5, 0.25, 0.5)
@@ -58,7 +63,9 @@ def test_exchange_is_a_row_with_its_sums(engine: Engine, tmp_path: Path) -> None
     worker.close()
 
 
-def test_nothing_new_is_no_transaction(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_new_is_no_transaction(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = WorkerSpool(tmp_path)
     worker.begin(1)
     started = import_all(engine, tmp_path)
@@ -77,7 +84,9 @@ def test_end_may_come_in_a_later_batch_and_file(engine: Engine, tmp_path: Path) 
     first, second = worker.begin(1), worker.begin(2)
     started.step()
     with database.read(engine) as connection:
-        opened = connection.execute(select(usage_open.c.row_id, usage_open.c.worker).order_by(usage_open.c.row_id))
+        opened = connection.execute(
+            select(usage_open.c.row_id, usage_open.c.worker).order_by(usage_open.c.row_id)
+        )
         assert opened.all() == [(first, "worker1"), (second, "worker1")]
     worker.rotate()
     worker.end(1)
@@ -109,7 +118,10 @@ def test_exchanges_of_a_worker_that_is_gone_are_lost(engine: Engine, tmp_path: P
     other.end(1)
     other.close()
     started.step()
-    assert sorted(rows(engine, "state")) == ["lost", "ok", "ok", "ok"] and spool_names(tmp_path) == set()
+    assert (
+        sorted(rows(engine, "state")) == ["lost", "ok", "ok", "ok"]
+        and spool_names(tmp_path) == set()
+    )
 
 
 def test_worker_that_begins_a_file_while_the_last_one_is_read_is_not_gone(
@@ -147,7 +159,9 @@ def test_worker_that_begins_a_file_while_the_last_one_is_read_is_not_gone(
         (b"x" * 5_000_000 + b"\n", 3),  # more than is read at once
     ],
 )
-def test_damaged_lines_are_skipped_and_counted(line: bytes, damaged: int, engine: Engine, tmp_path: Path) -> None:
+def test_damaged_lines_are_skipped_and_counted(
+    line: bytes, damaged: int, engine: Engine, tmp_path: Path
+) -> None:
     worker = WorkerSpool(tmp_path)
     for number in (1, 2):
         worker.begin(number)
@@ -191,7 +205,12 @@ def test_batches_are_small(engine: Engine, tmp_path: Path, monkeypatch: pytest.M
     while size := started.step():
         sizes.append(size)
     assert max(sizes) == 7 and sum(sizes) == 63
-    assert (started.rows, started.lost, total(engine, "requests"), total(engine, "cost")) == (30, 0, 30, 15)
+    assert (started.rows, started.lost, total(engine, "requests"), total(engine, "cost")) == (
+        30,
+        0,
+        30,
+        15,
+    )
     started.step()
     assert spool_names(tmp_path) == set()
 
@@ -227,7 +246,9 @@ def test_files_that_come_back_are_not_imported_again(engine: Engine, tmp_path: P
     assert len(rows(engine, "row_id")) == total(engine, "requests") == 1
 
 
-def test_file_that_is_shorter_than_what_was_imported_is_finished(engine: Engine, tmp_path: Path) -> None:
+def test_file_that_is_shorter_than_what_was_imported_is_finished(
+    engine: Engine, tmp_path: Path
+) -> None:
     """After a power cut: the database had reached the disk, the end of the spool had not."""
     worker, started = WorkerSpool(tmp_path), Importer(engine, tmp_path)
     worker.end(1)
@@ -317,10 +338,14 @@ def test_clock_that_jumps_changes_only_the_times(
     worker.close()
     assert import_all(engine, tmp_path).rows == total(engine, "requests") == 2
     with database.read(engine) as connection:  # the last use is the latest
-        assert connection.scalar(select(token_uses.c.last_used)) == START_MS + max(1000, jump_s * 1000)
+        assert connection.scalar(select(token_uses.c.last_used)) == START_MS + max(
+            1000, jump_s * 1000
+        )
 
 
-def test_exchange_whose_worker_left_no_file_is_lost_after_a_day(engine: Engine, tmp_path: Path) -> None:
+def test_exchange_whose_worker_left_no_file_is_lost_after_a_day(
+    engine: Engine, tmp_path: Path
+) -> None:
     worker, there = WorkerSpool(tmp_path), WorkerSpool(tmp_path, "worker2")
     now = time.time()
     for number, days in ((1, 2), (2, 0.5)):

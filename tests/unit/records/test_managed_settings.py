@@ -31,8 +31,12 @@ def connection(engine: Engine) -> Iterator[Connection]:
 
 def test_entries_are_added_replaced_and_removed(connection: Connection) -> None:
     put_setting(connection, kind="models", name="coder", value={"target": "box1:m"}, actor=ACTOR)
-    put_setting(connection, kind="upstreams", name="box2", value={"name": "box2", **BOX}, actor=ACTOR)
-    put_setting(connection, kind="upstreams", name="box2", value={**BOX, "drain": True}, actor=ACTOR)
+    put_setting(
+        connection, kind="upstreams", name="box2", value={"name": "box2", **BOX}, actor=ACTOR
+    )
+    put_setting(
+        connection, kind="upstreams", name="box2", value={**BOX, "drain": True}, actor=ACTOR
+    )
     assert read_managed(connection) == {
         "revision": 3,
         "tokens": [],
@@ -40,7 +44,11 @@ def test_entries_are_added_replaced_and_removed(connection: Connection) -> None:
         "upstreams": {"box2": {**BOX, "drain": True}},
     }
     [row] = list_settings(connection, kind="upstreams")
-    assert (row["name"], row["value"], row["changed_by"]) == ("box2", {**BOX, "drain": True}, "admin")
+    assert (row["name"], row["value"], row["changed_by"]) == (
+        "box2",
+        {**BOX, "drain": True},
+        "admin",
+    )
     delete_setting(connection, kind="upstreams", name="box2", actor=ACTOR)
     assert list_settings(connection, kind="upstreams") == []
     rows = audit.list_audit(connection)["rows"]
@@ -54,22 +62,32 @@ def test_entries_are_added_replaced_and_removed(connection: Connection) -> None:
 
 
 def test_a_change_leaves_the_other_fields_and_null_removes_one(connection: Connection) -> None:
-    create_setting(connection, kind="upstreams", name="box2", value={**BOX, "drain": True}, actor=ACTOR)
+    create_setting(
+        connection, kind="upstreams", name="box2", value={**BOX, "drain": True}, actor=ACTOR
+    )
     changed = change_setting(
-        connection, kind="upstreams", name="box2", changes={"concurrency": 4, "drain": None}, actor=ACTOR
+        connection,
+        kind="upstreams",
+        name="box2",
+        changes={"concurrency": 4, "drain": None},
+        actor=ACTOR,
     )
     assert changed == BOX | {"concurrency": 4}
     assert read_managed(connection)["upstreams"] == {"box2": changed}
     [row, _] = audit.list_audit(connection)["rows"]
     assert (row["action"], row["before"]) == ("change", {"concurrency": 2, "drain": True})
     with pytest.raises(BadRequest, match="concurrency"):
-        change_setting(connection, kind="upstreams", name="box2", changes={"concurrency": 0}, actor=ACTOR)
+        change_setting(
+            connection, kind="upstreams", name="box2", changes={"concurrency": 0}, actor=ACTOR
+        )
 
 
 def test_an_entry_that_is_there_is_not_created_again(connection: Connection) -> None:
     create_setting(connection, kind="upstreams", name="box2", value={**BOX}, actor=ACTOR)
     with pytest.raises(Conflict, match="There is an entry upstreams.box2 already"):
-        create_setting(connection, kind="upstreams", name="box2", value={**BOX, "drain": True}, actor=ACTOR)
+        create_setting(
+            connection, kind="upstreams", name="box2", value={**BOX, "drain": True}, actor=ACTOR
+        )
     assert read_managed(connection)["upstreams"] == {"box2": BOX}
 
 
@@ -81,7 +99,9 @@ def test_changes_at_once_lose_none(engine: Engine) -> None:
     def change(field: str) -> None:
         for value in range(1, 11):
             with database.write(engine) as connection:
-                change_setting(connection, kind="upstreams", name="box2", changes={field: value}, actor=ACTOR)
+                change_setting(
+                    connection, kind="upstreams", name="box2", changes={field: value}, actor=ACTOR
+                )
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(change, ("concurrency", "weight")))
@@ -105,7 +125,11 @@ def test_changes_at_once_lose_none(engine: Engine) -> None:
     ],
 )
 def test_what_is_not_valid_is_refused_with_its_name(
-    connection: Connection, kind: managed_settings.SettingKind, name: str, value: dict[str, object], text: str
+    connection: Connection,
+    kind: managed_settings.SettingKind,
+    name: str,
+    value: dict[str, object],
+    text: str,
 ) -> None:
     with pytest.raises(BadRequest, match=text) as raised:
         put_setting(connection, kind=kind, name=name, value=value, actor=ACTOR)
@@ -117,4 +141,6 @@ def test_an_entry_that_is_not_there_is_not_found(connection: Connection) -> None
     with pytest.raises(NotFound, match="There is no managed entry models.coder"):
         delete_setting(connection, kind="models", name="coder", actor=ACTOR)
     with pytest.raises(NotFound, match="There is no managed entry models.coder"):
-        change_setting(connection, kind="models", name="coder", changes={"target": "m"}, actor=ACTOR)
+        change_setting(
+            connection, kind="models", name="coder", changes={"target": "m"}, actor=ACTOR
+        )

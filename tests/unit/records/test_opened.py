@@ -18,15 +18,26 @@ ACTOR = {"by": "cli:root", "from": ""}
 
 @pytest.fixture
 def opened(records_url: str, tmp_path: Path) -> Iterator[Opened]:
-    database = Opened(tmp_path, {"url": records_url, "timezone": "Asia/Kolkata", "retention_days": 90})
+    database = Opened(
+        tmp_path, {"url": records_url, "timezone": "Asia/Kolkata", "retention_days": 90}
+    )
     yield database
     database.close()
 
 
 def write_lines(directory: Path, count: int, started_at: float) -> None:
     (directory / "usage").mkdir()
-    end = {"token": "team", "started_at": started_at, "state": "ok", "prompt_tokens": 2, "completion_tokens": 3}
-    lines = [{"spool": 1}, *({"end": {**end, "row_id": f"{number:032x}", "gpu_ms": 500}} for number in range(count))]
+    end = {
+        "token": "team",
+        "started_at": started_at,
+        "state": "ok",
+        "prompt_tokens": 2,
+        "completion_tokens": 3,
+    }
+    lines = [
+        {"spool": 1},
+        *({"end": {**end, "row_id": f"{number:032x}", "gpu_ms": 500}} for number in range(count)),
+    ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (directory / "usage" / "019abcdef000-1-0a0b0c0d.000000").write_text(text, encoding="utf-8")
 
@@ -48,7 +59,9 @@ def test_old_rows_are_removed_and_sums_stay(opened: Opened, tmp_path: Path) -> N
     opened.tidy()
     page = opened.call("requests", {})
     assert isinstance(page, dict) and page["rows"] == []
-    assert opened.read_used((started_at + 1800) // 3600 * 3600 - 1800) == {"token:team": Spent(15, 1.5, 0.0)}
+    assert opened.read_used((started_at + 1800) // 3600 * 3600 - 1800) == {
+        "token:team": Spent(15, 1.5, 0.0)
+    }
 
 
 def test_change_is_news_once(opened: Opened) -> None:

@@ -30,7 +30,8 @@ def read_meta(engine: Engine) -> Any:
 
 @pytest.fixture
 def aged(engine: Engine, tmp_path: Path) -> Engine:
-    """A row, a sum and an audit entry of today, of 100 days ago and of 900 days ago, a thousand rows of the oldest."""
+    """A row, a sum and an audit entry of today, of 100 days ago and of 900 days ago, a
+    thousand rows of the oldest."""
     worker, now = WorkerSpool(tmp_path), time.time()
     for number, days in enumerate((0, 100, *[900] * 1000)):
         worker.end(number, started_at=now - days * DAY_S)
@@ -51,11 +52,14 @@ def test_rows_go_after_the_retention_and_sums_after_800_days(aged: Engine) -> No
     assert [count(aged, table) for table in (usage, usage_hourly, audit)] == [1, 2, 2]
     kept_s = time.time() - read_meta(aged).rows_since / 1000
     assert kept_s == pytest.approx(90 * DAY_S, abs=60)
-    assert delete_old(aged, 36_500, sleep=lambda _s: None) == 0  # a longer retention brings nothing back
+    # A longer retention brings nothing back.
+    assert delete_old(aged, 36_500, sleep=lambda _s: None) == 0
     assert time.time() - read_meta(aged).rows_since / 1000 == pytest.approx(90 * DAY_S, abs=60)
 
 
-def test_transactions_are_small_and_writers_get_their_turn(aged: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transactions_are_small_and_writers_get_their_turn(
+    aged: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes, pauses, real = [], [], database.write
 
     def measure(engine: Engine) -> Any:
@@ -75,7 +79,13 @@ def test_positions_of_finished_files_are_forgotten_at_last(aged: Engine) -> None
     long_ago = int((time.time() - 900 * DAY_S) * 1000)
     with database.write(aged) as connection:
         connection.execute(update(spool_positions).values(imported_at=long_ago))
-        unfinished = {"file": "worker9.1", "position": 5, "damaged": 0, "imported_at": long_ago, "is_finished": False}
+        unfinished = {
+            "file": "worker9.1",
+            "position": 5,
+            "damaged": 0,
+            "imported_at": long_ago,
+            "is_finished": False,
+        }
         connection.execute(spool_positions.insert(), unfinished)
     assert count(aged, spool_positions) == 2
     delete_old(aged, 90, sleep=lambda _s: None)
@@ -83,7 +93,9 @@ def test_positions_of_finished_files_are_forgotten_at_last(aged: Engine) -> None
         assert connection.scalars(select(spool_positions.c.file)).all() == ["worker9.1"]
 
 
-def test_clock_that_jumps_ahead_deletes_nothing_at_first(aged: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_that_jumps_ahead_deletes_nothing_at_first(
+    aged: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     delete_old(aged, 90, sleep=lambda _s: None)
     now = time.time()
     for jump_s, deleted in ((10 * 365 * DAY_S, 0), (0.0, 0), (-DAY_S, 0), (6 * DAY_S, 0)):

@@ -1,4 +1,5 @@
-"""Lines become rows that every database takes, and rows become sums by the hour of the time zone."""
+"""Lines become rows that every database takes, and rows become sums by the
+hour of the time zone."""
 
 from __future__ import annotations
 
@@ -18,7 +19,11 @@ def end(**fields: Any) -> dict[str, Any]:
 
 
 def test_row_has_every_column_and_nothing_else() -> None:
-    assert usage_row(end()).keys() == lost_row(begin_fields("w", 0)).keys() == set(usage.columns.keys())
+    assert (
+        usage_row(end()).keys()
+        == lost_row(begin_fields("w", 0)).keys()
+        == set(usage.columns.keys())
+    )
 
 
 def test_row_has_the_values_of_its_line() -> None:
@@ -30,8 +35,15 @@ def test_row_has_the_values_of_its_line() -> None:
 
 def test_lost_row_has_what_its_begin_line_knew() -> None:
     row = lost_row(begin_fields("w", 0))
-    assert (row["state"], row["error"], row["status"], row["token"]) == ("lost", "worker_lost", 0, "web-team")
-    assert row["prompt_tokens"] is row["total_ms"] is row["cost"] is None and not row["is_known_model"]
+    assert (row["state"], row["error"], row["status"], row["token"]) == (
+        "lost",
+        "worker_lost",
+        0,
+        "web-team",
+    )
+    assert (
+        row["prompt_tokens"] is row["total_ms"] is row["cost"] is None and not row["is_known_model"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,11 +96,14 @@ def test_damaged_line_has_no_row(damaged: dict[str, Any]) -> None:
         ("Europe/Berlin", "2026-10-25T01:30", "2026-10-25T01:00"),  # 02:30 again
         ("Asia/Kolkata", "2026-11-23T10:15", "2026-11-23T09:30"),
         ("Asia/Kathmandu", "2026-11-23T10:15", "2026-11-23T10:15"),
-        ("Australia/Lord_Howe", "2026-10-03T15:45", "2026-10-03T15:00"),  # its summer time is half an hour
+        # Its summer time is half an hour.
+        ("Australia/Lord_Howe", "2026-10-03T15:45", "2026-10-03T15:00"),
     ],
 )
 def test_hours_begin_by_the_clock_of_the_time_zone(zone: str, at: str, hour: str) -> None:
-    moment, expected = (datetime.fromisoformat(each).replace(tzinfo=UTC).timestamp() * 1000 for each in (at, hour))
+    moment, expected = (
+        datetime.fromisoformat(each).replace(tzinfo=UTC).timestamp() * 1000 for each in (at, hour)
+    )
     assert HourlySums(ZoneInfo(zone)).hour_of(int(moment)) == expected
 
 

@@ -90,7 +90,12 @@ def pushed() -> list[Frame]:
 def make_service(
     tmp_path: Path, database: FakeDatabase, pushed: list[Frame], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Frame], RecordsService]]:
-    for name, seconds in {"IMPORT_S": 0.02, "POLL_S": 0.05, "RETRY_S": 0.02, "CLOSE_S": 2.0}.items():
+    for name, seconds in {
+        "IMPORT_S": 0.02,
+        "POLL_S": 0.05,
+        "RETRY_S": 0.02,
+        "CLOSE_S": 2.0,
+    }.items():
         monkeypatch.setattr(service, name, seconds)
     monkeypatch.setattr(service.sys, "setswitchinterval", lambda seconds: None)
     made: list[RecordsService] = []
@@ -142,7 +147,9 @@ def test_lines_are_imported_and_the_event_loop_does_none_of_it(
     assert threading.get_ident() not in database.threads
 
 
-def test_nothing_is_opened_without_an_address(make_service: MakeService, database: FakeDatabase) -> None:
+def test_nothing_is_opened_without_an_address(
+    make_service: MakeService, database: FakeDatabase
+) -> None:
     records = make_service({"url": None})
     assert list(records.read_used([0.0, 1.0])) == [{}, {}]
     assert ask(records, "usage")["error"]["slug"] == "records_unavailable"
@@ -151,7 +158,9 @@ def test_nothing_is_opened_without_an_address(make_service: MakeService, databas
     wait_until(lambda: database.opened == [URL])
 
 
-def test_another_address_opens_another_database(make_service: MakeService, database: FakeDatabase) -> None:
+def test_another_address_opens_another_database(
+    make_service: MakeService, database: FakeDatabase
+) -> None:
     records = make_service(URL)
     wait_until(lambda: database.opened == [URL])
     other = {"url": "postgresql://db/records"}
@@ -166,7 +175,12 @@ def test_calls_are_answered_with_result_or_error(
     records = make_service(URL)
     wait_until_open(records)
     assert ask(records, "usage", by="day") == {"result": {"by": "day"}}
-    missing = {"slug": "not_found", "status": 404, "message": "there is no such token", "param": "name"}
+    missing = {
+        "slug": "not_found",
+        "status": 404,
+        "message": "there is no such token",
+        "param": "name",
+    }
     assert ask(records, "missing") == {"error": missing}
     assert ask(records, "broken")["error"]["status"] == 500
     assert "broken failed: KeyError" in capsys.readouterr().err
@@ -225,13 +239,17 @@ def test_lost_database_is_reported_and_used_again(
     assert records.list_news()[0]["problems"] == []
 
 
-def test_seeds_include_what_was_written_last(make_service: MakeService, database: FakeDatabase) -> None:
+def test_seeds_include_what_was_written_last(
+    make_service: MakeService, database: FakeDatabase
+) -> None:
     database.lines = 45
     records = make_service(URL)
     assert records.read_used([0.0, 1000.0]) == [{"token:a": Spent(45)}, {"token:a": Spent(1045)}]
 
 
-def test_last_lines_are_imported_before_it_ends(make_service: MakeService, database: FakeDatabase) -> None:
+def test_last_lines_are_imported_before_it_ends(
+    make_service: MakeService, database: FakeDatabase
+) -> None:
     records = make_service(URL)
     wait_until_open(records)
     database.lines = 200
@@ -239,7 +257,9 @@ def test_last_lines_are_imported_before_it_ends(make_service: MakeService, datab
     assert (database.imported, database.closed) == (200, 1)
 
 
-def test_end_does_not_wait_for_a_database_that_is_away(make_service: MakeService, database: FakeDatabase) -> None:
+def test_end_does_not_wait_for_a_database_that_is_away(
+    make_service: MakeService, database: FakeDatabase
+) -> None:
     database.error = RecordsUnavailable()
     records = make_service(URL)
     gevent.sleep(0.05)
@@ -248,7 +268,9 @@ def test_end_does_not_wait_for_a_database_that_is_away(make_service: MakeService
     assert time.monotonic() - began_s < 1
 
 
-def test_full_spool_is_a_problem(make_service: MakeService, pushed: list[Frame], tmp_path: Path) -> None:
+def test_full_spool_is_a_problem(
+    make_service: MakeService, pushed: list[Frame], tmp_path: Path
+) -> None:
     (tmp_path / "usage").mkdir()
     with (tmp_path / "usage" / "1").open("wb") as file:
         file.truncate(FULL_BYTES + 1)
@@ -263,9 +285,9 @@ def test_workers_never_import_the_database() -> None:
     code = (
         "import sys; from gevent import monkey; monkey.patch_all();"
         "import ollama_proxy.server, ollama_proxy.records.service;"
-        "from ollama_proxy.server.startup import build_app; from ollama_proxy.dialects import DIALECTS;"
-        "build_app({}, DIALECTS);"
-        "print(sorted({'sqlalchemy', 'alembic', 'psycopg'} & sys.modules.keys()))"
+        "from ollama_proxy.server.startup import build_app; from ollama_proxy.dialects import "
+        "DIALECTS;build_app({}, DIALECTS);print(sorted({'sqlalchemy', 'alembic', 'psycopg'} & "
+        "sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

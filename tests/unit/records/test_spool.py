@@ -1,5 +1,5 @@
-"""The spool of a worker: two whole lines for each exchange, whatever the disk and the clock do, in files that show
-whether their worker lives."""
+"""The spool of a worker: two whole lines for each exchange, whatever the disk and the clock do, in
+files that show whether their worker lives."""
 
 from __future__ import annotations
 
@@ -77,20 +77,38 @@ def test_nothing_is_made_before_the_first_line(spool: Spool, tmp_path: Path) -> 
     assert len(files_of(tmp_path / "state" / "usage")) == 1
 
 
-def test_an_exchange_has_a_line_for_its_beginning_and_one_for_its_end(spool: Spool, tmp_path: Path) -> None:
-    one = exchange(principal=Principal("web-team", SCOPES), route="/api/chat", user="ann", trusted_user="ann")
+def test_an_exchange_has_a_line_for_its_beginning_and_one_for_its_end(
+    spool: Spool, tmp_path: Path
+) -> None:
+    one = exchange(
+        principal=Principal("web-team", SCOPES), route="/api/chat", user="ann", trusted_user="ann"
+    )
     one.row_id = spool.begin(one)
     one.state, one.status = "timeout", 504
     record = make_record(one)
     spool.end(record)
     (file,) = files_of(tmp_path / "state" / "usage")
-    assert json.loads(file.read_bytes().split(b"\n")[0]) == {"spool": 1, "worker": file.name.rpartition(".")[0]}
+    assert json.loads(file.read_bytes().split(b"\n")[0]) == {
+        "spool": 1,
+        "worker": file.name.rpartition(".")[0],
+    }
     begin, end = lines_of(file)
-    expected = {"row_id": one.row_id, "id": "id-1", "started_at": one.started_at, "token": "web-team", "user": "ann"}
+    expected = {
+        "row_id": one.row_id,
+        "id": "id-1",
+        "started_at": one.started_at,
+        "token": "web-team",
+        "user": "ann",
+    }
     expected |= {"trusted_user": "ann", "dialect": "native", "route": "/api/chat", "method": "POST"}
     assert begin == {"begin": expected}
     again = UsageRecord.from_json(end["end"])
-    assert (again.row_id, again.state, again.status, again.total_ms) == (one.row_id, "timeout", 504, record.total_ms)
+    assert (again.row_id, again.state, again.status, again.total_ms) == (
+        one.row_id,
+        "timeout",
+        504,
+        record.total_ms,
+    )
     assert {name: end["end"][name] for name in expected} == expected
 
 
@@ -101,11 +119,16 @@ def test_an_exchange_that_was_not_admitted_has_no_line(spool: Spool, tmp_path: P
 
 def test_only_the_owner_may_read_it(spool: Spool, tmp_path: Path) -> None:
     use(spool)
-    modes = [each.stat().st_mode & 0o777 for each in (tmp_path / "state", *(tmp_path / "state").rglob("*"))]
+    modes = [
+        each.stat().st_mode & 0o777
+        for each in (tmp_path / "state", *(tmp_path / "state").rglob("*"))
+    ]
     assert modes == [0o700, 0o700, 0o600]
 
 
-def test_a_long_file_is_followed_by_the_next_one(spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_file_is_followed_by_the_next_one(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(spool_module, "MAX_FILE_BYTES", 4000)
     rows = [use(spool) for _ in range(20)]
     files = files_of(tmp_path / "state" / "usage")
@@ -117,13 +140,17 @@ def test_a_long_file_is_followed_by_the_next_one(spool: Spool, tmp_path: Path, m
     assert not is_locked(files[-1])
 
 
-def test_no_file_is_seen_before_it_is_locked(spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_is_seen_before_it_is_locked(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever reads the directory would take it for that of a worker that is gone."""
     seen = list[Path]()
     lock = fcntl.flock
 
     def look_and_lock(fd: int, how: int) -> None:
-        seen.extend(each for each in files_of(tmp_path / "state" / "usage") if not each.name.startswith("."))
+        seen.extend(
+            each for each in files_of(tmp_path / "state" / "usage") if not each.name.startswith(".")
+        )
         lock(fd, how)
 
     monkeypatch.setattr(fcntl, "flock", look_and_lock)
@@ -135,7 +162,14 @@ def test_ids_are_unique_and_keep_their_order_whatever_the_clock_does(spool: Spoo
     times = (1000.0, 1000.0, 2000.0, 500.0, 500.0, 3000.0)
     ids = [spool.begin(exchange(started_at=at)) for at in times]
     assert ids == sorted(set(ids)) and {len(each) for each in ids} == {26}
-    assert [int(each[:12], 16) for each in ids] == [1000_000, 1000_000, 2000_000, 2000_000, 2000_000, 3000_000]
+    assert [int(each[:12], 16) for each in ids] == [
+        1000_000,
+        1000_000,
+        2000_000,
+        2000_000,
+        2000_000,
+        3000_000,
+    ]
 
 
 def test_two_workers_have_files_and_ids_of_their_own(tmp_path: Path) -> None:
@@ -159,7 +193,10 @@ def test_a_worker_that_was_forked_writes_its_own_file(spool: Spool, tmp_path: Pa
     files = files_of(directory)
     (mine,) = [each for each in files if is_locked(each)]
     (of_child,) = [each for each in files if each != mine]
-    assert [line["begin"]["row_id"] for line in lines_of(mine) if "begin" in line] == [first, second]
+    assert [line["begin"]["row_id"] for line in lines_of(mine) if "begin" in line] == [
+        first,
+        second,
+    ]
     assert len(lines_of(of_child)) == 2 and f"-{child}-" in of_child.name
     assert lines_of(of_child)[0]["begin"]["row_id"][12:20] != first[12:20]
 
@@ -212,7 +249,11 @@ def test_a_line_that_lacks_nothing_but_its_end_is_whole(spool: Spool, tmp_path: 
         second = spool.begin(exchange(started_at=1.5))
     assert spool.unwritten == 0
     third = use(spool)
-    assert [line["begin"]["row_id"] for line in lines_of(file) if "begin" in line][1:] == [one.row_id, second, third]
+    assert [line["begin"]["row_id"] for line in lines_of(file) if "begin" in line][1:] == [
+        one.row_id,
+        second,
+        third,
+    ]
 
 
 def test_a_full_directory_takes_no_more_until_it_is_emptied(
@@ -230,7 +271,10 @@ def test_a_full_directory_takes_no_more_until_it_is_emptied(
         each.unlink()
     counted, row = spool.unwritten, use(spool)
     assert (spool.unwritten, lines_of(*files_of(directory))[-1]["end"]["row_id"]) == (counted, row)
-    assert [each.getMessage() for each in caplog.records] == ["usage_not_written", "usage_written_again"]
+    assert [each.getMessage() for each in caplog.records] == [
+        "usage_not_written",
+        "usage_written_again",
+    ]
 
 
 @pytest.mark.parametrize("place", ["missing", "a file", "full"])
@@ -257,7 +301,11 @@ def test_a_file_that_cannot_be_opened_is_not_tried_for_every_line(
     (tmp_path / "state").write_text("")
     tries = []
     make = Path.mkdir
-    monkeypatch.setattr(Path, "mkdir", lambda path, *args, **kwargs: (tries.append(path), make(path, *args, **kwargs)))
+    monkeypatch.setattr(
+        Path,
+        "mkdir",
+        lambda path, *args, **kwargs: (tries.append(path), make(path, *args, **kwargs)),
+    )
     for _ in range(50):
         use(spool)
     assert spool.unwritten == 100 and len(tries) <= 3

@@ -44,7 +44,13 @@ def test_files_of_a_worker_come_in_their_order(tmp_path: Path) -> None:
         ("a.10", False),
         ("b.1", False),
     ]
-    assert {path.name for path in (tmp_path / "usage").iterdir()} == {"b.1", "a.10", "a.9.zst", "notes.txt", "x"}
+    assert {path.name for path in (tmp_path / "usage").iterdir()} == {
+        "b.1",
+        "a.10",
+        "a.9.zst",
+        "notes.txt",
+        "x",
+    }
     assert list_spool(tmp_path / "nowhere") == []
 
 
@@ -67,7 +73,10 @@ def test_compressed_file_reads_the_same(tmp_path: Path) -> None:
     assert file.compress() and not file.path.exists()
     packed = only(tmp_path)
     assert packed.is_compressed and packed.is_closed() and packed.name == file.name
-    assert packed.path.stat().st_mode & 0o777 == 0o600 and packed.path.stat().st_size < len(plain) * 0.7
+    assert (
+        packed.path.stat().st_mode & 0o777 == 0o600
+        and packed.path.stat().st_size < len(plain) * 0.7
+    )
     for position, size in ((0, 1 << 22), (0, 1000), (1_500_000, 600_000), (len(plain), 10)):
         assert packed.read(position, size) == plain[position : position + size]
     assert not packed.compress()
@@ -77,9 +86,13 @@ def test_full_disk_leaves_the_file_as_it_is(small_disk: Path) -> None:
     worker = WorkerSpool(small_disk)
     worker.write(os.urandom(1 << 20).hex().encode())
     worker.close()
-    (small_disk / "ballast").write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize))
+    (small_disk / "ballast").write_bytes(
+        bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize)
+    )
     file = only(small_disk)
     before = file.read(0, 1 << 22)
     with pytest.raises(OSError, match="No space"):
         file.compress()
-    assert [path.name for path in (small_disk / "usage").iterdir()] == [file.name] and file.read(0, 1 << 22) == before
+    assert [path.name for path in (small_disk / "usage").iterdir()] == [file.name] and file.read(
+        0, 1 << 22
+    ) == before

@@ -34,5 +34,7 @@ def test_migrations_create_the_tables(records_url: str, tmp_path: Path) -> None:
         ("lost", True),
     ],
 )
-def test_errors_are_exchanges_that_the_gateway_or_an_upstream_did_not_complete(state: str, is_error: bool) -> None:
+def test_errors_are_exchanges_that_the_gateway_or_an_upstream_did_not_complete(
+    state: str, is_error: bool
+) -> None:
     assert (state not in tables.GOOD_STATES) is is_error

@@ -33,9 +33,15 @@ def foreign(token: str, name: str = "", **values: object) -> ForeignToken:
     return found
 
 
-def run(connection: Connection, *found: ForeignToken, enable_restricted: bool = False) -> list[ImportResult]:
+def run(
+    connection: Connection, *found: ForeignToken, enable_restricted: bool = False
+) -> list[ImportResult]:
     in_file = {token_digest("sk-in-file").hex(): "of-file"}
-    return list(import_tokens(connection, found, in_file=in_file, actor=ACTOR, enable_restricted=enable_restricted))
+    return list(
+        import_tokens(
+            connection, found, in_file=in_file, actor=ACTOR, enable_restricted=enable_restricted
+        )
+    )
 
 
 def test_a_key_has_the_fields_and_the_digest_of_its_token(connection: Connection) -> None:
@@ -44,17 +50,29 @@ def test_a_key_has_the_fields_and_the_digest_of_its_token(connection: Connection
     assert (result.name, result.skipped, result.is_disabled) == ("web", "", False)
     [key] = list_tokens(connection)
     assert {name: key[name] for name in fields} == fields
-    assert (key["prefix"], key["disabled"], key["note"], key["created_by"]) == ("sk-CANA", False, "imported", "cli:ann")
+    assert (key["prefix"], key["disabled"], key["note"], key["created_by"]) == (
+        "sk-CANA",
+        False,
+        "imported",
+        "cli:ann",
+    )
     [stored] = read_digests(connection)
     assert stored["digest"] == token_digest("sk-CANARY-1").hex()
 
 
 def test_a_token_that_is_there_already_is_skipped(connection: Connection) -> None:
-    create_token(connection, name="old", fields={}, actor=ACTOR, digest=token_digest("sk-old").hex())
+    create_token(
+        connection, name="old", fields={}, actor=ACTOR, digest=token_digest("sk-old").hex()
+    )
     tokens = ("sk-old", "sk-in-file", "sk-new", "sk-new")
     results = run(connection, *(foreign(token, "web") for token in tokens))
     there = "it is there already, as "
-    assert [result.skipped for result in results] == [f"{there}old", f"{there}of-file", "", f"{there}web"]
+    assert [result.skipped for result in results] == [
+        f"{there}old",
+        f"{there}of-file",
+        "",
+        f"{there}web",
+    ]
     assert run(connection, foreign("sk-new", "other"))[0].name == "web"
     assert len(list_tokens(connection)) == 2
 
@@ -62,14 +80,24 @@ def test_a_token_that_is_there_already_is_skipped(connection: Connection) -> Non
 def test_names_are_those_of_keys_and_unique(connection: Connection) -> None:
     names = ("chat page", "chat-page", "张三", "", "of-file", "x" * 80, "张三's laptop")
     results = run(connection, *(foreign(f"sk-{number}", name) for number, name in enumerate(names)))
-    expected = ["chat-page", "chat-page-2", "imported", "imported-2", "of-file-2", "x" * 59, "s-laptop"]
+    expected = [
+        "chat-page",
+        "chat-page-2",
+        "imported",
+        "imported-2",
+        "of-file-2",
+        "x" * 59,
+        "s-laptop",
+    ]
     assert [result.name for result in results] == expected
     notes = {key["name"]: key["note"] for key in list_tokens(connection)}
     assert (notes["imported"], notes["imported-2"]) == ("imported as 张三", "imported")
 
 
 @pytest.mark.parametrize("enable", [False, True])
-def test_a_token_with_a_restriction_is_disabled_unless_it_may_lose_it(connection: Connection, enable: bool) -> None:
+def test_a_token_with_a_restriction_is_disabled_unless_it_may_lose_it(
+    connection: Connection, enable: bool
+) -> None:
     results = run(
         connection,
         foreign("sk-1", "narrow", restrictions=["addresses 10.0.0.0/8"]),

@@ -1,4 +1,5 @@
-"""Keys in the database: made, changed, replaced and withdrawn, each time with an entry in the audit."""
+"""Keys in the database: made, changed, replaced and withdrawn, each time with
+an entry in the audit."""
 
 from __future__ import annotations
 
@@ -43,7 +44,11 @@ def test_a_key_is_shown_once_and_kept_as_a_digest(connection: Connection) -> Non
     made = create(connection, note="for the chat page", limits={"requests_per_minute": 60})
     token = made.pop("token")
     assert made == tokens.show_token(connection, name="web")
-    assert (made["prefix"], made["scopes"], made["last_used"]) == (token[:7], ["generate", "read"], None)
+    assert (made["prefix"], made["scopes"], made["last_used"]) == (
+        token[:7],
+        ["generate", "read"],
+        None,
+    )
     assert (made["note"], made["limits"], made["created_by"]) == (
         "for the chat page",
         {"requests_per_minute": 60},
@@ -55,12 +60,21 @@ def test_a_key_is_shown_once_and_kept_as_a_digest(connection: Connection) -> Non
 
 
 def test_workers_get_what_makes_a_token_of_the_settings(connection: Connection) -> None:
-    token = create(connection, models=["qwen3*"], expires="2027-01-31", users={"header": "X-User"}, weight=2)["token"]
-    managed = Managed.from_json(orjson.loads(orjson.dumps(managed_settings.read_managed(connection))))
+    token = create(
+        connection, models=["qwen3*"], expires="2027-01-31", users={"header": "X-User"}, weight=2
+    )["token"]
+    managed = Managed.from_json(
+        orjson.loads(orjson.dumps(managed_settings.read_managed(connection)))
+    )
     merged, skipped = with_managed(Settings(), managed)
     [read] = merged.auth.tokens()
     assert (read.name, read.digest) == ("web", hashlib.sha256(token.encode()).digest())
-    assert (read.models, str(read.expires), read.users.header, read.weight) == (("qwen3*",), "2027-01-31", "X-User", 2)
+    assert (read.models, str(read.expires), read.users.header, read.weight) == (
+        ("qwen3*",),
+        "2027-01-31",
+        "X-User",
+        2,
+    )
     assert (skipped, managed.revision) == ([], 1)
 
 
@@ -70,11 +84,15 @@ def test_a_taken_name_or_token_is_a_conflict(connection: Connection) -> None:
         create(connection)
     digest = hashlib.sha256(token.encode()).hexdigest()
     with pytest.raises(Conflict, match="The token is that of the key web"):
-        tokens.create_token(connection, name="other", fields={}, actor=ACTOR, digest=digest, prefix="sk-1")
+        tokens.create_token(
+            connection, name="other", fields={}, actor=ACTOR, digest=digest, prefix="sk-1"
+        )
 
 
 def test_a_token_of_another_system_comes_as_its_digest(connection: Connection) -> None:
-    made = tokens.create_token(connection, name="old", fields={}, actor=ACTOR, digest="ab" * 32, prefix="sk-1234")
+    made = tokens.create_token(
+        connection, name="old", fields={}, actor=ACTOR, digest="ab" * 32, prefix="sk-1234"
+    )
     assert ("token" in made, made["prefix"]) == (False, "sk-1234")
 
 
@@ -85,7 +103,11 @@ def test_a_token_of_another_system_comes_as_its_digest(connection: Connection) -
         ("", {}, "name must be a name"),
         ("web", {"limit": {}}, 'unknown setting "limit", did you mean "limits"'),
         ("web", {"digest": "ab" * 32}, 'unknown setting "digest"'),
-        ("web", {"weight": 0, "scopes": ["x"]}, r"weight must be a number .*; scopes\[1\] must be one of"),
+        (
+            "web",
+            {"weight": 0, "scopes": ["x"]},
+            r"weight must be a number .*; scopes\[1\] must be one of",
+        ),
     ],
 )
 def test_what_is_not_valid_is_refused_with_its_name(
@@ -104,7 +126,11 @@ def test_a_change_leaves_the_other_fields_and_null_is_the_default(connection: Co
 
     assert change(disabled=True)["disabled"]
     changed = change(models=None, limits={"concurrent": 2}, note=None)
-    assert (changed["models"], changed["limits"], changed["note"]) == (None, {"concurrent": 2}, None)
+    assert (changed["models"], changed["limits"], changed["note"]) == (
+        None,
+        {"concurrent": 2},
+        None,
+    )
     assert changed["disabled"]
     for wrong in ({"name": "other"}, {"created_by": "x"}, {"prefix": "x"}):
         with pytest.raises(BadRequest, match="unknown setting"):
@@ -150,12 +176,18 @@ def test_many_changes_at_once_lose_none(engine: Engine) -> None:
                 tokens.change_token(connection, name="web", changes={field: value}, actor=ACTOR)
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(change, ("note", "weight"), ([str(each) for each in range(10)], list(range(1, 11)))))
+        list(
+            pool.map(
+                change, ("note", "weight"), ([str(each) for each in range(10)], list(range(1, 11)))
+            )
+        )
     with database.read(engine) as connection:
         kept = tokens.show_token(connection, name="web")
         entries = audit.list_audit(connection)["rows"]
     assert (kept["note"], kept["weight"], len(entries)) == ("9", 10, 21)
-    assert {tuple(entry["after"]) for entry in entries[:-1]} == {("note",), ("weight",)}, "one has undone the other's"
+    assert {tuple(entry["after"]) for entry in entries[:-1]} == {("note",), ("weight",)}, (
+        "one has undone the other's"
+    )
 
 
 def test_a_rotated_key_has_another_token(connection: Connection) -> None:
@@ -183,7 +215,9 @@ def test_a_deleted_key_is_gone(connection: Connection) -> None:
         lambda connection: tokens.delete_token(connection, name="web", actor=ACTOR),
     ],
 )
-def test_a_key_that_is_not_there_is_not_found(engine: Engine, act: Callable[[Connection], object]) -> None:
+def test_a_key_that_is_not_there_is_not_found(
+    engine: Engine, act: Callable[[Connection], object]
+) -> None:
     with pytest.raises(NotFound, match="There is no key web"), database.write(engine) as connection:
         act(connection)
     with database.read(engine) as connection:
@@ -194,7 +228,9 @@ def test_a_key_that_is_not_there_is_not_found(engine: Engine, act: Callable[[Con
 def test_every_change_is_audited_and_counted(engine: Engine) -> None:
     changes: list[Callable[[Connection], object]] = [
         create,
-        lambda connection: tokens.change_token(connection, name="web", changes={"disabled": True}, actor=ACTOR),
+        lambda connection: tokens.change_token(
+            connection, name="web", changes={"disabled": True}, actor=ACTOR
+        ),
         lambda connection: tokens.rotate_token(connection, name="web", actor=ACTOR),
         lambda connection: tokens.delete_token(connection, name="web", actor=ACTOR),
     ]

@@ -1,4 +1,5 @@
-"""What each request goes through before its route, step by step, and that its end is recorded in any case."""
+"""What each request goes through before its route, step by step, and that its end is
+recorded in any case."""
 
 from __future__ import annotations
 
@@ -49,7 +50,11 @@ class Door:
         self.ended.append((exchange.path, self.gateway.in_flight))
 
     def arrive(
-        self, path: str = "/api/tags", *, refused: type[GatewayError] | None = None, **request_options: Any
+        self,
+        path: str = "/api/tags",
+        *,
+        refused: type[GatewayError] | None = None,
+        **request_options: Any,
     ) -> Exchange:
         """The exchange of a request that is admitted, or refused as expected."""
         with self._app.test_request_context(path, **request_options):
@@ -91,7 +96,9 @@ def test_without_a_valid_token_nothing_is_in_flight_and_the_end_is_observed(
 
 
 @pytest.mark.parametrize(("path", "method"), [("/livez", "GET"), ("/api/tags", "OPTIONS")])
-def test_public_requests_need_no_token_and_are_not_in_flight(door: Door, path: str, method: str) -> None:
+def test_public_requests_need_no_token_and_are_not_in_flight(
+    door: Door, path: str, method: str
+) -> None:
     occupant = door.arrive(headers=WITH_TOKEN)
     exchange = door.arrive(path, method=method)
     assert (exchange.principal, door.gateway.in_flight) == (None, 1)
@@ -110,7 +117,8 @@ def test_a_full_worker_refuses_the_next_request_with_a_token(door: Door) -> None
 
 
 def test_a_request_id_that_contains_a_token_is_replaced(tmp_path: Any) -> None:
-    # A digest alone does not tell how long the token is: a new one is recognised only when it is used.
+    # A digest alone does not tell how long the token is: a new one is
+    # recognised only when it is used.
     token = secrets.token_hex(8)
     door = Door(settings(WITH_AUTH % token_digest(token).hex(), tmp_path))
     exchange = door.arrive(headers={"X-Api-Key": token, "X-Request-Id": f"id{token}id"})
@@ -145,8 +153,12 @@ def test_other_web_pages_are_refused_on_every_path_if_auth_is_off(tmp_path: Any,
 
 
 @pytest.mark.parametrize(("users", "user"), [("", ""), (", users: {header: X-User}", "anna")])
-def test_a_user_is_taken_from_a_header_only_behind_a_token_with_users(tmp_path: Any, users: str, user: str) -> None:
-    text = f"auth: {{generate_tokens: [{{name: page, sha256: {token_digest(TOKEN).hex()}{users}}}]}}\n"
+def test_a_user_is_taken_from_a_header_only_behind_a_token_with_users(
+    tmp_path: Any, users: str, user: str
+) -> None:
+    text = (
+        f"auth: {{generate_tokens: [{{name: page, sha256: {token_digest(TOKEN).hex()}{users}}}]}}\n"
+    )
     door = Door(settings(text, tmp_path))
     exchange = door.arrive(headers={**WITH_TOKEN, "X-User": "anna"})
     assert (exchange.user or "", exchange.trusted_user or "") == (user, user)

@@ -16,8 +16,14 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 @pytest.mark.parametrize("path", ["/", "/livez", "/api/tags", "/v1/models", "/nothing"])
 def test_every_answer_has_an_id_and_is_not_stored(demo_app: InProcess, path: str) -> None:
     answer = demo_app.ask("GET", path, X_Request_Id="my-id")
-    assert (answer.headers["X-Request-Id"], answer.headers["Cache-Control"]) == ("my-id", "no-store")
-    assert demo_app.ask("GET", path).headers["X-Request-Id"] != demo_app.ask("GET", path).headers["X-Request-Id"]
+    assert (answer.headers["X-Request-Id"], answer.headers["Cache-Control"]) == (
+        "my-id",
+        "no-store",
+    )
+    assert (
+        demo_app.ask("GET", path).headers["X-Request-Id"]
+        != demo_app.ask("GET", path).headers["X-Request-Id"]
+    )
 
 
 def test_browsers_learn_the_methods_of_a_route_without_a_token(demo_app: InProcess) -> None:
@@ -49,7 +55,9 @@ def test_hosts_that_are_not_valid_and_upgrades_are_refused(
 def test_requests_are_over_once_their_answer_is(demo_app: InProcess) -> None:
     gateway = demo_app.app.extensions["ollama_proxy"]["gateway"]
     before = gateway.in_flight
-    demo_app.ask("POST", "/api/chat", {"model": "demo", "messages": [{"role": "user", "content": "hi"}]})
+    demo_app.ask(
+        "POST", "/api/chat", {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
+    )
     demo_app.ask("POST", "/api/chat", {"model": "nothing"})
     assert gateway.in_flight == before == 0
 
@@ -60,7 +68,9 @@ def test_a_token_in_the_address_is_taken_off_the_path() -> None:
         assert app.ask("GET", "/k/wrong/api/tags", token=None).status_code == 401
 
 
-@pytest.mark.parametrize("path", sorted({rule.rule for rule in create_app(Settings()).url_map.iter_rules()}))
+@pytest.mark.parametrize(
+    "path", sorted({rule.rule for rule in create_app(Settings()).url_map.iter_rules()})
+)
 def test_allow_names_exactly_the_methods_that_work(path: str, demo_app: InProcess) -> None:
     path = re.sub("<[^>]+>", "sha256:" + "0" * 64, path)
     allowed = demo_app.ask("TRACE", path).headers["Allow"]

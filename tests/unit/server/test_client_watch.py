@@ -42,7 +42,7 @@ class Aborts(list[int]):
         self.append(1)
 
 
-# --- ClientWatch -----------------------------------------------------------------------------------------------------
+# --- ClientWatch ----------------------------------------------------------------------------------
 
 
 def leave_politely(client: socket.socket) -> None:
@@ -63,8 +63,12 @@ def leave_behind_bytes(client: socket.socket) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("leave", [leave_politely, leave_half, leave_with_a_reset, leave_behind_bytes])
-def test_client_that_left_ends_its_call(pair: tuple[socket.socket, socket.socket], leave: Any) -> None:
+@pytest.mark.parametrize(
+    "leave", [leave_politely, leave_half, leave_with_a_reset, leave_behind_bytes]
+)
+def test_client_that_left_ends_its_call(
+    pair: tuple[socket.socket, socket.socket], leave: Any
+) -> None:
     watch, one, aborts = ClientWatch(), call(), Aborts()
     one.attach(aborts)
     watch.add(Connection(pair[0]), one)
@@ -73,7 +77,9 @@ def test_client_that_left_ends_its_call(pair: tuple[socket.socket, socket.socket
     assert (bool(one.ended), aborts, watch.active) == (True, [1], 0)
 
 
-def test_client_that_stays_or_sends_is_left_alone(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_client_that_stays_or_sends_is_left_alone(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
     watch, one = ClientWatch(), call()
     watch.add(Connection(pair[0]), one)
     pair[1].sendall(b"more")
@@ -97,7 +103,9 @@ def test_removing_twice_does_no_harm(pair: tuple[socket.socket, socket.socket]) 
     assert watch.active == 0
 
 
-def test_removing_after_the_client_left_does_no_harm(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_removing_after_the_client_left_does_no_harm(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
     watch = ClientWatch()
     remove = watch.add(Connection(pair[0]), call())
     pair[1].close()
@@ -106,7 +114,9 @@ def test_removing_after_the_client_left_does_no_harm(pair: tuple[socket.socket, 
     assert watch.active == 0
 
 
-def test_next_call_on_a_connection_is_not_removed_by_the_one_before(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_next_call_on_a_connection_is_not_removed_by_the_one_before(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
     watch, second = ClientWatch(), call()
     remove_first = watch.add(Connection(pair[0]), call())
     watch.add(Connection(pair[0]), second)
@@ -137,7 +147,9 @@ def flood(connection: Connection) -> gevent.Greenlet[..., None]:
 
 
 @pytest.fixture
-def taking_nothing(pair: tuple[socket.socket, socket.socket]) -> Iterator[tuple[Connection, socket.socket]]:
+def taking_nothing(
+    pair: tuple[socket.socket, socket.socket],
+) -> Iterator[tuple[Connection, socket.socket]]:
     """A connection into which more is being sent than its client takes, and the client."""
     with gsocket.socket(fileno=os.dup(pair[0].fileno())) as ours:
         connection = Connection(ours)
@@ -167,7 +179,9 @@ def is_cut(client: socket.socket) -> bool:
     return size < 30_000_000
 
 
-def test_stalled_client_is_cut_without_losing_its_descriptor(taking_nothing: tuple[Connection, socket.socket]) -> None:
+def test_stalled_client_is_cut_without_losing_its_descriptor(
+    taking_nothing: tuple[Connection, socket.socket],
+) -> None:
     watch, (connection, client) = ClientWatch(), taking_nothing
     watch.add(connection, call(send_idle_s=0.3))
     descriptors = len(os.listdir("/proc/self/fd"))
@@ -176,7 +190,9 @@ def test_stalled_client_is_cut_without_losing_its_descriptor(taking_nothing: tup
     assert is_cut(client)
 
 
-def test_client_within_its_limit_is_not_cut(taking_nothing: tuple[Connection, socket.socket]) -> None:
+def test_client_within_its_limit_is_not_cut(
+    taking_nothing: tuple[Connection, socket.socket],
+) -> None:
     watch, (connection, client) = ClientWatch(), taking_nothing
     watch.add(connection, call(send_idle_s=30))
     look_for(watch, 0.5)
@@ -194,7 +210,9 @@ def test_stalled_client_of_a_call_that_was_ended_is_cut_sooner(
     assert is_cut(client)
 
 
-def test_watch_looks_by_itself_while_there_are_clients(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_watch_looks_by_itself_while_there_are_clients(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
     watch, one = ClientWatch(), call()
     watch.add(Connection(pair[0]), one)
     pair[1].close()

@@ -1,4 +1,5 @@
-"""What an operator is told of settings that work: open doors, files open to others, settings without effect."""
+"""What an operator is told of settings that work: open doors, files open to others,
+settings without effect."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ Warned = Callable[..., list[str]]
 
 @pytest.fixture
 def warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warned:
-    """What is said of a configuration file c.yaml with this text and mode, and of a state directory that is `state`."""
+    """What is said of a configuration file c.yaml with this text and mode, and of a state
+    directory that is `state`."""
     monkeypatch.chdir(tmp_path)
 
     def told(text: str, mode: int = 0o600, **environ: str) -> list[str]:
@@ -43,7 +45,9 @@ def test_gateway_without_tokens_in_the_network_is_said(warned: Warned, host: str
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_gateway_without_tokens_on_this_machine_is_said(warned: Warned, host: str) -> None:
     (said,) = warned("auth: {enabled: false}", HOST=host)
-    assert said.startswith("auth.enabled is false: every program on this machine can use the models")
+    assert said.startswith(
+        "auth.enabled is false: every program on this machine can use the models"
+    )
     assert "web pages" in said and "server.allowed_hosts" in said
 
 
@@ -62,8 +66,8 @@ def test_expired_tokens_and_idle_settings_are_said(warned: Warned) -> None:
     said = warned(text, OLLAMA_BASE_URL="http://x")
     assert "the token old has expired on 2020-01-01" in said
     assert (
-        "service.base_url (environment variable OLLAMA_BASE_URL) has no effect, because upstreams are configured"
-        in said
+        "service.base_url (environment variable OLLAMA_BASE_URL) has no effect, because "
+        "upstreams are configured" in said
     )
 
 
@@ -74,8 +78,12 @@ def test_empty_list_of_tokens_is_said(warned: Warned, lists: str) -> None:
     assert "every call is refused" in " ".join(warned(f"auth: {{{lists}}}\n"))
 
 
-@pytest.mark.parametrize("lists", ["", "enabled: false, generate_tokens: []", "manage_tokens: [admin-1]"])
-def test_no_list_and_one_that_nobody_asks_are_not_taken_for_an_empty_one(warned: Warned, lists: str) -> None:
+@pytest.mark.parametrize(
+    "lists", ["", "enabled: false, generate_tokens: []", "manage_tokens: [admin-1]"]
+)
+def test_no_list_and_one_that_nobody_asks_are_not_taken_for_an_empty_one(
+    warned: Warned, lists: str
+) -> None:
     text = f"server: {{host: 127.0.0.1}}\nauth: {{{lists}}}\n"
     assert "every call is refused" not in " ".join(warned(text))
 
@@ -95,7 +103,9 @@ def other_group(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o660])
-def test_plain_tokens_that_the_gateway_alone_may_read_are_said_to_be_plain(warned: Warned, mode: int) -> None:
+def test_plain_tokens_that_the_gateway_alone_may_read_are_said_to_be_plain(
+    warned: Warned, mode: int
+) -> None:
     assert warned(TOKENS, mode) == [PLAIN]
 
 
@@ -108,27 +118,44 @@ def test_plain_tokens_that_everybody_may_read_are_said(warned: Warned, mode: int
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o644])
-def test_plain_tokens_that_another_group_may_read_are_said(warned: Warned, other_group: None, mode: int) -> None:
-    assert warned(TOKENS, mode)[1:] == [f"c.yaml: others may read its plain tokens (mode {mode:04o}); chmod go= c.yaml"]
+def test_plain_tokens_that_another_group_may_read_are_said(
+    warned: Warned, other_group: None, mode: int
+) -> None:
+    assert warned(TOKENS, mode)[1:] == [
+        f"c.yaml: others may read its plain tokens (mode {mode:04o}); chmod go= c.yaml"
+    ]
 
 
-def test_remedy_never_shuts_the_gateway_out(warned: Warned, other_group: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remedy_never_shuts_the_gateway_out(
+    warned: Warned, other_group: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A mounted file that it can read only as everybody can."""
     own = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: own + 1)
     assert warned(TOKENS, 0o644)[1:] == [
-        f"c.yaml: others may read its plain tokens (mode 0644); chgrp {os.getegid()} c.yaml; chmod 640 c.yaml"
+        (
+            f"c.yaml: others may read its plain tokens (mode 0644); chgrp {os.getegid()} c.yaml; chmod 640 c.yaml"
+        )
     ]
 
 
-@pytest.mark.parametrize("text", [TOKENS, DIGEST, "server: {port: 1}"], ids=["plain", "digests", "none"])
+@pytest.mark.parametrize(
+    "text", [TOKENS, DIGEST, "server: {port: 1}"], ids=["plain", "digests", "none"]
+)
 @pytest.mark.parametrize("mode", [0o666, 0o602])
-def test_file_that_everybody_may_write_is_said_whatever_is_in_it(warned: Warned, text: str, mode: int) -> None:
-    assert warned(text, mode)[-1] == f"c.yaml: others may change who is let in (mode {mode:04o}); chmod o= c.yaml"
+def test_file_that_everybody_may_write_is_said_whatever_is_in_it(
+    warned: Warned, text: str, mode: int
+) -> None:
+    assert (
+        warned(text, mode)[-1]
+        == f"c.yaml: others may change who is let in (mode {mode:04o}); chmod o= c.yaml"
+    )
 
 
 def test_file_that_another_group_may_write_is_said(warned: Warned, other_group: None) -> None:
-    assert warned(DIGEST, 0o660) == ["c.yaml: others may change who is let in (mode 0660); chmod go= c.yaml"]
+    assert warned(DIGEST, 0o660) == [
+        "c.yaml: others may change who is let in (mode 0660); chmod go= c.yaml"
+    ]
 
 
 def test_digests_and_tokens_of_the_environment_may_be_read(warned: Warned) -> None:
@@ -148,7 +175,8 @@ def test_file_that_has_gone_since_is_no_fault(warned: Warned) -> None:
 
 REDIS = "state: {url: 'redis://:CANARY@redis1/0'}\n"
 UNENCRYPTED = (
-    "state.url: the password for redis://********@redis1/0 is sent unencrypted to another machine; use rediss://"
+    "state.url: the password for redis://********@redis1/0 is sent unencrypted to another "
+    "machine; use rediss://"
 )
 
 
@@ -157,7 +185,10 @@ def test_file_with_a_password_that_everybody_may_read_is_said(warned: Warned) ->
     assert warned(DIGEST + REDIS, 0o644)[0] == (
         "c.yaml: others may read its password for Redis (mode 0644); chmod o= c.yaml"
     )
-    assert "others may read its plain tokens and its password for Redis" in warned(TOKENS + REDIS, 0o644)[1]
+    assert (
+        "others may read its plain tokens and its password for Redis"
+        in warned(TOKENS + REDIS, 0o644)[1]
+    )
     assert warned(DIGEST, 0o644, OLLAMA_PROXY__STATE__URL="rediss://:CANARY@redis1") == []
 
 
@@ -175,9 +206,13 @@ def test_file_with_a_password_that_everybody_may_read_is_said(warned: Warned) ->
         ("unix://:CANARY@/run/redis.sock", False),
     ],
 )
-def test_password_that_crosses_the_network_unencrypted_is_said(warned: Warned, url: str, is_said: bool) -> None:
+def test_password_that_crosses_the_network_unencrypted_is_said(
+    warned: Warned, url: str, is_said: bool
+) -> None:
     said = warned(DIGEST, OLLAMA_PROXY__STATE__URL=url)
-    assert [each.startswith("state.url: the password for redis://") for each in said] == [True] * is_said
+    assert [each.startswith("state.url: the password for redis://") for each in said] == [
+        True
+    ] * is_said
 
 
 DEFAULT_COST = "auth: {defaults: {limits: {cost_per_day: 5}}, manage_tokens: []}\nservice: {base_url: 'demo:'}\n"
@@ -218,7 +253,13 @@ def test_queue_that_can_not_form_is_said(warned: Warned, upstreams: str) -> None
         f"queue.max_waiting (c.yaml:2) has {no_queue}",
         f"weight and priority of a have {no_queue}",
     ]
-    assert warned(QUEUE + "upstreams: [{name: box, concurrency: 2}, {name: other, base_url: 'http://o:1'}]") == []
+    assert (
+        warned(
+            QUEUE
+            + "upstreams: [{name: box, concurrency: 2}, {name: other, base_url: 'http://o:1'}]"
+        )
+        == []
+    )
 
 
 def test_defaults_of_tokens_have_no_effect_without_auth(warned: Warned) -> None:
@@ -234,7 +275,9 @@ def test_state_directory_that_is_open_to_others_is_said(warned: Warned, mode: in
     Path("state").mkdir()
     Path("state").chmod(mode)
     state = Path("state").absolute()
-    assert warned(DIGEST) == [f"{state} contains secrets and is open to others (mode {mode:04o}); chmod go= {state}"]
+    assert warned(DIGEST) == [
+        f"{state} contains secrets and is open to others (mode {mode:04o}); chmod go= {state}"
+    ]
 
 
 def test_state_directory_may_be_named_by_the_environment(warned: Warned, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""A client's connection: bytes in and out, requests one after the other, and how slow a client may be."""
+"""A client's connection: bytes in and out, requests one after the other, and how
+slow a client may be."""
 
 from __future__ import annotations
 
@@ -39,14 +40,18 @@ def echo(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
 
 def test_requests_of_a_connection_follow_each_other(pair: tuple[Connection, socket.socket]) -> None:
     connection, client = pair
-    client.sendall(post(b"hello", b"Content-Length: 5") + get(b"/a") + get(b"/b", b"Connection: close"))
+    client.sendall(
+        post(b"hello", b"Content-Length: 5") + get(b"/a") + get(b"/b", b"Connection: close")
+    )
     client.shutdown(socket.SHUT_WR)
     environs = []
     while (request := connection.read_request(LIMITS)) is not None:
         environs.append(request.environ)
         connection.respond(request, echo, is_last=False)
     assert len({id(each) for each in environs}) == 3
-    assert {(each["REMOTE_ADDR"], each[CONNECTION_KEY]) for each in environs} == {("::1", connection)}
+    assert {(each["REMOTE_ADDR"], each[CONNECTION_KEY]) for each in environs} == {
+        ("::1", connection)
+    }
     connection.close()
     received = b"".join(iter(lambda: client.recv(65536), b""))
     assert [line.partition(b"\r\n")[0] for line in received.split(b"\r\n\r\n")[1:]] == [
@@ -56,7 +61,9 @@ def test_requests_of_a_connection_follow_each_other(pair: tuple[Connection, sock
     ]
 
 
-def test_connection_that_waits_holds_nothing_of_its_last_request(pair: tuple[Connection, socket.socket]) -> None:
+def test_connection_that_waits_holds_nothing_of_its_last_request(
+    pair: tuple[Connection, socket.socket],
+) -> None:
     class Held:
         pass
 
@@ -83,7 +90,9 @@ def test_connection_that_waits_holds_nothing_of_its_last_request(pair: tuple[Con
         gc.enable()
 
 
-def test_body_is_not_invited_once_its_response_has_begun(pair: tuple[Connection, socket.socket]) -> None:
+def test_body_is_not_invited_once_its_response_has_begun(
+    pair: tuple[Connection, socket.socket],
+) -> None:
     def hasty(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response("200 OK", [])
         yield b"first"
@@ -93,7 +102,9 @@ def test_body_is_not_invited_once_its_response_has_begun(pair: tuple[Connection,
     client.sendall(post(b"", b"Content-Length: 5", b"Expect: 100-continue"))
     request = connection.read_request(LIMITS)
     assert request is not None
-    serving = threading.Thread(target=connection.respond, args=(request, hasty), kwargs={"is_last": False})
+    serving = threading.Thread(
+        target=connection.respond, args=(request, hasty), kwargs={"is_last": False}
+    )
     serving.start()
     received = client.recv(1000)
     client.sendall(b"hello")
@@ -104,7 +115,9 @@ def test_body_is_not_invited_once_its_response_has_begun(pair: tuple[Connection,
     assert received.endswith(b"5\r\nfirst\r\n5\r\nhello\r\n0\r\n\r\n")
 
 
-def test_connection_that_ends_in_a_head_has_no_further_request(pair: tuple[Connection, socket.socket]) -> None:
+def test_connection_that_ends_in_a_head_has_no_further_request(
+    pair: tuple[Connection, socket.socket],
+) -> None:
     connection, client = pair
     client.sendall(get()[:-5])
     client.shutdown(socket.SHUT_WR)
@@ -182,7 +195,8 @@ class Sending:
             self.connection.send(b"x" * 40_000_000)
 
     def stalls_within(self, seconds: float, limit_s: float, act: Callable[[], object]) -> bool:
-        """Whether it is found stalled within this time by regular looks, after each of which the client acts."""
+        """Whether it is found stalled within this time by regular looks, after each of
+        which the client acts."""
         ends_at = time.monotonic() + seconds
         while time.monotonic() < ends_at:
             if self.connection.is_send_stalled(time.monotonic(), limit_s):
@@ -214,14 +228,18 @@ def test_client_that_takes_nothing_is_stalled(slow_pair: tuple[Sending, socket.s
     assert slow_pair[0].stalls_within(3, 0.5, lambda: None)
 
 
-def test_client_that_reads_slowly_and_steadily_is_not_stalled(slow_pair: tuple[Sending, socket.socket]) -> None:
+def test_client_that_reads_slowly_and_steadily_is_not_stalled(
+    slow_pair: tuple[Sending, socket.socket],
+) -> None:
     """A write of this size lasts far longer than the limit."""
     sending, client = slow_pair
     assert not sending.stalls_within(3, 0.5, lambda: client.recv(2048))
     assert sending.stalls_within(3, 0.5, lambda: None), "and it is as soon as it stops"
 
 
-def test_connection_that_sends_nothing_is_not_stalled(pair: tuple[Connection, socket.socket]) -> None:
+def test_connection_that_sends_nothing_is_not_stalled(
+    pair: tuple[Connection, socket.socket],
+) -> None:
     connection, _ = pair
     connection.send(b"x" * 1000)
     assert not connection.is_send_stalled(time.monotonic() + 1000, 1)

@@ -46,7 +46,9 @@ def pair() -> Iterator[Callable[[], Pair]]:
         yield lambda: Pair(opened)
 
 
-def test_the_one_that_has_waited_longest_for_its_first_request_makes_room(pair: Callable[[], Pair]) -> None:
+def test_the_one_that_has_waited_longest_for_its_first_request_makes_room(
+    pair: Callable[[], Pair],
+) -> None:
     held = Connections(2, waiting_s=60)
     first, second, third = pair(), pair(), pair()
     assert [held.enter(each.ours) for each in (first, second, third)] == [True, True, True]
@@ -54,7 +56,9 @@ def test_the_one_that_has_waited_longest_for_its_first_request_makes_room(pair: 
     assert len(held) == 2
 
 
-def test_one_that_has_never_asked_goes_before_one_that_waits_for_its_next_request(pair: Callable[[], Pair]) -> None:
+def test_one_that_has_never_asked_goes_before_one_that_waits_for_its_next_request(
+    pair: Callable[[], Pair],
+) -> None:
     held = Connections(2, waiting_s=60)
     kept, new, third = pair(), pair(), pair()
     held.enter(kept.ours)

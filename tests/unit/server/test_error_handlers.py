@@ -33,7 +33,9 @@ def test_an_address_that_is_nearly_right_gets_a_hint(app: InProcess, path: str, 
     answer = app.ask("POST", path)
     assert (answer.status_code, hint in answer.text) == (404, True)
     assert ("type" in answer.json) is ("messages" in path)
-    assert isinstance(answer.json["error"], str) is ("/api/" in path), "in the format of the API that was meant"
+    assert isinstance(answer.json["error"], str) is ("/api/" in path), (
+        "in the format of the API that was meant"
+    )
 
 
 def test_a_wrong_method_is_told_the_right_ones(app: InProcess) -> None:

@@ -1,4 +1,5 @@
-"""Requests as they come in on a connection: each rule of HTTP/1.1, with every cut of the bytes that matters."""
+"""Requests as they come in on a connection: each rule of HTTP/1.1, with every cut of
+the bytes that matters."""
 
 from __future__ import annotations
 
@@ -57,7 +58,11 @@ def requests(arriving: Arriving) -> Iterator[IncomingRequest]:
 
 
 def described(request: IncomingRequest) -> str:
-    words = [request.environ["REQUEST_METHOD"], request.environ["RAW_URI"], request.body.read().decode()]
+    words = [
+        request.environ["REQUEST_METHOD"],
+        request.environ["RAW_URI"],
+        request.body.read().decode(),
+    ]
     assert request.body.is_complete
     return " ".join(filter(None, words))
 
@@ -95,7 +100,9 @@ def environ_of(data: bytes) -> dict[str, object]:
 
 
 def test_environ() -> None:
-    environ = environ_of(get(b"/a%2fb%C3%A4?c=%64", b"X-Y: 1", b"x-y: 2", b"X_Z: 3", b"Content-Type: a/b"))
+    environ = environ_of(
+        get(b"/a%2fb%C3%A4?c=%64", b"X-Y: 1", b"x-y: 2", b"X_Z: 3", b"Content-Type: a/b")
+    )
     del environ["wsgi.input"]
     assert environ == {
         "REQUEST_METHOD": "GET",
@@ -111,7 +118,11 @@ def test_environ() -> None:
 
 def test_host_of_an_absolute_form_replaces_the_header() -> None:
     environ = environ_of(get(b"http://other:81/a?b"))
-    assert (environ["HTTP_HOST"], environ["PATH_INFO"], environ["RAW_URI"]) == ("other:81", "/a", "/a?b")
+    assert (environ["HTTP_HOST"], environ["PATH_INFO"], environ["RAW_URI"]) == (
+        "other:81",
+        "/a",
+        "/a?b",
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,7 +202,11 @@ def test_read1_takes_what_has_arrived(framing: str) -> None:
 
 def test_reading_nothing_waits_for_nothing() -> None:
     request, arriving = body_of(post(b"", b"Content-Length: 5", b"Expect: 100-continue"))
-    assert [request.body.read(0), request.body.read1(0), request.body.readline(0)] == [b"", b"", b""]
+    assert [request.body.read(0), request.body.read1(0), request.body.readline(0)] == [
+        b"",
+        b"",
+        b"",
+    ]
     assert arriving.invitations == 0
 
 
@@ -215,13 +230,18 @@ def test_body_is_invited_when_it_is_read_and_once(headers: tuple[bytes, ...]) ->
 
 
 def test_body_without_an_expectation_is_not_invited() -> None:
-    for data in (*FRAMINGS.values(), post(b"hello", b"Content-Length: 5", b"Expect: 100-continue", version=b"1.0")):
+    for data in (
+        *FRAMINGS.values(),
+        post(b"hello", b"Content-Length: 5", b"Expect: 100-continue", version=b"1.0"),
+    ):
         request, arriving = body_of(data)
         request.body.read()
         assert arriving.invitations == 0
 
 
-@pytest.mark.parametrize("endless", [b"5;" + b"a" * 1000, b"0\r\n" + b"X: y\r\n" * 1000], ids=["extension", "trailers"])
+@pytest.mark.parametrize(
+    "endless", [b"5;" + b"a" * 1000, b"0\r\n" + b"X: y\r\n" * 1000], ids=["extension", "trailers"]
+)
 def test_chunked_body_without_data_is_not_read_for_ever(endless: bytes) -> None:
     arriving = Arriving(endless + endless[-6:] * 100_000, 1000)
     with pytest.raises(BodyError):

@@ -30,7 +30,14 @@ def key(name: str, **more: Any) -> dict[str, Any]:
 
 def frame(revision: int, *names: str, **more: Any) -> dict[str, Any]:
     tokens = [key(name) for name in names]
-    return {"op": "managed", "revision": revision, "tokens": tokens, "models": {}, "upstreams": {}, **more}
+    return {
+        "op": "managed",
+        "revision": revision,
+        "tokens": tokens,
+        "models": {},
+        "upstreams": {},
+        **more,
+    }
 
 
 @pytest.fixture
@@ -55,12 +62,18 @@ def recorded(environ: dict[str, str]) -> Recorded:
     return Recorded(loaded("auth: {generate_tokens: [aaa]}\n"), environ)
 
 
-def test_keys_come_beside_the_tokens_of_the_file(recorded: Recorded, environ: dict[str, str]) -> None:
+def test_keys_come_beside_the_tokens_of_the_file(
+    recorded: Recorded, environ: dict[str, str]
+) -> None:
     recorded.live.receive(frame(1, "ci"))
     recorded.live.receive(frame(1, "ci"))
     recorded.live.replace_file(loaded("auth: {generate_tokens: [aaa, bbb]}\n"))
     recorded.live.receive(frame(2))
-    assert recorded.changes == [["token-1", "ci"], ["token-1", "token-2", "ci"], ["token-1", "token-2"]]
+    assert recorded.changes == [
+        ["token-1", "ci"],
+        ["token-1", "token-2", "ci"],
+        ["token-1", "token-2"],
+    ]
 
 
 def test_an_installation_without_tokens_keeps_its_first_one(environ: dict[str, str]) -> None:
@@ -69,7 +82,9 @@ def test_an_installation_without_tokens_keeps_its_first_one(environ: dict[str, s
     assert recorded.changes == [["first-start", "ci"]]
 
 
-def test_the_snapshot_is_used_until_the_coordinator_reports(recorded: Recorded, environ: dict[str, str]) -> None:
+def test_the_snapshot_is_used_until_the_coordinator_reports(
+    recorded: Recorded, environ: dict[str, str]
+) -> None:
     recorded.live.receive(frame(1, "ci"))
     [other, another] = [Recorded(loaded(url=url), environ) for url in (URL, "sqlite:other.db")]
     assert [token.name for token in other.live.build().auth.tokens()] == ["first-start", "ci"]
@@ -88,7 +103,9 @@ def test_a_worker_of_an_application_built_earlier_follows_the_snapshot(
 
 def test_without_records_nothing_is_managed(environ: dict[str, str], tmp_path: Path) -> None:
     write_snapshot(tmp_path, URL, Managed(1, [key("ci")]))
-    off = settings_from(b"auth: {generate_tokens: [aaa]}\nrecords: {url: null}\n", Path("config.yaml"), {})
+    off = settings_from(
+        b"auth: {generate_tokens: [aaa]}\nrecords: {url: null}\n", Path("config.yaml"), {}
+    )
     recorded = Recorded(off, environ)
     recorded.live.receive(frame(2, "ci", "web"))
     assert recorded.changes == [["token-1"]]

@@ -27,7 +27,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
         yield running
 
 
-def ask(app: InProcess, peer: str, token: str | None = None, path: str = "/metrics", **headers: str) -> int:
+def ask(
+    app: InProcess, peer: str, token: str | None = None, path: str = "/metrics", **headers: str
+) -> int:
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     if token is not None:
         sent["Authorization"] = f"Bearer {token}"
@@ -62,7 +64,9 @@ def test_addresses(app: InProcess, peer: str, headers: dict[str, str], status: i
     assert ask(app, peer, **headers) == status
 
 
-@pytest.mark.parametrize(("token", "status"), [(READER, 200), (ADMIN, 200), (PLAIN, 403), ("wrong", 403), (None, 403)])
+@pytest.mark.parametrize(
+    ("token", "status"), [(READER, 200), (ADMIN, 200), (PLAIN, 403), ("wrong", 403), (None, 403)]
+)
 def test_tokens(app: InProcess, token: str | None, status: int) -> None:
     assert ask(app, "198.51.100.1", token) == status
     if token:
@@ -75,26 +79,40 @@ def test_a_token_for_metrics_is_for_nothing_else(app: InProcess) -> None:
 
 def test_other_methods(app: InProcess) -> None:
     head = app.client.head("/metrics")
-    assert (head.status_code, head.content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert (head.status_code, head.content_type) == (
+        200,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )
     assert app.client.options("/metrics").headers["Allow"] == "GET, HEAD, OPTIONS"
     assert app.ask("POST", "/metrics", token=PLAIN).status_code == 405
 
 
 def test_without_auth_only_addresses_count(tmp_path: Path) -> None:
-    with in_process(metrics_directory=tmp_path, auth={"enabled": False}, server={"host": "127.0.0.1"}) as app:
+    with in_process(
+        metrics_directory=tmp_path, auth={"enabled": False}, server={"host": "127.0.0.1"}
+    ) as app:
         assert ask(app, "127.0.0.1") == 200
         assert ask(app, "198.51.100.1") == 403
 
 
 @pytest.mark.parametrize(("has_directory", "is_enabled"), [(False, True), (True, False)])
-def test_without_metrics_the_address_does_not_exist(tmp_path: Path, has_directory: bool, is_enabled: bool) -> None:
-    with in_process(metrics_directory=tmp_path if has_directory else None, metrics={"enabled": is_enabled}) as app:
+def test_without_metrics_the_address_does_not_exist(
+    tmp_path: Path, has_directory: bool, is_enabled: bool
+) -> None:
+    with in_process(
+        metrics_directory=tmp_path if has_directory else None, metrics={"enabled": is_enabled}
+    ) as app:
         assert app.ask("GET", "/metrics").status_code == 404
         assert app.app.extensions["ollama_proxy"]["metrics"] is None
 
 
 def test_requests_to_the_admin_api_are_not_counted(app: InProcess) -> None:
-    for path in ("/admin/api/status", "/admin/api/tokens/admin", "/admin/api/openapi.json", "/api/version"):
+    for path in (
+        "/admin/api/status",
+        "/admin/api/tokens/admin",
+        "/admin/api/openapi.json",
+        "/api/version",
+    ):
         assert app.ask("GET", path, token=ADMIN).status_code == 200
     metrics = app.app.extensions["ollama_proxy"]["metrics"]
     metrics.update()

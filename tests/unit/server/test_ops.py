@@ -14,11 +14,18 @@ def test_clients_of_ollama_find_the_text_that_they_look_for(demo_app: InProcess)
     assert demo_app.ask("GET", "/", token=None, Accept="application/json").json["status"] == "ok"
 
 
-@pytest.mark.parametrize(("admin", "status"), [({}, 302), ({"enabled": False}, 200), ({"allow": ["10.0.0.0/8"]}, 200)])
-def test_browsers_are_sent_to_the_pages_that_they_may_use(admin: dict[str, object], status: int) -> None:
+@pytest.mark.parametrize(
+    ("admin", "status"), [({}, 302), ({"enabled": False}, 200), ({"allow": ["10.0.0.0/8"]}, 200)]
+)
+def test_browsers_are_sent_to_the_pages_that_they_may_use(
+    admin: dict[str, object], status: int
+) -> None:
     with in_process(admin=admin) as app:
         answer = app.ask("GET", "/", token=None, Accept="text/html,*/*;q=0.8")
-    assert (answer.status_code, answer.headers.get("Location")) == (status, "/admin" if status == 302 else None)
+    assert (answer.status_code, answer.headers.get("Location")) == (
+        status,
+        "/admin" if status == 302 else None,
+    )
 
 
 def test_upstreams_are_shown_with_a_token_only(demo_app: InProcess) -> None:
@@ -43,7 +50,9 @@ def test_problems_are_those_of_real_servers_and_for_managers() -> None:
     tokens = [TOKEN, {"token": "only-read-token", "scopes": ["read"]}]
     with Box("old", ["a"], version="0.32.14") as old, Box("new", ["b"], version="0.32.15") as new:
         demo = {"name": "demo", "kind": "demo"}
-        with in_process(upstreams=[old.declared, new.declared, demo], auth={"generate_tokens": tokens}) as app:
+        with in_process(
+            upstreams=[old.declared, new.declared, demo], auth={"generate_tokens": tokens}
+        ) as app:
             [problem] = app.ask("GET", "/health").json["problems"]
             assert "problems" not in app.ask("GET", "/health", token="only-read-token").json
     assert (problem["upstream"], problem["mend"]) == ("old", "upgrade to Ollama 0.32.15 or later")
@@ -59,6 +68,11 @@ def test_not_ready_without_an_upstream_but_alive() -> None:
             assert app.ask("GET", "/livez", token=None).json == {"status": "ok"}
 
 
-def test_not_ready_while_the_worker_ends(demo_app: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_ready_while_the_worker_ends(
+    demo_app: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(WORKER, "is_draining", True)
-    assert demo_app.ask("GET", "/readyz", token=None).json == {"status": "not ready", "reason": "draining"}
+    assert demo_app.ask("GET", "/readyz", token=None).json == {
+        "status": "not ready",
+        "reason": "draining",
+    }

@@ -25,6 +25,8 @@ def test_it_sends_as_many_lines_as_asked_for(demo_app: InProcess) -> None:
     assert answer.data.splitlines()[1:] == [b'{"piece":2}', b'{"piece":3}']
 
 
-@pytest.mark.parametrize("query", ["pieces=0", "pieces=51", "pieces=-1", "pieces=x", "pause_ms=120001", "pieces=²"])
+@pytest.mark.parametrize(
+    "query", ["pieces=0", "pieces=51", "pieces=-1", "pieces=x", "pause_ms=120001", "pieces=²"]
+)
 def test_numbers_have_bounds(demo_app: InProcess, query: str) -> None:
     assert demo_app.ask("GET", f"/health/probe?{query}").status_code == 400

@@ -28,7 +28,9 @@ def test_an_id_of_the_client_is_kept(sent: str) -> None:
     assert request_id(sent) == sent
 
 
-@pytest.mark.parametrize("sent", [None, "", " ", "a b", "x" * 129, "a\n", 'a"b', "é", "a,b", "<script>"])
+@pytest.mark.parametrize(
+    "sent", [None, "", " ", "a b", "x" * 129, "a\n", 'a"b', "é", "a,b", "<script>"]
+)
 def test_what_is_no_id_is_replaced_by_a_new_one(sent: str | None) -> None:
     made = request_id(sent)
     assert made != sent and len(made) == 24
@@ -110,7 +112,9 @@ def test_the_client_is_the_nearest_address_that_is_no_trusted_proxy(
         ("host.example", ("0.0.0.0/0",), False),
     ],
 )
-def test_trusted_proxies_are_addresses_or_networks(address: str, trusted: tuple[str, ...], expected: bool) -> None:
+def test_trusted_proxies_are_addresses_or_networks(
+    address: str, trusted: tuple[str, ...], expected: bool
+) -> None:
     assert is_trusted(address, trusted) is expected
 
 
@@ -180,13 +184,21 @@ def test_an_exchange_knows_what_is_known_at_its_arrival() -> None:
 
 
 def test_nobody_is_a_trusted_proxy_by_default() -> None:
-    environ = {"PATH_INFO": "/", "REQUEST_METHOD": "GET", "REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "9.9.9.9"}
+    environ = {
+        "PATH_INFO": "/",
+        "REQUEST_METHOD": "GET",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_X_FORWARDED_FOR": "9.9.9.9",
+    }
     assert new_exchange(environ, Settings(), OPENAI).client == "127.0.0.1"
 
 
 def test_long_lists_of_hops_cost_little() -> None:
     """They may be as long as a head, and end at the first hop that nobody trusts."""
-    environ = {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "," * 30_000 + "9.9.9.9, 127.0.0.1"}
+    environ = {
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_X_FORWARDED_FOR": "," * 30_000 + "9.9.9.9, 127.0.0.1",
+    }
     began = time.process_time()
     for _ in range(100):
         assert client_address(environ, LOOPBACK) == "9.9.9.9"
@@ -198,10 +210,33 @@ def test_long_lists_of_hops_cost_little() -> None:
     [
         ({"wsgi.url_scheme": "https"}, True),
         ({"wsgi.url_scheme": "http"}, False),
-        ({"wsgi.url_scheme": "http", "REMOTE_ADDR": "10.0.0.2", "HTTP_X_FORWARDED_PROTO": "https"}, True),
-        ({"wsgi.url_scheme": "http", "REMOTE_ADDR": "10.0.0.2", "HTTP_X_FORWARDED_PROTO": "http"}, False),
-        ({"wsgi.url_scheme": "http", "REMOTE_ADDR": "192.0.2.1", "HTTP_X_FORWARDED_PROTO": "https"}, False),
+        (
+            {
+                "wsgi.url_scheme": "http",
+                "REMOTE_ADDR": "10.0.0.2",
+                "HTTP_X_FORWARDED_PROTO": "https",
+            },
+            True,
+        ),
+        (
+            {
+                "wsgi.url_scheme": "http",
+                "REMOTE_ADDR": "10.0.0.2",
+                "HTTP_X_FORWARDED_PROTO": "http",
+            },
+            False,
+        ),
+        (
+            {
+                "wsgi.url_scheme": "http",
+                "REMOTE_ADDR": "192.0.2.1",
+                "HTTP_X_FORWARDED_PROTO": "https",
+            },
+            False,
+        ),
     ],
 )
-def test_trusted_proxies_say_whether_a_client_uses_tls(environ: dict[str, str], is_so: bool) -> None:
+def test_trusted_proxies_say_whether_a_client_uses_tls(
+    environ: dict[str, str], is_so: bool
+) -> None:
     assert is_secure(environ, ("10.0.0.0/8",)) is is_so

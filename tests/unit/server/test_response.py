@@ -72,10 +72,15 @@ def test_response_without_a_piece_has_its_head_and_end() -> None:
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 def test_stream_to_an_old_client_ends_with_its_connection(version: bytes) -> None:
-    sent = Sent(get(b"/a", b"Connection: keep-alive", version=version)).respond("200 OK", [TYPE], b"hello")
+    sent = Sent(get(b"/a", b"Connection: keep-alive", version=version)).respond(
+        "200 OK", [TYPE], b"hello"
+    )
     is_old = version == b"1.0"
     assert (sent.response.is_last, "Connection: close" in sent.head) == (is_old, is_old)
-    assert ("Transfer-Encoding: chunked" not in sent.head, sent.body == b"hello") == (is_old, is_old)
+    assert ("Transfer-Encoding: chunked" not in sent.head, sent.body == b"hello") == (
+        is_old,
+        is_old,
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,9 @@ def test_stream_to_an_old_client_ends_with_its_connection(version: bytes) -> Non
     ],
 )
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-def test_responses_without_a_body(method: bytes, status: str, length: list[str], version: bytes) -> None:
+def test_responses_without_a_body(
+    method: bytes, status: str, length: list[str], version: bytes
+) -> None:
     request = get(b"/a", b"Connection: keep-alive", version=version).replace(b"GET", method)
     sent = Sent(request).respond(status, [TYPE, ("Content-Length", "5")], b"hello")
     assert (sent.body, sent.response.is_last) == (b"", False)
@@ -117,13 +124,25 @@ def test_response_to_an_unread_body_is_the_last_one() -> None:
 
 
 def test_headers_of_the_connection_are_not_the_applications() -> None:
-    headers = [("Connection", "upgrade"), ("Keep-Alive", "x"), ("Transfer-Encoding", "gzip"), ("Upgrade", "h2c"), TYPE]
+    headers = [
+        ("Connection", "upgrade"),
+        ("Keep-Alive", "x"),
+        ("Transfer-Encoding", "gzip"),
+        ("Upgrade", "h2c"),
+        TYPE,
+    ]
     sent = Sent().respond("200 OK", headers, b"x")
-    assert sent.head[3:] == ["Connection: keep-alive", "Transfer-Encoding: chunked", "Content-Type: text/plain"]
+    assert sent.head[3:] == [
+        "Connection: keep-alive",
+        "Transfer-Encoding: chunked",
+        "Content-Type: text/plain",
+    ]
 
 
 def test_protocol_to_use_instead_is_the_applications() -> None:
-    sent = Sent().respond("426 UPGRADE REQUIRED", [("Connection", "x"), ("Upgrade", "HTTP/1.1"), TYPE], b"x")
+    sent = Sent().respond(
+        "426 UPGRADE REQUIRED", [("Connection", "x"), ("Upgrade", "HTTP/1.1"), TYPE], b"x"
+    )
     assert {"Connection: keep-alive, Upgrade", "Upgrade: HTTP/1.1"} <= {*sent.head}
     assert "Connection: x" not in sent.head
 

@@ -55,11 +55,15 @@ os._exit(0)
 """
 
 
-def test_without_a_directory_for_metrics_it_starts_and_says_so(environ: dict[str, str], file: Path) -> None:
+def test_without_a_directory_for_metrics_it_starts_and_says_so(
+    environ: dict[str, str], file: Path
+) -> None:
     file.write_text(GOOD + "records: {url: null}\n")
     command = [sys.executable, "-c", WITHOUT_DIRECTORY]
     environ = {**os.environ, **environ, "LOGS_DIRECTORY": str(file.parent)}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=60, check=True
+    )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     [event] = [line for line in lines if line["event"] == "metrics_unavailable"]
     assert event["problem"] == "No such file or directory"
@@ -72,7 +76,9 @@ def test_a_good_start_is_kept_for_nobody_else_to_read(environ: dict[str, str]) -
 
 
 @pytest.mark.parametrize("broken", ["auth: [", "service: {base_url: 5}"])
-def test_a_broken_file_is_replaced_by_the_last_good_one(environ: dict[str, str], file: Path, broken: str) -> None:
+def test_a_broken_file_is_replaced_by_the_last_good_one(
+    environ: dict[str, str], file: Path, broken: str
+) -> None:
     keep_last_good(environ)
     file.write_text(broken)
     [token] = load_or_last_good(environ).auth.tokens()
@@ -86,7 +92,9 @@ def test_a_broken_file_at_the_first_start_is_refused(environ: dict[str, str], fi
 
 
 def test_logs_go_where_systemd_says() -> None:
-    assert log_directory(Settings(), {"LOGS_DIRECTORY": "/var/log/a:/var/log/b"}) == Path("/var/log/a")
+    assert log_directory(Settings(), {"LOGS_DIRECTORY": "/var/log/a:/var/log/b"}) == Path(
+        "/var/log/a"
+    )
     assert log_directory(Settings(), {}) == Path(Settings().logging.dir)
 
 
@@ -148,12 +156,17 @@ class TestPreloadedApp:
             PRELOADED.discard()
             gc.unfreeze()
 
-    def test_it_holds_no_descriptor_and_runs_nothing(self, preloaded: PreloadedApp, environ: dict[str, str]) -> None:
+    def test_it_holds_no_descriptor_and_runs_nothing(
+        self, preloaded: PreloadedApp, environ: dict[str, str]
+    ) -> None:
         preloaded.refresh(environ)  # what the first one imports or opens for good
         preloaded.discard()
 
         def count_running() -> int:
-            return sum(issubclass(type(each), gevent.Greenlet) and not each.dead for each in gc.get_objects())
+            return sum(
+                issubclass(type(each), gevent.Greenlet) and not each.dead
+                for each in gc.get_objects()
+            )
 
         gc.unfreeze()
         descriptors, running = sorted(os.listdir("/proc/self/fd")), count_running()
@@ -162,7 +175,9 @@ class TestPreloadedApp:
         assert sorted(os.listdir("/proc/self/fd")) == descriptors
         assert count_running() == running
 
-    def test_a_collection_in_a_worker_leaves_it_alone(self, preloaded: PreloadedApp, environ: dict[str, str]) -> None:
+    def test_a_collection_in_a_worker_leaves_it_alone(
+        self, preloaded: PreloadedApp, environ: dict[str, str]
+    ) -> None:
         preloaded.refresh(environ)
         assert not any(each is preloaded.app for each in gc.get_objects())
 
@@ -177,5 +192,7 @@ class TestPreloadedApp:
     ],
 )
 def test_the_address_of_the_pages_works_on_this_machine(host: str, address: str) -> None:
-    settings = settings_from(f"server: {{host: '{host}', port: 81}}".encode(), Path("config.yaml"), {})
+    settings = settings_from(
+        f"server: {{host: '{host}', port: 81}}".encode(), Path("config.yaml"), {}
+    )
     assert make_page_address(settings) == address

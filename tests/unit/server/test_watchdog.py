@@ -64,8 +64,12 @@ def test_a_loop_is_blocked_once_and_free_once() -> None:
 
 
 def test_a_blocked_loop_is_told_while_it_lasts_and_where() -> None:
-    done = subprocess.run([sys.executable, "-c", BLOCKING], capture_output=True, text=True, timeout=30, check=True)
-    lines = [line if line == "still blocked" else json.loads(line) for line in done.stdout.splitlines()]
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKING], capture_output=True, text=True, timeout=30, check=True
+    )
+    lines = [
+        line if line == "still blocked" else json.loads(line) for line in done.stdout.splitlines()
+    ]
     assert [line if isinstance(line, str) else line["event"] for line in lines] == [
         "event_loop_blocked",
         "still blocked",
@@ -78,6 +82,8 @@ def test_a_blocked_loop_is_told_while_it_lasts_and_where() -> None:
 
 
 def test_the_longest_lag_is_remembered_for_a_while() -> None:
-    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LATE], capture_output=True, text=True, timeout=30, check=True
+    )
     before, after, later = map(float, done.stdout.split())
     assert 0 <= before < 0.4 and 0.4 <= after < 5 and 0 <= later < after

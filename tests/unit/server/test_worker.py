@@ -1,4 +1,5 @@
-"""The worker: its connections from the first byte to the last, and errors that no application has seen."""
+"""The worker: its connections from the first byte to the last, and errors that no
+application has seen."""
 
 from __future__ import annotations
 
@@ -23,7 +24,11 @@ from tests.rig.http_cases import get, post
 @pytest.fixture
 def worker() -> Iterator[Any]:
     config = Config()
-    for name, value in {"max_requests": 3, "worker_connections": 2, "forwarded_allow_ips": "127.0.0.9"}.items():
+    for name, value in {
+        "max_requests": 3,
+        "worker_connections": 2,
+        "forwarded_allow_ips": "127.0.0.9",
+    }.items():
         config.set(name, value)
     worker = Worker(1, 1, [], None, 30, config, logging.getLogger("test"))
     worker.wsgi = echo
@@ -58,10 +63,16 @@ def test_requests_of_a_connection_are_answered(worker: Any) -> None:
 def test_after_its_last_request_a_worker_ends(worker: Any) -> None:
     received = answers(worker, get() * 5)
     assert (received.count(b"HTTP/1.1 200 OK\r\n"), worker.alive) == (3, False)
-    assert [b"close" in each for each in received.split(b"HTTP/1.1 200")[1:]] == [False, False, True]
+    assert [b"close" in each for each in received.split(b"HTTP/1.1 200")[1:]] == [
+        False,
+        False,
+        True,
+    ]
 
 
-def test_response_of_a_worker_that_ends_is_the_last_one(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_response_of_a_worker_that_ends_is_the_last_one(
+    worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(WORKER, "is_draining", True)
     received = answers(worker, get() * 2)
     assert (received.count(b"HTTP/1.1 200 OK\r\n"), b"Connection: close" in received) == (1, True)
@@ -84,8 +95,13 @@ def test_a_full_worker_refuses(worker: Any) -> None:
         (("127.0.0.1", 1), b"https", "http"),
     ],
 )
-def test_scheme_is_believed_of_a_proxy_only(worker: Any, address: Any, sent: bytes, scheme: str) -> None:
-    assert seen(worker, get(b"/a", b"X-Forwarded-Proto: " + sent), address)["wsgi.url_scheme"] == scheme
+def test_scheme_is_believed_of_a_proxy_only(
+    worker: Any, address: Any, sent: bytes, scheme: str
+) -> None:
+    assert (
+        seen(worker, get(b"/a", b"X-Forwarded-Proto: " + sent), address)["wsgi.url_scheme"]
+        == scheme
+    )
 
 
 def test_file_is_sent_and_closed(worker: Any) -> None:
@@ -122,25 +138,39 @@ def test_errors_of_http_quote_nothing(worker: Any) -> None:
     received = answers(worker, get(b"/v1/models", b"X-Secret : secret"))
     assert received.startswith(b"HTTP/1.1 400 ")
     assert b"ecret" not in received
-    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["message"] == "The request is not valid HTTP."
+    assert (
+        json.loads(received.partition(b"\r\n\r\n")[2])["error"]["message"]
+        == "The request is not valid HTTP."
+    )
 
 
 @pytest.mark.parametrize(
-    ("path", "field"), [("/api/chat", "error"), ("/v1/chat/completions", "error"), ("/v1/messages", "type")]
+    ("path", "field"),
+    [("/api/chat", "error"), ("/v1/chat/completions", "error"), ("/v1/messages", "type")],
 )
-def test_error_has_the_shape_of_the_path_and_closes_the_connection(worker: Any, path: str, field: str) -> None:
-    head, _, body = worker._encode_error(BadRequest("no"), {"PATH_INFO": path}).partition(b"\r\n\r\n")
+def test_error_has_the_shape_of_the_path_and_closes_the_connection(
+    worker: Any, path: str, field: str
+) -> None:
+    head, _, body = worker._encode_error(BadRequest("no"), {"PATH_INFO": path}).partition(
+        b"\r\n\r\n"
+    )
     lines = head.decode().split("\r\n")
     assert lines[0] == "HTTP/1.1 400 Bad Request"
-    assert {"Connection: close", "Cache-Control: no-store", f"Content-Length: {len(body)}"} <= set(lines)
+    assert {"Connection: close", "Cache-Control: no-store", f"Content-Length: {len(body)}"} <= set(
+        lines
+    )
     assert field in json.loads(body)
 
 
 def test_refusal_of_a_full_worker_says_when_to_come_back(worker: Any) -> None:
-    assert b"\r\nRetry-After: 1\r\n" in worker._encode_error(Overloaded(retry_after_s=1), {"PATH_INFO": "/"})
+    assert b"\r\nRetry-After: 1\r\n" in worker._encode_error(
+        Overloaded(retry_after_s=1), {"PATH_INFO": "/"}
+    )
 
 
 def test_error_has_the_shape_of_the_dialects_of_the_application(worker: Any) -> None:
     worker._dialects = DIALECTS[-1:]
-    body = worker._encode_error(BadRequest("no"), {"PATH_INFO": "/v1/messages"}).partition(b"\r\n\r\n")[2]
+    body = worker._encode_error(BadRequest("no"), {"PATH_INFO": "/v1/messages"}).partition(
+        b"\r\n\r\n"
+    )[2]
     assert json.loads(body) == {"error": "no"}

@@ -13,7 +13,9 @@ from ollama_proxy.settings.schema import settings_from
 
 def test_it_is_on_for_every_address_unless_the_file_says_otherwise() -> None:
     assert settings_from(b"server: {}", Path("c.yaml"), {}).admin == Admin(enabled=True, allow=())
-    given = settings_from(b"admin: {enabled: false, allow: [10.0.0.0/8, '::1']}", Path("c.yaml"), {}).admin
+    given = settings_from(
+        b"admin: {enabled: false, allow: [10.0.0.0/8, '::1']}", Path("c.yaml"), {}
+    ).admin
     assert given == Admin(enabled=False, allow=("10.0.0.0/8", "::1"))
 
 

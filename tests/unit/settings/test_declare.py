@@ -1,4 +1,5 @@
-"""Settings as fields of dataclasses: values from the file and the environment, and complaints about unknown names."""
+"""Settings as fields of dataclasses: values from the file and the environment, and
+complaints about unknown names."""
 
 from __future__ import annotations
 
@@ -7,7 +8,13 @@ from dataclasses import dataclass, fields
 import pytest
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.declare import apply_environment, default_of, read_section, section, setting
+from ollama_proxy.settings.declare import (
+    apply_environment,
+    default_of,
+    read_section,
+    section,
+    setting,
+)
 from ollama_proxy.settings.types import BOOLEAN, TEXT, whole
 from ollama_proxy.settings.yaml_file import Entry, parse_value
 

@@ -64,7 +64,11 @@ def read(kind: Any, text: str) -> Any:
         (DAY, "2027-01-31", date(2027, 1, 31)),
         (THINK, "true", True),
         (THINK, "high", "high"),
-        (OPTIONS, "{num_ctx: 8192, stop: [a], new_one: x}", {"num_ctx": 8192, "stop": ["a"], "new_one": "x"}),
+        (
+            OPTIONS,
+            "{num_ctx: 8192, stop: [a], new_one: x}",
+            {"num_ctx": 8192, "stop": ["a"], "new_one": "x"},
+        ),
         (REMOVED, "[a, b]", ("a", "b")),
         (REPLACED, "{a: b}", {"a": "b"}),
         (LEVEL, "warn", "WARNING"),
@@ -123,7 +127,9 @@ def test_complaint(kind: Any, text: str) -> None:
         read(kind, text)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("1h30m", 5400), ("-1m", -60), ("1.5s", 1.5), ("0", 0), ("250ms", 0.25)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("1h30m", 5400), ("-1m", -60), ("1.5s", 1.5), ("0", 0), ("250ms", 0.25)]
+)
 def test_durations_as_go_writes_them(text: str, seconds: float) -> None:
     assert go_duration_s(text) == pytest.approx(seconds)
 
@@ -160,7 +166,13 @@ def test_password_of_redis_is_shown_nowhere(url: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://:CANARY@red is1", "http://:CANARY@redis1", "redis://:CANARY@redis1/x", "redis://:CA/NARY@h"]
+    "url",
+    [
+        "redis://:CANARY@red is1",
+        "http://:CANARY@redis1",
+        "redis://:CANARY@redis1/x",
+        "redis://:CA/NARY@h",
+    ],
 )
 def test_password_of_an_invalid_address_is_not_quoted(url: str) -> None:
     with pytest.raises(ConfigError) as raised:

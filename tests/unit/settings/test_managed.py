@@ -49,7 +49,13 @@ def digest(text: str) -> str:
 
 
 def key(name: str, **more: Any) -> dict[str, Any]:
-    return {"name": name, "digest": digest(name), "prefix": "op_1234", **write_key(KeyFields()), **more}
+    return {
+        "name": name,
+        "digest": digest(name),
+        "prefix": "op_1234",
+        **write_key(KeyFields()),
+        **more,
+    }
 
 
 def test_what_a_key_does_not_say_has_a_narrow_default() -> None:
@@ -79,12 +85,24 @@ def test_a_key_has_the_fields_of_the_file() -> None:
     ("given", "complaints"),
     [
         ({"scope": ["read"]}, ['unknown setting "scope", did you mean "scopes"?']),
-        ({"token": "secret-1", "digest": None}, ['unknown setting "token"', 'unknown setting "digest"']),
+        (
+            {"token": "secret-1", "digest": None},
+            ['unknown setting "token"', 'unknown setting "digest"'],
+        ),
         ({"scopes": []}, ["scopes is an empty list: name at least one scope"]),
-        ({"scopes": ["write"]}, ["scopes[1] must be one of read, generate, manage, admin, metrics"]),
-        ({"limits": {"requests_per_minute": 0}}, ["limits.requests_per_minute must be a whole number from 1 to"]),
+        (
+            {"scopes": ["write"]},
+            ["scopes[1] must be one of read, generate, manage, admin, metrics"],
+        ),
+        (
+            {"limits": {"requests_per_minute": 0}},
+            ["limits.requests_per_minute must be a whole number from 1 to"],
+        ),
         ({"limits": {"requests_per_hour": 1}}, ['unknown setting "limits.requests_per_hour"']),
-        ({"users": {"limits": {"concurrent": 1}}}, ["users.limits needs users.header, which says who the user is"]),
+        (
+            {"users": {"limits": {"concurrent": 1}}},
+            ["users.limits needs users.header, which says who the user is"],
+        ),
         ({"weight": "2"}, ["weight must be a number from 0.001 to 1000, without quotes"]),
         ({"weight": float("nan")}, ["weight must be a number from 0.001 to 1000"]),
         ({"expires": "31.1.2027"}, ["expires must be a date such as 2027-01-31"]),
@@ -92,18 +110,27 @@ def test_a_key_has_the_fields_of_the_file() -> None:
         ({"disabled": 1}, ["disabled must be true or false"]),
     ],
 )
-def test_complaints_about_a_key_name_the_field_and_not_the_value(given: dict[str, Any], complaints: list[str]) -> None:
+def test_complaints_about_a_key_name_the_field_and_not_the_value(
+    given: dict[str, Any], complaints: list[str]
+) -> None:
     with pytest.raises(ConfigError) as raised:
         read_key(given)
     assert len(raised.value.complaints) == len(complaints)
-    assert all(line.startswith(each) for line, each in zip(raised.value.complaints, complaints, strict=True))
+    assert all(
+        line.startswith(each)
+        for line, each in zip(raised.value.complaints, complaints, strict=True)
+    )
 
 
 def test_models_and_upstreams_are_read_like_those_of_the_file() -> None:
     assert read_model("coder", {"target": "box1:m", "think": "high"}).think == "high"
-    box = read_upstream("box2", {"base_url": "http://10.0.0.6:11434", "concurrency": 2, "gpu_hour_price": 1.8})
+    box = read_upstream(
+        "box2", {"base_url": "http://10.0.0.6:11434", "concurrency": 2, "gpu_hour_price": 1.8}
+    )
     assert (box.name, box.kind, box.concurrency) == ("box2", "ollama", 2)
-    assert read_upstream("deepseek", {"kind": "deepseek", "api_key_env": "DEEPSEEK_API_KEY"}).needs_key
+    assert read_upstream(
+        "deepseek", {"kind": "deepseek", "api_key_env": "DEEPSEEK_API_KEY"}
+    ).needs_key
     with pytest.raises(ConfigError, match='^unknown setting "targets", did you mean "target"'):
         read_model("coder", {"targets": "m"})
     with pytest.raises(ConfigError, match="^the file must be a mapping|^must be a mapping"):
@@ -115,14 +142,20 @@ def test_models_and_upstreams_are_read_like_those_of_the_file() -> None:
     [
         {"base_url": "http://user:password@10.0.0.6"},
         {"kind": "litellm"},
-        {"kind": "openai", "base_url": "http://10.0.0.6/v1", "api_key_env": "AWS_SECRET_ACCESS_KEY"},
+        {
+            "kind": "openai",
+            "base_url": "http://10.0.0.6/v1",
+            "api_key_env": "AWS_SECRET_ACCESS_KEY",
+        },
         {"kind": "openai", "base_url": "http://10.0.0.6/v1", "api_key_env": "OPENAI_API_KEY"},
         {"kind": "openai", "base_url": "http://10.0.0.6/v1", "api_key": "secret-1"},
         {"kind": "openai", "base_url": "http://10.0.0.6/v1", "api_key_env": "sk-secret-1"},
         {"drain": "yes"},
     ],
 )
-def test_a_managed_upstream_holds_no_secret_and_gets_no_other_servers_key(value: dict[str, Any]) -> None:
+def test_a_managed_upstream_holds_no_secret_and_gets_no_other_servers_key(
+    value: dict[str, Any],
+) -> None:
     with pytest.raises(ConfigError) as raised:
         read_upstream("box2", value)
     assert "secret-1" not in str(raised.value)
@@ -150,9 +183,13 @@ def test_managed_entries_are_added_beside_those_of_the_file() -> None:
 
 def test_the_upstream_of_the_short_form_stays() -> None:
     short = settings('service: {base_url: "http://10.0.0.5:11434"}\n')
-    merged, skipped = with_managed(short, Managed(upstreams={"box2": {"base_url": "http://10.0.0.6:11434"}}))
+    merged, skipped = with_managed(
+        short, Managed(upstreams={"box2": {"base_url": "http://10.0.0.6:11434"}})
+    )
     assert ([each.name for each in merged.upstreams], skipped) == (["ollama", "box2"], [])
-    _, [(kind, name, reason)] = with_managed(short, Managed(upstreams={"ollama": {"base_url": "http://10.0.0.6"}}))
+    _, [(kind, name, reason)] = with_managed(
+        short, Managed(upstreams={"ollama": {"base_url": "http://10.0.0.6"}})
+    )
     assert (kind, name, reason) == (
         "upstreams",
         "ollama",
@@ -163,12 +200,27 @@ def test_the_upstream_of_the_short_form_stays() -> None:
 def test_the_file_takes_precedence_and_what_does_not_fit_is_left_out() -> None:
     managed = Managed(
         7,
-        [key("team"), key("copy", digest=digest("team-token-1")), key("bad", limits={"x": 1}), {}, key("ci")],
-        {"Coder": {"target": "m"}, "QWEN*": {}, "wrong": {"targets": "m"}, "fast": {"target": "box1:m"}},
+        [
+            key("team"),
+            key("copy", digest=digest("team-token-1")),
+            key("bad", limits={"x": 1}),
+            {},
+            key("ci"),
+        ],
+        {
+            "Coder": {"target": "m"},
+            "QWEN*": {},
+            "wrong": {"targets": "m"},
+            "fast": {"target": "box1:m"},
+        },
         {
             "Box1": {"base_url": "http://10.0.0.6"},
             "box2": {"kind": "gone"},
-            "box3": {"kind": "openai", "base_url": "http://10.0.0.6/v1", "api_key_env": "LAB_API_KEY"},
+            "box3": {
+                "kind": "openai",
+                "base_url": "http://10.0.0.6/v1",
+                "api_key_env": "LAB_API_KEY",
+            },
             "box4": {"base_url": "http://10.0.0.6"},
         },
     )
@@ -196,18 +248,24 @@ def test_the_file_takes_precedence_and_what_does_not_fit_is_left_out() -> None:
         ("upstreams", "box2", ""),
     ],
 )
-def test_what_the_file_defines_is_named_with_its_line(kind: ManagedKind, name: str, place: str) -> None:
+def test_what_the_file_defines_is_named_with_its_line(
+    kind: ManagedKind, name: str, place: str
+) -> None:
     managed = Managed(1, [key("ci")], {"fast": {}}, {"box2": {"base_url": "http://10.0.0.6"}})
     merged, _ = with_managed(settings(), managed)
     if not place:
         check_not_in_file(merged, kind, name)
         return
-    with pytest.raises(ConfigError, match=f"^{name} is defined in {place}, so it can only be changed there$"):
+    with pytest.raises(
+        ConfigError, match=f"^{name} is defined in {place}, so it can only be changed there$"
+    ):
         check_not_in_file(merged, kind, name)
 
 
 def test_the_snapshot_gives_back_what_was_written(tmp_path: Path) -> None:
-    managed = Managed(7, [key("ci")], {"fast": {"target": "m"}}, {"box2": {"base_url": "http://10.0.0.6"}})
+    managed = Managed(
+        7, [key("ci")], {"fast": {"target": "m"}}, {"box2": {"base_url": "http://10.0.0.6"}}
+    )
     write_snapshot(tmp_path, "sqlite:state/records.db", managed)
     path = tmp_path / SNAPSHOT_FILE
     assert path.stat().st_mode & 0o777 == 0o600

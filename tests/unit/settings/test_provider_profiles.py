@@ -84,7 +84,10 @@ def test_what_is_not_said_stays_as_it_is_known() -> None:
     ("text", "complaint"),
     [
         ("kind: openai, profile: {limit: 1}", "unknown setting"),
-        ("kind: openai, profile: {limit_field: tokens}", "one of max_tokens, max_completion_tokens"),
+        (
+            "kind: openai, profile: {limit_field: tokens}",
+            "one of max_tokens, max_completion_tokens",
+        ),
         ("kind: openai, profile: {efforts: {huge: x}}", "is not one of none, default, low"),
         ("kind: openai, profile: {budgets: {none: 1}}", "is not one of low"),
         ("kind: openai, profile: {budgets: {low: 0}}", "a whole number"),

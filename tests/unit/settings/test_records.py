@@ -1,4 +1,5 @@
-"""Where usage is recorded: addresses of databases, whose passwords are shown nowhere, and how usage is counted."""
+"""Where usage is recorded: addresses of databases, whose passwords are shown nowhere, and
+how usage is counted."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ def load(text: str, **environ: str) -> Settings:
 
 
 def test_usage_is_recorded_beside_the_configuration_by_default() -> None:
-    expected = Records(DatabaseUrl("sqlite:state/records.db"), retention_days=90, timezone="UTC", currency="USD")
+    expected = Records(
+        DatabaseUrl("sqlite:state/records.db"), retention_days=90, timezone="UTC", currency="USD"
+    )
     assert Settings().records == expected
 
 
@@ -34,8 +37,14 @@ def test_records_of_the_file_and_of_variables() -> None:
         ("sqlite:///var/lib/records.db", "sqlite:///var/lib/records.db"),
         ("postgresql://db1/usage", "postgresql://db1/usage"),
         ("postgresql://op@db1:5433/usage", "postgresql://********@db1:5433/usage"),
-        ("postgresql://op:CANARY@[::1]/usage?sslmode=require", "postgresql://********@[::1]/usage?********"),
-        ("postgresql:///usage?host=/run/postgresql&password=CANARY", "postgresql:///usage?********"),
+        (
+            "postgresql://op:CANARY@[::1]/usage?sslmode=require",
+            "postgresql://********@[::1]/usage?********",
+        ),
+        (
+            "postgresql:///usage?host=/run/postgresql&password=CANARY",
+            "postgresql:///usage?********",
+        ),
     ],
 )
 def test_a_database_is_shown_without_its_password(url: str, shown: str) -> None:
@@ -48,8 +57,20 @@ def test_a_database_is_shown_without_its_password(url: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        *("records.db", "sqlite:", "sqlite://host/records.db", "sqlite::memory:", "sqlite:state/", "mysql://db1/usage"),
-        *("postgresql://db1", "postgresql:///usage", "postgresql://db1:x/usage", "postgresql://:CAN/ARY@db1/usage"),
+        *(
+            "records.db",
+            "sqlite:",
+            "sqlite://host/records.db",
+            "sqlite::memory:",
+            "sqlite:state/",
+            "mysql://db1/usage",
+        ),
+        *(
+            "postgresql://db1",
+            "postgresql:///usage",
+            "postgresql://db1:x/usage",
+            "postgresql://:CAN/ARY@db1/usage",
+        ),
         *("postgresql://:CAN#ARY@db1/usage", "postgresql://db1/usage?password=a@b"),
     ],
 )
@@ -62,7 +83,10 @@ def test_an_invalid_address_is_refused_and_not_quoted(url: str) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{timezone: europe/berlin}", "records.timezone must be a time zone such as UTC or Europe/Berlin, did"),
+        (
+            "{timezone: europe/berlin}",
+            "records.timezone must be a time zone such as UTC or Europe/Berlin, did",
+        ),
         ("{retention_days: 0}", "records.retention_days must be a whole number from 1 to 36500"),
         ("{currency: dollars}", "records.currency must be a currency such as USD"),
     ],

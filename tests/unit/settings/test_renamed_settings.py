@@ -20,7 +20,8 @@ Load = Callable[..., Settings]
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Load settings from a text, with nothing but the given environment; the file is called c.yaml."""
+    """Load settings from a text, with nothing but the given environment; the
+    file is called c.yaml."""
     monkeypatch.chdir(tmp_path)
 
     def load_text(text: str = "default_model: m\n", **environ: str) -> Settings:
@@ -48,8 +49,12 @@ def test_old_names_are_read_from_the_file_with_a_warning(load: Load) -> None:
     settings = load(OLD)
     assert values(settings) == (7.0, 3)
     assert sorted(renamed_warnings(settings)) == [
-        "auth.max_failures (c.yaml:2) is now called auth.max_failed_logins; the old name is read until version 1.0",
-        "server.body_s (c.yaml:1) is now called server.body_timeout_s; the old name is read until version 1.0",
+        (
+            "auth.max_failures (c.yaml:2) is now called auth.max_failed_logins; the old name is read until version 1.0"
+        ),
+        (
+            "server.body_s (c.yaml:1) is now called server.body_timeout_s; the old name is read until version 1.0"
+        ),
     ]
     assert settings.origins["server.body_timeout_s"] == "c.yaml:1"
 
@@ -58,17 +63,25 @@ def test_old_names_are_read_from_the_environment_with_a_warning(load: Load) -> N
     settings = load(**{OLD_BODY: "8", OLD_FAILURES: "4"})
     assert values(settings) == (8.0, 4)
     assert sorted(renamed_warnings(settings)) == [
-        f"auth.max_failures (environment variable {OLD_FAILURES}) is now called auth.max_failed_logins; "
-        "the old name is read until version 1.0",
+        (
+            f"auth.max_failures (environment variable {OLD_FAILURES}) is now called "
+            "auth.max_failed_logins; the old name is read until version 1.0"
+        ),
         f"server.body_s (environment variable {OLD_BODY}) is now called server.body_timeout_s; "
         "the old name is read until version 1.0",
     ]
 
 
 def test_environment_overrides_the_file_whichever_names_they_use(load: Load) -> None:
-    new = {variable_name("server.body_timeout_s"): "9", variable_name("auth.max_failed_logins"): "5"}
+    new = {
+        variable_name("server.body_timeout_s"): "9",
+        variable_name("auth.max_failed_logins"): "5",
+    }
     assert values(load(OLD, **new)) == (9.0, 5)
-    assert values(load("server: {body_timeout_s: 7}\n", **{OLD_BODY: "8", OLD_FAILURES: "4"})) == (8.0, 4)
+    assert values(load("server: {body_timeout_s: 7}\n", **{OLD_BODY: "8", OLD_FAILURES: "4"})) == (
+        8.0,
+        4,
+    )
 
 
 def test_new_names_give_no_warning(load: Load) -> None:
@@ -79,14 +92,18 @@ def test_new_names_give_no_warning(load: Load) -> None:
 
 def test_old_and_new_name_together_are_refused(load: Load) -> None:
     with pytest.raises(ConfigError) as caught:
-        load("server: {body_s: 1, body_timeout_s: 2}\nauth: {max_failed_logins: 3, max_failures: 4}\n")
+        load(
+            "server: {body_s: 1, body_timeout_s: 2}\nauth: {max_failed_logins: 3, max_failures: 4}\n"
+        )
     assert sorted(caught.value.complaints) == [
         "c.yaml:1: server.body_s is the old name of server.body_timeout_s, which is set too",
         "c.yaml:2: auth.max_failures is the old name of auth.max_failed_logins, which is set too",
     ]
 
 
-@pytest.mark.parametrize("text", ["server: 1", "server: [body_s]", "auth: {max_failures: }", "server: {body_s: none}"])
+@pytest.mark.parametrize(
+    "text", ["server: 1", "server: [body_s]", "auth: {max_failures: }", "server: {body_s: none}"]
+)
 def test_wrong_value_below_an_old_name_is_a_complaint_about_the_file(load: Load, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(text)

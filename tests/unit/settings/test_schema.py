@@ -1,4 +1,5 @@
-"""Settings: declared once, read from file and environment, refused with file, line and a suggestion."""
+"""Settings: declared once, read from file and environment, refused with file,
+line and a suggestion."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ logging:   {dir: /tmp/logs, level: warn, access: false, chat_logs: true}
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Load settings from a text, with nothing but the given environment; complaints call the file c.yaml."""
+    """Load settings from a text, with nothing but the given environment; complaints
+    call the file c.yaml."""
     monkeypatch.chdir(tmp_path)
 
     def load_text(text: str | bytes = SMALLEST, **environ: str) -> Settings:
@@ -84,16 +86,26 @@ def test_the_smallest_file_works_as_it_is(load) -> None:
     assert (first.name, second.name) == ("token-1", "token-2")
     assert first.digest == hashlib.sha256(b"team-token-1").digest()
     assert first.scopes == {"read", "generate", "manage"}
-    assert effective_upstreams(settings) == (UpstreamSettings("ollama", "ollama", "http://localhost:11434"),)
+    assert effective_upstreams(settings) == (
+        UpstreamSettings("ollama", "ollama", "http://localhost:11434"),
+    )
     assert settings.source == Path("c.yaml").absolute()
 
 
 def test_without_a_file_the_defaults_of_the_design_count(load) -> None:
     settings = load_settings(environ={})
     assert settings == Settings()
-    assert (settings.server.host, settings.server.port, settings.server.max_body) == ("0.0.0.0", 8080, 64 << 20)
+    assert (settings.server.host, settings.server.port, settings.server.max_body) == (
+        "0.0.0.0",
+        8080,
+        64 << 20,
+    )
     assert settings.timeouts == Timeouts(3, 600, 120, 3600, 60)
-    assert (settings.stream.heartbeat_s, settings.images.max_bytes, settings.cors.origins) == (15, 10 << 20, ("*",))
+    assert (settings.stream.heartbeat_s, settings.images.max_bytes, settings.cors.origins) == (
+        15,
+        10 << 20,
+        ("*",),
+    )
     assert settings.auth.manage_tokens is None
     assert settings.source is None
 
@@ -109,7 +121,11 @@ def test_every_name_of_the_contract_is_accepted(load) -> None:
         "30m",
         {"num_ctx": 8192},
     )
-    assert (coder.clamp.num_ctx, coder.clamp.keep_alive, coder.system.prepend) == (32768, 3600.0, "Be brief.")
+    assert (coder.clamp.num_ctx, coder.clamp.keep_alive, coder.system.prepend) == (
+        32768,
+        3600.0,
+        "Be brief.",
+    )
     assert settings.models["qwen3:8b"].request_timeout == 5
     assert settings.timeouts.override({"idle_s": 1}, coder.timeouts) == Timeouts(1, 2, 1, 9, 5.5)
 
@@ -119,7 +135,12 @@ def test_tokens_are_kept_as_digests_with_their_rights(load) -> None:
     assert [token.digest for token in auth.tokens()] == [
         hashlib.sha256(f"CANARY-{number}".encode()).digest() for number in (1, 2, 3, 4)
     ]
-    assert [token.name for token in auth.tokens()] == ["web-team", "plain", "token-3", "manage-token-1"]
+    assert [token.name for token in auth.tokens()] == [
+        "web-team",
+        "plain",
+        "token-3",
+        "manage-token-1",
+    ]
     assert auth.generate_tokens[0].models == ("qwen3*",)
     assert auth.generate_tokens[0].expires == date(2027, 1, 31)
 
@@ -143,13 +164,19 @@ def test_generate_tokens_may_manage_until_there_are_manage_tokens(load) -> None:
 
 def test_manage_has_one_place_once_there_are_manage_tokens(load) -> None:
     with pytest.raises(ConfigError, match="list the token there"):
-        load("auth:\n  generate_tokens: [{token: bbb, scopes: [read, manage]}]\n  manage_tokens: [ccc]\n")
+        load(
+            "auth:\n  generate_tokens: [{token: bbb, scopes: [read, manage]}]\n  manage_tokens: [ccc]\n"
+        )
 
 
 @pytest.mark.parametrize("show", [repr, str])
 def test_no_token_is_ever_shown(load, show) -> None:
     settings = load(EVERYTHING)
-    shown = show(settings) + show(settings.auth.generate_tokens[1]) + show(dataclasses.asdict(settings.auth)["enabled"])
+    shown = (
+        show(settings)
+        + show(settings.auth.generate_tokens[1])
+        + show(dataclasses.asdict(settings.auth)["enabled"])
+    )
     assert "CANARY" not in shown
     assert settings.auth.generate_tokens[1].digest.hex() not in shown
 
@@ -174,7 +201,9 @@ def test_what_is_known_of_an_upstreams_model_can_be_said(load) -> None:
     }
 
 
-@pytest.mark.parametrize("model", ["{capabilities: [dance]}", "{context_length: 0}", "{size: 7}", "7"])
+@pytest.mark.parametrize(
+    "model", ["{capabilities: [dance]}", "{context_length: 0}", "{size: 7}", "7"]
+)
 def test_what_is_wrong_about_an_upstreams_model_is_said(load, model: str) -> None:
     with pytest.raises(ConfigError, match="upstreams"):
         load(f"upstreams: [{{name: lab, kind: vllm, models: {{m: {model}}}}}]")
@@ -193,14 +222,18 @@ def test_what_is_wrong_about_an_upstreams_model_is_said(load, model: str) -> Non
         ("{name: x, kind: ollama}", False),
     ],
 )
-def test_a_service_needs_a_key_and_a_server_of_ones_own_does_not(load, upstream: str, needed: bool) -> None:
+def test_a_service_needs_a_key_and_a_server_of_ones_own_does_not(
+    load, upstream: str, needed: bool
+) -> None:
     (one,) = load(f"upstreams: [{upstream}]").upstreams
     assert one.needs_key is needed
 
 
 @pytest.mark.parametrize("kind", PRESETS)
 def test_every_kind_can_be_configured(load, kind: str) -> None:
-    (upstream,) = load(f"upstreams: [{{name: x, kind: {kind}, base_url: 'http://h:1/v1'}}]").upstreams
+    (upstream,) = load(
+        f"upstreams: [{{name: x, kind: {kind}, base_url: 'http://h:1/v1'}}]"
+    ).upstreams
     assert (upstream.kind, upstream.base_url) == (kind, "http://h:1/v1")
 
 
@@ -217,7 +250,10 @@ def test_demo_as_base_url_is_the_demo_upstream(load) -> None:
             'c.yaml:5: unknown setting "servce.base_url", did you mean "service.base_url"?',
         ),
         ("servce: 1\n", 'c.yaml:1: unknown setting "servce", did you mean "service"?'),
-        ("server:\n  prot: 1\n", 'c.yaml:2: unknown setting "server.prot", did you mean "server.port"?'),
+        (
+            "server:\n  prot: 1\n",
+            'c.yaml:2: unknown setting "server.prot", did you mean "server.port"?',
+        ),
         ("base_url: x\n", 'c.yaml:1: unknown setting "base_url", did you mean "service.base_url"?'),
         (
             "generate_tokens:\n  - CANARY\n",
@@ -229,19 +265,44 @@ def test_demo_as_base_url_is_the_demo_upstream(load) -> None:
         ),
         (
             "models:\n  m: {clamp: {num_ctxt: 2}}\n",
-            'c.yaml:2: unknown setting "models.m.clamp.num_ctxt", did you mean "models.m.clamp.num_ctx"?',
+            'c.yaml:2: unknown setting "models.m.clamp.num_ctxt", did you mean '
+            '"models.m.clamp.num_ctx"?',
         ),
         ("timeouts:\n  xyzzy: 2\n", 'c.yaml:2: unknown setting "timeouts.xyzzy"'),
-        ("auth:\n  generate_token: [CANARY]\n", 'c.yaml:2: unknown setting in auth, did you mean "generate_tokens"?'),
-        ("auth:\n  generate_tokens:\n  - {CANARY: x}\n", "c.yaml:3: unknown setting in auth.generate_tokens[1]"),
+        (
+            "auth:\n  generate_token: [CANARY]\n",
+            'c.yaml:2: unknown setting in auth, did you mean "generate_tokens"?',
+        ),
+        (
+            "auth:\n  generate_tokens:\n  - {CANARY: x}\n",
+            "c.yaml:3: unknown setting in auth.generate_tokens[1]",
+        ),
         ("auth:\n  CANARY:\n", "c.yaml:2: unknown setting in auth"),
         ("tokens:\n  CANARY:\n", 'c.yaml:2: unknown setting "tokens"'),
-        ("upstreams: [{name: x, kind: olama}]", "c.yaml:1: upstreams[1].kind must be one of ollama"),
-        ("models: {m: {options: {num_ctx: a}}}", "c.yaml:1: models.m.options.num_ctx must be a whole number"),
-        ("models: {m: {options: {temperature: hot}}}", "c.yaml:1: models.m.options.temperature must be a number"),
-        ("models: {m: {options: {stop: x}}}", "c.yaml:1: models.m.options.stop must be a list of strings"),
-        ("models: {m: {think: 7}}", "c.yaml:1: models.m.think must be true, false, low, medium, high or max"),
-        ("service: {base_url: demo}", "c.yaml:1: service.base_url must be http://host[:port][/path] or https"),
+        (
+            "upstreams: [{name: x, kind: olama}]",
+            "c.yaml:1: upstreams[1].kind must be one of ollama",
+        ),
+        (
+            "models: {m: {options: {num_ctx: a}}}",
+            "c.yaml:1: models.m.options.num_ctx must be a whole number",
+        ),
+        (
+            "models: {m: {options: {temperature: hot}}}",
+            "c.yaml:1: models.m.options.temperature must be a number",
+        ),
+        (
+            "models: {m: {options: {stop: x}}}",
+            "c.yaml:1: models.m.options.stop must be a list of strings",
+        ),
+        (
+            "models: {m: {think: 7}}",
+            "c.yaml:1: models.m.think must be true, false, low, medium, high or max",
+        ),
+        (
+            "service: {base_url: demo}",
+            "c.yaml:1: service.base_url must be http://host[:port][/path] or https",
+        ),
     ],
 )
 def test_an_unknown_name_is_refused_with_a_suggestion(load, text: str, expected: str) -> None:
@@ -269,7 +330,10 @@ BAD_TOKENS = {
     "not ASCII": ('["CANARYé"]', "must be a token"),
     "same token twice": ("[CANARY, CANARY]", "is the same token as auth.generate_tokens[1]"),
     "same token as text and mapping": ("[CANARY, {token: CANARY}]", "is the same token as"),
-    "duplicate name": ("[{name: a, token: CANARY1}, {name: a, token: CANARY2}]", "has the same name as"),
+    "duplicate name": (
+        "[{name: a, token: CANARY1}, {name: a, token: CANARY2}]",
+        "has the same name as",
+    ),
     "name of a numbered one": ("[{name: token-2, token: CANARY1}, CANARY2]", '): "token-2"'),
     "bad name": ("[{name: a b, token: CANARY}]", "must be a name"),
     "empty name": ('[{name: "", token: CANARY}]', "must be a name"),
@@ -278,8 +342,14 @@ BAD_TOKENS = {
     "both forms": ("[{token: CANARY, sha256: '%s'}]" % ("a" * 64), "needs either token or sha256"),
     "short digest": ("[{sha256: abcd}]", "must be 64 hexadecimal digits"),
     "digest of digits": ("[{sha256: %s}]" % ("1" * 64), "must be text: put quotes around it"),
-    "digest of nothing": (f"[{{sha256: '{hashlib.sha256(b'').hexdigest()}'}}]", "is the digest of an empty string"),
-    "unknown scope": ("[{token: CANARY, scopes: [write]}]", "must be one of read, generate, manage"),
+    "digest of nothing": (
+        f"[{{sha256: '{hashlib.sha256(b'').hexdigest()}'}}]",
+        "is the digest of an empty string",
+    ),
+    "unknown scope": (
+        "[{token: CANARY, scopes: [write]}]",
+        "must be one of read, generate, manage",
+    ),
     "no scope": ("[{token: CANARY, scopes: []}]", "is an empty list"),
     "no model": ("[{token: CANARY, models: []}]", "is an empty list"),
     "no date": ("[{token: CANARY, expires: soon}]", "must be a date"),
@@ -304,13 +374,22 @@ def test_a_token_list_without_a_value_is_an_empty_one(load, name: str, nothing: 
 
 def test_a_token_list_without_a_value_leaves_the_other_as_it_is(load) -> None:
     auth = load("auth:\n  generate_tokens: [CANARY]\n  manage_tokens:\n").auth
-    assert [(token.name, "manage" in token.scopes) for token in auth.tokens()] == [("token-1", False)]
+    assert [(token.name, "manage" in token.scopes) for token in auth.tokens()] == [
+        ("token-1", False)
+    ]
     auth = load("auth:\n  generate_tokens:\n  manage_tokens: [CANARY]\n").auth
     assert [token.name for token in auth.tokens()] == ["manage-token-1"]
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\n\n", b"\xef\xbb\xbf" + SMALLEST.encode(), b"#" * (5 << 20), SMALLEST.encode("utf-16")]
+    "content",
+    [
+        b"",
+        b"\n\n",
+        b"\xef\xbb\xbf" + SMALLEST.encode(),
+        b"#" * (5 << 20),
+        SMALLEST.encode("utf-16"),
+    ],
 )
 def test_a_file_that_could_be_misread_as_a_whole_is_refused(load, content: bytes) -> None:
     (line,) = complaints(load, content)
@@ -322,12 +401,19 @@ def test_windows_line_ends_make_the_same_tokens(load) -> None:
 
 
 def test_a_token_may_not_be_in_both_lists(load) -> None:
-    (line,) = complaints(load, "auth:\n  generate_tokens: [CANARY]\n  manage_tokens:\n    - CANARY\n")
-    assert line == "c.yaml:4: auth.manage_tokens[1] is the same token as auth.generate_tokens[1] (c.yaml:2)"
+    (line,) = complaints(
+        load, "auth:\n  generate_tokens: [CANARY]\n  manage_tokens:\n    - CANARY\n"
+    )
+    assert (
+        line
+        == "c.yaml:4: auth.manage_tokens[1] is the same token as auth.generate_tokens[1] (c.yaml:2)"
+    )
 
 
 def test_all_complaints_come_at_once(load) -> None:
-    found = complaints(load, "server: {port: x}\nauth: {generate_tokens: [1, 2]}\nfoo: 1\n", TIMEOUT="soon")
+    found = complaints(
+        load, "server: {port: x}\nauth: {generate_tokens: [1, 2]}\nfoo: 1\n", TIMEOUT="soon"
+    )
     assert len(found) >= 5
 
 
@@ -386,18 +472,36 @@ def test_off_needs_no_quotes(load) -> None:
 def test_default_file_environment_in_this_order(load) -> None:
     assert load("server: {port: 9001}").server.port == 9001
     assert load("server: {port: 9001}", PORT="9002").server.port == 9002
-    assert load("server: {port: 9001}", PORT="9002", OLLAMA_PROXY__SERVER__PORT="9003").server.port == 9003
+    assert (
+        load("server: {port: 9001}", PORT="9002", OLLAMA_PROXY__SERVER__PORT="9003").server.port
+        == 9003
+    )
     assert load("server: {port: 9001}", PORT="").server.port == 9001
 
 
 def test_the_short_variables_are_known(load) -> None:
     settings = load(
-        HOST="::1", OLLAMA_URL="http://one", TIMEOUT="60.0", DEFAULT_MODEL="123", CHAT_LOGS="1", LOG_LEVEL="debug"
+        HOST="::1",
+        OLLAMA_URL="http://one",
+        TIMEOUT="60.0",
+        DEFAULT_MODEL="123",
+        CHAT_LOGS="1",
+        LOG_LEVEL="debug",
     )
-    assert (settings.server.host, settings.service.base_url, settings.default_model) == ("::1", "http://one", "123")
-    assert (settings.timeouts.first_byte_s, settings.timeouts.idle_s, settings.timeouts.total_s) == (60, 60, 3600)
+    assert (settings.server.host, settings.service.base_url, settings.default_model) == (
+        "::1",
+        "http://one",
+        "123",
+    )
+    assert (
+        settings.timeouts.first_byte_s,
+        settings.timeouts.idle_s,
+        settings.timeouts.total_s,
+    ) == (60, 60, 3600)
     assert (settings.logging.chat_logs, settings.logging.level) == (True, "DEBUG")
-    assert load(OLLAMA_URL="http://one", OLLAMA_BASE_URL="http://two").service.base_url == "http://two"
+    assert (
+        load(OLLAMA_URL="http://one", OLLAMA_BASE_URL="http://two").service.base_url == "http://two"
+    )
 
 
 def test_any_setting_can_be_given_by_a_variable(load) -> None:
@@ -420,7 +524,11 @@ def test_every_setting_has_its_variable(load, name: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "expected"),
     [
-        ("OLLAMA_PROXY__SERVCE__BASE_URL", "x", 'unknown setting "servce.base_url", did you mean "service.base_url"?'),
+        (
+            "OLLAMA_PROXY__SERVCE__BASE_URL",
+            "x",
+            'unknown setting "servce.base_url", did you mean "service.base_url"?',
+        ),
         ("OLLAMA_PROXY__SERVER", "{port: 1}", 'unknown setting "server"'),
         (
             "OLLAMA_PROXY__AUTH__GENERATE_TOKENS",
@@ -482,7 +590,9 @@ def _declarations(section: type, name: str = "Settings"):
             yield from _declarations(each.metadata["section"], each.metadata["section"].__name__)
 
 
-@pytest.mark.parametrize(("name", "declared"), [pair for pair in _declarations(Settings) if "kind" in pair[1].metadata])
+@pytest.mark.parametrize(
+    ("name", "declared"), [pair for pair in _declarations(Settings) if "kind" in pair[1].metadata]
+)
 def test_every_setting_says_what_it_means(name: str, declared: dataclasses.Field) -> None:
     assert declared.metadata["text"].endswith(".")
     assert isinstance(declared.metadata["kind"], SettingType)

@@ -40,10 +40,14 @@ def test_state_is_beside_the_configuration(source: str, expected: str) -> None:
     assert state_path(Settings(source=Path(source)), {}) == Path(expected)
 
 
-def test_without_a_file_state_is_where_the_default_file_would_put_it(tmp_path: Path, monkeypatch) -> None:
+def test_without_a_file_state_is_where_the_default_file_would_put_it(
+    tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert state_path(Settings(), {}) == tmp_path / "state"
-    assert state_path(Settings(), {"OLLAMA_PROXY_CONFIG": "/etc/gw/c.yaml"}) == Path("/etc/gw/state")
+    assert state_path(Settings(), {"OLLAMA_PROXY_CONFIG": "/etc/gw/c.yaml"}) == Path(
+        "/etc/gw/state"
+    )
 
 
 def test_the_directory_of_the_service_manager_comes_first() -> None:
@@ -135,7 +139,10 @@ def test_of_several_processes_one_makes_the_token_and_all_get_it(tmp_path: Path)
     for number in range(40):
         (tmp_path / f"{number:02}").mkdir()
     command = [sys.executable, "-c", RACE, str(tmp_path)]
-    racers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    racers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     for racer in racers:
         assert racer.stdout is not None
         assert racer.stdout.readline() == "ready\n"
@@ -185,7 +192,9 @@ def test_the_first_token_is_not_in_what_is_printed_of_it(tmp_path: Path) -> None
         Auth(generate_tokens=(), manage_tokens=()),
     ],
 )
-def test_nothing_is_made_where_tokens_exist_or_none_is_asked_for(tmp_path: Path, auth: Auth) -> None:
+def test_nothing_is_made_where_tokens_exist_or_none_is_asked_for(
+    tmp_path: Path, auth: Auth
+) -> None:
     settings = Settings(auth=auth)
     assert with_first_token(settings, environment(tmp_path / "state")) == (settings, None)
     assert not (tmp_path / "state").exists()
@@ -196,7 +205,9 @@ def test_state_that_others_may_read_is_warned_about(tmp_path: Path) -> None:
     with_first_token(Settings(), environment(directory))
     (directory / "last-good.yaml").touch()
     (directory / "last-good.yaml").chmod(0o640)
-    assert [line.split()[0] for line in state_warnings(directory)] == [str(directory / "last-good.yaml")]
+    assert [line.split()[0] for line in state_warnings(directory)] == [
+        str(directory / "last-good.yaml")
+    ]
     os.chmod(directory, 0o755)
     os.chmod(directory / FIRST_TOKEN_FILE, 0o644)
     assert [line.split()[0] for line in state_warnings(directory)] == [

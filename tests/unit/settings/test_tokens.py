@@ -23,7 +23,12 @@ def read(text: str) -> Auth:
 
 def test_a_text_is_a_token_with_the_usual_scopes() -> None:
     [token] = read(f"{{generate_tokens: [{SECRET}]}}").tokens()
-    assert (token.name, token.digest, token.scopes, token.plain_in_file) == ("token-1", DIGEST, USUAL_SCOPES, True)
+    assert (token.name, token.digest, token.scopes, token.plain_in_file) == (
+        "token-1",
+        DIGEST,
+        USUAL_SCOPES,
+        True,
+    )
     assert token.shape == shape_of(SECRET)
     assert SECRET not in repr(token)
 
@@ -49,8 +54,8 @@ def test_a_token_names_the_header_with_its_users() -> None:
 
 def test_what_a_token_sets_of_its_share_and_limits() -> None:
     [plain, more] = read(
-        "{defaults: {weight: 3, limits: {concurrent: 4}}, generate_tokens: [aaa, {token: bbb, weight: 0.5, "
-        "priority: background, limits: {requests_per_minute: 60, concurrent: null}, "
+        "{defaults: {weight: 3, limits: {concurrent: 4}}, generate_tokens: [aaa, {token: bbb, "
+        "weight: 0.5, priority: background, limits: {requests_per_minute: 60, concurrent: null}, "
         "users: {header: X-User, limits: {concurrent: 1}}}]}"
     ).tokens()
     assert (plain.weight, plain.priority, plain.limits, plain.users) == (None, None, {}, Users())
@@ -65,10 +70,22 @@ def test_what_a_token_sets_of_its_share_and_limits() -> None:
         ("weight: 0", "weight must be a number from 0.001 to 1000"),
         ("weight: heavy", "weight must be a number from 0.001 to 1000, without quotes"),
         ("priority: low", "priority must be one of normal, background"),
-        ("limits: {tokens_per_day: 0}", "limits.tokens_per_day must be a whole number from 1 to 1000000000000"),
-        ("limits: {gpu_seconds_per_day: 0}", "limits.gpu_seconds_per_day must be a number from 0.001 to 1000000000"),
-        ("users: {limits: {concurrent: 1}}", "users.limits needs users.header, which says who the user is"),
-        ("users: {header: X-User, limits: {concurrent: x}}", "users.limits.concurrent must be a whole number"),
+        (
+            "limits: {tokens_per_day: 0}",
+            "limits.tokens_per_day must be a whole number from 1 to 1000000000000",
+        ),
+        (
+            "limits: {gpu_seconds_per_day: 0}",
+            "limits.gpu_seconds_per_day must be a number from 0.001 to 1000000000",
+        ),
+        (
+            "users: {limits: {concurrent: 1}}",
+            "users.limits needs users.header, which says who the user is",
+        ),
+        (
+            "users: {header: X-User, limits: {concurrent: x}}",
+            "users.limits.concurrent must be a whole number",
+        ),
     ],
 )
 def test_complaint_about_a_share_or_a_limit_names_it(field: str, complaint: str) -> None:

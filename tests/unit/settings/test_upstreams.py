@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.upstreams import OVERRIDES, SERVICE_URL, UPSTREAMS, Timeouts, UpstreamModel, UpstreamSettings
+from ollama_proxy.settings.upstreams import (
+    OVERRIDES,
+    SERVICE_URL,
+    UPSTREAMS,
+    Timeouts,
+    UpstreamModel,
+    UpstreamSettings,
+)
 from ollama_proxy.settings.yaml_file import parse_value
 
 
@@ -14,10 +21,20 @@ def read(text: str) -> tuple[UpstreamSettings, ...]:
 
 
 def test_a_kind_knows_its_address_and_its_key() -> None:
-    [deepseek, box] = read("[{name: ds, kind: deepseek}, {name: box, base_url: 'http://gpu1:11434'}]")
-    assert (deepseek.base_url, deepseek.key_variables) == ("https://api.deepseek.com", ("DEEPSEEK_API_KEY",))
+    [deepseek, box] = read(
+        "[{name: ds, kind: deepseek}, {name: box, base_url: 'http://gpu1:11434'}]"
+    )
+    assert (deepseek.base_url, deepseek.key_variables) == (
+        "https://api.deepseek.com",
+        ("DEEPSEEK_API_KEY",),
+    )
     assert (deepseek.needs_key, deepseek.protocol, deepseek.is_shared) == (True, "openai", False)
-    assert (box.kind, box.needs_key, box.is_shared, box.key_variables) == ("ollama", False, True, ())
+    assert (box.kind, box.needs_key, box.is_shared, box.key_variables) == (
+        "ollama",
+        False,
+        True,
+        (),
+    )
 
 
 def test_an_upstream_has_a_bound_and_a_price_only_if_it_is_given_one() -> None:
@@ -29,14 +46,21 @@ def test_an_upstream_has_a_bound_and_a_price_only_if_it_is_given_one() -> None:
 def test_a_copy_of_a_service_gets_no_key_of_the_service() -> None:
     [copy] = read("[{name: mine, kind: openai, base_url: 'http://gpu1:8000/v1'}]")
     assert (copy.key_variables, copy.needs_key, copy.loads_media) == ((), False, False)
-    [own] = read("[{name: mine, kind: openai, base_url: 'http://gpu1:8000/v1', api_key_env: MY_KEY}]")
+    [own] = read(
+        "[{name: mine, kind: openai, base_url: 'http://gpu1:8000/v1', api_key_env: MY_KEY}]"
+    )
     assert (own.key_variables, own.needs_key) == (("MY_KEY",), True)
 
 
 def test_models_are_names_or_say_more() -> None:
-    [listed, mapped] = read("[{name: a, models: [m]}, {name: b, models: {m: org/m, n: {context_length: 8192}}}]")
+    [listed, mapped] = read(
+        "[{name: a, models: [m]}, {name: b, models: {m: org/m, n: {context_length: 8192}}}]"
+    )
     assert listed.models == {"m": UpstreamModel("m")}
-    assert mapped.models == {"m": UpstreamModel("org/m"), "n": UpstreamModel("n", context_length=8192)}
+    assert mapped.models == {
+        "m": UpstreamModel("org/m"),
+        "n": UpstreamModel("n", context_length=8192),
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Edits while the gateway runs: good ones count, broken ones leave the last good settings and are told once."""
+"""Edits while the gateway runs: good ones count, broken ones leave the last good
+settings and are told once."""
 
 from __future__ import annotations
 
@@ -30,7 +31,11 @@ class Rig:
         self.environ = {"STATE_DIRECTORY": str(path.parent / "state")}
         self.changes: list[Settings] = []
         self.errors: list[str] = []
-        loaded = load_settings(path, self.environ) if text is not None else load_settings(environ=self.environ)
+        loaded = (
+            load_settings(path, self.environ)
+            if text is not None
+            else load_settings(environ=self.environ)
+        )
         self.watch = self.watching(loaded)
 
     def watching(self, settings: Settings) -> SettingsWatch:
@@ -89,7 +94,9 @@ def test_an_edit_within_the_same_time_stamp_and_size_is_noticed(rig: Rig) -> Non
     assert len(rig.changes) == 1
 
 
-def test_an_edit_that_leaves_no_trace_in_the_file_status_is_noticed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_that_leaves_no_trace_in_the_file_status_is_noticed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.watch.check()
     same = rig.watch._look()
     monkeypatch.setattr(rig.watch, "_look", lambda: same)
@@ -103,7 +110,9 @@ def test_a_settled_file_is_not_read_again(rig: Rig, monkeypatch: pytest.MonkeyPa
     late = time.time_ns() + 10_000_000_000
     monkeypatch.setattr(time, "time_ns", lambda: late)
     rig.watch.check()
-    monkeypatch.setattr("ollama_proxy.settings.watch.read_bytes", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "ollama_proxy.settings.watch.read_bytes", lambda *_: pytest.fail("read again")
+    )
     rig.watch.check()
     assert rig.errors == []
 
@@ -170,7 +179,9 @@ WHOLE_FILES = {
     ],
     ids=[*WHOLE_FILES, *BAD_TOKENS],
 )
-def test_a_broken_edit_leaves_the_last_good_settings_and_is_told_once(rig: Rig, content: bytes) -> None:
+def test_a_broken_edit_leaves_the_last_good_settings_and_is_told_once(
+    rig: Rig, content: bytes
+) -> None:
     before = rig.digests()
     rig.write(content)
     rig.watch.check()
@@ -181,8 +192,12 @@ def test_a_broken_edit_leaves_the_last_good_settings_and_is_told_once(rig: Rig, 
     assert (rig.changes, rig.digests()) == ([], before)
 
 
-@pytest.mark.parametrize("damage", [break_by_removing, break_by_directory, break_by_loop, break_by_pipe])
-def test_a_file_that_is_gone_leaves_the_last_good_settings_and_may_come_back(rig: Rig, damage) -> None:
+@pytest.mark.parametrize(
+    "damage", [break_by_removing, break_by_directory, break_by_loop, break_by_pipe]
+)
+def test_a_file_that_is_gone_leaves_the_last_good_settings_and_may_come_back(
+    rig: Rig, damage
+) -> None:
     before = rig.digests()
     damage(rig.path)
     rig.watch.check()
@@ -202,7 +217,9 @@ def test_each_distinct_fault_is_told(rig: Rig) -> None:
     assert len(rig.errors) == 3
 
 
-def test_a_gateway_without_a_file_notices_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gateway_without_a_file_notices_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     rig = Rig(Path("c.yaml"), text=None)
     rig.watch.check()
@@ -255,7 +272,9 @@ def test_an_empty_list_withdraws_every_token(rig: Rig, content: str) -> None:
     [b"", b"\n", b"# later\n", b"auth:\n", b"auth: {}\n", b"auth: null\n", b"server: {port: 1}\n"],
 )
 @pytest.mark.parametrize("empty", NO_TOKENS)
-def test_half_a_file_never_brings_a_token_back_once_all_were_withdrawn(rig: Rig, content: bytes, empty: str) -> None:
+def test_half_a_file_never_brings_a_token_back_once_all_were_withdrawn(
+    rig: Rig, content: bytes, empty: str
+) -> None:
     """Without a list the first token of the installation would count again."""
     rig.write(empty)
     rig.watch.check()
@@ -279,12 +298,20 @@ def test_whoever_uses_the_settings_may_refuse_an_edit(rig: Rig) -> None:
         raise ConfigError("no room for it")
 
     watch = SettingsWatch(
-        rig.path, rig.environ, rig.watch.current, on_change=refuse, on_error=lambda error: rig.errors.append(str(error))
+        rig.path,
+        rig.environ,
+        rig.watch.current,
+        on_change=refuse,
+        on_error=lambda error: rig.errors.append(str(error)),
     )
     before = watch.current
     rig.write(BETTER)
     watch.check()
-    assert (watch.problem, rig.errors, watch.current) == ("no room for it", ["no room for it"], before)
+    assert (watch.problem, rig.errors, watch.current) == (
+        "no room for it",
+        ["no room for it"],
+        before,
+    )
 
 
 def test_the_loop_survives_a_fault_in_a_callback(rig: Rig) -> None:
@@ -326,7 +353,10 @@ def test_limits_and_the_queue_follow_an_edit(rig: Rig) -> None:
     assert [each.auth.tokens()[0].weight for each in rig.changes] == [2.0, 2.0]
     assert [each.auth.defaults.limits for each in rig.changes] == [{"concurrent": 3}] * 2
     assert [each.queue.max_waiting for each in rig.changes] == [7, 7]
-    assert [each.state.url and each.state.url.secret for each in rig.changes] == ["redis://:a@r/0", "redis://:b@r/0"]
+    assert [each.state.url and each.state.url.secret for each in rig.changes] == [
+        "redis://:a@r/0",
+        "redis://:b@r/0",
+    ]
     rig.write("queue: {max_waiting: 0}\n")
     rig.watch.check()
     assert (rig.watch.current.queue.max_waiting, len(rig.errors)) == (7, 1)

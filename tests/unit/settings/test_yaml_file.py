@@ -1,4 +1,5 @@
-"""The strict YAML reader: what YAML would misread is refused with its line, and no value is repeated."""
+"""The strict YAML reader: what YAML would misread is refused with its line, and
+no value is repeated."""
 
 from __future__ import annotations
 
@@ -9,10 +10,34 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.errors import ConfigError
-from ollama_proxy.settings.formats import BASE_URL, DAY, KEEP_ALIVE, SECONDS, SIZE, duration_s, is_loopback
+from ollama_proxy.settings.formats import (
+    BASE_URL,
+    DAY,
+    KEEP_ALIVE,
+    SECONDS,
+    SIZE,
+    duration_s,
+    is_loopback,
+)
 from ollama_proxy.settings.tokens import AUTH_NAMES
-from ollama_proxy.settings.types import ANYTHING, BOOLEAN, TEXT, SettingType, choice, list_of, map_of, whole
-from ollama_proxy.settings.yaml_file import MAX_BYTES, Complaints, Entry, parse_document, parse_value, read_bytes
+from ollama_proxy.settings.types import (
+    ANYTHING,
+    BOOLEAN,
+    TEXT,
+    SettingType,
+    choice,
+    list_of,
+    map_of,
+    whole,
+)
+from ollama_proxy.settings.yaml_file import (
+    MAX_BYTES,
+    Complaints,
+    Entry,
+    parse_document,
+    parse_value,
+    read_bytes,
+)
 
 
 def complaint(text: str | bytes) -> str:
@@ -60,7 +85,14 @@ def test_what_yaml_could_misread_is_refused_with_its_line(text: str | bytes, sta
 
 @pytest.mark.parametrize(
     "text",
-    ["a: 'CANARY\n", "a: [CANARY\n", "a: !CANARY x\n", "a: !CANARY!x y\n", "a: *CANARY\n", "CANARY: 1\nCANARY: 2\n"],
+    [
+        "a: 'CANARY\n",
+        "a: [CANARY\n",
+        "a: !CANARY x\n",
+        "a: !CANARY!x y\n",
+        "a: *CANARY\n",
+        "CANARY: 1\nCANARY: 2\n",
+    ],
 )
 def test_a_broken_file_is_reported_without_repeating_what_is_in_it(text: str) -> None:
     assert "CANARY" not in complaint(text)
@@ -137,9 +169,13 @@ def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
     assert len(read_bytes(tmp_path / "full", "shown")) == MAX_BYTES
 
 
-@pytest.mark.parametrize("text", ["1234567", "0123", "12:30:45", "yes", "no", "null", "~", "2027-01-31", "1.5", ".inf"])
+@pytest.mark.parametrize(
+    "text", ["1234567", "0123", "12:30:45", "yes", "no", "null", "~", "2027-01-31", "1.5", ".inf"]
+)
 def test_text_that_yaml_takes_for_something_else_needs_quotes(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"^X: thing (must be text: put quotes around it|is empty)") as caught:
+    with pytest.raises(
+        ConfigError, match=r"^X: thing (must be text: put quotes around it|is empty)"
+    ) as caught:
         value(text, TEXT)
     assert text not in str(caught.value).removeprefix("X: thing")
     assert value(f'"{text}"', TEXT) == text
@@ -169,7 +205,11 @@ def test_text_that_yaml_takes_for_something_else_needs_quotes(text: str) -> None
         ("'off'", choice("public", "off"), "off"),
         ("[a, off]", list_of(choice("a", "off")), ("a", "off")),
         ("[a, b]", list_of(TEXT), ("a", "b")),
-        ("{a: 0.5, b: [1, true, null, x]}", map_of(ANYTHING), {"a": 0.5, "b": [1, True, None, "x"]}),
+        (
+            "{a: 0.5, b: [1, true, null, x]}",
+            map_of(ANYTHING),
+            {"a": 0.5, "b": [1, True, None, "x"]},
+        ),
     ],
 )
 def test_values_are_read_as_meant(text: str, kind: SettingType[object], expected: object) -> None:
@@ -225,7 +265,8 @@ def test_values_that_cannot_be_meant_are_refused(text: str, kind: SettingType[ob
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"), [("on", choice("public", "off")), ("yes", choice("public", "off")), ("off", choice("a", "b"))]
+    ("text", "kind"),
+    [("on", choice("public", "off")), ("yes", choice("public", "off")), ("off", choice("a", "b"))],
 )
 def test_a_boolean_is_a_choice_only_as_off(text: str, kind: SettingType[str]) -> None:
     with pytest.raises(ConfigError, match="^X: thing must be "):

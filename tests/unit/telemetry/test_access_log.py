@@ -29,9 +29,9 @@ from ollama_proxy.telemetry.access_log import (
 from ollama_proxy.telemetry.usage_record import UsageRecord
 
 FIELDS = (
-    "time id client token user method path dialect model upstream status stream clamped truncated attempts bytes "
-    "prompt_eval_count cached_tokens cache_write_tokens eval_count estimated queue_ms first_byte_ms total_ms "
-    "state error"
+    "time id client token user method path dialect model upstream status stream clamped truncated "
+    "attempts bytes prompt_eval_count cached_tokens cache_write_tokens eval_count estimated "
+    "queue_ms first_byte_ms total_ms state error"
 ).split()
 
 
@@ -47,7 +47,10 @@ def package_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
 
 def events(directory: Path) -> list[dict[str, Any]]:
     access_log.flush_all()
-    return [json.loads(line) for line in (directory / "events.log").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (directory / "events.log").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def test_time_is_utc_with_milliseconds() -> None:
@@ -92,7 +95,8 @@ def test_a_file_that_cannot_be_opened_loses_lines_and_nothing_else(tmp_path: Pat
     file.write([b"1\n"])
     directory.rename(tmp_path / "away")
     file.write([b"lost\n"])
-    # The kernel gives a number that was closed to whoever opens next: a second close would hit a stranger.
+    # The kernel gives a number that was closed to whoever opens next: a second
+    # close would hit a stranger.
     stranger = os.open(tmp_path, os.O_RDONLY)
     file.write([b"lost\n"])
     os.fstat(stranger)
@@ -145,7 +149,9 @@ def test_half_a_line_of_another_process_does_not_spoil_the_next(tmp_path: Path) 
     assert path.read_bytes() == b"1\nhalf of ano\n2\n3\n"
 
 
-def test_a_pipe_gets_pieces_of_whole_lines_that_the_kernel_keeps_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_gets_pieces_of_whole_lines_that_the_kernel_keeps_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     written: list[bytes] = []
 
     def write(fd: int, data: bytes) -> int:
@@ -188,7 +194,9 @@ def test_lines_keep_their_order_per_file(tmp_path: Path) -> None:
     assert [int(line) for line in (tmp_path / "2").read_bytes().split()] == list(range(0, 100, 2))
 
 
-def test_lines_that_had_to_be_dropped_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_that_had_to_be_dropped_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(access_log, "STDOUT", LineFile(tmp_path / "stdout").write)
     monkeypatch.setattr(access_log, "OUTPUT", LineWriter())
     writer, sink = LineWriter(), LineFile(tmp_path / "a.log")
@@ -210,7 +218,20 @@ def test_an_access_record_has_every_field() -> None:
 def test_an_access_record_has_the_values_of_the_usage_record() -> None:
     record = access_record(
         UsageRecord(
-            *("row", "id", 1.5, "web-team", "ann", "", "10.0.0.1", "POST", "/x", "openai", "/x", "m"),
+            *(
+                "row",
+                "id",
+                1.5,
+                "web-team",
+                "ann",
+                "",
+                "10.0.0.1",
+                "POST",
+                "/x",
+                "openai",
+                "/x",
+                "m",
+            ),
             retries=("box1: 500", "box2: ok"),
             upstream="box1",
             estimated=True,
@@ -221,26 +242,51 @@ def test_an_access_record_has_the_values_of_the_usage_record() -> None:
             clamped=("num_ctx=8192",),
         )
     )
-    expected = {"id": "id", "token": "web-team", "user": "ann", "client": "10.0.0.1", "model": "m", "estimated": True}
-    expected |= {"prompt_eval_count": 7, "cached_tokens": 5, "eval_count": 3, "total_ms": 4.5, "upstream": "box1"}
+    expected = {
+        "id": "id",
+        "token": "web-team",
+        "user": "ann",
+        "client": "10.0.0.1",
+        "model": "m",
+        "estimated": True,
+    }
+    expected |= {
+        "prompt_eval_count": 7,
+        "cached_tokens": 5,
+        "eval_count": 3,
+        "total_ms": 4.5,
+        "upstream": "box1",
+    }
     assert {name: record[name] for name in expected} == expected
     assert json.loads(orjson.dumps(record))["attempts"] == ["box1: 500", "box2: ok"]
 
 
 def test_what_is_not_known_is_null() -> None:
     record = access_record(UsageRecord())
-    unknown = ("token", "model", "upstream", "prompt_eval_count", "eval_count", "first_byte_ms", "error")
+    unknown = (
+        "token",
+        "model",
+        "upstream",
+        "prompt_eval_count",
+        "eval_count",
+        "first_byte_ms",
+        "error",
+    )
     assert {record[name] for name in unknown} == {None}
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_the_access_log_can_be_switched_off(tmp_path: Path, package_log: logging.Logger, enabled: bool) -> None:
+def test_the_access_log_can_be_switched_off(
+    tmp_path: Path, package_log: logging.Logger, enabled: bool
+) -> None:
     AccessLog(tmp_path, is_enabled=lambda: enabled).record(UsageRecord())
     access_log.flush_all()
     assert (tmp_path / "access.log").exists() is enabled
 
 
-def test_without_a_directory_there_is_no_access_log(package_log: logging.Logger, capfd: Any) -> None:
+def test_without_a_directory_there_is_no_access_log(
+    package_log: logging.Logger, capfd: Any
+) -> None:
     AccessLog(None, is_enabled=lambda: True).record(UsageRecord())
     access_log.flush_all()
     assert capfd.readouterr().out == ""
@@ -249,7 +295,9 @@ def test_without_a_directory_there_is_no_access_log(package_log: logging.Logger,
 # Events.
 
 
-def test_events_are_json_lines_with_their_fields(tmp_path: Path, package_log: logging.Logger) -> None:
+def test_events_are_json_lines_with_their_fields(
+    tmp_path: Path, package_log: logging.Logger
+) -> None:
     configure(tmp_path / "new", "INFO")
     log.warning("auth_failure", extra={"fields": {"client": "10.0.0.1", "path": Path("/x")}})
     log.debug("not said")
@@ -268,7 +316,9 @@ def test_the_level_decides_what_is_said(tmp_path: Path, package_log: logging.Log
     assert [event["event"] for event in events(tmp_path)] == ["said"]
 
 
-def test_configuring_twice_does_not_write_twice(tmp_path: Path, package_log: logging.Logger) -> None:
+def test_configuring_twice_does_not_write_twice(
+    tmp_path: Path, package_log: logging.Logger
+) -> None:
     configure(tmp_path, "INFO")
     configure(tmp_path, "INFO")
     log.info("once")
@@ -279,7 +329,9 @@ def fail_with(secret: str) -> None:
     raise ValueError(f"it was {secret}")
 
 
-def test_a_traceback_says_where_and_never_with_what(tmp_path: Path, package_log: logging.Logger) -> None:
+def test_a_traceback_says_where_and_never_with_what(
+    tmp_path: Path, package_log: logging.Logger
+) -> None:
     configure(tmp_path, "INFO")
     try:
         fail_with("canary-secret")
@@ -287,27 +339,38 @@ def test_a_traceback_says_where_and_never_with_what(tmp_path: Path, package_log:
         log.error("internal_error", exc_info=error)
     [event] = events(tmp_path)
     assert event["traceback"][-1] == "ValueError"
-    assert any(re.fullmatch(r"test_access_log\.py:\d+ fail_with", frame) for frame in event["traceback"])
+    assert any(
+        re.fullmatch(r"test_access_log\.py:\d+ fail_with", frame) for frame in event["traceback"]
+    )
     assert "canary" not in json.dumps(event)
 
 
 @pytest.mark.parametrize("text", ["p" * 9000, "\u4f60" * 4000, '"' * 5000, "\\" * 5000])
-def test_a_long_event_is_still_one_valid_line(tmp_path: Path, package_log: logging.Logger, text: str) -> None:
+def test_a_long_event_is_still_one_valid_line(
+    tmp_path: Path, package_log: logging.Logger, text: str
+) -> None:
     configure(tmp_path, "INFO")
     log.warning("auth_failure", extra={"fields": {"path": text, "client": "10.0.0.1"}})
     log.warning("next")
     access_log.flush_all()
-    assert max(map(len, (tmp_path / "events.log").read_bytes().splitlines(keepends=True))) <= PIPE_BYTES
+    assert (
+        max(map(len, (tmp_path / "events.log").read_bytes().splitlines(keepends=True)))
+        <= PIPE_BYTES
+    )
     assert [event["event"] for event in events(tmp_path)] == ["auth_failure", "next"]
 
 
-def test_newlines_in_a_field_do_not_make_a_second_line(tmp_path: Path, package_log: logging.Logger) -> None:
+def test_newlines_in_a_field_do_not_make_a_second_line(
+    tmp_path: Path, package_log: logging.Logger
+) -> None:
     configure(tmp_path, "INFO")
     log.warning("x", extra={"fields": {"path": 'a\n{"event":"forged"}\r\n\x1b[31m'}})
     assert [event["event"] for event in events(tmp_path)] == ["x"]
 
 
-def test_without_a_directory_events_go_to_stdout_alone(package_log: logging.Logger, capfd: Any) -> None:
+def test_without_a_directory_events_go_to_stdout_alone(
+    package_log: logging.Logger, capfd: Any
+) -> None:
     configure(None, "INFO")
     log.info("said")
     access_log.flush_all()

@@ -1,4 +1,5 @@
-"""Records of chats on their way to their files: by day, private, bounded, and never in anybody's way."""
+"""Records of chats on their way to their files: by day, private, bounded, and
+never in anybody's way."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ Events = list[dict[str, Any]]
 def events(monkeypatch: pytest.MonkeyPatch) -> Events:
     """What is noted in the event log."""
     noted: Events = []
-    monkeypatch.setattr(chat_log, "note", lambda level, event, **more: noted.append({"event": event, **more}))
+    monkeypatch.setattr(
+        chat_log, "note", lambda level, event, **more: noted.append({"event": event, **more})
+    )
     return noted
 
 
@@ -51,12 +54,26 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
     yield lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
-def record(day: str = DAY, asked: Any = None, *, answer: bytes | None = None, size: int = 100, **fields: Any) -> Record:
+def record(
+    day: str = DAY,
+    asked: Any = None,
+    *,
+    answer: bytes | None = None,
+    size: int = 100,
+    **fields: Any,
+) -> Record:
     recorder = None
     if answer is not None:
         recorder = TranscriptRecorder(read_transcript, is_stream=False)
         recorder.feed(answer)
-    return Record({"time": f"{day}T10:00:00.000Z", **fields}, asked or {"model": "m"}, recorder, None, set(), size)
+    return Record(
+        {"time": f"{day}T10:00:00.000Z", **fields},
+        asked or {"model": "m"},
+        recorder,
+        None,
+        set(),
+        size,
+    )
 
 
 def write(files: DayFiles, *records: Record) -> None:
@@ -92,12 +109,18 @@ def test_only_the_owner_may_read_them(files: DayFiles, tmp_path: Path) -> None:
     finally:
         os.umask(before)
     directory = tmp_path / "logs" / "chat"
-    assert (directory.stat().st_mode & 0o777, (directory / f"{DAY}.jsonl").stat().st_mode & 0o777) == (0o700, 0o600)
+    assert (
+        directory.stat().st_mode & 0o777,
+        (directory / f"{DAY}.jsonl").stat().st_mode & 0o777,
+    ) == (0o700, 0o600)
 
 
 def test_each_day_has_its_file(files: DayFiles, tmp_path: Path) -> None:
     write(files, record(id=1), record(NEXT, id=2), record(id=3), record(NEXT, id=4))
-    found = {day: [line["id"] for line in lines(tmp_path / "logs" / "chat" / f"{day}.jsonl")] for day in (DAY, NEXT)}
+    found = {
+        day: [line["id"] for line in lines(tmp_path / "logs" / "chat" / f"{day}.jsonl")]
+        for day in (DAY, NEXT)
+    }
     assert found == {DAY: [1, 3], NEXT: [2, 4]}
 
 
@@ -126,11 +149,15 @@ def fill(directory: Path) -> Path:
     return path
 
 
-def test_a_full_disk_is_said_once_and_loses_lines_alone(files: DayFiles, tmp_path: Path, events: Events) -> None:
+def test_a_full_disk_is_said_once_and_loses_lines_alone(
+    files: DayFiles, tmp_path: Path, events: Events
+) -> None:
     path = fill(tmp_path / "logs" / "chat")
     for _ in range(5):
         write(files, record(), record())
-    assert [(each["event"], each["problem"]) for each in events] == [("chat_log_failed", "No space left on device")]
+    assert [(each["event"], each["problem"]) for each in events] == [
+        ("chat_log_failed", "No space left on device")
+    ]
     path.unlink()
     write(files, record(id="late"))
     assert [line["id"] for line in lines(path)] == ["late"]
@@ -150,13 +177,17 @@ def test_the_next_full_disk_is_said_again_but_not_every_second(
     assert [each["event"] for each in events] == ["chat_log_failed"] * 2
 
 
-def test_a_directory_that_cannot_be_made_is_said(files: DayFiles, tmp_path: Path, events: Events) -> None:
+def test_a_directory_that_cannot_be_made_is_said(
+    files: DayFiles, tmp_path: Path, events: Events
+) -> None:
     (tmp_path / "logs").write_text("a file")
     write(files, record())
     assert [each["event"] for each in events] == ["chat_log_failed"]
 
 
-def test_a_line_that_was_cut_by_a_full_disk_spoils_no_other(files: DayFiles, tmp_path: Path, events: Events) -> None:
+def test_a_line_that_was_cut_by_a_full_disk_spoils_no_other(
+    files: DayFiles, tmp_path: Path, events: Events
+) -> None:
     write(files, record(id=1))
     path = tmp_path / "logs" / "chat" / f"{DAY}.jsonl"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -171,13 +202,17 @@ def test_a_line_that_was_cut_by_a_full_disk_spoils_no_other(files: DayFiles, tmp
     assert [each["event"] for each in events] == ["chat_log_failed"]
 
 
-def test_what_cannot_be_written_spoils_nothing_else(files: DayFiles, tmp_path: Path, events: Events) -> None:
+def test_what_cannot_be_written_spoils_nothing_else(
+    files: DayFiles, tmp_path: Path, events: Events
+) -> None:
     write(files, record(id=1), record(asked={"x": object()}), record(id=3))
     assert [line["id"] for line in lines(tmp_path / "logs" / "chat" / f"{DAY}.jsonl")] == [1, 3]
     assert [each["problem"] for each in events] == ["TypeError"]
 
 
-def test_what_waits_is_bounded_and_what_is_left_out_is_counted(files: DayFiles, tmp_path: Path, events: Events) -> None:
+def test_what_waits_is_bounded_and_what_is_left_out_is_counted(
+    files: DayFiles, tmp_path: Path, events: Events
+) -> None:
     for number in range(10):
         files.put(record(size=chat_log.MAX_WAITING_BYTES // 4, id=number))
     files.write([])
@@ -199,7 +234,15 @@ def test_what_waits_is_bounded_and_what_is_left_out_is_counted(files: DayFiles, 
         (b'{"x":[%b1]}' % (b'{"":[]},' * 200_000), 2),
         (b'{"x":[%b1]}' % (b"[[[]]]," * 200_000), 2),
     ],
-    ids=["image", "wide text", "chat", "few lists", "objects", "lists in objects", "lists in lists"],
+    ids=[
+        "image",
+        "wide text",
+        "chat",
+        "few lists",
+        "objects",
+        "lists in objects",
+        "lists in lists",
+    ],
 )
 def test_a_request_counts_as_what_it_takes_in_memory(body: bytes, most: float) -> None:
     tracemalloc.start()

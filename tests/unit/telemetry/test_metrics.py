@@ -41,7 +41,13 @@ def metrics_of(app: InProcess) -> Metrics:
 
 
 def record(**fields: Any) -> UsageRecord:
-    given = {"dialect": "openai", "route": "/v1/chat/completions", "status": 200, "upstream": "box1", "method": "POST"}
+    given = {
+        "dialect": "openai",
+        "route": "/v1/chat/completions",
+        "status": 200,
+        "upstream": "box1",
+        "method": "POST",
+    }
     return UsageRecord(**given | fields)
 
 
@@ -50,7 +56,13 @@ def scrape(app: InProcess) -> Samples:
 
 
 def test_a_request_is_counted_with_all_that_it_took_and_used(app: InProcess) -> None:
-    used = {"prompt_tokens": 12, "cached_tokens": 4, "completion_tokens": 30, "gpu_ms": 900.0, "cost": 0.5}
+    used = {
+        "prompt_tokens": 12,
+        "cached_tokens": 4,
+        "completion_tokens": 30,
+        "gpu_ms": 900.0,
+        "cost": 0.5,
+    }
     times = {"queue_ms": 4000.0, "load_ms": 2500.0, "first_byte_ms": 40.0, "total_ms": 1200.0}
     for _ in range(2):
         metrics_of(app).record(record(model="qwen3:8b", **used, **times))
@@ -64,7 +76,8 @@ def test_a_request_is_counted_with_all_that_it_took_and_used(app: InProcess) -> 
     assert samples["queue_wait_seconds_sum", frozenset({("upstream", "box1")})] == 8
     assert total(samples, "model_load_seconds_count", **model) == 2
     assert {
-        kind: total(samples, "tokens_total", **model, kind=kind) for kind in ("prompt", "cached", "completion")
+        kind: total(samples, "tokens_total", **model, kind=kind)
+        for kind in ("prompt", "cached", "completion")
     } == {
         "prompt": 24,
         "cached": 8,
@@ -79,12 +92,16 @@ def test_attempts_are_charged_to_their_own_upstreams(app: InProcess) -> None:
         {"upstream": "demo", "gpu_ms": 100.0, "load_ms": None},
         {"upstream": "box1", "gpu_ms": 300.0, "load_ms": 50.0},
     ]
-    metrics_of(app).record(record(upstream="box1,demo", attempts=attempts, gpu_ms=400.0, load_ms=50.0))
+    metrics_of(app).record(
+        record(upstream="box1,demo", attempts=attempts, gpu_ms=400.0, load_ms=50.0)
+    )
     samples = scrape(app)
     assert total(samples, "gpu_seconds_total", upstream="demo") == pytest.approx(0.1)
     assert total(samples, "gpu_seconds_total", upstream="box1") == pytest.approx(0.3)
     assert total(samples, "model_load_seconds_sum", upstream="box1") == pytest.approx(0.05)
-    assert total(samples, "requests_total") == total(samples, "requests_total", upstream="box1") == 1
+    assert (
+        total(samples, "requests_total") == total(samples, "requests_total", upstream="box1") == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,7 +119,9 @@ def test_attempts_are_charged_to_their_own_upstreams(app: InProcess) -> None:
         ('quote"\n', ""),
     ],
 )
-def test_models_have_the_name_that_is_configured_or_listed(app: InProcess, requested: str, label: str) -> None:
+def test_models_have_the_name_that_is_configured_or_listed(
+    app: InProcess, requested: str, label: str
+) -> None:
     metrics_of(app).record(record(model=requested))
     assert total(scrape(app), "requests_total", model=label) == 1
 
@@ -114,7 +133,9 @@ def test_a_model_that_an_upstream_has_answered_needs_no_list(app: InProcess, box
     assert [total(samples, "requests_total", model=model) for model in ("", "late:1b")] == [1, 1]
 
 
-def test_no_upstream_is_asked_for_the_sake_of_a_name(app: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_upstream_is_asked_for_the_sake_of_a_name(
+    app: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ollama_proxy.upstreams.fleet.model_index.Fleet.refresh", _fail)
     metrics_of(app).record(record(model="unknown:1b"))
     assert total(scrape(app), "requests_total", model="") == 1
@@ -148,8 +169,12 @@ def test_invented_names_make_no_series(app: InProcess) -> None:
         ("model_not_found", 404, False),
     ],
 )
-def test_refusals_have_the_code_of_their_error(app: InProcess, error: str, status: int, is_counted: bool) -> None:
-    metrics_of(app).record(record(state="refused", error=error, status=status, upstream="", total_ms=1.0))
+def test_refusals_have_the_code_of_their_error(
+    app: InProcess, error: str, status: int, is_counted: bool
+) -> None:
+    metrics_of(app).record(
+        record(state="refused", error=error, status=status, upstream="", total_ms=1.0)
+    )
     samples = scrape(app)
     assert total(samples, "refused_total", reason=error) == (1 if is_counted else None)
     assert total(samples, "requests_total", state="refused", status=str(status)) == 1
@@ -162,8 +187,12 @@ def test_refused_connections_are_counted(app: InProcess, monkeypatch: pytest.Mon
     assert total(scrape(app), "refused_total", reason="overloaded") == 3
 
 
-@pytest.mark.parametrize("fields", [{"route": "/readyz"}, {"route": "/metrics"}, {"method": "OPTIONS"}])
-def test_what_machines_ask_all_the_time_is_not_counted(app: InProcess, fields: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "fields", [{"route": "/readyz"}, {"route": "/metrics"}, {"method": "OPTIONS"}]
+)
+def test_what_machines_ask_all_the_time_is_not_counted(
+    app: InProcess, fields: dict[str, str]
+) -> None:
     metrics_of(app).record(record(**fields))
     assert total(scrape(app), "requests_total") is None
 
@@ -177,12 +206,21 @@ def test_gauges_follow_the_upstreams(app: InProcess) -> None:
         node.record_model_failure("qwen3:8b")
         node.record_model_failure("invented")
     samples = scrape(app)
-    assert (total(samples, "in_flight", upstream="box1"), total(samples, "in_flight", upstream="demo")) == (2, 0)
-    assert (total(samples, "upstream_up", upstream="box1"), total(samples, "upstream_up", upstream="demo")) == (0, None)
+    assert (
+        total(samples, "in_flight", upstream="box1"),
+        total(samples, "in_flight", upstream="demo"),
+    ) == (2, 0)
+    assert (
+        total(samples, "upstream_up", upstream="box1"),
+        total(samples, "upstream_up", upstream="demo"),
+    ) == (0, None)
     assert total(samples, "breaker_open", upstream="box1", model="") == 0
     assert total(samples, "breaker_open", upstream="box1", model="qwen3:8b") == 1
     assert total(samples, "breaker_open", upstream="box1", model="invented") is None
-    assert (total(samples, "slots", upstream="box1"), total(samples, "slots", upstream="demo")) == (3, None)
+    assert (total(samples, "slots", upstream="box1"), total(samples, "slots", upstream="demo")) == (
+        3,
+        None,
+    )
     assert total(samples, "event_loop_lag_seconds") == 0.25
     assert total(samples, "build_info") == 1
     node.in_flight, node.state = 0, State(True)
@@ -206,20 +244,29 @@ def test_an_upstream_that_was_removed_has_no_gauges(app: InProcess, box: Box) ->
 
 
 @pytest.mark.parametrize(("is_labelled", "label"), [(True, {"token": "web"}), (False, {})])
-def test_tokens_have_names_only_if_they_are_asked_for(tmp_path: Path, is_labelled: bool, label: dict[str, str]) -> None:
+def test_tokens_have_names_only_if_they_are_asked_for(
+    tmp_path: Path, is_labelled: bool, label: dict[str, str]
+) -> None:
     with in_process(metrics_directory=tmp_path, metrics={"token_label": is_labelled}) as app:
         metrics = metrics_of(app)
         metrics.start(lambda: 0.0)
         metrics.record(record(token="web", prompt_tokens=5, gpu_ms=1000.0, cost=2.0))
         samples = scrape(app)
-        for name, value in {"requests_total": 1, "tokens_total": 5, "gpu_seconds_total": 1, "cost_total": 2}.items():
+        for name, value in {
+            "requests_total": 1,
+            "tokens_total": 5,
+            "gpu_seconds_total": 1,
+            "cost_total": 2,
+        }.items():
             [labels] = [dict(labels) for each, labels in samples if each == name]
             assert total(samples, name, **label) == value
             assert ("token" in labels) == is_labelled
         metrics.close()
 
 
-def test_values_that_can_not_be_written_are_kept(app: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_that_can_not_be_written_are_kept(
+    app: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     metrics = metrics_of(app)
     with monkeypatch.context() as patch:
         patch.setattr("ollama_proxy.telemetry.metrics_files.MetricsFiles.make_room", _fail)
@@ -234,4 +281,6 @@ def _fail(*_: object) -> None:
 
 def test_the_format_is_the_one_that_is_asked_for(app: InProcess) -> None:
     text, content_type = metrics_of(app).render("application/openmetrics-text; version=1.0.0")
-    assert text.endswith(b"# EOF\n") and content_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert text.endswith(b"# EOF\n") and content_type.startswith(
+        "application/openmetrics-text; version=1.0.0"
+    )

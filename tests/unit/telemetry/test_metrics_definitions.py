@@ -1,4 +1,5 @@
-"""The metrics of workers are those of the page, and their keys have the format of prometheus_client."""
+"""The metrics of workers are those of the page, and their keys have the format
+of prometheus_client."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ def test_every_metric_is_on_the_page_with_its_labels() -> None:
     assert len(counted) == 13
     for metric in counted:
         name = metric.name + ("_total" if metric.kind == "counter" else "")
-        assert re.findall(r"`(\w+)`", rows[name]) == [label for label in metric.labels if label != "token"]
+        assert re.findall(r"`(\w+)`", rows[name]) == [
+            label for label in metric.labels if label != "token"
+        ]
 
 
 def test_a_key_has_the_labels_that_have_values() -> None:
@@ -33,5 +36,9 @@ def test_a_key_has_the_labels_that_have_values() -> None:
 
 
 def test_refusals_are_errors_of_the_gateway_itself() -> None:
-    by_slug = {each.slug: each for each in vars(errors).values() if isinstance(each, type) and hasattr(each, "slug")}
+    by_slug = {
+        each.slug: each
+        for each in vars(errors).values()
+        if isinstance(each, type) and hasattr(each, "slug")
+    }
     assert {by_slug[slug].status for slug in REFUSALS} <= {401, 403, 429, 503}

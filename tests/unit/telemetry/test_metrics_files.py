@@ -1,4 +1,5 @@
-"""The files of counts: read together, kept when their worker ends, and never written without room."""
+"""The files of counts: read together, kept when their worker ends, and never
+written without room."""
 
 from __future__ import annotations
 
@@ -10,7 +11,13 @@ from pathlib import Path
 
 from ollama_proxy.telemetry.metrics_definitions import Definition
 from ollama_proxy.telemetry.metrics_directory import locked
-from ollama_proxy.telemetry.metrics_files import FIRST_BYTES, SUM, MetricsFiles, read_metrics, retire
+from ollama_proxy.telemetry.metrics_files import (
+    FIRST_BYTES,
+    SUM,
+    MetricsFiles,
+    read_metrics,
+    retire,
+)
 from ollama_proxy.telemetry.metrics_series import Distribution, Value
 
 COUNT = Definition("things", "Things.", ("name",))
@@ -51,7 +58,10 @@ def write(directory: Path, owner: int, name: str, number: float) -> None:
 
 def read(directory: Path) -> dict[str, float]:
     samples = [sample for metric in read_metrics(directory) for sample in metric.samples]
-    return {f"{each.name}{''.join(each.labels.values())}".removeprefix("ollama_proxy_"): each.value for each in samples}
+    return {
+        f"{each.name}{''.join(each.labels.values())}".removeprefix("ollama_proxy_"): each.value
+        for each in samples
+    }
 
 
 def test_values_of_workers_are_added_up(tmp_path: Path) -> None:
@@ -106,7 +116,11 @@ def test_memory_is_there_before_it_is_written(tmp_path: Path) -> None:
 
 def test_without_room_the_worker_lives_and_keeps_what_it_has(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", FULL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     number, problem = done.stdout.split(maxsplit=1)
     assert (done.returncode, problem.strip()) == (0, "File too large")

@@ -1,4 +1,5 @@
-"""Values of a worker: written when they have changed, with each bound of a histogram in its place."""
+"""Values of a worker: written when they have changed, with each bound of a
+histogram in its place."""
 
 from __future__ import annotations
 
@@ -20,21 +21,29 @@ def samples(directory: Path) -> dict[str, float]:
 
 
 def test_a_counter_that_counts_nothing_is_not_there_but_a_gauge_is(tmp_path: Path) -> None:
-    empty = (Value(COUNT, ["a"]), Value(Definition("level", "Level.", (), HIGHEST), []), Distribution(TIME, ["b"]))
+    empty = (
+        Value(COUNT, ["a"]),
+        Value(Definition("level", "Level.", (), HIGHEST), []),
+        Distribution(TIME, ["b"]),
+    )
     with closing(MetricsFiles(tmp_path, 1)) as files:
         for each in empty:
             each.write(files)
     assert samples(tmp_path) == {"ollama_proxy_level": 0}
 
 
-@pytest.mark.parametrize(("seconds", "bound"), [(0, "0.5"), (0.5, "0.5"), (0.51, "1.0"), (1, "1.0"), (1.01, "+Inf")])
+@pytest.mark.parametrize(
+    ("seconds", "bound"), [(0, "0.5"), (0.5, "0.5"), (0.51, "1.0"), (1, "1.0"), (1.01, "+Inf")]
+)
 def test_bounds_belong_to_their_bucket(tmp_path: Path, seconds: float, bound: str) -> None:
     times = Distribution(TIME, ["box"])
     times.add(seconds)
     with closing(MetricsFiles(tmp_path, 1)) as files:
         times.write(files)
     [metric] = read_metrics(tmp_path)
-    buckets = {each.labels["le"]: each.value for each in metric.samples if each.name.endswith("_bucket")}
+    buckets = {
+        each.labels["le"]: each.value for each in metric.samples if each.name.endswith("_bucket")
+    }
     assert next(le for le, value in buckets.items() if value) == bound
 
 

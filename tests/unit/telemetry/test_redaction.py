@@ -44,7 +44,10 @@ def test_a_token_of_ours_is_in_no_text(token: str, around: str) -> None:
 
 @pytest.mark.parametrize("token", ["team-token-1", "correcthorsebattery"])
 def test_a_token_in_an_address_is_left_out_and_the_address_stays(token: str) -> None:
-    assert shown(f"see http://gw:8080/k/{token}/v1/models") == f"see http://gw:8080/k/{REDACTED}/v1/models"
+    assert (
+        shown(f"see http://gw:8080/k/{token}/v1/models")
+        == f"see http://gw:8080/k/{REDACTED}/v1/models"
+    )
 
 
 def test_a_token_as_a_name_is_left_out() -> None:
@@ -97,11 +100,28 @@ def test_prose_stays_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Authorization", "api_key", "apiKey", "X-Api-Key", "openai-api-key", "access_token", "password", "Cookie"]
+    "name",
+    [
+        "Authorization",
+        "api_key",
+        "apiKey",
+        "X-Api-Key",
+        "openai-api-key",
+        "access_token",
+        "password",
+        "Cookie",
+    ],
 )
 def test_fields_that_hold_secrets_are_left_out(name: str) -> None:
-    tool = {"type": "mcp", "headers": {name: "short", "Accept": "text/plain"}, "more": {name: [12345, "x"]}}
-    expected = {"headers": {name: REDACTED, "Accept": "text/plain"}, "more": {name: [REDACTED, REDACTED]}}
+    tool = {
+        "type": "mcp",
+        "headers": {name: "short", "Accept": "text/plain"},
+        "more": {name: [12345, "x"]},
+    }
+    expected = {
+        "headers": {name: REDACTED, "Accept": "text/plain"},
+        "more": {name: [REDACTED, REDACTED]},
+    }
     assert shown(tool) == {"type": "mcp"} | expected
 
 
@@ -147,7 +167,10 @@ def test_a_cut_never_leaves_half_a_token(size: int) -> None:
 
 
 def test_the_whole_of_a_request_has_one_limit() -> None:
-    request = {"messages": [{"role": "user", "content": "word " * 50} for _ in range(10_000)], "options": {}}
+    request = {
+        "messages": [{"role": "user", "content": "word " * 50} for _ in range(10_000)],
+        "options": {},
+    }
     redaction = Redaction(DIGESTS, 10_000)
     document: Any = redaction.redact(request)
     assert len(json.dumps(document)) < 20_000
@@ -200,5 +223,7 @@ def test_no_text_takes_forever(text: str) -> None:
 
 def test_a_large_image_is_not_read() -> None:
     started = time.process_time()
-    assert shown({"images": ["iVBORw0KGgo" + "A" * (48 << 20)]}) == {"images": ["<image image/png 37748744 bytes>"]}
+    assert shown({"images": ["iVBORw0KGgo" + "A" * (48 << 20)]}) == {
+        "images": ["<image image/png 37748744 bytes>"]
+    }
     assert time.process_time() - started < 3

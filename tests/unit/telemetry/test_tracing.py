@@ -51,14 +51,18 @@ def test_names(fields: dict[str, str], exchange: str, attempt: str) -> None:
 
 
 def test_only_what_is_known_is_told() -> None:
-    record = UsageRecord(route=CHAT, model="m", prompt_tokens=3, completion_tokens=0, cached_tokens=2)
+    record = UsageRecord(
+        route=CHAT, model="m", prompt_tokens=3, completion_tokens=0, cached_tokens=2
+    )
     assert tracing.describe_usage(record) == {
         "gen_ai.usage.input_tokens": 3,
         "gen_ai.usage.output_tokens": 0,
         "gen_ai.usage.cache_read.input_tokens": 2,
     }
     assert tracing.describe_model_request(UsageRecord(route="/api/tags"), "") == {}
-    refused = tracing.describe_model_request(UsageRecord(route=CHAT, model="m", state="refused"), "m")
+    refused = tracing.describe_model_request(
+        UsageRecord(route=CHAT, model="m", state="refused"), "m"
+    )
     assert refused["gen_ai.request.model"] == "m" and "gen_ai.response.model" not in refused
 
 
@@ -70,13 +74,18 @@ class Collector(SpanExporter):
         return self.results.pop(0)
 
 
-def test_a_collector_that_is_away_is_said_once_and_once_more_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_collector_that_is_away_is_said_once_and_once_more_when_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     good, bad = SpanExportResult.SUCCESS, SpanExportResult.FAILURE
     exporter = tracing.Exporter("http://127.0.0.1:9")
     exporter._exporter = Collector(good, bad, bad, good, good)  # type: ignore[assignment]
     spans = [ReadableSpan("some")]
     assert [exporter.export(spans) for _ in range(5)] == [good, bad, bad, good, good]
-    assert [each.message for each in caplog.records] == ["traces_not_exported", "traces_exported_again"]
+    assert [each.message for each in caplog.records] == [
+        "traces_not_exported",
+        "traces_exported_again",
+    ]
 
 
 @pytest.mark.parametrize("endpoint", ["http://c:4318", "http://c:4318/", "http://c:4318/v1/traces"])

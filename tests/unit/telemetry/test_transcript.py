@@ -37,9 +37,17 @@ Make = Callable[[], Renderer]
 #: By dialect: how its answers are read and rendered, and why one with calls ended.
 DIALECTS: dict[str, tuple[Reader, Make, str]] = {
     "native chat": (native.read_transcript, lambda: native.ChatRenderer("m", 0.0), "stop"),
-    "openai": (openai.read_transcript, lambda: openai.ChatRenderer("m", include_usage=True), "tool_calls"),
+    "openai": (
+        openai.read_transcript,
+        lambda: openai.ChatRenderer("m", include_usage=True),
+        "tool_calls",
+    ),
     "anthropic": (anthropic.read_transcript, lambda: anthropic.MessageRenderer("m"), "tool_use"),
-    "responses": (responses.read_transcript, lambda: responses.ResponseRenderer("m", {"tools": []}), "completed"),
+    "responses": (
+        responses.read_transcript,
+        lambda: responses.ResponseRenderer("m", {"tools": []}),
+        "completed",
+    ),
 }
 FACES: dict[str, tuple[Reader, ErrorRenderer]] = {
     "native": (native.read_transcript, NativeErrors()),
@@ -73,7 +81,9 @@ def said(events: list[Event]) -> list[dict[str, Any]]:
         {
             "text": answer.content,
             "thinking": answer.thinking,
-            "tool_calls": [{"name": call.name, "arguments": call.arguments} for call in answer.tool_calls],
+            "tool_calls": [
+                {"name": call.name, "arguments": call.arguments} for call in answer.tool_calls
+            ],
         }
         for answer in collect(events)
     ]
@@ -82,7 +92,9 @@ def said(events: list[Event]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
 @pytest.mark.parametrize("case", ANSWERS)
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_what_was_drawn_is_read_back(dialect: str, case: str, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_drawn_is_read_back(
+    dialect: str, case: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 100)
     reader, make, finish = DIALECTS[dialect]
     events = ANSWERS[case]
@@ -98,7 +110,15 @@ def test_what_was_drawn_is_read_back(dialect: str, case: str, stream: bool, monk
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
 def test_completions_and_several_answers(stream: bool) -> None:
-    events: list[Event] = [Choice(0), Content("a"), Choice(1), Content("b"), Choice(0), Content("A"), Done("stop")]
+    events: list[Event] = [
+        Choice(0),
+        Content("a"),
+        Choice(1),
+        Content("b"),
+        Choice(0),
+        Content("A"),
+        Done("stop"),
+    ]
     events += [Choice(1), Done("length")]
     shape = openai.CompletionShape(prompts=("",), n=2)
     for renderer in (
@@ -108,7 +128,10 @@ def test_completions_and_several_answers(stream: bool) -> None:
         body = renderer.render_stream(events) if stream else renderer.render_single(collect(events))
         transcript = heard(openai.read_transcript, body, is_stream=stream)
         found: Any = transcript.answers()
-        assert [(answer["text"], answer["finish"]) for answer in found] == [("aA", "stop"), ("b", "length")]
+        assert [(answer["text"], answer["finish"]) for answer in found] == [
+            ("aA", "stop"),
+            ("b", "length"),
+        ]
 
 
 def test_generate() -> None:
@@ -132,21 +155,34 @@ def test_fragments_of_calls_are_put_together() -> None:
         {"index": 1, "function": {"arguments": "ON"}},
     ]
     chunks = [{"choices": [{"index": 0, "delta": {"tool_calls": [delta]}}]} for delta in deltas]
-    body = b"".join(b"data: %b\r\n\r\n" % orjson.dumps(chunk) for chunk in chunks) + b"data: [DONE]\n\n"
+    body = (
+        b"".join(b"data: %b\r\n\r\n" % orjson.dumps(chunk) for chunk in chunks)
+        + b"data: [DONE]\n\n"
+    )
     [answer] = answers(heard(openai.read_transcript, body, is_stream=True))
-    assert answer["tool_calls"] == [{"name": "f", "arguments": {"x": 1}}, {"name": "g", "arguments": "no JSON"}]
+    assert answer["tool_calls"] == [
+        {"name": "f", "arguments": {"x": 1}},
+        {"name": "g", "arguments": "no JSON"},
+    ]
 
 
 def test_the_older_call_and_several_choices_are_read() -> None:
     older = {"function_call": {"name": "f", "arguments": "{}"}}
     choices = [{"index": 1, "message": older}, {"index": 0, "text": "a completion"}]
-    first, second = answers(heard(openai.read_transcript, orjson.dumps({"choices": choices}), is_stream=False))
-    assert (first["text"], second["tool_calls"]) == ("a completion", [{"name": "f", "arguments": {}}])
+    first, second = answers(
+        heard(openai.read_transcript, orjson.dumps({"choices": choices}), is_stream=False)
+    )
+    assert (first["text"], second["tool_calls"]) == (
+        "a completion",
+        [{"name": "f", "arguments": {}}],
+    )
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
 def test_thinking_by_either_name(name: str) -> None:
-    body = json.dumps({"choices": [{"index": 0, "message": {"content": "x", name: "hm"}}]}, indent=2).encode()
+    body = json.dumps(
+        {"choices": [{"index": 0, "message": {"content": "x", name: "hm"}}]}, indent=2
+    ).encode()
     [answer] = answers(heard(openai.read_transcript, body, is_stream=False))
     assert (answer["thinking"], answer["text"]) == ("hm", "x")
 
@@ -154,15 +190,21 @@ def test_thinking_by_either_name(name: str) -> None:
 @pytest.mark.parametrize("dialect", FACES)
 def test_errors_are_read_as_the_client_was_told(dialect: str) -> None:
     reader, error_renderer = FACES[dialect]
-    whole = heard(reader, error_renderer.render_error(UpstreamCut("It broke."), "id"), is_stream=False)
-    frame = heard(reader, error_renderer.render_error_frame(UpstreamCut("It broke.")), is_stream=True)
+    whole = heard(
+        reader, error_renderer.render_error(UpstreamCut("It broke."), "id"), is_stream=False
+    )
+    frame = heard(
+        reader, error_renderer.render_error_frame(UpstreamCut("It broke.")), is_stream=True
+    )
     assert (whole.error, frame.error) == ("It broke.", "It broke.")
     assert whole.answers() == frame.answers() == []
 
 
 def test_a_response_that_failed_says_why() -> None:
     renderer = responses.ResponseRenderer("m", {"tools": []})
-    body = renderer.render_stream([Content("Hel")]) + renderer.render_failure(UpstreamCut("It broke."))
+    body = renderer.render_stream([Content("Hel")]) + renderer.render_failure(
+        UpstreamCut("It broke.")
+    )
     transcript = heard(responses.read_transcript, body, is_stream=True)
     assert (answers(transcript)[0]["text"], transcript.error) == ("Hel", "It broke.")
 
@@ -171,16 +213,36 @@ def test_a_response_that_failed_says_why() -> None:
 @pytest.mark.parametrize(
     "junk",
     [
-        *(b"", b"{", b"[]", b"null", b"<html>", b"\xff\xfe", b'{"message":5}', b'{"choices":7}', b'{"choices":[5]}'),
-        *(b'{"type":"content_block_delta"}', b'{"type":"response.output_text.delta"}', b'{"choices":[{"delta":[1]}]}'),
-        *(b'{"message":{"tool_calls":[{}]}}', b'{"message":{"content":{"a":1}}}', b'{"error":{"message":[1]}}'),
+        *(
+            b"",
+            b"{",
+            b"[]",
+            b"null",
+            b"<html>",
+            b"\xff\xfe",
+            b'{"message":5}',
+            b'{"choices":7}',
+            b'{"choices":[5]}',
+        ),
+        *(
+            b'{"type":"content_block_delta"}',
+            b'{"type":"response.output_text.delta"}',
+            b'{"choices":[{"delta":[1]}]}',
+        ),
+        *(
+            b'{"message":{"tool_calls":[{}]}}',
+            b'{"message":{"content":{"a":1}}}',
+            b'{"error":{"message":[1]}}',
+        ),
         b'{"object":"response","output":5,"type":"message","content":[5]}',
     ],
 )
 def test_an_answer_of_another_shape_is_no_answer(dialect: str, junk: bytes) -> None:
     reader, *_ = DIALECTS[dialect]
     for is_stream in (True, False):
-        transcript = heard(reader, junk + b"\ndata: " + junk if is_stream else junk, is_stream=is_stream)
+        transcript = heard(
+            reader, junk + b"\ndata: " + junk if is_stream else junk, is_stream=is_stream
+        )
         assert answers(transcript) in (
             [],
             [{"text": "", "thinking": "", "tool_calls": [{"name": None, "arguments": {}}]}],
@@ -249,6 +311,8 @@ def test_memory_is_bounded_where_no_line_ends(is_stream: bool) -> None:
 
 def test_calls_are_bounded() -> None:
     calls = [{"function": {"name": "f", "arguments": {"x": "y" * 100}}}] * 20_000
-    transcript = heard(native.read_transcript, orjson.dumps({"message": {"tool_calls": calls}}), is_stream=False)
+    transcript = heard(
+        native.read_transcript, orjson.dumps({"message": {"tool_calls": calls}}), is_stream=False
+    )
     assert len(answers(transcript)[0]["tool_calls"]) == module.MAX_CALLS
     assert transcript.cut

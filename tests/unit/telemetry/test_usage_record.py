@@ -1,4 +1,5 @@
-"""What is recorded of an exchange: everything that a row has, nothing secret, the same after it went through JSON."""
+"""What is recorded of an exchange: everything that a row has, nothing secret, the same after
+it went through JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +25,14 @@ SECRET = "canary-token-1a2b3c"
 
 
 def exchange(**fields: Any) -> Exchange:
-    given = {"id": "id-1", "method": "POST", "path": "/api/chat", "client": "10.0.0.1", "dialect": NATIVE, **fields}
+    given = {
+        "id": "id-1",
+        "method": "POST",
+        "path": "/api/chat",
+        "client": "10.0.0.1",
+        "dialect": NATIVE,
+        **fields,
+    }
     return Exchange(**given, call=Call(Timeouts()))
 
 
@@ -33,17 +41,47 @@ def excerpt(record: UsageRecord, expected: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_record_says_who_what_and_how_it_ended() -> None:
-    one = exchange(principal=Principal("web-team", SCOPES), model="m", status=200, stream=True, route="/api/chat")
+    one = exchange(
+        principal=Principal("web-team", SCOPES),
+        model="m",
+        status=200,
+        stream=True,
+        route="/api/chat",
+    )
     one.user = one.trusted_user = "ann"
     one.begin_attempt("box1")
     one.usage = Usage(7, 3, cached=5)
     one.count_sent(100)
     one.count_sent(20)
     record = make_record(one)
-    expected = {"token": "web-team", "user": "ann", "trusted_user": "ann", "model": "m", "upstream": "box1"}
-    expected |= {"status": 200, "stream": True, "bytes": 120, "state": "ok", "dialect": "native", "route": "/api/chat"}
-    expected |= {"prompt_tokens": 7, "completion_tokens": 3, "cached_tokens": 5, "cache_write_tokens": None}
-    expected |= {"gpu_ms": None, "cost": None, "attempts": [], "is_known_model": False, "row_id": ""}
+    expected = {
+        "token": "web-team",
+        "user": "ann",
+        "trusted_user": "ann",
+        "model": "m",
+        "upstream": "box1",
+    }
+    expected |= {
+        "status": 200,
+        "stream": True,
+        "bytes": 120,
+        "state": "ok",
+        "dialect": "native",
+        "route": "/api/chat",
+    }
+    expected |= {
+        "prompt_tokens": 7,
+        "completion_tokens": 3,
+        "cached_tokens": 5,
+        "cache_write_tokens": None,
+    }
+    expected |= {
+        "gpu_ms": None,
+        "cost": None,
+        "attempts": [],
+        "is_known_model": False,
+        "row_id": "",
+    }
     assert excerpt(record, expected) == expected
     assert record.first_byte_ms is not None and 0 <= record.first_byte_ms <= record.total_ms
     assert 0 <= time.time() - record.started_at < 5
@@ -65,7 +103,14 @@ def test_an_accounted_exchange_has_its_attempts_and_what_they_cost() -> None:
         failed, last = one.begin_attempt("box2"), one.begin_attempt("box1")
         failed.state, failed.error, failed.is_repeated = "refused", "busy", True
         failed.took_s = failed.gpu_s = 0.25
-        last.state, last.began_s, last.took_s, last.gpu_s, last.load_s, last.gpu_cost = "ok", 0.5, 4.0, 3.5, 2.0, 0.25
+        last.state, last.began_s, last.took_s, last.gpu_s, last.load_s, last.gpu_cost = (
+            "ok",
+            0.5,
+            4.0,
+            3.5,
+            2.0,
+            0.25,
+        )
         one.usage = Usage(1_000_000, 500_000, cached=500_000)
         record = make_record(one)
     expected = {"gpu_ms": 3750.0, "load_ms": 2000.0, "cost": 1.0 + 0.5 + 2.0 + 0.25}
@@ -90,7 +135,9 @@ def test_without_any_price_there_is_no_cost() -> None:
 
 
 @pytest.mark.parametrize("field", ["path", "model", "user", "client", "method", "target"])
-def test_no_token_is_recorded_wherever_a_client_puts_it(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+def test_no_token_is_recorded_wherever_a_client_puts_it(
+    monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
     with open_gateway():
         TOKENS.replace({token_digest(SECRET): shape_of(SECRET)})
         record = make_record(exchange(**{field: f"/x/{SECRET}", "trusted_user": SECRET}))
@@ -99,7 +146,9 @@ def test_no_token_is_recorded_wherever_a_client_puts_it(monkeypatch: pytest.Monk
 
 
 def test_a_record_is_the_same_after_it_was_json() -> None:
-    one = exchange(model="m", clamped=("num_ctx=8192",), attempts=("box1: 500", "box2: ok"), is_accounted=True)
+    one = exchange(
+        model="m", clamped=("num_ctx=8192",), attempts=("box1: 500", "box2: ok"), is_accounted=True
+    )
     one.begin_attempt("box1")
     record = make_record(one)
     document = orjson.loads(orjson.dumps(record))
@@ -126,8 +175,14 @@ def known(models: KnownModels, name: str, **fields: Any) -> bool:
 def test_a_model_is_known_once_it_was_answered() -> None:
     models = KnownModels()
     missing = {"status": 404, "state": "refused"}
-    assert [known(models, "m", **missing), known(models, "m"), known(models, "m", **missing)] == [False, True, True]
-    assert not known(models, "cut", status=200, state="refused") and not known(models, "waited", upstream="")
+    assert [known(models, "m", **missing), known(models, "m"), known(models, "m", **missing)] == [
+        False,
+        True,
+        True,
+    ]
+    assert not known(models, "cut", status=200, state="refused") and not known(
+        models, "waited", upstream=""
+    )
 
 
 def test_clients_cannot_make_up_any_number_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +190,12 @@ def test_clients_cannot_make_up_any_number_of_models(monkeypatch: pytest.MonkeyP
     assert [known(models, name) for name in spellings] == [True] * 4 + [False] * 2
     assert known(models, "qwen")
     monkeypatch.setattr(usage_record, "MOST_MODELS", 3)
-    assert [known(models, name) for name in ("b", "c", "d", "c:latest")] == [True, True, False, True]
+    assert [known(models, name) for name in ("b", "c", "d", "c:latest")] == [
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_only_models_that_were_found_are_looked_up() -> None:

@@ -1,4 +1,5 @@
-"""Upstreams that only know what they have, for tests of what stands in front of them; and a clock to turn."""
+"""Upstreams that only know what they have, for tests of what stands in front of
+them; and a clock to turn."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def new_call() -> Call:
 
 
 class Stock(Upstream):
-    """What an upstream says that it has; `down`: it can't be reached; `hangs_s`: it takes so long to say it."""
+    """What an upstream says that it has; `down`: it can't be reached; `hangs_s`: it
+    takes so long to say it."""
 
     def __init__(self, name: str, models: Sequence[str], kind: str) -> None:
         super().__init__(name)
@@ -38,7 +40,9 @@ class Stock(Upstream):
         self.takes_any_model = kind == "litellm"
         self.api = Api.OLLAMA if kind in ("ollama", "demo") else None
 
-    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EventStream:
+    def chat(
+        self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None
+    ) -> EventStream:
         """No test asks for one."""
         raise NotImplementedError
 
@@ -64,7 +68,9 @@ class Stock(Upstream):
         self.is_closed = True
 
 
-def node(name: str, *models: str, kind: str = "ollama", learnt: bool = True, **declared: Any) -> Node:
+def node(
+    name: str, *models: str, kind: str = "ollama", learnt: bool = True, **declared: Any
+) -> Node:
     """A node whose lists are known (`learnt`), unless nobody has asked it yet."""
     declared.setdefault("base_url", PRESETS[kind].base_url or f"http://{name}")
     known = {each: UpstreamModel(id=own) for each, own in declared.pop("mapped", {}).items()}
@@ -89,7 +95,9 @@ def batches(upstream: Upstream, asked: Any, call: Call, **options: Any) -> list[
 
 def answered(upstream: Upstream, asked: Any, call: Call, **options: Any) -> Answer:
     """The same as one answer."""
-    [answer] = collect(event for batch in batches(upstream, asked, call, **options) for event in batch)
+    [answer] = collect(
+        event for batch in batches(upstream, asked, call, **options) for event in batch
+    )
     return answer
 
 

@@ -25,7 +25,9 @@ DONE = Done("stop", 1, 1)
 class Reply:
     """These pieces, as a transport would give them; None is a heartbeat's time of silence."""
 
-    def __init__(self, *pieces: bytes | None, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, *pieces: bytes | None, status: int = 200, headers: Iterable[tuple[str, str]] = ()
+    ) -> None:
         self.status = status
         self.headers = list(headers)
         self.is_closed = False
@@ -50,7 +52,9 @@ class Reader:
         text = data.decode()
         said = text.rstrip(".!")
         events: list[Event] = [Content(said)] if said else []
-        return events + ([DONE] if text.endswith(".") else []), UpstreamError("boom") if text.endswith("!") else None
+        return events + ([DONE] if text.endswith(".") else []), UpstreamError(
+            "boom"
+        ) if text.endswith("!") else None
 
     def end(self) -> Read:
         return [], None
@@ -62,9 +66,15 @@ class Reader:
 def events(reply: Reply, *, stream: bool = True, **options: Any) -> AnswerEvents:
     def refuse(refused: Any) -> UpstreamError:
         body = read_refusal(refused)
-        return PromptTooLong("long") if body == b"too long" else UpstreamRefused(refused.status, body.decode())
+        return (
+            PromptTooLong("long")
+            if body == b"too long"
+            else UpstreamRefused(refused.status, body.decode())
+        )
 
-    return AnswerEvents(reply, Reader(), stream=stream, heartbeat_s=None, decode_refusal=refuse, **options)
+    return AnswerEvents(
+        reply, Reader(), stream=stream, heartbeat_s=None, decode_refusal=refuse, **options
+    )
 
 
 def test_batches_as_they_come_with_silence_between_them() -> None:
@@ -113,7 +123,9 @@ def test_bodies() -> None:
     assert len(read_refusal(Reply(*[b"x" * 65536] * 100))) == MOST_REFUSED_BYTES
 
 
-@pytest.mark.parametrize(("value", "seconds"), [("7", 7), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None)])
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("7", 7), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None)]
+)
 def test_retry_after(value: str, seconds: int | None) -> None:
     assert retry_after_s([("retry-after", value)]) == seconds
     assert retry_after_s([]) is None

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import pytest
 
 from ollama_proxy.errors import BadRequest, UpstreamError
-from ollama_proxy.hub import ChatRequest, Content, Done, EmbedRequest, Event, GenerateRequest, Message, Model
+from ollama_proxy.hub import (
+    ChatRequest,
+    Content,
+    Done,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    Message,
+    Model,
+)
 from ollama_proxy.upstreams.base import Connections, Upstream, UpstreamRequest, as_chat
 from ollama_proxy.upstreams.call import Call
 
@@ -37,7 +46,14 @@ class Smallest(Upstream):
 
 
 PROMPT = GenerateRequest(
-    model="m", prompt="a", system="Be kind.", stream=True, think=False, options={"seed": 1}, user="ann", timeout_ms=5
+    model="m",
+    prompt="a",
+    system="Be kind.",
+    stream=True,
+    think=False,
+    options={"seed": 1},
+    user="ann",
+    timeout_ms=5,
 )
 
 
@@ -45,8 +61,17 @@ def test_a_prompt_becomes_a_chat(call: Call) -> None:
     upstream = Smallest()
     assert list(upstream.generate(PROMPT, call)) == [[Content("Hi"), Done("stop")]]
     [asked] = upstream.asked
-    assert asked == as_chat(PROMPT) and asked.messages == [Message("system", "Be kind."), Message("user", "a")]
-    assert (asked.model, asked.stream, asked.think, asked.options, asked.user) == ("m", True, False, {"seed": 1}, "ann")
+    assert asked == as_chat(PROMPT) and asked.messages == [
+        Message("system", "Be kind."),
+        Message("user", "a"),
+    ]
+    assert (asked.model, asked.stream, asked.think, asked.options, asked.user) == (
+        "m",
+        True,
+        False,
+        {"seed": 1},
+        "ann",
+    )
 
 
 def test_a_prompt_without_a_system_prompt_is_one_message() -> None:
@@ -72,7 +97,10 @@ def test_nothing_is_known_of_models_and_connections(call: Call) -> None:
     upstream, chat = Smallest(), as_chat(PROMPT)
     assert (upstream.capabilities("m", call), upstream.loaded_context("m", call)) == (None, None)
     assert (upstream.loaded(call), upstream.is_outgrown("m", 10**9, 1)) == ([], False)
-    assert (upstream.list_approximated(chat), upstream.select_passthrough(chat)) == ((), frozenset())
+    assert (upstream.list_approximated(chat), upstream.select_passthrough(chat)) == (
+        (),
+        frozenset(),
+    )
     assert (upstream.one_name, upstream.takes_any_model) == (None, False)
     assert (upstream.version(call), upstream.connections) == ("", Connections(active=0, idle=0))
     upstream.close()
@@ -80,4 +108,9 @@ def test_nothing_is_known_of_models_and_connections(call: Call) -> None:
 
 def test_a_request_is_replayable_by_default() -> None:
     request = UpstreamRequest("GET", "/api/tags")
-    assert (request.replayable, request.body, request.length, tuple(request.headers)) == (True, b"", None, ())
+    assert (request.replayable, request.body, request.length, tuple(request.headers)) == (
+        True,
+        b"",
+        None,
+        (),
+    )

@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.errors import ClientGone, GatewayError, UpstreamConnect, UpstreamRefused, UpstreamTimeout
+from ollama_proxy.errors import (
+    ClientGone,
+    GatewayError,
+    UpstreamConnect,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
 from ollama_proxy.hub import Message, ToolCall
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams import cache as cache_module
@@ -50,7 +56,10 @@ FUNCTIONS = {
     "telemetry.access_log._format_second": (2, "a time"),
     "server.response._lower_name": (1024, "headers of our own and those that are passed on"),
     "server.response._status_line": (256, "statuses of our own and of upstreams"),
-    "policy.brute_force.origin_of": (1024, "an address of at most 64 characters, or the socket's own"),
+    "policy.brute_force.origin_of": (
+        1024,
+        "an address of at most 64 characters, or the socket's own",
+    ),
     "gateway.conversion.documents._kept": (None, "one BoundedCache: 100 documents, 16 MiB"),
     "gateway.conversion.process._slots": (None, "one semaphore"),
     "gateway.images._lookups": (None, "one thread pool"),
@@ -136,7 +145,7 @@ BOUNDED_OTHERWISE = {
     "upstreams.ollama.loaded_contexts.LoadedContexts._contexts": "models that an upstream has loaded, in one answer",
     "upstreams.transport.session.Pool._idle": "256 idle connections",
     "coordination.shared_state.SharedState.machines": "machines with a lease, and the boxes of their configurations",
-    "coordination.scheduler.Group.lanes": "sets of boxes and models for which requests wait or run",
+    "coordination.state.Group.lanes": "sets of boxes and models for which requests wait or run",
     "coordination.scheduler.Scheduler._boxes": "boxes of the configuration",
     "coordination.scheduler.Scheduler._groups": "boxes of the configuration",
     "coordination.scheduler.Scheduler._open": "boxes of the configuration",
@@ -228,11 +237,21 @@ def is_empty_collection(value: ast.expr | None) -> bool:
         return False
     factories = [each.value for each in value.keywords if each.arg == "default_factory"]
     made = ast.unparse(factories[0] if factories else value.func).partition("[")[0]
-    return made in ("BoundedCache", "OrderedDict", "deque", "dict", "set", "list", "defaultdict", "Counter")
+    return made in (
+        "BoundedCache",
+        "OrderedDict",
+        "deque",
+        "dict",
+        "set",
+        "list",
+        "defaultdict",
+        "Counter",
+    )
 
 
 def declared(kind: ast.ClassDef) -> Iterator[tuple[str, ast.expr | None]]:
-    """Attributes of a dataclass with their defaults, and those that an `__init__` sets, with their values."""
+    """Attributes of a dataclass with their defaults, and those that an `__init__`
+    sets, with their values."""
     for each in kind.body:
         if isinstance(each, ast.AnnAssign):
             yield ast.unparse(each.target), each.value
@@ -250,8 +269,8 @@ def assigned(init: ast.FunctionDef) -> Iterator[tuple[str, ast.expr | None]]:
 
 
 def collections() -> Iterator[tuple[str, str]]:
-    """`module.Class` and attribute of every collection that an instance of the package begins with empty; "" for the
-    class of those of modules."""
+    """`module.Class` and attribute of every collection that an instance of the package begins with
+    empty; "" for the class of those of modules."""
     for module, tree in trees().items():
         for node in tree.body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and is_empty_collection(node.value):
@@ -281,7 +300,9 @@ def test_every_cached_function_is_listed() -> None:
     gc.enable()
     ours = [each for each in wrappers if each.__module__.startswith("ollama_proxy.")]
     found = {
-        f"{each.__module__}.{each.__name__}".removeprefix("ollama_proxy."): each.cache_parameters()["maxsize"]
+        f"{each.__module__}.{each.__name__}".removeprefix("ollama_proxy."): each.cache_parameters()[
+            "maxsize"
+        ]
         for each in ours
     }
     assert found == {name: entries for name, (entries, _) in FUNCTIONS.items()}
@@ -293,15 +314,27 @@ def test_cache_limits_match_the_list(place: str) -> None:
     owner, _, attribute = place.rpartition(".")
     module, _, name = owner.rpartition(".")
     code = importlib.import_module(f"ollama_proxy.{module}")
-    [kind] = [node for node in trees()[module].body if isinstance(node, ast.ClassDef) and node.name == name]
-    [init] = [node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    [kind] = [
+        node
+        for node in trees()[module].body
+        if isinstance(node, ast.ClassDef) and node.name == name
+    ]
+    [init] = [
+        node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+    ]
     [made] = [value for found, value in assigned(init) if found == attribute]
     assert isinstance(made, ast.Call) and ast.unparse(made.func).startswith("BoundedCache")
     positional = init.args.args
     defaults = dict(
-        zip([each.arg for each in positional][-len(init.args.defaults) :], init.args.defaults, strict=False)
+        zip(
+            [each.arg for each in positional][-len(init.args.defaults) :],
+            init.args.defaults,
+            strict=False,
+        )
     )
-    limits = [eval(ast.unparse(defaults.get(ast.unparse(each), each)), vars(code)) for each in made.args]
+    limits = [
+        eval(ast.unparse(defaults.get(ast.unparse(each), each)), vars(code)) for each in made.args
+    ]
     entries, mib = BOUNDED[place]
     assert limits == [entries, mib * MIB]
 
@@ -343,7 +376,9 @@ def test_bytes_are_limited_for_large_keys_and_large_values() -> None:
         keys.put(f"{number}" * 30_000, "")
         values.put(number, "x" * 30_000)
     assert keys.bytes <= MIB and values.bytes <= MIB
-    assert 5 < len(keys) < 40 and len(values) == MIB // (30_000 + ENTRY_BYTES + memory_of("") + memory_of(1))
+    assert 5 < len(keys) < 40 and len(values) == MIB // (
+        30_000 + ENTRY_BYTES + memory_of("") + memory_of(1)
+    )
 
 
 def test_oversized_value_is_not_kept_and_its_key_is_dropped() -> None:
@@ -388,7 +423,9 @@ def fill_names(cache: BoundedCache[str, float]) -> None:
     [(ReasoningCache(), fill_thoughts, 16), (BoundedCache[str, float](1000, MIB), fill_names, 1)],
     ids=["short thoughts", "names of 512 bytes"],
 )
-def test_measured_memory_is_within_the_limit(cache: Any, fill: Callable[[Any], None], most_mib: float) -> None:
+def test_measured_memory_is_within_the_limit(
+    cache: Any, fill: Callable[[Any], None], most_mib: float
+) -> None:
     tracemalloc.start()
     try:
         fill(cache)
@@ -432,13 +469,19 @@ def test_an_old_fact_is_asked_for_again(call: Call) -> None:
     assert [known.get("a", call, source) for _ in range(3)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("failure", [UpstreamConnect(), UpstreamTimeout(), UpstreamRefused(404, "no")])
-def test_no_fact_is_no_failure_and_is_not_asked_for_at_once_again(failure: GatewayError, call: Call) -> None:
+@pytest.mark.parametrize(
+    "failure", [UpstreamConnect(), UpstreamTimeout(), UpstreamRefused(404, "no")]
+)
+def test_no_fact_is_no_failure_and_is_not_asked_for_at_once_again(
+    failure: GatewayError, call: Call
+) -> None:
     known, source = TtlCache[int](60), Source(failure)
     assert [known.get(key, call, source) for key in "aab"] == [None, None, 2]
 
 
-def test_what_nobody_told_is_asked_for_again_after_a_while(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_told_is_asked_for_again_after_a_while(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cache_module, "UNKNOWN_KEPT_S", 0.0)
     known, source = TtlCache[int](60), Source(UpstreamTimeout())
     assert [known.get("a", call, source) for _ in range(3)] == [None, 2, 2]

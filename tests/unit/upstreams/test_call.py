@@ -23,7 +23,7 @@ class Aborts(list[int]):
         self.append(1)
 
 
-# --- Call ------------------------------------------------------------------------------------------------------------
+# --- Call -----------------------------------------------------------------------------------------
 
 
 def test_a_fresh_call_may_go_on() -> None:
@@ -145,7 +145,9 @@ def test_branch_may_end_earlier_by_limits_of_its_own() -> None:
     assert branch.total_left_s() <= 1 < 9 < parent.total_left_s()
 
 
-@pytest.mark.parametrize(("since", "stalled"), [(None, False), (0.0, False), (4.9, False), (5.1, True)])
+@pytest.mark.parametrize(
+    ("since", "stalled"), [(None, False), (0.0, False), (4.9, False), (5.1, True)]
+)
 def test_upload_is_stalled_after_its_limit(since: float | None, stalled: bool) -> None:
     one, now = call(send_idle_s=5), time.monotonic()
     one.reading_since = None if since is None else now - since

@@ -18,10 +18,15 @@ PARTS = [
 
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 50, 1 << 20])
 @pytest.mark.parametrize("preamble", [b"", b"This is a preamble.\r\n"])
-def test_form_that_was_written_is_read(window: int, preamble: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_form_that_was_written_is_read(
+    window: int, preamble: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(forms, "WINDOW_BYTES", window)
     content_type, body = write_form(PARTS)
-    read = [(part.name, part.data, part.content_type) for part in read_form(content_type, preamble + body)]
+    read = [
+        (part.name, part.data, part.content_type)
+        for part in read_form(content_type, preamble + body)
+    ]
     assert read == [(part.name, part.data, part.content_type) for part in PARTS]
     assert b"\r\nX-Injected" not in body
 
@@ -47,10 +52,16 @@ HEAD = b'--b\r\nContent-Disposition: form-data; name="a"'
         ("multipart/form-data; boundary=" + "b" * 201, b""),
         ("multipart/form-data; boundary=b", b""),
         ("multipart/form-data; boundary=b", HEAD),
-        ("multipart/form-data; boundary=b", HEAD + b"\r\nX: " + b"x" * 5_000 + b"\r\n\r\nx\r\n--b--"),
+        (
+            "multipart/form-data; boundary=b",
+            HEAD + b"\r\nX: " + b"x" * 5_000 + b"\r\n\r\nx\r\n--b--",
+        ),
         ("multipart/form-data; boundary=b", HEAD + b"\r\n\r\nx\r\n--bad\r\n--b--"),
         ("multipart/form-data; boundary=b", HEAD + b"\r\n\r\nx\r\n--b"),
-        ("multipart/form-data; boundary=b", HEAD.replace(b'; name="a"', b"") + b"\r\n\r\nx\r\n--b--"),
+        (
+            "multipart/form-data; boundary=b",
+            HEAD.replace(b'; name="a"', b"") + b"\r\n\r\nx\r\n--b--",
+        ),
         ("multipart/form-data; boundary=b", HEAD.replace(b"a", b"\xff") + b"\r\n\r\nx\r\n--b--"),
     ],
 )

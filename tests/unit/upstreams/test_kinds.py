@@ -39,9 +39,12 @@ class EchoEvents:
 
 
 class ToyUpstream(Upstream):
-    """Repeats the last message; the model `busy` refuses every chat, and a server called `gone` can't be reached."""
+    """Repeats the last message; the model `busy` refuses every chat, and a server called
+    `gone` can't be reached."""
 
-    def chat(self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None) -> EchoEvents:
+    def chat(
+        self, request: ChatRequest, call: Call, *, heartbeat_s: float | None = None
+    ) -> EchoEvents:
         """See Upstream.chat."""
         if request.model == "busy":
             raise UpstreamRefused(400, "the toy is broken")
@@ -88,7 +91,11 @@ def chat(model: str = "parrot", **more: Any) -> dict[str, Any]:
 def test_a_chat_has_one_answer(client: FlaskClient) -> None:
     answer = client.post("/api/chat", json=chat(stream=False)).json
     assert answer and answer["message"] == {"role": "assistant", "content": "one two three"}
-    assert (answer["done_reason"], answer["prompt_eval_count"], answer["eval_count"]) == ("stop", 3, 3)
+    assert (answer["done_reason"], answer["prompt_eval_count"], answer["eval_count"]) == (
+        "stop",
+        3,
+        3,
+    )
 
 
 def test_a_chat_is_streamed(client: FlaskClient) -> None:
@@ -100,14 +107,19 @@ def test_a_chat_is_streamed(client: FlaskClient) -> None:
 def test_other_dialects_and_prompts_reach_it(client: FlaskClient) -> None:
     answer = client.post("/v1/chat/completions", json=chat()).json
     assert answer and answer["choices"][0]["message"]["content"] == "one two three"
-    answer = client.post("/api/generate", json={"model": "parrot", "prompt": "once upon", "stream": False}).json
+    answer = client.post(
+        "/api/generate", json={"model": "parrot", "prompt": "once upon", "stream": False}
+    ).json
     assert answer and answer["response"] == "once upon"
 
 
 def test_its_models_are_listed(client: FlaskClient) -> None:
     tags, models = client.get("/api/tags").json, client.get("/v1/models").json
     assert tags and [row["name"] for row in tags["models"]] == ["parrot:latest", "busy:latest"]
-    assert models and [(row["id"], row["owned_by"]) for row in models["data"]] == [("parrot", "echo"), ("busy", "echo")]
+    assert models and [(row["id"], row["owned_by"]) for row in models["data"]] == [
+        ("parrot", "echo"),
+        ("busy", "echo"),
+    ]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -118,7 +130,10 @@ def test_its_errors_reach_the_client(client: FlaskClient, stream: bool) -> None:
 
 def test_what_it_does_not_implement_is_refused(client: FlaskClient) -> None:
     refused = client.post("/api/embed", json={"model": "parrot", "input": "x"})
-    assert (refused.status_code, refused.json) == (400, {"error": "parrot does not support embeddings"})
+    assert (refused.status_code, refused.json) == (
+        400,
+        {"error": "parrot does not support embeddings"},
+    )
 
 
 def test_its_health_is_checked(client: FlaskClient, toy: None, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Streams of blocking work, several as one and a single one: items, failures, and what is left behind."""
+"""Streams of blocking work, several as one and a single one: items, failures,
+and what is left behind."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ Step = str | float | Exception
 
 
 class Work:
-    """A stream by a script: gives a word or a whole number, waits so many seconds, or fails; knows whether it was begun
-    and closed."""
+    """A stream by a script: gives a word or a whole number, waits so many seconds, or fails; knows
+    whether it was begun and closed."""
 
     def __init__(self, *steps: Step) -> None:
         self._steps = steps
@@ -65,7 +66,9 @@ def taken(streams: MergedStreams[str], count: int) -> list[tuple[int, Any]]:
     return items
 
 
-def test_items_come_as_they_arrive_and_each_stream_keeps_its_order(merged: Callable[..., MergedStreams[str]]) -> None:
+def test_items_come_as_they_arrive_and_each_stream_keeps_its_order(
+    merged: Callable[..., MergedStreams[str]],
+) -> None:
     items = taken(merged(Work("a", 0.05, "b"), Work("x", "y")), 6)
     assert [item for index, item in items if index == 0] == ["a", "b", Ended()]
     assert [item for index, item in items if index == 1] == ["x", "y", Ended()]
@@ -82,7 +85,9 @@ def test_a_failure_comes_after_the_items_before_it_and_ends_only_its_own_stream(
     assert streams.failure is failure
 
 
-def test_the_first_failure_is_known_before_its_items_are_taken(merged: Callable[..., MergedStreams[str]]) -> None:
+def test_the_first_failure_is_known_before_its_items_are_taken(
+    merged: Callable[..., MergedStreams[str]],
+) -> None:
     first = ValueError("first")
     streams = merged(Work(0.02, ValueError("second")), Work("a", first))
     taken(streams, 3)
@@ -94,7 +99,9 @@ def test_silence_is_no_item(merged: Callable[..., MergedStreams[str]]) -> None:
     assert (streams.wait(0.01), streams.take()) == (False, None)
 
 
-def test_a_consumer_that_takes_nothing_slows_the_streams_down(merged: Callable[..., MergedStreams[str]]) -> None:
+def test_a_consumer_that_takes_nothing_slows_the_streams_down(
+    merged: Callable[..., MergedStreams[str]],
+) -> None:
     works = [Work(*["x"] * 100) for _ in range(2)]
     merged(*works, ahead=4)
     gevent.sleep(0.01)
@@ -126,7 +133,9 @@ def test_cancel_wakes_what_waits_and_tells_why(
     assert work.closed
 
 
-def test_cancel_does_not_wait_where_the_queue_is_full(merged: Callable[..., MergedStreams[str]]) -> None:
+def test_cancel_does_not_wait_where_the_queue_is_full(
+    merged: Callable[..., MergedStreams[str]],
+) -> None:
     work = Work(*["x"] * 100)
     streams = merged(work, ahead=2)
     gevent.sleep(0.01)
@@ -151,7 +160,9 @@ def named(error: Exception) -> Exception:
 def feed_of() -> Iterator[Callable[..., WorkerStream[Any]]]:
     feeds: list[WorkerStream[Any]] = []
 
-    def begin(work: Work, limits: Timeouts = PATIENT, call: Call | None = None) -> WorkerStream[Any]:
+    def begin(
+        work: Work, limits: Timeouts = PATIENT, call: Call | None = None
+    ) -> WorkerStream[Any]:
         feeds.append(WorkerStream(work, call or Call(limits), failure=named))
         return feeds[-1]
 
@@ -160,7 +171,9 @@ def feed_of() -> Iterator[Callable[..., WorkerStream[Any]]]:
         feed.close()
 
 
-def test_items_come_in_their_order_and_then_nothing(feed_of: Callable[..., WorkerStream[Any]]) -> None:
+def test_items_come_in_their_order_and_then_nothing(
+    feed_of: Callable[..., WorkerStream[Any]],
+) -> None:
     feed = feed_of(Work(1, 2, 3))
     taken: list[Any] = []
     while items := feed.take():
@@ -168,7 +181,9 @@ def test_items_come_in_their_order_and_then_nothing(feed_of: Callable[..., Worke
     assert (taken, items, feed.take()) == ([1, 2, 3], [], [])
 
 
-def test_a_failure_comes_behind_the_items_in_our_words(feed_of: Callable[..., WorkerStream[Any]]) -> None:
+def test_a_failure_comes_behind_the_items_in_our_words(
+    feed_of: Callable[..., WorkerStream[Any]],
+) -> None:
     feed = feed_of(Work(1, KeyError("secret")))
     assert feed.take() == [1]
     for _ in range(2):
@@ -192,7 +207,11 @@ def test_silence_is_none(feed_of: Callable[..., WorkerStream[Any]]) -> None:
 )
 @pytest.mark.parametrize("wait_s", [None, 0.05], ids=["", "with heartbeats"])
 def test_limits_end_the_wait(
-    feed_of: Callable[..., WorkerStream[Any]], work: Work, limits: Timeouts, says: str, wait_s: float | None
+    feed_of: Callable[..., WorkerStream[Any]],
+    work: Work,
+    limits: Timeouts,
+    says: str,
+    wait_s: float | None,
 ) -> None:
     feed = feed_of(work, limits)
     with pytest.raises(UpstreamTimeout, match=says):
@@ -221,8 +240,12 @@ def test_a_client_that_has_left_begins_no_work(feed_of: Callable[..., WorkerStre
     assert work.given == 0
 
 
-@pytest.mark.parametrize("items", [(10.0,), range(10 * AHEAD)], ids=["that waits", "that is far ahead"])
-def test_closing_ends_work(feed_of: Callable[..., WorkerStream[Any]], items: tuple[Step, ...]) -> None:
+@pytest.mark.parametrize(
+    "items", [(10.0,), range(10 * AHEAD)], ids=["that waits", "that is far ahead"]
+)
+def test_closing_ends_work(
+    feed_of: Callable[..., WorkerStream[Any]], items: tuple[Step, ...]
+) -> None:
     work = Work(*items)
     with closing(feed_of(work)):
         gevent.sleep(0.01)

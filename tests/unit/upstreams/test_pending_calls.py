@@ -1,4 +1,5 @@
-"""Calls that wait for results: found by id, by name or in order, once each, at one cost however many wait."""
+"""Calls that wait for results: found by id, by name or in order, once each, at one
+cost however many wait."""
 
 from __future__ import annotations
 
@@ -42,7 +43,11 @@ def test_call_is_found_only_once(take: str) -> None:
         "order": pending.take_next,
     }
     assert first[take]() == "sent-0"
-    assert [pending.take_by_id("1"), pending.take_by_name("a"), pending.take_next()] == [None, None, None]
+    assert [pending.take_by_id("1"), pending.take_by_name("a"), pending.take_next()] == [
+        None,
+        None,
+        None,
+    ]
     assert pending.waiting == 0
 
 
@@ -82,7 +87,9 @@ def by_id_backwards(number: int) -> list[Message]:
 
 
 def by_name(number: int) -> list[Message]:
-    return one_turn(number, [Message("tool", "r", tool_name=f"t{n % 7}") for n in range(number)], with_id=False)
+    return one_turn(
+        number, [Message("tool", "r", tool_name=f"t{n % 7}") for n in range(number)], with_id=False
+    )
 
 
 def by_other_names(number: int) -> list[Message]:
@@ -103,7 +110,10 @@ def alike(number: int) -> list[Message]:
 
 
 def in_many_turns(number: int) -> list[Message]:
-    turns = [(Message("assistant", "", tool_calls=[call]), RESULT) for call in calls_of(number, with_id=False)]
+    turns = [
+        (Message("assistant", "", tool_calls=[call]), RESULT)
+        for call in calls_of(number, with_id=False)
+    ]
     return [message for turn in turns for message in turn]
 
 
@@ -119,11 +129,13 @@ CONVERSATIONS: tuple[Conversation, ...] = (
 ENCODERS: dict[str, Callable[[list[Message]], object]] = {
     "openai": lambda messages: openai_messages.encode_messages(messages, Profile()),
     "anthropic": lambda messages: anthropic_messages.encode_messages(messages, Thoughts()),
-    "ollama": lambda messages: codec.encode_chat(ChatRequest(model="m", messages=messages, tool_choice="required")),
+    "ollama": lambda messages: codec.encode_chat(
+        ChatRequest(model="m", messages=messages, tool_choice="required")
+    ),
 }
 
-#: Messages of the short conversation, and how many times as many the long one has. What is linear takes about so many
-#: times as long, what is quadratic the square of that.
+#: Messages of the short conversation, and how many times as many the long one has. What is linear
+#: takes about so many times as long, what is quadratic the square of that.
 SHORT, TIMES = 400, 10
 
 

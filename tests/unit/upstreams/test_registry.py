@@ -1,4 +1,5 @@
-"""From settings to a fleet: keys go where they belong, and what stays the same is kept when the settings change."""
+"""From settings to a fleet: keys go where they belong, and what stays the same is kept
+when the settings change."""
 
 from __future__ import annotations
 
@@ -13,7 +14,12 @@ from ollama_proxy.upstreams.fleet.model_index import Fleet
 from ollama_proxy.upstreams.fleet.node import State
 from ollama_proxy.upstreams.registry import build_fleet
 
-KEYS = {"OPENAI_API_KEY": "openai's", "DASHSCOPE_API_KEY": "dashscope's", "LAB_KEY": "lab's", "VLLM_API_KEY": "vllm's"}
+KEYS = {
+    "OPENAI_API_KEY": "openai's",
+    "DASHSCOPE_API_KEY": "dashscope's",
+    "LAB_KEY": "lab's",
+    "VLLM_API_KEY": "vllm's",
+}
 
 
 def settings(*upstreams: str) -> Settings:
@@ -28,7 +34,10 @@ def settings(*upstreams: str) -> Settings:
         ("kind: openai", "openai's"),
         ("kind: openai, base_url: 'http://10.0.0.9:8000/v1'", None),
         ("kind: openai, base_url: 'http://10.0.0.9:8000/v1', api_key_env: LAB_KEY", "lab's"),
-        ("kind: dashscope, base_url: 'https://dashscope-intl.aliyuncs.com/compatible-mode/v1'", "dashscope's"),
+        (
+            "kind: dashscope, base_url: 'https://dashscope-intl.aliyuncs.com/compatible-mode/v1'",
+            "dashscope's",
+        ),
         ("kind: vllm, base_url: 'http://10.0.0.9:8000/v1'", "vllm's"),
         ("kind: ollama", None),
     ],
@@ -44,7 +53,9 @@ def test_empty_variable_holds_no_key() -> None:
 
 
 def test_upstream_without_its_key_is_hidden_and_says_what_it_waits_for() -> None:
-    asked = settings("name: box1", "name: cloud, kind: dashscope", "name: lab, kind: vllm, api_key_env: OTHER")
+    asked = settings(
+        "name: box1", "name: cloud, kind: dashscope", "name: lab, kind: vllm, api_key_env: OTHER"
+    )
     fleet = build_fleet(asked, {})
     assert ([node.name for node in fleet.nodes], fleet.hidden) == (["box1"], ("cloud", "lab"))
     assert hidden_upstreams(asked, {}) == {
@@ -95,13 +106,21 @@ def test_provider_that_refuses_our_key_is_not_asked_every_second() -> None:
 @pytest.mark.parametrize(
     ("upstreams", "said"),
     [
-        (["name: box1, base_url: 'http://h:11434/v1'"], "upstreams.box1: the base_url of an Ollama server ends"),
-        (["name: box1, base_url: 'http://h:11434/api/'"], "upstreams.box1: the base_url of an Ollama server ends"),
+        (
+            ["name: box1, base_url: 'http://h:11434/v1'"],
+            "upstreams.box1: the base_url of an Ollama server ends",
+        ),
+        (
+            ["name: box1, base_url: 'http://h:11434/api/'"],
+            "upstreams.box1: the base_url of an Ollama server ends",
+        ),
         (["name: a", "name: b"], "upstreams.b: has the same base_url as a"),
         ([LAB, LAB.replace("lab", "lab2")], ""),
         (["name: box1, base_url: 'http://h:11434'"], ""),
     ],
 )
 def test_addresses_that_look_wrong_are_said(upstreams: list[str], said: str) -> None:
-    warnings = [each for each in settings_warnings(settings(*upstreams)) if each.startswith("upstreams.")]
+    warnings = [
+        each for each in settings_warnings(settings(*upstreams)) if each.startswith("upstreams.")
+    ]
     assert (warnings[0].startswith(said), len(warnings)) == (True, 1) if said else warnings == []

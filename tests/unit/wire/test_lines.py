@@ -127,15 +127,16 @@ def tail_of(body: bytes, size: int) -> StreamTail:
 def test_done_line_longer_than_the_window_still_counts(size: int) -> None:
     """The `context` of a completion stands before the metrics and may be long."""
     context = ",".join(["12345"] * TAIL_BYTES)
-    line = (
-        f'{{"response":"","done":true,"context":[{context}],"total_duration":9,"prompt_eval_count":7,"eval_count":3}}\n'
-    )
+    metrics = '"total_duration":9,"prompt_eval_count":7,"eval_count":3'
+    line = f'{{"response":"","done":true,"context":[{context}],{metrics}}}\n'
     assert tail_of(LINE + line.encode(), size).end() == StreamEnd(True, False, Usage(7, 3))
 
 
 def test_numbers_inside_a_text_are_not_counted() -> None:
     text = json.dumps({"message": {"content": '"eval_count":99,'}, "done": False}).encode() + b"\n"
-    assert tail_of(text + b'{"done":true,"eval_count":3}\n', 7).end() == StreamEnd(True, False, Usage(None, 3))
+    assert tail_of(text + b'{"done":true,"eval_count":3}\n', 7).end() == StreamEnd(
+        True, False, Usage(None, 3)
+    )
 
 
 @pytest.mark.parametrize("value", ["-1", '"7"', "1e300", "7.5", "null", "9" * 40])
@@ -166,7 +167,11 @@ def test_a_done_line_that_was_torn_is_no_end() -> None:
 
 def test_a_done_line_too_long_to_be_kept_is_known_by_its_metrics() -> None:
     context = b",".join([b"12345"] * 10_000)
-    line = b'{"done":true,"context":[' + context + b'],"total_duration":5,"prompt_eval_count":7,"eval_count":3}\n'
+    line = (
+        b'{"done":true,"context":['
+        + context
+        + b'],"total_duration":5,"prompt_eval_count":7,"eval_count":3}\n'
+    )
     tail = StreamTail()
     for start in range(0, len(line), 1000):
         tail.feed(line[start : start + 1000])

@@ -21,14 +21,19 @@ CASES = {
     "names and ids": (b"event: message\nid: 7\nretry: 10\ndata: 1\n\nevent: end\n\n", [b"1"]),
     "blank lines": (b"\n\n\ndata: 1\n\n\n\n\ndata: 2\n\n", [b"1", b"2"]),
     "byte order mark": (b"\xef\xbb\xbfdata: 1\n\n", [b"1"]),
-    "other line ends inside": ('data: "x\u2028y\u0085世🎉"\n\n'.encode(), ['"x\u2028y\u0085世🎉"'.encode()]),
+    "other line ends inside": (
+        'data: "x\u2028y\u0085世🎉"\n\n'.encode(),
+        ['"x\u2028y\u0085世🎉"'.encode()],
+    ),
     "a field of another name": (b"database: 1\n\ndata: 2\n\n", [b"2"]),
 }
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("body", "expected"), CASES.values(), ids=CASES)
-def test_events_are_the_same_however_the_bytes_were_cut(body: bytes, expected: list[bytes], size: int) -> None:
+def test_events_are_the_same_however_the_bytes_were_cut(
+    body: bytes, expected: list[bytes], size: int
+) -> None:
     splitter = SseSplitter()
     assert [event for piece in pieces(body, size) for event in splitter.feed(piece)] == expected
     assert splitter.rest() == []
@@ -38,7 +43,9 @@ def test_events_are_the_same_however_the_bytes_were_cut(body: bytes, expected: l
 @pytest.mark.parametrize("end", [b"data: 2", b"data: 2\n", b"data: 2\r\n", b"data: 2\r"])
 def test_last_event_counts_without_its_blank_line(end: bytes, size: int) -> None:
     splitter = SseSplitter()
-    assert [event for piece in pieces(b"data: 1\n\n" + end, size) for event in splitter.feed(piece)] == [b"1"]
+    assert [
+        event for piece in pieces(b"data: 1\n\n" + end, size) for event in splitter.feed(piece)
+    ] == [b"1"]
     assert splitter.rest() == [b"2"]
 
 

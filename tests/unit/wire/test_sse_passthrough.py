@@ -1,4 +1,5 @@
-"""Events that pass through: whole ones only, read as far as they tell of the end, and edited as little as can be."""
+"""Events that pass through: whole ones only, read as far as they tell of the end, and
+edited as little as can be."""
 
 from __future__ import annotations
 
@@ -20,10 +21,17 @@ DONE = b"data: [DONE]\n\n"
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 
-def chunk(text: str = "", reason: str | None = None, index: int = 0, **fields: Any) -> dict[str, Any]:
+def chunk(
+    text: str = "", reason: str | None = None, index: int = 0, **fields: Any
+) -> dict[str, Any]:
     """A chunk of a chat."""
     choice = {"index": index, "delta": {"content": text}, "finish_reason": reason}
-    return {"id": "c", "object": "chat.completion.chunk", "model": "up/m-1", "choices": [choice]} | fields
+    return {
+        "id": "c",
+        "object": "chat.completion.chunk",
+        "model": "up/m-1",
+        "choices": [choice],
+    } | fields
 
 
 def event(document: Any, *, spaced: bool = False, end: str = "\n") -> bytes:
@@ -123,7 +131,14 @@ COUNTED = StreamEnd(True, False, Usage(7, 3))
         [chunk("a"), {"choices": [{"index": 0, "finish_reason": "stop", "usage": USAGE}]}],
     ],
     ids=[
-        *("own chunk", "null before", "no choices", "with the end", "on every chunk", "word by itself"),
+        *(
+            "own chunk",
+            "null before",
+            "no choices",
+            "with the end",
+            "on every chunk",
+            "word by itself",
+        ),
         *("Groq's place", "Moonshot's place"),
     ],
 )
@@ -143,7 +158,9 @@ def test_usage_is_found_wherever_it_comes(documents: list[Any], spaced: bool) ->
     ids=["negative", "text", "large", "a text for all", "a list"],
 )
 def test_usage_that_is_none_is_passed_over(usage: Any) -> None:
-    assert end_of(events(chunk("", "stop"), {"choices": [], "usage": usage})) == StreamEnd(True, False, NO_USAGE)
+    assert end_of(events(chunk("", "stop"), {"choices": [], "usage": usage})) == StreamEnd(
+        True, False, NO_USAGE
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,12 +169,18 @@ def test_usage_that_is_none_is_passed_over(usage: Any) -> None:
         {"prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 1}},
         {"prompt_cache_hit_tokens": 5, "prompt_cache_miss_tokens": 2, "cache_write_tokens": 1},
         {"cached_tokens": 5, "prompt_tokens_details": None, "cache_creation_input_tokens": 1},
-        {"cache_read_input_tokens": 5, "cache_creation_input_tokens": 1, "prompt_tokens_details": {}},
+        {
+            "cache_read_input_tokens": 5,
+            "cache_creation_input_tokens": 1,
+            "prompt_tokens_details": {},
+        },
     ],
     ids=["OpenAI", "DeepSeek", "Moonshot", "LiteLLM"],
 )
 def test_cache_counts_are_found_under_each_name(cache: dict[str, Any]) -> None:
-    assert end_of(event(chunk("", "stop", usage=USAGE | cache))).usage == Usage(7, 3, cached=5, cache_written=1)
+    assert end_of(event(chunk("", "stop", usage=USAGE | cache))).usage == Usage(
+        7, 3, cached=5, cache_written=1
+    )
 
 
 @pytest.mark.parametrize("cached", [None, "5", -1, True, [5]])
@@ -178,7 +201,16 @@ def test_cache_count_that_is_no_number_is_absent(cached: Any) -> None:
         (events(chunk("", "stop"), chunk("", "stop")), 2, False),
         (events(chunk("", "stop"), chunk("", "stop", 1)), 2, True),
         (event(chunk("a")) + DONE, 2, True),
-        (events(*({"choices": odd, "usage": {}} for odd in ("?", 5, None, [None], {"finish_reason": "x"}))), 1, False),
+        (
+            events(
+                *(
+                    {"choices": odd, "usage": {}}
+                    for odd in ("?", 5, None, [None], {"finish_reason": "x"})
+                )
+            ),
+            1,
+            False,
+        ),
         (event({"choices": [{"index": [], "finish_reason": {"odd": 1}}], "x_groq": 5}), 1, True),
     ],
 )
@@ -235,7 +267,9 @@ def test_only_the_name_changes(size: int, spaced: bool) -> None:
     texts = ["a", "up/m-1", 'the "model" 模型', "", "model"]
     told = [chunk(text, created=1.50, unknown={"x": [1e2]}) for text in texts]
     stream = b": waiting\n\n" + events(*told, {"object": "?"}, spaced=spaced) + DONE
-    wanted = stream.replace(b'up/m-1"', b'ds:m"').replace(b'"content": "ds:m"', b'"content": "up/m-1"')
+    wanted = stream.replace(b'up/m-1"', b'ds:m"').replace(
+        b'"content": "ds:m"', b'"content": "up/m-1"'
+    )
     wanted = wanted.replace(b'"content":"ds:m"', b'"content":"up/m-1"')
     seen = edited(stream, size, AnswerEdits(name="ds:m", without_usage=False))
     assert [json.loads(each) for each in data(seen)] == [json.loads(each) for each in data(wanted)]
@@ -246,13 +280,20 @@ def test_only_the_name_changes(size: int, spaced: bool) -> None:
 
 
 def data(stream: bytes) -> list[bytes]:
-    return [found for each in split_events(stream) if (found := data_of(each)) not in (b"", b"[DONE]")]
+    return [
+        found for each in split_events(stream) if (found := data_of(each)) not in (b"", b"[DONE]")
+    ]
 
 
 def test_name_may_change_in_the_middle_and_is_written_as_json() -> None:
     edits = AnswerEdits(name='a"b', without_usage=False)
     stream = events(chunk("x"), chunk("y", model="org\\/m"), chunk("z"), chunk("n", model=None))
-    assert [json.loads(each)["model"] for each in data(edits.events(stream))] == ['a"b', 'a"b', 'a"b', None]
+    assert [json.loads(each)["model"] for each in data(edits.events(stream))] == [
+        'a"b',
+        'a"b',
+        'a"b',
+        None,
+    ]
 
 
 def test_other_lines_of_an_event_stay() -> None:
@@ -263,9 +304,13 @@ def test_other_lines_of_an_event_stay() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("choices", [{"choices": []}, {"choices": None}, {}], ids=["empty", "null", "none"])
+@pytest.mark.parametrize(
+    "choices", [{"choices": []}, {"choices": None}, {}], ids=["empty", "null", "none"]
+)
 @pytest.mark.parametrize("spaced", [False, True], ids=["compact", "spaced"])
-def test_usage_that_nobody_asked_for_is_left_out(size: int, choices: dict[str, Any], spaced: bool) -> None:
+def test_usage_that_nobody_asked_for_is_left_out(
+    size: int, choices: dict[str, Any], spaced: bool
+) -> None:
     told = [chunk("a", usage=None), chunk("usage", usage=None), chunk("", "stop", usage=None)]
     stream = events(*told, choices | {"usage": USAGE}, spaced=spaced) + DONE
     wanted = events(chunk("a"), chunk("usage"), chunk("", "stop"), spaced=spaced) + DONE
@@ -281,7 +326,10 @@ def test_usage_with_an_answer_stays() -> None:
     ("body", "wanted"),
     [
         ('{"id": 1, "model": "up", "x": 1.50}', '{"id": 1, "model": "n", "x": 1.50}'),
-        ('{"model":"up","choices":[{"model":"up"}],"x":1.5}', '{"model":"n","choices":[{"model":"up"}],"x":1.5}'),
+        (
+            '{"model":"up","choices":[{"model":"up"}],"x":1.5}',
+            '{"model":"n","choices":[{"model":"up"}],"x":1.5}',
+        ),
         ('{"object":"list"}', '{"object":"list"}'),
     ],
 )

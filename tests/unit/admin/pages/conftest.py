@@ -17,7 +17,9 @@ from tests.rig.in_process_records import InProcessRecords
 MEMBER = "member-token"
 #: Of the user `admin`, with parameters that cost little.
 PASSWORD = "correct horse battery staple"
-PASSWORD_HASH = "$argon2id$v=19$m=8,t=1,p=1$QCaDps1vvxDfq7x2FBr5Cg$p3k5A6jMFqkVL1ktoQ4uqt+crANgPgmB502YmoxtUvU"
+PASSWORD_HASH = (
+    "$argon2id$v=19$m=8,t=1,p=1$QCaDps1vvxDfq7x2FBr5Cg$p3k5A6jMFqkVL1ktoQ4uqt+crANgPgmB502YmoxtUvU"
+)
 ORIGIN = "http://localhost"
 
 
@@ -32,16 +34,22 @@ class Visitor:
         """A page; redirections are not followed."""
         return self.send("GET", path, **headers)
 
-    def post(self, path: str, /, fields: Mapping[str, Any] | None = None, **headers: str) -> TestResponse:
+    def post(
+        self, path: str, /, fields: Mapping[str, Any] | None = None, **headers: str
+    ) -> TestResponse:
         """A form with the CSRF token of the last page; a header is left out if it is ""."""
         data = {"csrf_token": self.csrf, **(fields or {})}
         return self.send("POST", path, data=data, **{"Origin": ORIGIN, **headers})
 
-    def send(self, method: str, path: str, /, data: Any = None, json: Any = None, **headers: str) -> TestResponse:
+    def send(
+        self, method: str, path: str, /, data: Any = None, json: Any = None, **headers: str
+    ) -> TestResponse:
         """Any request with the cookie; `X_CSRF_Token` is the header of that name."""
         given = {name.replace("_", "-"): value for name, value in headers.items() if value}
         remote = {"REMOTE_ADDR": "127.0.0.1"}
-        answer = self._client.open(path, method=method, data=data, json=json, headers=given, environ_overrides=remote)
+        answer = self._client.open(
+            path, method=method, data=data, json=json, headers=given, environ_overrides=remote
+        )
         if found := re.search(rb'name="csrf-token" content="([^"]*)"', answer.data):
             self.csrf = found[1].decode()
         return answer
@@ -77,17 +85,25 @@ OpenPages = Callable[..., Visitor]
 
 @pytest.fixture
 def open_pages(tmp_path: Path, records: InProcessRecords) -> Iterator[OpenPages]:
-    """Starts an application with an operator's token and a member's, and sections of the settings; returns a browser
-    that has not signed in."""
+    """Starts an application with an operator's token and a member's, and sections of the settings;
+    returns a browser that has not signed in."""
     with ExitStack() as stack:
 
         def start(**config: Any) -> Visitor:
-            operator = {"name": "operator", "token": TOKEN, "scopes": ["read", "generate", "manage", "admin"]}
+            operator = {
+                "name": "operator",
+                "token": TOKEN,
+                "scopes": ["read", "generate", "manage", "admin"],
+            }
             member = {"name": "member", "token": MEMBER, "scopes": ["read"]}
             auth = {"generate_tokens": [operator, member]}
             given = {"auth": auth, "admin": {"password_hash": PASSWORD_HASH}, **config}
             return Visitor(
-                stack.enter_context(in_process(coordinator=records, session_directory=tmp_path / "sessions", **given))
+                stack.enter_context(
+                    in_process(
+                        coordinator=records, session_directory=tmp_path / "sessions", **given
+                    )
+                )
             )
 
         yield start

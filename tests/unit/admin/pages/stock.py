@@ -1,4 +1,5 @@
-"""Pages of an application in this process whose operator need not sign in, on records with a few rows."""
+"""Pages of an application in this process whose operator need not sign in, on
+records with a few rows."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ CANARY = "<script>alert(1)</script>"
 
 
 @contextmanager
-def open_app(records: InProcessRecords | None, directory: Path, /, **config: Any) -> Iterator[InProcess]:
+def open_app(
+    records: InProcessRecords | None, directory: Path, /, **config: Any
+) -> Iterator[InProcess]:
     """`records` None: nothing is recorded."""
     given: dict[str, Any] = {"auth": {"enabled": False}, "server": {"host": "127.0.0.1"}}
     given |= {"upstreams": [{"name": "demo", "kind": "demo"}], **config}
@@ -40,8 +43,20 @@ def get(app: InProcess, path: str, **headers: str) -> TestResponse:
 
 def add_hours(records: InProcessRecords, *rows: dict[str, Any]) -> None:
     """Sums of an hour each; what a row does not say is that of one request."""
-    usual: dict[str, Any] = {"hour": NOON, "token": "web", "user": "", "model": "demo", "upstream": "demo"}
-    usual |= {"dialect": "openai", "requests": 1, "errors": 0, "prompt_tokens": 10, "cached_tokens": 0}
+    usual: dict[str, Any] = {
+        "hour": NOON,
+        "token": "web",
+        "user": "",
+        "model": "demo",
+        "upstream": "demo",
+    }
+    usual |= {
+        "dialect": "openai",
+        "requests": 1,
+        "errors": 0,
+        "prompt_tokens": 10,
+        "cached_tokens": 0,
+    }
     usual |= {"completion_tokens": 5, "gpu_seconds": 1.5, "cost": 0.25}
     with write(records.engine) as connection:
         connection.execute(insert(usage_hourly), [usual | row for row in rows])
@@ -50,7 +65,14 @@ def add_hours(records: InProcessRecords, *rows: dict[str, Any]) -> None:
 def make_request(number: int = 0, **fields: Any) -> dict[str, Any]:
     """A row of `usage`; what `fields` do not say is that of a request that went well."""
     texts = dict.fromkeys("user trusted_user error".split(), "")
-    attempt = {"upstream": "demo", "state": "ok", "error": "", "started_ms": 1.0, "total_ms": 99.0, "gpu_ms": 50.0}
+    attempt = {
+        "upstream": "demo",
+        "state": "ok",
+        "error": "",
+        "started_ms": 1.0,
+        "total_ms": 99.0,
+        "gpu_ms": 50.0,
+    }
     made = {
         **texts,
         "row_id": f"{NOON + number:012x}00",

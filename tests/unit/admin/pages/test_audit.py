@@ -27,14 +27,26 @@ def app(records: InProcessRecords, tmp_path: Path) -> Iterator[InProcess]:
         yield running
 
 
-def note(records: InProcessRecords, action: str, *values: dict[str, object] | None, name: str = "tokens.web") -> None:
+def note(
+    records: InProcessRecords,
+    action: str,
+    *values: dict[str, object] | None,
+    name: str = "tokens.web",
+) -> None:
     with write(records.engine) as connection:
         add(connection, {"by": "boss", "from": "10.0.0.7"}, action, name, *values)
 
 
-def test_a_change_has_who_from_where_what_and_both_values(app: InProcess, records: InProcessRecords) -> None:
+def test_a_change_has_who_from_where_what_and_both_values(
+    app: InProcess, records: InProcessRecords
+) -> None:
     note(records, "create", None, {"name": "web", "scopes": ["read", "generate"], "expires": None})
-    note(records, "change", {"note": "old", "limits": {"a": 1.0, "b": 2}}, {"note": "", "limits": {"a": 5.0, "b": 2}})
+    note(
+        records,
+        "change",
+        {"note": "old", "limits": {"a": 1.0, "b": 2}},
+        {"note": "", "limits": {"a": 5.0, "b": 2}},
+    )
     rows = [row[1:] for row in read_rows(get(app, "/admin/audit").text)]
     assert rows == [
         ["Who", "Address", "What", "Values"],
@@ -43,14 +55,21 @@ def test_a_change_has_who_from_where_what_and_both_values(app: InProcess, record
     ]
 
 
-def test_pages_follow_each_other(app: InProcess, records: InProcessRecords, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_follow_each_other(
+    app: InProcess, records: InProcessRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(page, "ROWS", 2)
     for number in range(3):
         note(records, "delete", {"name": f"key-{number}"}, name=f"tokens.key-{number}")
     first = get(app, "/admin/audit").text
     (href,) = re.findall(r'rel="next" href="([^"]+)"', first)
     second = get(app, unescape(href)).text
-    assert "key-2" in first and "key-0" not in first and "key-0" in second and "To the newest" in second
+    assert (
+        "key-2" in first
+        and "key-0" not in first
+        and "key-0" in second
+        and "To the newest" in second
+    )
 
 
 def test_without_changes_the_page_says_what_will_be_there(app: InProcess) -> None:
@@ -65,7 +84,13 @@ def test_names_and_values_of_others_are_texts(app: InProcess, records: InProcess
 
 def test_values_are_written_as_in_the_configuration() -> None:
     before = {"limits": {"a": 1.5, "b": 3.0}, "disabled": False, "same": 1, "none": None}
-    after = {"limits": {"a": 1.5}, "disabled": True, "same": 1, "models": ["qwen3*", "tiny"], "rows": [{"x": 1}]}
+    after = {
+        "limits": {"a": 1.5},
+        "disabled": True,
+        "same": 1,
+        "models": ["qwen3*", "tiny"],
+        "rows": [{"x": 1}],
+    }
     assert [tuple(each.values()) for each in list_values(before, after)] == [
         ("limits.b", "3", None),
         ("disabled", "false", "true"),

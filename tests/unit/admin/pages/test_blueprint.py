@@ -38,8 +38,12 @@ def test_static_files_are_kept_under_the_address_of_their_version_only(visitor: 
         assert visitor.get(f"/admin/static/style.css{query}").headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize(("accepted", "coding"), [("gzip, br", "gzip"), ("", None), ("gzip;q=0", None)])
-def test_static_files_are_compressed_for_those_who_take_it(visitor: Visitor, accepted: str, coding: str | None) -> None:
+@pytest.mark.parametrize(
+    ("accepted", "coding"), [("gzip, br", "gzip"), ("", None), ("gzip;q=0", None)]
+)
+def test_static_files_are_compressed_for_those_who_take_it(
+    visitor: Visitor, accepted: str, coding: str | None
+) -> None:
     answer = visitor.get("/admin/static/style.css", **{"Accept-Encoding": accepted})
     assert answer.headers.get("Content-Encoding") == coding
     assert "Accept-Encoding" in answer.headers["Vary"]
@@ -47,7 +51,11 @@ def test_static_files_are_compressed_for_those_who_take_it(visitor: Visitor, acc
 
 
 def test_every_static_file_can_be_read() -> None:
-    files = [path for path in STATIC.rglob("*") if path.is_file() and path.suffix in (".css", ".js", ".svg")]
+    files = [
+        path
+        for path in STATIC.rglob("*")
+        if path.is_file() and path.suffix in (".css", ".js", ".svg")
+    ]
     assert len(files) > 5
     for path in files:
         assert read_asset(str(path.relative_to(STATIC)))[0] == path.read_bytes()
@@ -55,7 +63,18 @@ def test_every_static_file_can_be_read() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["..", "../page.py", "vendor/../../page.py", "/etc/passwd", "vendor", "vendor/", "x.css", "style.css/", "\0", ".x"],
+    [
+        "..",
+        "../page.py",
+        "vendor/../../page.py",
+        "/etc/passwd",
+        "vendor",
+        "vendor/",
+        "x.css",
+        "style.css/",
+        "\0",
+        ".x",
+    ],
 )
 def test_nothing_else_can_be_read(name: str) -> None:
     with pytest.raises(NotFound):

@@ -34,17 +34,25 @@ def test_each_of_them_is_on_the_page_once() -> None:
     assert len({client.key for client in CLIENTS}) == len(CLIENTS)
 
 
-@pytest.mark.parametrize("client", [client for client in CLIENTS if client.programs], ids=lambda client: client.key)
+@pytest.mark.parametrize(
+    "client", [client for client in CLIENTS if client.programs], ids=lambda client: client.key
+)
 def test_settings_of_a_tested_program_are_those_that_were_tested(client: Client) -> None:
     documented = "\n".join(section(PROGRAMS[name]) for name in client.programs)
     lines = {line.strip().removesuffix(" \\") for line in documented.splitlines()}
-    settings = [snippet for snippet in client.snippets if ADDRESS in snippet.text and snippet.title != "VS Code"]
+    settings = [
+        snippet
+        for snippet in client.snippets
+        if ADDRESS in snippet.text and snippet.title != "VS Code"
+    ]
     assert settings
     for snippet in settings:
         assert [line for line in snippet.text.splitlines() if line.strip() not in lines] == []
 
 
-@pytest.mark.parametrize("client", [client for client in CLIENTS if client.libraries], ids=lambda client: client.key)
+@pytest.mark.parametrize(
+    "client", [client for client in CLIENTS if client.libraries], ids=lambda client: client.key
+)
 def test_examples_of_python_libraries_are_whole_programs(client: Client) -> None:
     for snippet in client.snippets:
         if "JavaScript" not in client.name and client.name != "Vercel AI SDK":
@@ -65,7 +73,10 @@ def test_open_webui_is_set_up_as_documented() -> None:
 
 
 def test_texts_are_filled_in() -> None:
-    text = 'base = "http://localhost:8080/v1"; model = "demo", demo/x, COPILOT_MODEL=demo; key = <token>; democracy'
+    text = (
+        'base = "http://localhost:8080/v1"; model = "demo", demo/x, COPILOT_MODEL=demo; key '
+        "= <token>; democracy"
+    )
     filled = fill_in(text, "https://demo.example", r"q\1:14b", "op_demo")
     assert filled == (
         r'base = "https://demo.example/v1"; model = "q\1:14b", q\1:14b/x, COPILOT_MODEL=q\1:14b; '

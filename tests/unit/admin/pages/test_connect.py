@@ -35,7 +35,8 @@ def test_the_address_is_the_one_of_the_request(scheme: str, host: str, address: 
 @pytest.mark.parametrize("host", ["a b", 'x"; rm -rf ~; "', "$(id)", "a/b", ""])
 def test_an_address_that_could_do_harm_in_a_shell_is_not_written_there(host: str) -> None:
     with at(HTTP_HOST=host):
-        assert find_address() in (ADDRESS, "http://localhost")  # the latter is the test client's own
+        # The latter is the test client's own.
+        assert find_address() in (ADDRESS, "http://localhost")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,9 @@ def test_the_model_is_the_one_that_is_asked_for_or_one_that_may_be_used(
 
 def test_nothing_of_the_documentation_is_left_in_a_filled_in_text() -> None:
     with at():
-        shown = [describe(client, "https://gw.example", "qwen3:14b", "op_secret") for client in CLIENTS]
+        shown = [
+            describe(client, "https://gw.example", "qwen3:14b", "op_secret") for client in CLIENTS
+        ]
     texts = [text for client in shown for _, text in client["snippets"]]
     assert not [text for text in texts if ADDRESS in text or TOKEN in text]
     assert not [text for text in texts if '"demo"' in text]

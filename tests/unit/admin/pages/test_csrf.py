@@ -54,7 +54,9 @@ def test_a_form_needs_the_token_of_its_session(operator: Visitor, open_pages: Op
     for token, status in ((own, 200), ("", 403), ("x", 403), (other, 403), (own + "x", 403)):
         name = f"key{status}{len(token)}"
         assert (
-            operator.post("/admin/keys/create", {"name": name, "scopes": "read", "csrf_token": token}).status_code
+            operator.post(
+                "/admin/keys/create", {"name": name, "scopes": "read", "csrf_token": token}
+            ).status_code
             == status
         )
 
@@ -64,20 +66,29 @@ def test_a_token_ends_with_its_session(operator: Visitor) -> None:
     operator.post("/admin/sign-out")
     operator.sign_in()
     assert operator.csrf != before
-    assert operator.post("/admin/keys/create", {"name": "late", "csrf_token": before}).status_code == 403
+    assert (
+        operator.post("/admin/keys/create", {"name": "late", "csrf_token": before}).status_code
+        == 403
+    )
 
 
 def test_two_pages_of_a_session_may_be_open(operator: Visitor) -> None:
     first = operator.csrf
     operator.get("/admin/keys")
-    answer = operator.post("/admin/keys/create", {"name": "web", "scopes": "read", "csrf_token": first})
+    answer = operator.post(
+        "/admin/keys/create", {"name": "web", "scopes": "read", "csrf_token": first}
+    )
     assert answer.status_code == 200
 
 
 def test_signing_in_needs_the_origin_alone(visitor: Visitor) -> None:
     assert visitor.get("/admin").status_code == 200
     assert visitor.csrf == ""
-    for headers in ({"Origin": ""}, {"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"}):
+    for headers in (
+        {"Origin": ""},
+        {"Origin": "https://evil.example"},
+        {"Sec_Fetch_Site": "cross-site"},
+    ):
         assert visitor.post("/admin/sign-in", {"token": MEMBER}, **headers).status_code == 403
     assert visitor.post("/admin/sign-in", {"token": MEMBER}).status_code == 303
 
@@ -86,5 +97,9 @@ def test_signing_in_needs_the_origin_alone(visitor: Visitor) -> None:
 def test_scripts_send_the_token_in_a_header(operator: Visitor, path: str) -> None:
     sent = {"Origin": ORIGIN, "X_CSRF_Token": operator.csrf}
     assert operator.send("POST", path, json={"name": "a"}, **sent).status_code == 201
-    for lacking in ({"Origin": ORIGIN}, {"X_CSRF_Token": operator.csrf}, sent | {"Origin": "http://evil.example"}):
+    for lacking in (
+        {"Origin": ORIGIN},
+        {"X_CSRF_Token": operator.csrf},
+        sent | {"Origin": "http://evil.example"},
+    ):
         assert operator.send("POST", path, json={"name": "b"}, **lacking).status_code == 403

@@ -39,7 +39,9 @@ def test_an_error_is_a_page_with_the_id_of_the_request(operator: Visitor) -> Non
 
 
 @pytest.mark.parametrize(("language", "said"), [("en", "Sign out"), ("zh", "退出")])
-def test_an_error_is_in_the_language_of_the_reader(operator: Visitor, language: str, said: str) -> None:
+def test_an_error_is_in_the_language_of_the_reader(
+    operator: Visitor, language: str, said: str
+) -> None:
     assert said in operator.get("/admin/nothing", Accept_Language=language).text
 
 

@@ -8,7 +8,16 @@ import pytest
 from flask import Flask
 from markupsafe import Markup
 
-from ollama_proxy.admin.pages.formats import FILTERS, ago, bytes_, milliseconds, money, number, seconds, time
+from ollama_proxy.admin.pages.formats import (
+    FILTERS,
+    ago,
+    bytes_,
+    milliseconds,
+    money,
+    number,
+    seconds,
+    time,
+)
 
 NOW = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
 

@@ -25,7 +25,11 @@ KEY: dict[str, Any] = {
     "note": "of the team",
     "disabled": False,
 }
-PLAIN = KEY | dict.fromkeys(("models", "expires", "weight", "priority", "users", "note")) | {"limits": {}}
+PLAIN = (
+    KEY
+    | dict.fromkeys(("models", "expires", "weight", "priority", "users", "note"))
+    | {"limits": {}}
+)
 
 
 def test_every_limit_and_scope_is_in_the_form() -> None:
@@ -41,7 +45,9 @@ def test_a_key_that_is_shown_and_sent_back_stays_the_same(key: dict[str, Any]) -
 
 
 def test_every_field_but_the_state_is_in_the_form() -> None:
-    assert key_form.read_fields(MultiDict()).keys() | {"disabled"} == {each.name for each in fields(KeyFields)}
+    assert key_form.read_fields(MultiDict()).keys() | {"disabled"} == {
+        each.name for each in fields(KeyFields)
+    }
 
 
 def test_models_are_separated_by_commas_blanks_or_lines() -> None:
@@ -62,7 +68,9 @@ def test_models_are_separated_by_commas_blanks_or_lines() -> None:
     ],
 )
 def test_numbers_are_read_and_anything_else_goes_on_as_it_is(typed: str, sent: Any) -> None:
-    assert key_form.read_fields(MultiDict({"limit.concurrent": typed}))["limits"] == {"concurrent": sent}
+    assert key_form.read_fields(MultiDict({"limit.concurrent": typed}))["limits"] == {
+        "concurrent": sent
+    }
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,24 @@ import pytest
 from flask import Flask, Response
 from werkzeug.test import EnvironBuilder
 
-from ollama_proxy.admin.pages.language import N_, choose_language, gettext, ngettext, remember_choice, translate
+from ollama_proxy.admin.pages.language import (
+    N_,
+    choose_language,
+    gettext,
+    ngettext,
+    remember_choice,
+    translate,
+)
 from ollama_proxy.admin.pages.sessions import PageSessions
 from ollama_proxy.texts import Translatable
-from tests.translations import COMPILED, collect, compile_translations, read_translations, texts_of, untranslated
+from tests.translations import (
+    COMPILED,
+    collect,
+    compile_translations,
+    read_translations,
+    texts_of,
+    untranslated,
+)
 
 PLACEHOLDER = re.compile(r"%(?:\((\w+)\))?[sd]")
 TAG = re.compile(r"</?\w+>")
@@ -86,7 +100,10 @@ def test_texts_are_translated_in_a_request(chinese: None) -> None:
 
 def test_texts_are_english_outside_a_request() -> None:
     assert gettext("Signed in as %(name)s", name="ci") == "Signed in as ci"
-    assert [ngettext("%(num)s day ago", "%(num)s days ago", n, num=n) for n in (1, 2)] == ["1 day ago", "2 days ago"]
+    assert [ngettext("%(num)s day ago", "%(num)s days ago", n, num=n) for n in (1, 2)] == [
+        "1 day ago",
+        "2 days ago",
+    ]
 
 
 def test_what_templates_fill_in_themselves_is_left_alone(chinese: None) -> None:
@@ -105,16 +122,18 @@ def test_a_text_of_another_part_is_translated_with_all_that_is_in_it(chinese: No
 
 def test_what_may_be_any_text_is_not_translated(chinese: None) -> None:
     assert translate("Sign out") == "Sign out"
-    assert translate(Translatable("%(name)s is hidden: %(reason)s", name="Sign out", reason="<b>")) == (
-        "Sign out 已隐藏：<b>"
-    )
+    assert translate(
+        Translatable("%(name)s is hidden: %(reason)s", name="Sign out", reason="<b>")
+    ) == ("Sign out 已隐藏：<b>")
 
 
 # The catalogue. After a change of texts: `make translations`.
 
 
 def test_every_text_of_the_pages_is_in_the_catalogue() -> None:
-    assert {message.id for message in collect() if message.id} == {m.id for m in read_translations() if m.id}
+    assert {message.id for message in collect() if message.id} == {
+        m.id for m in read_translations() if m.id
+    }
 
 
 def test_every_text_has_a_translation() -> None:
@@ -127,12 +146,16 @@ def test_translations_have_the_placeholders_and_tags_of_the_text() -> None:
             # Chinese has one form for all numbers: that of the plural.
             text = message.id[-1] if isinstance(message.id, tuple) else message.id
             for translated in texts_of(message):
-                assert sorted(PLACEHOLDER.findall(translated)) == sorted(PLACEHOLDER.findall(text)), text
+                assert sorted(PLACEHOLDER.findall(translated)) == sorted(
+                    PLACEHOLDER.findall(text)
+                ), text
                 assert sorted(TAG.findall(translated)) == sorted(TAG.findall(text)), text
 
 
 def test_the_compiled_catalogue_is_that_of_the_source() -> None:
-    assert read_compiled(COMPILED.read_bytes()) == read_compiled(compile_translations(read_translations()))
+    assert read_compiled(COMPILED.read_bytes()) == read_compiled(
+        compile_translations(read_translations())
+    )
 
 
 def read_compiled(data: bytes) -> dict[object, str]:

@@ -85,7 +85,9 @@ def test_every_page_is_told_of_changes_only_and_each_language_is_written_once(
     assert gateway.reads > 4
 
 
-def test_one_greenlet_looks_and_only_while_a_page_is_open(gateway: Gateway, state: LiveState) -> None:
+def test_one_greenlet_looks_and_only_while_a_page_is_open(
+    gateway: Gateway, state: LiveState
+) -> None:
     streams = [begin(state, make_listener()) for _ in range(10)]
     for stream in streams:
         next(stream)
@@ -103,10 +105,14 @@ def test_one_greenlet_looks_and_only_while_a_page_is_open(gateway: Gateway, stat
     assert next(again) == frame("en 7")
 
 
-def test_a_page_without_news_gets_comments(state: LiveState, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_without_news_gets_comments(
+    state: LiveState, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(live, "COMMENT_S", 0.1)
     stream = begin(state, make_listener())
-    assert [next(stream), next(each for each in stream if not each.startswith(b"event"))][1].startswith(b":")
+    assert [next(stream), next(each for each in stream if not each.startswith(b"event"))][
+        1
+    ].startswith(b":")
 
 
 def test_the_end_of_its_rights_ends_a_page_and_says_so(state: LiveState) -> None:
@@ -134,7 +140,9 @@ def test_a_look_that_fails_is_not_the_last_one(gateway: Gateway, state: LiveStat
     assert next(stream) == frame("en 0")
 
 
-def test_a_page_that_is_shown_takes_the_state_of_the_last_look(gateway: Gateway, state: LiveState) -> None:
+def test_a_page_that_is_shown_takes_the_state_of_the_last_look(
+    gateway: Gateway, state: LiveState
+) -> None:
     assert state.read()["state"] == {"running": 0}
     stream = begin(state, make_listener())
     next(stream)
@@ -144,7 +152,10 @@ def test_a_page_that_is_shown_takes_the_state_of_the_last_look(gateway: Gateway,
 
 
 def test_html_of_several_lines_is_one_event() -> None:
-    assert make_frame("status", "<p>\n\n  a\r\n</p>") == b"event: status\ndata: <p>\ndata:   a\ndata: </p>\n\n"
+    assert (
+        make_frame("status", "<p>\n\n  a\r\n</p>")
+        == b"event: status\ndata: <p>\ndata:   a\ndata: </p>\n\n"
+    )
 
 
 def test_the_state_is_written_in_both_languages_without_a_request() -> None:

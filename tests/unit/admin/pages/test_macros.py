@@ -1,4 +1,5 @@
-"""The parts of pages: accessible names, what forms send, and that no text of a caller becomes markup."""
+"""The parts of pages: accessible names, what forms send, and that no text of a
+caller becomes markup."""
 
 from __future__ import annotations
 
@@ -64,7 +65,9 @@ def test_no_text_becomes_markup(call: str) -> None:
     assert "&lt;script&gt;" in rendered
 
 
-@pytest.mark.parametrize("path", sorted((PAGES / "templates").glob("*.html")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((PAGES / "templates").glob("*.html")), ids=lambda path: path.name
+)
 def test_nothing_is_inline(path: Path) -> None:
     """The content policy refuses it."""
     source = path.read_text(encoding="utf-8")
@@ -73,12 +76,17 @@ def test_nothing_is_inline(path: Path) -> None:
 
 
 def test_a_field_has_a_label_and_its_hint() -> None:
-    rendered = render('field("Name", "name", "ci", hint="Short.", required=true, autocomplete="off", minlength=2)')
+    rendered = render(
+        'field("Name", "name", "ci", hint="Short.", required=true, autocomplete="off", minlength=2)'
+    )
     assert '<label for="field-name">' in rendered
     assert 'id="field-name"' in rendered
     assert 'aria-describedby="field-name-hint"' in rendered
     assert '<p class="hint" id="field-name-hint">Short.</p>' in rendered
-    assert all(attribute in rendered for attribute in (' required="required"', ' autocomplete="off"', ' minlength="2"'))
+    assert all(
+        attribute in rendered
+        for attribute in (' required="required"', ' autocomplete="off"', ' minlength="2"')
+    )
 
 
 @pytest.mark.parametrize(("value", "written"), [("none", ""), ("0", "0"), ("''", "")])
@@ -151,14 +159,16 @@ def test_a_part_that_is_short_can_be_seen_and_one_without_time_is_left_out() -> 
         {"title": "A", "kind": "queue", "value": 0.001, "text": "1 ms"},
         {"title": "B", "kind": "load", "value": None, "text": "–"},
     ]
-    assert re.findall(r'class="bar \w+" x="[\d.]+" width="([\d.]+)"', render("waterfall(parts, 10)", parts=parts)) == [
-        "2"
-    ]
+    assert re.findall(
+        r'class="bar \w+" x="[\d.]+" width="([\d.]+)"', render("waterfall(parts, 10)", parts=parts)
+    ) == ["2"]
 
 
 @pytest.mark.parametrize("total", ["0", "none"])
 def test_a_time_that_is_not_known_has_no_bars(total: str) -> None:
-    assert 'class="bar' not in render(f'waterfall([{{"title": "A", "kind": "load", "value": 1, "text": ""}}], {total})')
+    assert 'class="bar' not in render(
+        f'waterfall([{{"title": "A", "kind": "load", "value": 1, "text": ""}}], {total})'
+    )
 
 
 def test_progress_that_is_not_known_has_no_value() -> None:

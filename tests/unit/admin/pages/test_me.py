@@ -66,13 +66,19 @@ def test_only_the_own_name_is_asked_for(records: InProcessRecords, ask: Callable
     assert "The usage is not known now" in ask("/admin/me")
 
 
-def test_the_page_shows_what_the_api_reports_of_the_caller(records: InProcessRecords, tmp_path: Path) -> None:
+def test_the_page_shows_what_the_api_reports_of_the_caller(
+    records: InProcessRecords, tmp_path: Path
+) -> None:
     config: dict[str, Any] = {"auth": {"enabled": False}, "server": {"host": "127.0.0.1"}}
     with in_process(coordinator=records, session_directory=tmp_path / "sessions", **config) as app:
         assert app.ask("GET", "/admin/me/usage", token=None).status_code == 200
         asked_by_page, records.asked = records.asked, []
         for _, arguments in asked_by_page[:2]:
-            app.ask("GET", f"/admin/api/me/usage?by=model&sort=-requests&from={arguments['start']}", token=None)
+            app.ask(
+                "GET",
+                f"/admin/api/me/usage?by=model&sort=-requests&from={arguments['start']}",
+                token=None,
+            )
         app.ask("GET", "/admin/api/me/requests?limit=20", token=None)
     assert len(asked_by_page) == 3 and records.asked == asked_by_page
 

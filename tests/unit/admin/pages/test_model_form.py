@@ -26,7 +26,11 @@ def test_what_the_form_shows_is_what_it_saves() -> None:
 
 
 def test_what_it_has_no_fields_for_stays() -> None:
-    before = {"system": {"prepend": "Be kind."}, "options": {"num_gpu": 1, "num_ctx": 4096}, "clamp": {"num_ctx": 9}}
+    before = {
+        "system": {"prepend": "Be kind."},
+        "options": {"num_gpu": 1, "num_ctx": 4096},
+        "clamp": {"num_ctx": 9},
+    }
     assert read_form_value({"think": "true", "hidden": ""}, before) == {
         "system": {"prepend": "Be kind."},
         "options": {"num_gpu": 1},
@@ -36,7 +40,8 @@ def test_what_it_has_no_fields_for_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "read"), [("1", 1), ("-1", -1), ("0.5", 0.5), ("30m", "30m"), ("nan", "nan"), ("1e999", "1e999")]
+    ("text", "read"),
+    [("1", 1), ("-1", -1), ("0.5", 0.5), ("30m", "30m"), ("nan", "nan"), ("1e999", "1e999")],
 )
 def test_a_number_that_is_none_stays_text(text: str, read: object) -> None:
     assert read_number(text) == read
@@ -44,5 +49,10 @@ def test_a_number_that_is_none_stays_text(text: str, read: object) -> None:
 
 @pytest.mark.parametrize("each", FIELDS, ids=lambda each: each.name)
 def test_every_field_is_a_setting(each: Any) -> None:
-    text = {"text": "1h" if "keep_alive" in each.name else "x", "number": "1", "think": "true", "lines": "x"}
+    text = {
+        "text": "1h" if "keep_alive" in each.name else "x",
+        "number": "1",
+        "think": "true",
+        "lines": "x",
+    }
     read_model("m", read_form_value({each.name: text.get(each.kind, "yes")}, {}))

@@ -1,4 +1,5 @@
-"""Which box of a model is asked, and what an entry must not be. The pages themselves: test_pages_models.py."""
+"""Which box of a model is asked, and what an entry must not be. The pages themselves:
+test_pages_models.py."""
 
 from __future__ import annotations
 

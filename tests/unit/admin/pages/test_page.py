@@ -29,7 +29,11 @@ def test_a_page_has_its_address_and_scopes() -> None:
     lead = "admin-things-page"
     assert page.blueprint.url_prefix == "/admin/things"
     assert page.endpoint == f"{lead}.show_things"
-    assert page.scopes == {f"{lead}.show_things": ANY_TOKEN, f"{lead}.show_more": ANY_TOKEN, f"{lead}.change": ADMIN}
+    assert page.scopes == {
+        f"{lead}.show_things": ANY_TOKEN,
+        f"{lead}.show_more": ANY_TOKEN,
+        f"{lead}.change": ADMIN,
+    }
     assert Page("first", path="", scope=PUBLIC).blueprint.url_prefix == "/admin"
 
 
@@ -37,7 +41,9 @@ def test_a_page_has_its_address_and_scopes() -> None:
 def test_what_is_no_form_is_refused(operator: Visitor, body: bytes) -> None:
     kind = "application/x-www-form-urlencoded"
     assert (
-        operator.send("POST", "/admin/keys/create", body, Origin="http://localhost", Content_Type=kind).status_code
+        operator.send(
+            "POST", "/admin/keys/create", body, Origin="http://localhost", Content_Type=kind
+        ).status_code
         == 400
     )
 
@@ -62,7 +68,10 @@ def test_what_ends_something_needs_its_name_typed(
     operator: Visitor, path: str, fields: dict[str, str], typed: str | None
 ) -> None:
     operator.post(path, fields if typed is None else fields | {"confirm": typed})
-    assert re.search(r'class="message error">Type the name of the \w+ to confirm\.<', operator.get("/admin/keys").text)
+    assert re.search(
+        r'class="message error">Type the name of the \w+ to confirm\.<',
+        operator.get("/admin/keys").text,
+    )
 
 
 def test_a_message_is_shown_once(operator: Visitor) -> None:

@@ -30,7 +30,9 @@ def test_without_records_a_page_says_how_to_have_them(page: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_stays_up_without_the_database(page: str, app: InProcess, records: InProcessRecords) -> None:
+def test_a_page_stays_up_without_the_database(
+    page: str, app: InProcess, records: InProcessRecords
+) -> None:
     records.is_down = True
     answer = get(app, page)
     assert answer.status_code == 200 and "The database of the records" in answer.text
@@ -47,7 +49,9 @@ def test_a_page_stays_up_without_the_database(page: str, app: InProcess, records
         ("/admin/audit?cursor=x", "cursor must be that of an earlier page."),
     ],
 )
-def test_a_parameter_that_is_wrong_is_said_on_the_page(path: str, problem: str, app: InProcess) -> None:
+def test_a_parameter_that_is_wrong_is_said_on_the_page(
+    path: str, problem: str, app: InProcess
+) -> None:
     answer = get(app, path)
     assert answer.status_code == 400 and problem in answer.text and 'role="alert"' in answer.text
 

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.admin.pages import sessions
-from ollama_proxy.admin.pages.sessions import IDLE_S, LONGEST_S, USE_S, PageSession, SessionStore, SignedIn, Stored
+from ollama_proxy.admin.pages.sessions import (
+    IDLE_S,
+    LONGEST_S,
+    USE_S,
+    PageSession,
+    SessionStore,
+    SignedIn,
+    Stored,
+)
 from tests.rig.in_process import TOKEN
 from tests.unit.admin.pages.conftest import MEMBER, OpenPages, Visitor
 
@@ -39,7 +47,14 @@ def test_a_session_is_found_by_its_id_alone(store: SessionStore) -> None:
     found = store.load(session.id)
     assert found is not None
     assert (found.signed_in, dict(found), found.has_changed) == (ANNA, {"messages": ["x"]}, False)
-    for other in ("", session.id[:-1], session.id + "A", "A" * 43, "../" * 14 + "a", files(store)[0].name):
+    for other in (
+        "",
+        session.id[:-1],
+        session.id + "A",
+        "A" * 43,
+        "../" * 14 + "a",
+        files(store)[0].name,
+    ):
         assert store.load(other) is None
 
 
@@ -51,7 +66,9 @@ def test_files_have_neither_the_id_nor_anything_for_others(store: SessionStore) 
 
 
 @pytest.mark.parametrize(("idle_s", "is_there"), [(IDLE_S - 60, True), (IDLE_S + 60, False)])
-def test_a_session_ends_when_it_is_not_used(store: SessionStore, idle_s: float, is_there: bool) -> None:
+def test_a_session_ends_when_it_is_not_used(
+    store: SessionStore, idle_s: float, is_there: bool
+) -> None:
     session = opened(store)
     os.utime(files(store)[0], times=(time.time() - idle_s,) * 2)
     assert (store.load(session.id) is not None) is is_there
@@ -69,7 +86,8 @@ def test_a_session_ends_after_a_week_in_any_case(store: SessionStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"created_s": 1}', b'{"created_s":1,"signed_in":{"x":1},"values":{}}']
+    "content",
+    [b"", b"{", b"[]", b'{"created_s": 1}', b'{"created_s":1,"signed_in":{"x":1},"values":{}}'],
 )
 def test_what_is_no_session_of_this_version_is_none(store: SessionStore, content: bytes) -> None:
     session = opened(store)
@@ -90,7 +108,9 @@ def test_a_session_that_was_ended_is_not_stored_again(store: SessionStore) -> No
     assert (store.load(session.id), files(store)) == (None, [])
 
 
-def test_each_caller_has_room_of_its_own(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_caller_has_room_of_its_own(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sessions, "MOST_KEPT", 3)
     first = opened(store, BERT)
     many = [opened(store) for _ in range(5)]
@@ -101,12 +121,19 @@ def test_each_caller_has_room_of_its_own(store: SessionStore, monkeypatch: pytes
 def test_signing_in_and_out_begin_anew() -> None:
     session = PageSession("old", Stored(1.0, ANNA, {"csrf": "x"}))
     session.sign_in(BERT)
-    assert (session.former_id, session.id, dict(session), session.signed_in) == ("old", "", {}, BERT)
+    assert (session.former_id, session.id, dict(session), session.signed_in) == (
+        "old",
+        "",
+        {},
+        BERT,
+    )
     session.sign_out()
     assert (session.former_id, session.signed_in) == ("old", None)
 
 
-def test_the_cookie_is_for_the_pages_only_and_its_id_is_new_at_each_sign_in(visitor: Visitor) -> None:
+def test_the_cookie_is_for_the_pages_only_and_its_id_is_new_at_each_sign_in(
+    visitor: Visitor,
+) -> None:
     cookies = []
     for token in (TOKEN, MEMBER):
         [cookie] = visitor.post("/admin/sign-in", {"token": token}).headers.getlist("Set-Cookie")
@@ -119,7 +146,9 @@ def test_the_cookie_is_for_the_pages_only_and_its_id_is_new_at_each_sign_in(visi
 def test_with_tls_the_cookie_is_sent_over_tls_only(open_pages: OpenPages) -> None:
     visitor = open_pages(server={"trusted_proxies": ["127.0.0.1"]})
     headers = {"X_Forwarded_Proto": "https", "Origin": "https://localhost"}
-    [cookie] = visitor.post("/admin/sign-in", {"token": TOKEN}, **headers).headers.getlist("Set-Cookie")
+    [cookie] = visitor.post("/admin/sign-in", {"token": TOKEN}, **headers).headers.getlist(
+        "Set-Cookie"
+    )
     assert cookie.startswith("__Secure-ollama-proxy=")
     assert "; Secure;" in cookie
 

@@ -13,7 +13,10 @@ from tests.unit.admin.pages.conftest import MEMBER, PASSWORD, OpenPages, Visitor
 
 def test_pages_lead_to_the_form_and_back(visitor: Visitor) -> None:
     answer = visitor.get("/admin/keys?sort=name")
-    assert (answer.status_code, answer.headers["Location"]) == (302, "/admin?next=%2Fadmin%2Fkeys%3Fsort%3Dname")
+    assert (answer.status_code, answer.headers["Location"]) == (
+        302,
+        "/admin?next=%2Fadmin%2Fkeys%3Fsort%3Dname",
+    )
     form = visitor.get(answer.headers["Location"])
     assert 'name="next" value="/admin/keys?sort=name"' in form.text
     again = visitor.post("/admin/sign-in", {"token": "wrong", "next": "/admin/keys"})
@@ -40,12 +43,19 @@ def test_pages_lead_to_the_form_and_back(visitor: Visitor) -> None:
 )
 def test_the_form_leads_nowhere_else(visitor: Visitor, foreign: str) -> None:
     assert find_next({"next": foreign}) == ""
-    assert visitor.post("/admin/sign-in", {"token": TOKEN, "next": foreign}).headers["Location"] == "/admin"
+    assert (
+        visitor.post("/admin/sign-in", {"token": TOKEN, "next": foreign}).headers["Location"]
+        == "/admin"
+    )
 
 
 def test_an_error_does_not_say_what_was_wrong(visitor: Visitor) -> None:
     texts = set()
-    for fields in ({"token": "x"}, {"user": "admin", "password": "x"}, {"user": "root", "password": PASSWORD}):
+    for fields in (
+        {"token": "x"},
+        {"user": "admin", "password": "x"},
+        {"user": "root", "password": PASSWORD},
+    ):
         answer = visitor.post("/admin/sign-in", fields)
         assert (answer.status_code, answer.headers["Cache-Control"]) == (401, "no-store")
         texts.add(answer.text)
@@ -58,7 +68,9 @@ def test_guessing_is_limited(open_pages: OpenPages, guess: dict[str, str]) -> No
     tokens: list[Any] = [{"name": "operator", "token": TOKEN}]
     visitor = open_pages(auth={"generate_tokens": tokens, "max_failed_logins": 3})
     statuses = [
-        visitor.post("/admin/sign-in", {name: value.format(number) for name, value in guess.items()}).status_code
+        visitor.post(
+            "/admin/sign-in", {name: value.format(number) for name, value in guess.items()}
+        ).status_code
         for number in range(5)
     ]
     assert statuses == [401, 401, 401, 429, 429]

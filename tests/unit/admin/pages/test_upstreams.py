@@ -8,8 +8,20 @@ from ollama_proxy.settings import read_upstream
 
 
 def test_what_the_form_has_no_fields_for_stays() -> None:
-    before = {"kind": "ollama", "base_url": "http://a:1", "drain": True, "timeouts": {"total_s": 9}, "weight": 3}
-    form = {"kind": "ollama", "base_url": " http://b:2 ", "concurrency": "4", "weight": "", "colour": "red"}
+    before = {
+        "kind": "ollama",
+        "base_url": "http://a:1",
+        "drain": True,
+        "timeouts": {"total_s": 9},
+        "weight": 3,
+    }
+    form = {
+        "kind": "ollama",
+        "base_url": " http://b:2 ",
+        "concurrency": "4",
+        "weight": "",
+        "colour": "red",
+    }
     value = merge_form(form, before)
     assert value == {
         "kind": "ollama",

@@ -19,18 +19,35 @@ from tests.unit.admin.pages.stock import CANARY, HOUR_MS, NOON, add_hours, get, 
 
 NOVEMBER = "range=custom&from=2026-11-01&to=2026-11-30"
 DAY = "range=custom&from=2026-11-20&to=2026-11-20"
-SUMS = ["Requests", "Errors", "Prompt tokens", "Cached", "Answer tokens", "GPU time, s", "Cost, EUR"]
+SUMS = [
+    "Requests",
+    "Errors",
+    "Prompt tokens",
+    "Cached",
+    "Answer tokens",
+    "GPU time, s",
+    "Cost, EUR",
+]
 
 
 @pytest.fixture
 def app(records: InProcessRecords, tmp_path: Path) -> Iterator[InProcess]:
     add_hours(
         records,
-        {"token": "web", "user": "ann", "requests": 3, "errors": 1, "prompt_tokens": 12345, "cost": 0.5},
+        {
+            "token": "web",
+            "user": "ann",
+            "requests": 3,
+            "errors": 1,
+            "prompt_tokens": 12345,
+            "cost": 0.5,
+        },
         {"token": "web", "user": "bob", "hour": NOON - 24 * HOUR_MS},
         {"token": "batch", "model": "other", "requests": 2000, "gpu_seconds": 7200, "cost": 1},
     )
-    with open_app(records, tmp_path, records={"currency": "EUR", "url": "sqlite:records.db"}) as running:
+    with open_app(
+        records, tmp_path, records={"currency": "EUR", "url": "sqlite:records.db"}
+    ) as running:
         yield running
 
 
@@ -62,7 +79,12 @@ def test_days_are_newest_first(app: InProcess) -> None:
 
 @pytest.mark.parametrize(
     ("filters", "requests"),
-    [("token=web", "4"), ("model=other", "2 000"), ("token=web&user=ann", "3"), ("upstream=demo", "2 004")],
+    [
+        ("token=web", "4"),
+        ("model=other", "2 000"),
+        ("token=web&user=ann", "3"),
+        ("upstream=demo", "2 004"),
+    ],
 )
 def test_filters_leave_what_matches(filters: str, requests: str, app: InProcess) -> None:
     text = get(app, f"/admin/usage?{NOVEMBER}&{filters}").text
@@ -72,7 +94,9 @@ def test_filters_leave_what_matches(filters: str, requests: str, app: InProcess)
 
 
 def test_names_lead_to_their_own_usage(app: InProcess) -> None:
-    (href,) = re.findall(r'<a href="([^"]+)">web</a>', get(app, f"/admin/usage?{NOVEMBER}&by=token&then=day").text)[:1]
+    (href,) = re.findall(
+        r'<a href="([^"]+)">web</a>', get(app, f"/admin/usage?{NOVEMBER}&by=token&then=day").text
+    )[:1]
     rows = read_rows(get(app, unescape(href)).text)
     assert [row[0] for row in rows[1:-1]] == ["web", "web"]
 
@@ -82,11 +106,15 @@ def test_the_csv_is_that_of_the_same_report(app: InProcess) -> None:
     (href,) = re.findall(r'download href="([^"]+)"', text)
     answer = get(app, unescape(href))
     assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
-    assert answer.text.splitlines()[0].startswith("model,day,requests") and "batch" not in answer.text
+    assert (
+        answer.text.splitlines()[0].startswith("model,day,requests") and "batch" not in answer.text
+    )
     assert len(answer.text.splitlines()) == 3
 
 
-def test_long_reports_have_their_first_rows_on_the_page(app: InProcess, records: InProcessRecords) -> None:
+def test_long_reports_have_their_first_rows_on_the_page(
+    app: InProcess, records: InProcessRecords
+) -> None:
     add_hours(records, *({"user": f"user-{number}"} for number in range(250)))
     text = get(app, f"/admin/usage?{NOVEMBER}&by=user").text
     assert len(read_rows(text)) == 202 and "the first 200 of 253 rows" in text
@@ -94,7 +122,9 @@ def test_long_reports_have_their_first_rows_on_the_page(app: InProcess, records:
 
 def test_a_time_without_requests_says_what_to_do(app: InProcess) -> None:
     text = get(app, "/admin/usage?range=custom&from=2026-01-01&to=2026-01-02").text
-    assert "No requests in this time" in text and 'href="/admin/keys"' in text and "<table" not in text
+    assert (
+        "No requests in this time" in text and 'href="/admin/keys"' in text and "<table" not in text
+    )
     text = get(app, f"/admin/usage?{NOVEMBER}&token=nobody").text
     assert "Nothing in this time matches" in text and "Show everything" in text
 
@@ -109,10 +139,14 @@ def test_names_of_others_are_texts(app: InProcess, records: InProcessRecords) ->
 
 def test_what_is_unknown_is_as_usual(app: InProcess, records: InProcessRecords) -> None:
     today = datetime.now(UTC).date()
-    add_hours(records, {"hour": round(datetime.now(UTC).timestamp()) // 3600 * HOUR_MS, "token": "now"})
+    add_hours(
+        records, {"hour": round(datetime.now(UTC).timestamp()) // 3600 * HOUR_MS, "token": "now"}
+    )
     text = get(app, "/admin/usage?range=x&by=x&then=x&measure=x").text
     (href,) = re.findall(r'download href="([^"]+)"', text)
-    assert f"from={today - timedelta(days=29)}&to={today}" in unescape(href) and "by=token&" in unescape(href)
+    assert f"from={today - timedelta(days=29)}&to={today}" in unescape(
+        href
+    ) and "by=token&" in unescape(href)
     assert "now" in [row[0] for row in read_rows(text)]
 
 
@@ -127,7 +161,10 @@ def test_ranges_are_whole_days() -> None:
 def test_the_chart_has_every_day_and_the_sums_of_each_name(app: InProcess) -> None:
     chart = data(app, "range=custom&from=2026-11-18&to=2026-11-21&measure=requests")
     assert chart["labels"] == ["11-18", "11-19", "11-20", "11-21"]
-    assert chart["series"] == [{"name": "batch", "values": [0, 0, 2000, 0]}, {"name": "web", "values": [0, 1, 3, 0]}]
+    assert chart["series"] == [
+        {"name": "batch", "values": [0, 0, 2000, 0]},
+        {"name": "web", "values": [0, 1, 3, 0]},
+    ]
     summary = chart["summary"].replace("\u202f", " ")
     assert summary == "Requests, 2026-11-18 – 2026-11-21: 2 004 in total, at most 2 003 (11-20)."
 
@@ -136,7 +173,9 @@ def test_the_chart_has_every_day_and_the_sums_of_each_name(app: InProcess) -> No
     ("measure", "unit", "total"),
     [("errors", "", 1), ("tokens", "", 12380), ("gpu_seconds", "s", 7203), ("cost", "EUR", 1.75)],
 )
-def test_the_chart_can_show_other_amounts(measure: str, unit: str, total: float, app: InProcess) -> None:
+def test_the_chart_can_show_other_amounts(
+    measure: str, unit: str, total: float, app: InProcess
+) -> None:
     chart = data(app, f"{NOVEMBER}&measure={measure}&by=day")
     assert (chart["unit"], [each["name"] for each in chart["series"]]) == (unit, ["All"])
     assert sum(chart["series"][0]["values"]) == pytest.approx(total)
@@ -151,12 +190,18 @@ def test_one_day_is_shown_by_hours_and_a_year_by_months(app: InProcess) -> None:
     assert year["series"][0]["values"][10] == 2004
 
 
-def test_a_day_on_which_the_clock_is_set_back_has_25_hours(records: InProcessRecords, tmp_path: Path) -> None:
+def test_a_day_on_which_the_clock_is_set_back_has_25_hours(
+    records: InProcessRecords, tmp_path: Path
+) -> None:
     at = round(datetime(2026, 10, 25, 1, tzinfo=UTC).timestamp() * 1000)
     add_hours(records, {"hour": at, "requests": 7}, {"hour": at - HOUR_MS, "requests": 5})
-    with open_app(records, tmp_path, records={"timezone": "Europe/Berlin", "url": "sqlite:records.db"}) as app:
+    with open_app(
+        records, tmp_path, records={"timezone": "Europe/Berlin", "url": "sqlite:records.db"}
+    ) as app:
         chart = data(app, "range=custom&from=2026-10-25&to=2026-10-25")
-    assert chart["labels"][1:5] == ["01:00", "02:00", "02:00", "03:00"] and len(chart["labels"]) == 25
+    assert (
+        chart["labels"][1:5] == ["01:00", "02:00", "02:00", "03:00"] and len(chart["labels"]) == 25
+    )
     assert chart["series"][0]["values"][1:5] == [0, 5, 7, 0] and "12 in total" in chart["summary"]
 
 

@@ -1,4 +1,5 @@
-"""The address that clients use; certificates are tested with a real nginx in integration/test_doctor.py."""
+"""The address that clients use; certificates are tested with a real nginx in
+integration/test_doctor.py."""
 
 from __future__ import annotations
 

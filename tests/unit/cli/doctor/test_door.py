@@ -26,7 +26,11 @@ def test_parts_of_an_address(url: str, host: str, port: int, path: str) -> None:
 def test_an_answer_has_its_json_and_the_place_it_was_asked_from() -> None:
     with plain_ollama() as port:
         answer = Door(f"http://127.0.0.1:{port}").ask("/api/version")
-    assert (answer.status, answer.document, answer.source[0]) == (200, {"version": "0.12.0"}, "127.0.0.1")
+    assert (answer.status, answer.document, answer.source[0]) == (
+        200,
+        {"version": "0.12.0"},
+        "127.0.0.1",
+    )
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b""])

@@ -32,7 +32,10 @@ def test_redis_that_answers_and_one_that_does_not() -> None:
 
 @pytest.mark.parametrize(
     ("problem", "part"),
-    [({"what": "w", "mend": "m"}, "gateway"), ({"upstream": "box1", "what": "w", "mend": "m"}, "upstream box1")],
+    [
+        ({"what": "w", "mend": "m"}, "gateway"),
+        ({"upstream": "box1", "what": "w", "mend": "m"}, "upstream box1"),
+    ],
 )
 def test_problems_that_the_gateway_reports(problem: dict[str, Any], part: str) -> None:
     with plain_ollama(**{"/health": {"problems": [problem]}}) as port:

@@ -19,7 +19,8 @@ ANSWER_S = 0.2
 
 @contextmanager
 def generating(*, at_a_time: int) -> Iterator[str]:
-    """A server that answers so many requests at a time, with Ollama's measures; gives its address."""
+    """A server that answers so many requests at a time, with Ollama's
+    measures; gives its address."""
     slots = threading.Semaphore(at_a_time)
 
     class Answers(BaseHTTPRequestHandler):
@@ -27,7 +28,9 @@ def generating(*, at_a_time: int) -> Iterator[str]:
             self.rfile.read(int(self.headers["Content-Length"]))
             with slots if at_a_time else nullcontext():
                 time.sleep(ANSWER_S)
-            body = b'{"load_duration":0,"prompt_eval_duration":0,"eval_duration":%d}' % int(ANSWER_S * 1e9)
+            body = b'{"load_duration":0,"prompt_eval_duration":0,"eval_duration":%d}' % int(
+                ANSWER_S * 1e9
+            )
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -52,7 +55,11 @@ def test_whether_two_answers_take_turns(at_a_time: int, expected: bool) -> None:
         assert takes_turns(Door(url), "qwen3:8b") is expected
 
 
-@pytest.mark.parametrize(("length", "is_small"), [(2048, True), (8192, False), (None, False), ("x", False), (0, False)])
+@pytest.mark.parametrize(
+    ("length", "is_small"), [(2048, True), (8192, False), (None, False), ("x", False), (0, False)]
+)
 def test_contexts_that_cut_prompts(length: object, is_small: bool) -> None:
-    found = list(check_contexts("upstream box1", {"models": [{"name": "q", "context_length": length}]}))
+    found = list(
+        check_contexts("upstream box1", {"models": [{"name": "q", "context_length": length}]})
+    )
     assert bool(found) is is_small

@@ -14,19 +14,27 @@ BODY = {"model": "demo", "max_tokens": 100, "messages": [{"role": "user", "conte
 def test_a_message_is_streamed_only_if_asked(demo_app: InProcess) -> None:
     single = demo_app.ask("POST", "/v1/messages", BODY)
     streamed = demo_app.ask("POST", "/v1/messages", BODY | {"stream": True})
-    assert (single.json["type"], single.json["role"], single.json["model"]) == ("message", "assistant", "demo")
+    assert (single.json["type"], single.json["role"], single.json["model"]) == (
+        "message",
+        "assistant",
+        "demo",
+    )
     assert streamed.data.startswith(b"event: message_start\n")
     assert streamed.data.rstrip().endswith(b'data: {"type":"message_stop"}')
 
 
 def test_tokens_are_estimated_without_the_model(demo_app: InProcess) -> None:
-    answer = demo_app.ask("POST", "/v1/messages/count_tokens", {"model": "demo", "messages": BODY["messages"]})
+    answer = demo_app.ask(
+        "POST", "/v1/messages/count_tokens", {"model": "demo", "messages": BODY["messages"]}
+    )
     assert answer.json["input_tokens"] > 0
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/anthropic/v1/messages"])
 def test_anthropics_key_header_and_version(demo_app: InProcess, path: str) -> None:
-    answer = demo_app.ask("POST", path, BODY, token=None, x_api_key=TOKEN, anthropic_version="2026-01-01")
+    answer = demo_app.ask(
+        "POST", path, BODY, token=None, x_api_key=TOKEN, anthropic_version="2026-01-01"
+    )
     assert (answer.status_code, answer.headers["anthropic-version"]) == (200, "2026-01-01")
     assert answer.headers["request-id"] == answer.headers["X-Request-Id"]
 

@@ -1,4 +1,5 @@
-"""Anthropic's requests to hub requests: what the operator may still decide, and what has no place in a request."""
+"""Anthropic's requests to hub requests: what the operator may still decide, and what has
+no place in a request."""
 
 from __future__ import annotations
 
@@ -6,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.anthropic.load import IMAGE_TOKENS, estimate_tokens, load_chat, shows_thinking
+from ollama_proxy.dialects.anthropic.load import (
+    IMAGE_TOKENS,
+    estimate_tokens,
+    load_chat,
+    shows_thinking,
+)
 from ollama_proxy.dialects.anthropic.tools import load_tools
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Document, ImageUrl, Message, Tool, ToolCall
@@ -37,7 +43,11 @@ def test_thinking_that_nobody_mentions_is_left_to_the_operator(
 
 @pytest.mark.parametrize(
     ("choice", "parallel"),
-    [(None, None), ({"type": "auto"}, None), ({"type": "auto", "disable_parallel_tool_use": True}, False)],
+    [
+        (None, None),
+        ({"type": "auto"}, None),
+        ({"type": "auto", "disable_parallel_tool_use": True}, False),
+    ],
 )
 def test_one_call_at_a_time(choice: Any, parallel: bool | None) -> None:
     asked = load_chat({"model": "m", "max_tokens": 9, "messages": USER, "tool_choice": choice})
@@ -70,7 +80,11 @@ def test_thinking_is_shown_unless_it_is_not_wanted(thinking: Any, shown: bool) -
 @pytest.mark.parametrize(
     "schema",
     [
-        {"type": "object", "properties": {"z": {"$ref": "#/$defs/Z"}, "a": True}, "$defs": {"Z": {"oneOf": []}}},
+        {
+            "type": "object",
+            "properties": {"z": {"$ref": "#/$defs/Z"}, "a": True},
+            "$defs": {"Z": {"oneOf": []}},
+        },
         {},
     ],
 )
@@ -82,7 +96,12 @@ def test_schemas_are_not_touched(schema: dict[str, Any]) -> None:
 
 def test_extensions_reach_the_request() -> None:
     asked = load_chat(chat(exclude_reasoning=True, truncate=True, timeout_ms=500, keep_alive="5m"))
-    assert (asked.exclude_reasoning, asked.truncate, asked.timeout_ms, asked.keep_alive) == (True, True, 500, "5m")
+    assert (asked.exclude_reasoning, asked.truncate, asked.timeout_ms, asked.keep_alive) == (
+        True,
+        True,
+        500,
+        "5m",
+    )
 
 
 def test_user_is_the_clients_own_word() -> None:
@@ -107,7 +126,10 @@ PLAIN = Message("user", "x" * 40)
         ([Message("user", "x" * 8, attachments=["AAAA" * 100_000])], 2 + IMAGE_TOKENS),
         ([Message("user", "x" * 8, attachments=[Document("A" * 2000, "doc.pdf", 0)])], 2 + 100),
         ([Message("user", "x" * 8, attachments=[Document("A" * 10_000_000, "", 0)])], 2 + 50_000),
-        ([Message("user", "", attachments=[ImageUrl("https://example.org/a.png", "x"), "AAAA"])], 2 * IMAGE_TOKENS),
+        (
+            [Message("user", "", attachments=[ImageUrl("https://example.org/a.png", "x"), "AAAA"])],
+            2 * IMAGE_TOKENS,
+        ),
     ],
 )
 def test_everything_that_the_model_reads_counts(messages: list[Message], tokens: int) -> None:
@@ -122,4 +144,7 @@ def test_tools_count_where_the_model_is_shown_them(choice: str | None, tokens: i
 
 
 def test_a_tool_may_have_neither_words_nor_a_schema() -> None:
-    assert estimate_tokens(ChatRequest(model="m", messages=[PLAIN], tools=[Tool("ff", None, None)])) == 11
+    assert (
+        estimate_tokens(ChatRequest(model="m", messages=[PLAIN], tools=[Tool("ff", None, None)]))
+        == 11
+    )

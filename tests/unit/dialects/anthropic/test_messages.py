@@ -21,13 +21,18 @@ def user(*blocks: Any) -> list[Any]:
 def test_blocks_of_one_message_stay_one_message() -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": DATA}}
     linked = {"type": "image", "source": {"type": "url", "url": "https://pictures.example/a.png"}}
-    [message] = load_messages(user({"type": "text", "text": "a"}, image, linked, {"type": "text", "text": "b"}))
+    [message] = load_messages(
+        user({"type": "text", "text": "a"}, image, linked, {"type": "text", "text": "b"})
+    )
     url = ImageUrl("https://pictures.example/a.png", "messages[0].content[2].source.url")
     assert message == Message("user", "a\nb", attachments=[DATA, url], tool_calls=[])
 
 
 def test_results_come_before_what_the_user_says_and_name_their_tool() -> None:
-    called = {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}]}
+    called = {
+        "role": "assistant",
+        "content": [{"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}],
+    }
     result = {"type": "tool_result", "tool_use_id": "t1", "content": "42", "is_error": True}
     _, second, third = load_messages([called, *user({"type": "text", "text": "and?"}, result)])
     assert second == Message("tool", "Error: 42", attachments=[], tool_name="f", tool_call_id="t1")
@@ -35,7 +40,9 @@ def test_results_come_before_what_the_user_says_and_name_their_tool() -> None:
 
 
 def test_a_message_of_results_alone_adds_no_empty_message() -> None:
-    roles = [message.role for message in load_messages(user({"type": "tool_result", "tool_use_id": "x"}))]
+    roles = [
+        message.role for message in load_messages(user({"type": "tool_result", "tool_use_id": "x"}))
+    ]
     assert roles == ["tool"]
 
 
@@ -47,11 +54,19 @@ def test_thinking_and_calls_of_the_assistant() -> None:
         {"type": "tool_use", "id": "t1", "name": "f", "input": {}},
     ]
     [message] = load_messages([{"role": "assistant", "content": blocks}])
-    assert (message.thinking, message.content, message.tool_calls) == ("hm", "ok", [ToolCall("t1", "f", {})])
+    assert (message.thinking, message.content, message.tool_calls) == (
+        "hm",
+        "ok",
+        [ToolCall("t1", "f", {})],
+    )
 
 
 def test_document_is_read_as_text_with_its_title_first() -> None:
-    source = {"type": "base64", "media_type": "text/plain", "data": base64.b64encode("ü".encode()).decode()}
+    source = {
+        "type": "base64",
+        "media_type": "text/plain",
+        "data": base64.b64encode("ü".encode()).decode(),
+    }
     [message] = load_messages(user({"type": "document", "title": "Letter", "source": source}))
     assert message.content == "Title: Letter\nü"
 
@@ -61,15 +76,27 @@ PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
 
 def test_a_pdf_keeps_its_place_and_its_title() -> None:
     block = {"type": "document", "title": "a\n letter", "context": "From a drawer", "source": PDF}
-    [message] = load_messages(user({"type": "text", "text": "above"}, block, {"type": "text", "text": "below"}))
+    [message] = load_messages(
+        user({"type": "text", "text": "above"}, block, {"type": "text", "text": "below"})
+    )
     assert message.content == "above\nContext: From a drawer\nbelow"
-    assert message.attachments == [Document("JVBERi0=", "a letter", len("above\nContext: From a drawer"))]
+    assert message.attachments == [
+        Document("JVBERi0=", "a letter", len("above\nContext: From a drawer"))
+    ]
 
 
 def test_a_pdf_inside_a_result_belongs_to_it() -> None:
-    result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "document", "source": PDF}]}
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "t1",
+        "content": [{"type": "document", "source": PDF}],
+    }
     [message] = load_messages(user(result))
-    assert (message.role, message.content, message.attachments) == ("tool", "", [Document("JVBERi0=", "", 0)])
+    assert (message.role, message.content, message.attachments) == (
+        "tool",
+        "",
+        [Document("JVBERi0=", "", 0)],
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,8 +105,14 @@ def test_a_pdf_inside_a_result_belongs_to_it() -> None:
         ({"type": "sound"}, "messages[0].content[0].type"),
         ({"type": "text", "text": 1}, "messages[0].content[0].text"),
         ({"type": "image", "source": {"type": "file"}}, "messages[0].content[0].source.type"),
-        ({"type": "image", "source": {"type": "base64", "data": "*"}}, "messages[0].content[0].source.data"),
-        ({"type": "image", "source": {"type": "base64", "data": ""}}, "messages[0].content[0].source.data"),
+        (
+            {"type": "image", "source": {"type": "base64", "data": "*"}},
+            "messages[0].content[0].source.data",
+        ),
+        (
+            {"type": "image", "source": {"type": "base64", "data": ""}},
+            "messages[0].content[0].source.data",
+        ),
         (
             {"type": "document", "source": {"type": "base64", "media_type": "application/pdf"}},
             "messages[0].content[0].source.data",

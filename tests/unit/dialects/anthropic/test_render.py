@@ -35,7 +35,10 @@ EVENTS: list[Event] = [
 def drawn(events: Sequence[Event], size: int | None = None, **options: Any) -> list[dict[str, Any]]:
     renderer = MessageRenderer("m", **options)
     size = size or len(events)
-    parts = [renderer.render_stream(events[start : start + size]) for start in range(0, len(events), size)]
+    parts = [
+        renderer.render_stream(events[start : start + size])
+        for start in range(0, len(events), size)
+    ]
     return named_frames(b"".join(parts))
 
 
@@ -88,7 +91,9 @@ def test_cached_tokens_are_no_input_tokens(done: Done, counts: tuple[int, int, i
 def test_heartbeat_before_everything_else_opens_the_message_once() -> None:
     renderer = MessageRenderer("m", input_tokens=25)
     beats = renderer.render_heartbeat() + renderer.render_heartbeat()
-    types = [frame["type"] for frame in named_frames(beats + renderer.render_stream([Content("a")]))]
+    types = [
+        frame["type"] for frame in named_frames(beats + renderer.render_stream([Content("a")]))
+    ]
     assert types == ["message_start", "ping", "ping", "content_block_start", "content_block_delta"]
 
 
@@ -103,14 +108,18 @@ def test_event_without_a_word_opens_no_block(event: Event) -> None:
 
 
 def test_signature_is_the_same_however_the_thinking_was_cut() -> None:
-    deltas = [frame["delta"] for frame in drawn(EVENTS) if frame.get("index") == 0 and "delta" in frame]
+    deltas = [
+        frame["delta"] for frame in drawn(EVENTS) if frame.get("index") == 0 and "delta" in frame
+    ]
     assert deltas[-1] == {"type": "signature_delta", "signature": sign("hm")}
     assert sign("hm") != sign("hmm")
 
 
 def test_each_block_of_thinking_has_a_signature_of_its_own() -> None:
     frames = drawn([Thinking("a"), Content("x"), Thinking("b"), Done("stop")])
-    signatures = [frame["delta"]["signature"] for frame in frames if "signature" in frame.get("delta", {})]
+    signatures = [
+        frame["delta"]["signature"] for frame in frames if "signature" in frame.get("delta", {})
+    ]
     assert signatures == [sign("a"), sign("b")]
 
 
@@ -140,7 +149,9 @@ def test_stop_reason_is_one_of_anthropics_words(reason: str, called: bool, expec
 def test_failure_is_an_error_event_and_closes_nothing() -> None:
     renderer = MessageRenderer("m")
     renderer.render_stream([Content("a")])
-    assert [frame["type"] for frame in named_frames(renderer.render_failure(UpstreamCut()))] == ["error"]
+    assert [frame["type"] for frame in named_frames(renderer.render_failure(UpstreamCut()))] == [
+        "error"
+    ]
 
 
 MODELS = [Model("a:latest", 0, "ollama"), Model("ns/b:1", 1_750_000_000, "box")]

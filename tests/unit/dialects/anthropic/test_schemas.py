@@ -13,7 +13,13 @@ SCHEMA = MessagesSchema()
 
 @pytest.mark.parametrize(
     "fields",
-    [{"stop_sequences": ["a"]}, {"max_tokens": 5.0}, {"mcp_servers": []}, {"thinking": None}, {"unheard_of": 1}],
+    [
+        {"stop_sequences": ["a"]},
+        {"max_tokens": 5.0},
+        {"mcp_servers": []},
+        {"thinking": None},
+        {"unheard_of": 1},
+    ],
 )
 def test_harmless_values_are_accepted(fields: dict[str, Any]) -> None:
     assert SCHEMA.validate(fields) == {}

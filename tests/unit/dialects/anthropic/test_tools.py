@@ -1,4 +1,5 @@
-"""Anthropic's tools: those with a schema of their own, those that are known by their type, and the choice of one."""
+"""Anthropic's tools: those with a schema of their own, those that are known by their type,
+and the choice of one."""
 
 from __future__ import annotations
 
@@ -25,7 +26,12 @@ def test_openais_form_is_read_too() -> None:
 
 
 def test_tool_that_the_client_runs_gets_the_schema_of_its_kind() -> None:
-    tool = {"type": "computer_20250124", "name": "computer", "display_width_px": 800, "display_height_px": 600}
+    tool = {
+        "type": "computer_20250124",
+        "name": "computer",
+        "display_width_px": 800,
+        "display_height_px": 600,
+    }
     [loaded], _ = load_tools([tool])
     assert loaded.parameters is not None
     assert loaded.parameters["required"] == ["action"]
@@ -54,7 +60,9 @@ def test_choice(choice: Any, loaded: Any) -> None:
     assert load_tool_choice(choice, TOOLS) == loaded
 
 
-@pytest.mark.parametrize("choice", [{"type": "tool", "name": "g"}, {"type": "maybe"}, {"type": "tool"}, 1])
+@pytest.mark.parametrize(
+    "choice", [{"type": "tool", "name": "g"}, {"type": "maybe"}, {"type": "tool"}, 1]
+)
 def test_choice_of_what_is_not_there_is_refused(choice: Any) -> None:
     with pytest.raises(BadRequest):
         load_tool_choice(choice, TOOLS)

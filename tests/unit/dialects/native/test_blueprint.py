@@ -16,13 +16,17 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 
 def test_a_chat_streams_json_lines_unless_told_otherwise(demo_app: InProcess) -> None:
     streamed = demo_app.ask("POST", "/api/chat", {"model": "demo", "messages": MESSAGES})
-    single = demo_app.ask("POST", "/api/chat", {"model": "demo", "messages": MESSAGES, "stream": False})
+    single = demo_app.ask(
+        "POST", "/api/chat", {"model": "demo", "messages": MESSAGES, "stream": False}
+    )
     assert streamed.content_type.startswith("application/x-ndjson")
     assert single.content_type.startswith("application/json")
     *lines, last = map(json.loads, streamed.data.splitlines())
     assert [line["done"] for line in lines] == [False] * len(lines)
     assert last["done"] is True
-    assert "".join(line["message"]["content"] for line in lines) == single.json["message"]["content"]
+    assert (
+        "".join(line["message"]["content"] for line in lines) == single.json["message"]["content"]
+    )
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/api/ps", "/api/version"])
@@ -32,7 +36,9 @@ def test_lists(demo_app: InProcess, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "text"), [({}, "model"), ({"model": "nothing"}, "nothing"), ({"model": 5}, "model")], ids=str
+    ("body", "text"),
+    [({}, "model"), ({"model": "nothing"}, "nothing"), ({"model": 5}, "model")],
+    ids=str,
 )
 def test_errors_have_ollamas_shape(demo_app: InProcess, body: dict[str, Any], text: str) -> None:
     answer = demo_app.ask("POST", "/api/generate", body)
@@ -43,7 +49,9 @@ def test_errors_have_ollamas_shape(demo_app: InProcess, body: dict[str, Any], te
 def test_vectors(demo_app: InProcess) -> None:
     answer = demo_app.ask("POST", "/api/embed", {"model": "demo", "input": ["a", "b"]})
     assert len(answer.json["embeddings"]) == 2
-    assert demo_app.ask("POST", "/api/embeddings", {"model": "demo", "prompt": "a"}).json["embedding"]
+    assert demo_app.ask("POST", "/api/embeddings", {"model": "demo", "prompt": "a"}).json[
+        "embedding"
+    ]
 
 
 def test_pages_may_call_its_routes_only() -> None:

@@ -7,7 +7,13 @@ import json
 import pytest
 
 from ollama_proxy.dialects.native.errors import NativeErrors
-from ollama_proxy.errors import MISSING_TOKEN_IN_ADDRESS, AuthError, GatewayError, MissingToken, NotFound
+from ollama_proxy.errors import (
+    MISSING_TOKEN_IN_ADDRESS,
+    AuthError,
+    GatewayError,
+    MissingToken,
+    NotFound,
+)
 
 ID = "req-1"
 
@@ -15,7 +21,9 @@ ID = "req-1"
 @pytest.mark.parametrize("text", ['quo"te', "世界", "line\nbreak", ""])
 def test_native_error_is_always_a_text_on_one_line(text: str) -> None:
     error = GatewayError(text)
-    assert json.loads(NativeErrors().render_error(error, ID)) == {"error": text or GatewayError.text}
+    assert json.loads(NativeErrors().render_error(error, ID)) == {
+        "error": text or GatewayError.text
+    }
     frame = NativeErrors().render_error_frame(error)
     assert frame.count(b"\n") == 1
     assert isinstance(json.loads(frame)["error"], str)
@@ -34,5 +42,7 @@ def test_native_error_is_always_a_text_on_one_line(text: str) -> None:
 def test_the_command_line_gets_texts_that_it_prints(
     error: GatewayError, agent: str | None, status: int, text: str
 ) -> None:
-    shown, shown_status = NativeErrors().for_client(error, {"HTTP_USER_AGENT": agent} if agent else {})
+    shown, shown_status = NativeErrors().for_client(
+        error, {"HTTP_USER_AGENT": agent} if agent else {}
+    )
     assert (str(shown), shown_status) == (text, status)

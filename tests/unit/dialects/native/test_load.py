@@ -1,4 +1,5 @@
-"""Ollama's own requests to hub requests: what is kept, what is refused in Ollama's words, and what is only an order."""
+"""Ollama's own requests to hub requests: what is kept, what is refused in Ollama's words, and
+what is only an order."""
 
 from __future__ import annotations
 
@@ -24,10 +25,17 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 SCHEMA = {
     "type": "object",
     "$defs": {"place": {"oneOf": [{"type": "string"}, {"type": "null"}]}},
-    "properties": {"where": {"$ref": "#/$defs/place"}, "any": True, "how": {"default": 1, "minimum": 0}},
+    "properties": {
+        "where": {"$ref": "#/$defs/place"},
+        "any": True,
+        "how": {"default": 1, "minimum": 0},
+    },
     "additionalProperties": False,
 }
-TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": SCHEMA, "strict": True}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "d", "parameters": SCHEMA, "strict": True},
+}
 
 
 def chat(**fields: Any) -> ChatRequest:
@@ -49,19 +57,42 @@ def refusal(load: Callable[..., Any], **fields: Any) -> BadRequest:
 
 
 def test_a_chat_keeps_all_that_it_says() -> None:
-    asked = chat(stream=False, think="high", format=SCHEMA, logprobs=True, top_logprobs=2, truncate=False)
-    assert (asked.model, asked.messages) == ("m", [Message("user", "Hi", attachments=[], tool_calls=[])])
-    assert (asked.stream, asked.think, asked.format, asked.logprobs) == (False, "high", SCHEMA, True)
+    asked = chat(
+        stream=False, think="high", format=SCHEMA, logprobs=True, top_logprobs=2, truncate=False
+    )
+    assert (asked.model, asked.messages) == (
+        "m",
+        [Message("user", "Hi", attachments=[], tool_calls=[])],
+    )
+    assert (asked.stream, asked.think, asked.format, asked.logprobs) == (
+        False,
+        "high",
+        SCHEMA,
+        True,
+    )
     assert (asked.top_logprobs, asked.truncate) == (2, False)
 
 
 def test_absent_parameters_stay_absent() -> None:
     asked = chat(options=None, think=None, format=None, tools=None, logprobs=None, keep_alive=None)
-    assert (asked.options, asked.think, asked.format, asked.tools, asked.logprobs) == ({}, None, None, [], None)
-    assert (asked.top_logprobs, asked.truncate, asked.exclude_reasoning, asked.timeout_ms) == (None, None, None, None)
+    assert (asked.options, asked.think, asked.format, asked.tools, asked.logprobs) == (
+        {},
+        None,
+        None,
+        [],
+        None,
+    )
+    assert (asked.top_logprobs, asked.truncate, asked.exclude_reasoning, asked.timeout_ms) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
-@pytest.mark.parametrize(("given", "streams"), [({}, True), ({"stream": None}, True), ({"stream": False}, False)])
+@pytest.mark.parametrize(
+    ("given", "streams"), [({}, True), ({"stream": None}, True), ({"stream": False}, False)]
+)
 def test_streams_unless_told_otherwise(given: dict[str, Any], streams: bool) -> None:
     assert chat(**given).stream is streams
 
@@ -73,7 +104,10 @@ def test_tools_keep_their_schemas_untouched() -> None:
 
 
 def test_history_of_ollama_python_has_calls_without_ids() -> None:
-    calls = [{"function": {"name": "f", "arguments": {"b": 1, "a": 2}}}, {"function": {"name": "g", "arguments": None}}]
+    calls = [
+        {"function": {"name": "f", "arguments": {"b": 1, "a": 2}}},
+        {"function": {"name": "g", "arguments": None}},
+    ]
     said = message(role="assistant", tool_calls=calls)
     assert said.tool_calls == [ToolCall("", "f", {"b": 1, "a": 2}), ToolCall("", "g", {})]
     assert list(said.tool_calls[0].arguments) == ["b", "a"]
@@ -81,12 +115,20 @@ def test_history_of_ollama_python_has_calls_without_ids() -> None:
 
 def test_results_name_their_tool_or_their_call() -> None:
     result = message(role="tool", content="21", tool_name="f", tool_call_id="c1")
-    assert result == Message("tool", "21", attachments=[], tool_calls=[], tool_name="f", tool_call_id="c1")
+    assert result == Message(
+        "tool", "21", attachments=[], tool_calls=[], tool_name="f", tool_call_id="c1"
+    )
 
 
 @pytest.mark.parametrize(
     ("role", "meant"),
-    [("System", "system"), ("developer", "system"), ("USER", "user"), ("assistant", "assistant"), ("tool", "tool")],
+    [
+        ("System", "system"),
+        ("developer", "system"),
+        ("USER", "user"),
+        ("assistant", "assistant"),
+        ("tool", "tool"),
+    ],
 )
 def test_roles_are_read_in_any_case(role: str, meant: str) -> None:
     assert message(role=role).role == meant
@@ -104,11 +146,16 @@ def test_line_ends_in_base64_are_skipped_as_go_does() -> None:
 @pytest.mark.parametrize(
     ("options", "loaded"),
     [
-        ({"temperature": 0, "seed": 5.7, "stop": ["a", ""]}, {"temperature": 0, "seed": 5, "stop": ["a"]}),
+        (
+            {"temperature": 0, "seed": 5.7, "stop": ["a", ""]},
+            {"temperature": 0, "seed": 5, "stop": ["a"]},
+        ),
         ({"num_ctx": None, "unknown": {"x": 1}}, {"unknown": {"x": 1}}),
     ],
 )
-def test_options_are_what_ollama_makes_of_them(options: dict[str, Any], loaded: dict[str, Any]) -> None:
+def test_options_are_what_ollama_makes_of_them(
+    options: dict[str, Any], loaded: dict[str, Any]
+) -> None:
     assert chat(options=options).options == loaded
 
 
@@ -122,7 +169,9 @@ def test_options_are_what_ollama_makes_of_them(options: dict[str, Any], loaded: 
         ({"temperature": "hot"}, 'option "temperature" must be of type float32'),
     ],
 )
-def test_G16_an_option_of_the_wrong_type_is_the_clients_fault(options: dict[str, Any], text: str) -> None:
+def test_G16_an_option_of_the_wrong_type_is_the_clients_fault(
+    options: dict[str, Any], text: str
+) -> None:
     refused = refusal(chat, options=options)
     assert (str(refused), refused.status) == (text, 400)
 
@@ -130,14 +179,34 @@ def test_G16_an_option_of_the_wrong_type_is_the_clients_fault(options: dict[str,
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"think": "none"}, 'invalid think value: "none" (must be "high", "medium", "low", "max", true, or false)'),
-        ({"think": 1}, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)'),
-        ({"format": "xml"}, 'invalid format: "\\"xml\\""; expected "json" or a valid JSON Schema object'),
+        (
+            {"think": "none"},
+            'invalid think value: "none" (must be "high", "medium", "low", "max", true, or false)',
+        ),
+        (
+            {"think": 1},
+            'think must be a boolean or string ("high", "medium", "low", "max", true, or false)',
+        ),
+        (
+            {"format": "xml"},
+            'invalid format: "\\"xml\\""; expected "json" or a valid JSON Schema object',
+        ),
         ({"format": []}, 'invalid format: "[]"; expected "json" or a valid JSON Schema object'),
         ({"top_logprobs": 21}, "top_logprobs must be between 0 and 20"),
-        ({"logprobs": "yes"}, "json: cannot unmarshal string into Go struct field ChatRequest.logprobs of type bool"),
-        ({"tools": {}}, "json: cannot unmarshal object into Go struct field ChatRequest.tools of type []interface {}"),
-        ({"tools": ["f"]}, "json: cannot unmarshal string into Go struct field ChatRequest.tools[0] of type api.Tool"),
+        (
+            {"logprobs": "yes"},
+            "json: cannot unmarshal string into Go struct field ChatRequest.logprobs of type bool",
+        ),
+        (
+            {"tools": {}},
+            "json: cannot unmarshal object into Go struct field ChatRequest.tools "
+            "of type []interface {}",
+        ),
+        (
+            {"tools": ["f"]},
+            "json: cannot unmarshal string into Go struct field "
+            "ChatRequest.tools[0] of type api.Tool",
+        ),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type: must be 'function'"),
         ({"tools": [{"function": {}}]}, "tools[0].function.name: is required"),
         ({"request_timeout": 0}, "request_timeout: must be a number of milliseconds, at least 1"),
@@ -154,13 +223,23 @@ def test_what_ollama_refuses_is_refused_in_its_words(fields: dict[str, Any], tex
         ({"role": None}, "messages[0].role: must be 'system', 'user', 'assistant' or 'tool'"),
         (
             {"content": [{"type": "text"}]},
-            "json: cannot unmarshal array into Go struct field ChatRequest.messages.content of type string",
+            "json: cannot unmarshal array into Go struct field "
+            "ChatRequest.messages.content of type string",
         ),
         ({"images": ["data:image/png;base64,AAAA"]}, "illegal base64 data at input byte 4"),
         ({"images": [PNG[:-1]]}, "illegal base64 data at input byte"),
-        ({"images": [5]}, "json: cannot unmarshal number into Go struct field Request.images of type []uint8"),
-        ({"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, "json: cannot unmarshal string into"),
-        ({"tool_calls": [{"function": {}}]}, "messages[0].tool_calls[0].function.name: is required"),
+        (
+            {"images": [5]},
+            "json: cannot unmarshal number into Go struct field Request.images of type []uint8",
+        ),
+        (
+            {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]},
+            "json: cannot unmarshal string into",
+        ),
+        (
+            {"tool_calls": [{"function": {}}]},
+            "messages[0].tool_calls[0].function.name: is required",
+        ),
         ({"tool_calls": ["f"]}, "json: cannot unmarshal string into"),
     ],
 )
@@ -173,16 +252,31 @@ def test_a_message_must_be_an_object() -> None:
 
 
 def test_a_completion_is_a_chat_of_one_turn() -> None:
-    asked = generate(system="Be brief.", images=[PNG], format="json", think=True, options={"seed": 1})
+    asked = generate(
+        system="Be brief.", images=[PNG], format="json", think=True, options={"seed": 1}
+    )
     assert isinstance(asked, ChatRequest)
-    assert asked.messages == [Message("system", "Be brief."), Message("user", "Hi", attachments=[PNG])]
-    assert (asked.format, asked.think, asked.options, asked.stream) == ("json", True, {"seed": 1}, True)
+    assert asked.messages == [
+        Message("system", "Be brief."),
+        Message("user", "Hi", attachments=[PNG]),
+    ]
+    assert (asked.format, asked.think, asked.options, asked.stream) == (
+        "json",
+        True,
+        {"seed": 1},
+        True,
+    )
 
 
 def test_a_completion_with_a_suffix_is_a_text_to_fill_in() -> None:
     asked = generate(suffix="end", system="Be brief.", stream=False)
     assert isinstance(asked, GenerateRequest)
-    assert (asked.prompt, asked.suffix, asked.system, asked.stream) == ("Hi", "end", "Be brief.", False)
+    assert (asked.prompt, asked.suffix, asked.system, asked.stream) == (
+        "Hi",
+        "end",
+        "Be brief.",
+        False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,7 +289,9 @@ def test_a_completion_with_a_suffix_is_a_text_to_fill_in() -> None:
         ({"prompt": 5}, "prompt"),
     ],
 )
-def test_what_needs_the_models_own_template_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+def test_what_needs_the_models_own_template_is_refused_by_name(
+    fields: dict[str, Any], param: str
+) -> None:
     assert refusal(generate, **fields).param == param
 
 
@@ -228,7 +324,9 @@ def test_G08_nothing_to_answer_is_an_order_to_load_or_unload(
     assert find_purpose(route, data) == order
 
 
-@pytest.mark.parametrize(("given", "texts"), [("Hi", ["Hi"]), (["a", ""], ["a", ""]), ([], []), ("", []), (None, [])])
+@pytest.mark.parametrize(
+    ("given", "texts"), [("Hi", ["Hi"]), (["a", ""], ["a", ""]), ([], []), ("", []), (None, [])]
+)
 def test_texts_to_embed_keep_their_order(given: Any, texts: list[str]) -> None:
     assert load_embed({"model": "m", "input": given}).input == texts
 

@@ -15,7 +15,9 @@ ROUTES = [
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
-def test_needs_the_scope_manage(method: str, path: str, body: dict[str, str], fault_upstream: FaultUpstream) -> None:
+def test_needs_the_scope_manage(
+    method: str, path: str, body: dict[str, str], fault_upstream: FaultUpstream
+) -> None:
     auth = {"generate_tokens": [{"token": TOKEN, "scopes": ["read", "generate"]}]}
     with in_process(auth=auth, service={"base_url": fault_upstream.url}) as app:
         assert app.ask(method, path, body).status_code == 403
@@ -23,7 +25,9 @@ def test_needs_the_scope_manage(method: str, path: str, body: dict[str, str], fa
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
-def test_reaches_the_server(method: str, path: str, body: dict[str, str], fault_upstream: FaultUpstream) -> None:
+def test_reaches_the_server(
+    method: str, path: str, body: dict[str, str], fault_upstream: FaultUpstream
+) -> None:
     fault_upstream.script(path, [Json({"status": "success"})])
     with in_process(service={"base_url": fault_upstream.url}) as app:
         answer = app.ask(method, path, body)

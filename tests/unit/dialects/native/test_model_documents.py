@@ -22,7 +22,12 @@ from ollama_proxy.hub import Model
 
 DEEPSEEK = Model("deepseek-chat", 0, "deepseek")
 KNOWN = Model("gpt", 1_700_000_000, "lab", frozenset({"vision", "tools", "completion"}), 8192)
-OWN_ROW = {"name": "qwen3:8b", "model": "qwen3:8b", "modified_at": "2026-05-01T00:00:00.123456789+02:00", "size": 5}
+OWN_ROW = {
+    "name": "qwen3:8b",
+    "model": "qwen3:8b",
+    "modified_at": "2026-05-01T00:00:00.123456789+02:00",
+    "size": 5,
+}
 OWN = Model("coder", 1, "ollama", row=OWN_ROW)
 
 
@@ -76,7 +81,11 @@ def test_a_model_of_a_provider_looks_like_one_of_ollamas() -> None:
 @pytest.mark.parametrize("made_at", [4_102_444_801, 253_402_300_800, 999_999_999_999])
 def test_a_time_that_is_none_keeps_no_list_from_being_shown(made_at: int) -> None:
     (row,) = tags(Model("m", made_at, "lab"))
-    assert row["modified_at"] == show(Model("m", made_at, "lab"))["modified_at"] == "2100-01-01T00:00:00Z"
+    assert (
+        row["modified_at"]
+        == show(Model("m", made_at, "lab"))["modified_at"]
+        == "2100-01-01T00:00:00Z"
+    )
 
 
 def test_digests_stay_the_same_and_tell_models_apart() -> None:
@@ -88,7 +97,10 @@ def test_digests_stay_the_same_and_tell_models_apart() -> None:
 
 def test_what_nobody_tells_is_filled_in_the_same_way_every_time() -> None:
     (row,) = tags(DEEPSEEK)
-    assert (row["modified_at"], row["capabilities"]) == ("2026-01-01T00:00:00Z", ["completion", "tools"])
+    assert (row["modified_at"], row["capabilities"]) == (
+        "2026-01-01T00:00:00Z",
+        ["completion", "tools"],
+    )
     assert "context_length" not in row["details"]
 
 

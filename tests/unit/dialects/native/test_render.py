@@ -32,7 +32,9 @@ from ollama_proxy.hub import (
     collect,
 )
 
-LOGPROBS: Logprobs = [{"token": "世", "logprob": -0.5, "bytes": None, "top_logprobs": [{"token": "x", "logprob": -2}]}]
+LOGPROBS: Logprobs = [
+    {"token": "世", "logprob": -0.5, "bytes": None, "top_logprobs": [{"token": "x", "logprob": -2}]}
+]
 EVENTS: list[Event] = [
     Thinking("hm"),
     Content("世", LOGPROBS),
@@ -52,7 +54,9 @@ def ticking(step_s: float = 1.0) -> Callable[[], float]:
     return lambda: next(ticks) * step_s
 
 
-def drawn(renderer: ChatRenderer | GenerateRenderer, size: int = 1, events: Sequence[Event] = EVENTS) -> Lines:
+def drawn(
+    renderer: ChatRenderer | GenerateRenderer, size: int = 1, events: Sequence[Event] = EVENTS
+) -> Lines:
     batches = [events[start : start + size] for start in range(0, len(events), size)]
     body = b"".join(map(renderer.render_stream, batches))
     assert body.endswith(b"\n")
@@ -60,7 +64,9 @@ def drawn(renderer: ChatRenderer | GenerateRenderer, size: int = 1, events: Sequ
     return [json.loads(line) for line in body.splitlines()]
 
 
-def single(renderer: ChatRenderer | GenerateRenderer, events: Sequence[Event] = EVENTS) -> dict[str, Any]:
+def single(
+    renderer: ChatRenderer | GenerateRenderer, events: Sequence[Event] = EVENTS
+) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(renderer.render_single(collect(events)))
     return document
 
@@ -109,7 +115,12 @@ def test_the_last_line_has_the_counts_and_whole_nanoseconds() -> None:
         "eval_count": 3,
     }
     durations = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
-    assert [last[name] for name in durations] == [2_000_000_000, 1_000_000, 999_000_000, 1_000_000_000]
+    assert [last[name] for name in durations] == [
+        2_000_000_000,
+        1_000_000,
+        999_000_000,
+        1_000_000_000,
+    ]
     assert {type(last[name]) for name in durations} == {int}
 
 
@@ -120,7 +131,8 @@ def test_metrics_that_nobody_knows_are_left_out_but_writing_always_took_time() -
 
 
 @pytest.mark.parametrize(
-    ("reason", "shown"), [("stop", "stop"), ("length", "length"), ("tool_calls", "stop"), ("content_filter", "stop")]
+    ("reason", "shown"),
+    [("stop", "stop"), ("length", "length"), ("tool_calls", "stop"), ("content_filter", "stop")],
 )
 def test_reasons_are_those_that_ollama_has(reason: str, shown: str) -> None:
     assert single(ChatRenderer("m", 0.0), [Done(reason)])["done_reason"] == shown
@@ -128,20 +140,36 @@ def test_reasons_are_those_that_ollama_has(reason: str, shown: str) -> None:
 
 def test_a_single_answer_is_the_last_line_with_all_that_was_said() -> None:
     document = single(ChatRenderer("m", 0.0, ticking()))
-    assert document["message"] == {"role": "assistant", "content": "世界", "thinking": "hm", "tool_calls": CALLS}
-    assert (document["done"], document["done_reason"], document["logprobs"]) == (True, "stop", [ROW])
+    assert document["message"] == {
+        "role": "assistant",
+        "content": "世界",
+        "thinking": "hm",
+        "tool_calls": CALLS,
+    }
+    assert (document["done"], document["done_reason"], document["logprobs"]) == (
+        True,
+        "stop",
+        [ROW],
+    )
     assert (document["prompt_eval_count"], document["eval_count"]) == (7, 3)
     assert (document["total_duration"], document["eval_duration"]) == (1_000_000_000, 999_000_000)
 
 
 def test_a_single_completion_has_its_text_in_response() -> None:
-    document = single(GenerateRenderer("m", 0.0), [Thinking("hm"), Content("a"), Content("b"), Done("stop")])
+    document = single(
+        GenerateRenderer("m", 0.0), [Thinking("hm"), Content("a"), Content("b"), Done("stop")]
+    )
     assert (document["response"], document["thinking"]) == ("ab", "hm")
     assert "message" not in document
 
 
 def test_calls_between_texts_are_numbered_through_the_answer() -> None:
-    events: list[Event] = [ToolCall("c1", "f", {}), Content("a"), ToolCall("c2", "f", {}), Done("stop")]
+    events: list[Event] = [
+        ToolCall("c1", "f", {}),
+        Content("a"),
+        ToolCall("c2", "f", {}),
+        Done("stop"),
+    ]
     lines = drawn(ChatRenderer("m", 0.0), events=events)
     calls = [call for line in lines for call in line["message"].get("tool_calls", ())]
     assert [(call["id"], call["function"]["index"]) for call in calls] == [("c1", 0), ("c2", 1)]
@@ -169,18 +197,32 @@ def test_a_failure_is_one_line_with_a_text_and_no_end() -> None:
 def test_ollamas_own_client_reads_every_line() -> None:
     chats = [ollama.ChatResponse(**line) for line in drawn(ChatRenderer("m", 0.0))]
     texts = [ollama.GenerateResponse(**line) for line in drawn(GenerateRenderer("m", 0.0))]
-    assert "".join(chat.message.content or "" for chat in chats) == "".join(text.response or "" for text in texts)
-    assert [call.function.name for chat in chats for call in chat.message.tool_calls or ()] == ["f", "g"]
+    assert "".join(chat.message.content or "" for chat in chats) == "".join(
+        text.response or "" for text in texts
+    )
+    assert [call.function.name for chat in chats for call in chat.message.tool_calls or ()] == [
+        "f",
+        "g",
+    ]
 
 
 @pytest.mark.parametrize(
     ("route", "rest"),
     [
-        ("chat", {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "unload"}),
+        (
+            "chat",
+            {
+                "message": {"role": "assistant", "content": ""},
+                "done": True,
+                "done_reason": "unload",
+            },
+        ),
         ("generate", {"response": "", "done": True, "done_reason": "unload"}),
     ],
 )
-def test_G08_an_order_is_answered_by_one_object_without_metrics(route: str, rest: dict[str, Any]) -> None:
+def test_G08_an_order_is_answered_by_one_object_without_metrics(
+    route: str, rest: dict[str, Any]
+) -> None:
     body = render_load(route, "m", "unload")
     document = json.loads(body)
     assert document.pop("created_at").endswith("Z")
@@ -189,7 +231,8 @@ def test_G08_an_order_is_answered_by_one_object_without_metrics(route: str, rest
 
 
 @pytest.mark.parametrize(
-    ("route", "document"), [("embed", {"model": "m", "embeddings": []}), ("embeddings", {"embedding": []})]
+    ("route", "document"),
+    [("embed", {"model": "m", "embeddings": []}), ("embeddings", {"embedding": []})],
 )
 def test_nothing_to_embed_gives_no_vector(route: str, document: dict[str, Any]) -> None:
     assert json.loads(render_load(route, "m", "load")) == document

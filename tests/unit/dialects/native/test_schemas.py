@@ -26,8 +26,16 @@ NAMED = ("show", "pull", "push", "create", "delete")
 @pytest.mark.parametrize(
     ("schema", "data", "text"),
     [
-        (ChatEnvelope(), {"model": 5}, "cannot unmarshal number into Go struct field ChatRequest.model of type string"),
-        (ChatEnvelope(), {"model": True}, "cannot unmarshal bool into Go struct field ChatRequest.model"),
+        (
+            ChatEnvelope(),
+            {"model": 5},
+            "cannot unmarshal number into Go struct field ChatRequest.model of type string",
+        ),
+        (
+            ChatEnvelope(),
+            {"model": True},
+            "cannot unmarshal bool into Go struct field ChatRequest.model",
+        ),
         (
             ChatEnvelope(),
             {"stream": "yes"},
@@ -36,13 +44,19 @@ NAMED = ("show", "pull", "push", "create", "delete")
         (ChatEnvelope(), {"stream": 1}, "cannot unmarshal number"),
         (ChatEnvelope(), {"messages": {}}, "cannot unmarshal object"),
         (ChatEnvelope(), {"options": []}, "cannot unmarshal array"),
-        (GenerateEnvelope(), {"prompt": ["a"]}, "cannot unmarshal array into Go struct field GenerateRequest.prompt"),
+        (
+            GenerateEnvelope(),
+            {"prompt": ["a"]},
+            "cannot unmarshal array into Go struct field GenerateRequest.prompt",
+        ),
         (EmbeddingsEnvelope(), {"prompt": 1}, "EmbeddingRequest.prompt"),
         (ShowEnvelope(), {"name": 1}, "ShowRequest.name"),
         (CopyEnvelope(), {"source": 1}, "CopyRequest.source"),
     ],
 )
-def test_wrong_type_is_said_in_the_words_of_ollama(schema: Schema, data: dict[str, Any], text: str) -> None:
+def test_wrong_type_is_said_in_the_words_of_ollama(
+    schema: Schema, data: dict[str, Any], text: str
+) -> None:
     with pytest.raises(BadRequest) as caught:
         check_envelope(schema, data)
     assert text in str(caught.value)
@@ -56,7 +70,9 @@ def test_null_is_the_same_as_absent_and_unknown_fields_pass(route: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "route", [one for one in MODEL_ROUTES if one.endpoint in NAMED], ids=lambda route: route.endpoint
+    "route",
+    [one for one in MODEL_ROUTES if one.endpoint in NAMED],
+    ids=lambda route: route.endpoint,
 )
 @pytest.mark.parametrize(
     ("data", "expected"),
@@ -69,7 +85,9 @@ def test_null_is_the_same_as_absent_and_unknown_fields_pass(route: Any) -> None:
         ({}, ""),
     ],
 )
-def test_model_wins_over_name_and_an_empty_one_does_not(route: Any, data: dict[str, Any], expected: str) -> None:
+def test_model_wins_over_name_and_an_empty_one_does_not(
+    route: Any, data: dict[str, Any], expected: str
+) -> None:
     """G11: a check that reads only `model` would be a way around it."""
     assert model_names(route.schema, data) == [expected]
 

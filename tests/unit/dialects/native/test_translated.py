@@ -45,14 +45,20 @@ def test_loading_is_answered_without_the_provider(
 
 
 def test_both_embedding_routes_return_vectors(app: InProcess, provider: Provider) -> None:
-    assert len(app.ask("POST", "/api/embed", {"model": MODEL, "input": ["a", "b"]}).json["embeddings"]) == 2
+    assert (
+        len(app.ask("POST", "/api/embed", {"model": MODEL, "input": ["a", "b"]}).json["embeddings"])
+        == 2
+    )
     assert app.ask("POST", "/api/embeddings", {"model": MODEL, "prompt": "a"}).json["embedding"]
     assert len(provider.bodies(EMBEDDINGS)) == 2
 
 
 @pytest.fixture(scope="module")
 def two_boxes() -> Iterator[InProcess]:
-    with Box("one", ["a", "both"], version="0.30.1") as one, Box("two", ["b", "both"], version="0.9.2") as two:
+    with (
+        Box("one", ["a", "both"], version="0.30.1") as one,
+        Box("two", ["b", "both"], version="0.9.2") as two,
+    ):
         with in_process(upstreams=[one.declared, two.declared]) as app:
             one.loaded = ["a:latest"]
             yield app
@@ -77,9 +83,13 @@ GATEWAYS = {"cloud": {"disabled": True, "source": "config"}}
     [(ON, ON, ON), (ON, OFF, GATEWAYS), (ON, None, ON), (None, None, GATEWAYS)],
     ids=["agreed", "not agreed", "one does not know", "none knows"],
 )
-def test_the_status_is_that_of_the_servers_if_they_agree(first: Any, second: Any, expected: Any) -> None:
+def test_the_status_is_that_of_the_servers_if_they_agree(
+    first: Any, second: Any, expected: Any
+) -> None:
     with Box("one", ["a"]) as one, Box("two", ["b"]) as two:
         for box, status in ((one, first), (two, second)):
-            box.script("/api/status", [Json(status) if status else Whole(b"404 page not found", 404)])
+            box.script(
+                "/api/status", [Json(status) if status else Whole(b"404 page not found", 404)]
+            )
         with in_process(upstreams=[one.declared, two.declared]) as app:
             assert app.ask("GET", "/api/status").json == expected

@@ -36,10 +36,15 @@ def test_type_follows_the_status(status: int, kind: str) -> None:
     assert document["error"].keys() == {"message", "type", "param", "code"}
 
 
-@pytest.mark.parametrize("error", [errors.ModelNotFound("model 'x' not found"), UpstreamRefused(404, "No x")])
+@pytest.mark.parametrize(
+    "error", [errors.ModelNotFound("model 'x' not found"), UpstreamRefused(404, "No x")]
+)
 def test_missing_model_is_the_requests_fault(error: errors.GatewayError) -> None:
     document = json.loads(OpenAIErrors().render_error(error, ID))
-    assert (document["error"]["type"], document["error"]["code"]) == ("invalid_request_error", "model_not_found")
+    assert (document["error"]["type"], document["error"]["code"]) == (
+        "invalid_request_error",
+        "model_not_found",
+    )
     assert document["error"]["message"] in ("Model 'x' not found", "No x")
 
 

@@ -28,8 +28,14 @@ def chat(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"response_format": {"type": "json_schema", "json_schema": "x"}}, "response_format.json_schema"),
-        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": "x"}},
+            "response_format.json_schema",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {}}},
+            "response_format.json_schema.schema",
+        ),
         ({"tool_choice": {"type": "function", "function": "x"}}, "tool_choice.function"),
         ({"tool_choice": {"type": "function", "function": {}}}, "tool_choice.function.name"),
         ({"tool_choice": 5}, "tool_choice"),
@@ -42,10 +48,17 @@ def chat(**fields: Any) -> dict[str, Any]:
             "tools[0].function.description",
         ),
         (
-            {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": "x"}]}]},
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "input_audio", "input_audio": "x"}]}
+                ]
+            },
             "messages[0].content[0].input_audio",
         ),
-        ({"messages": [{"role": "tool", "tool_call_id": 5, "content": "r"}]}, "messages[0].tool_call_id"),
+        (
+            {"messages": [{"role": "tool", "tool_call_id": 5, "content": "r"}]},
+            "messages[0].tool_call_id",
+        ),
     ],
 )
 def test_what_can_not_be_read_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
@@ -57,7 +70,9 @@ def test_what_can_not_be_read_is_refused_by_name(fields: dict[str, Any], param: 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_what_a_tool_has_no_name_for_here_is_carried(legacy: bool) -> None:
     function = {"name": "f", "description": "d", "strict": True, "cache": {"type": "x"}}
-    fields: dict[str, Any] = {"functions": [function]} if legacy else {"tools": [{"function": function}]}
+    fields: dict[str, Any] = (
+        {"functions": [function]} if legacy else {"tools": [{"function": function}]}
+    )
     [tool] = load_chat(chat(**fields)).tools
     assert tool == Tool("f", "d", None, True, {"cache": {"type": "x"}})
 
@@ -66,7 +81,8 @@ MANY = range(20_000)
 
 
 def loaded_quickly(**fields: Any) -> ChatRequest:
-    """What is asked, without more work than its length: the time of many pieces grows with their number alone."""
+    """What is asked, without more work than its length: the time of many pieces grows
+    with their number alone."""
     began = time.process_time()
     asked = load_chat(chat(**fields))
     assert time.process_time() - began < 5.0
@@ -74,16 +90,23 @@ def loaded_quickly(**fields: Any) -> ChatRequest:
 
 
 def test_many_results_in_the_older_form_find_their_calls() -> None:
-    calls = [{"role": "assistant", "function_call": {"name": f"f{one}", "arguments": "{}"}} for one in MANY]
+    calls = [
+        {"role": "assistant", "function_call": {"name": f"f{one}", "arguments": "{}"}}
+        for one in MANY
+    ]
     results = [{"role": "function", "name": f"f{one}", "content": "r"} for one in MANY]
     messages = loaded_quickly(messages=calls + results).messages
-    assert [message.tool_call_id for message in messages[len(calls) :]] == [f"call_function_{one}" for one in MANY]
+    assert [message.tool_call_id for message in messages[len(calls) :]] == [
+        f"call_function_{one}" for one in MANY
+    ]
 
 
 def test_result_in_the_older_form_belongs_to_the_last_call_of_its_function() -> None:
     call = {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}
     result = {"role": "function", "name": "f", "content": "r"}
-    messages = load_chat(chat(messages=[call, result, call, result, {**result, "name": "g"}])).messages
+    messages = load_chat(
+        chat(messages=[call, result, call, result, {**result, "name": "g"}])
+    ).messages
     ids = [message.tool_call_id for message in messages if message.role == "tool"]
     assert ids == ["call_function_0", "call_function_1", None]
 
@@ -97,11 +120,15 @@ def test_many_allowed_tools() -> None:
 def test_whole_numbers_may_be_written_with_a_point() -> None:
     asked = load_chat(chat(max_tokens=5.0, logprobs=True, top_logprobs=3.0))
     assert repr(asked.options["num_predict"]) == "5" and repr(asked.top_logprobs) == "3"
-    assert repr(load_embeddings({"model": "m", "input": "x", "dimensions": 256.0}).dimensions) == "256"
+    assert (
+        repr(load_embeddings({"model": "m", "input": "x", "dimensions": 256.0}).dimensions) == "256"
+    )
 
 
 def test_a_named_tool_is_the_only_one_that_the_model_sees() -> None:
-    asked = load_chat(chat(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "g"}}))
+    asked = load_chat(
+        chat(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "g"}})
+    )
     assert [tool["function"]["name"] for tool in encode_chat(asked)["tools"]] == ["g"]
 
 
@@ -110,15 +137,21 @@ def test_no_tool_is_shown_when_none_may_be_called() -> None:
 
 
 def chat_of(choice: Any, *messages: dict[str, str]) -> dict[str, Any]:
-    return encode_chat(load_chat(chat(tools=TOOLS, tool_choice=choice, messages=[*messages, *MESSAGES])))
+    return encode_chat(
+        load_chat(chat(tools=TOOLS, tool_choice=choice, messages=[*messages, *MESSAGES]))
+    )
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "g"}}])
-def test_order_to_call_joins_what_the_user_said_last_where_there_is_no_system_message(choice: Any) -> None:
+def test_order_to_call_joins_what_the_user_said_last_where_there_is_no_system_message(
+    choice: Any,
+) -> None:
     before = {"role": "user", "content": "First."}, {"role": "assistant", "content": "Yes?"}
     first, second, last = chat_of(choice, *before)["messages"]
     assert [first, second] == list(before)
-    assert last["role"] == "user" and last["content"].startswith(f"{MESSAGES[0]['content']}\n\nYou must")
+    assert last["role"] == "user" and last["content"].startswith(
+        f"{MESSAGES[0]['content']}\n\nYou must"
+    )
 
 
 def test_order_to_call_joins_the_first_system_message_only() -> None:
@@ -135,7 +168,10 @@ def test_nobody_is_ordered_to_call_without_need(choice: Any) -> None:
 
 #: OpenAI's own client, its parameters by route.
 PARAMETERS: dict[str, tuple[Any, ...]] = {
-    CHAT: (chat_params.CompletionCreateParamsStreaming, chat_params.CompletionCreateParamsNonStreaming),
+    CHAT: (
+        chat_params.CompletionCreateParamsStreaming,
+        chat_params.CompletionCreateParamsNonStreaming,
+    ),
     COMPLETION: (
         completion_params.CompletionCreateParamsStreaming,
         completion_params.CompletionCreateParamsNonStreaming,
@@ -146,15 +182,26 @@ PARAMETERS: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("path", PARAMETERS)
 def test_every_parameter_of_the_official_client_has_a_fate(path: str) -> None:
-    """A new version of the client shows here what has come: it goes into FIELDS, and a test demands its fate."""
-    known = {name for kind in PARAMETERS[path] for name in kind.__required_keys__ | kind.__optional_keys__}
+    """A new version of the client shows here what has come: it goes into FIELDS, and a
+    test demands its fate."""
+    known = {
+        name
+        for kind in PARAMETERS[path]
+        for name in kind.__required_keys__ | kind.__optional_keys__
+    }
     assert known == set(FIELDS[path])
 
 
 def test_schema_is_carried_with_its_name_for_those_who_ask_for_it() -> None:
-    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": {"type": "object"}}}
+    wanted = {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "strict": True, "schema": {"type": "object"}},
+    }
     asked = load_chat(chat(response_format=wanted))
-    assert (asked.format, asked.passthrough_fields) == ({"type": "object"}, {"response_format": wanted})
+    assert (asked.format, asked.passthrough_fields) == (
+        {"type": "object"},
+        {"response_format": wanted},
+    )
     assert load_chat(chat(response_format={"type": "json_object"})).passthrough_fields == {}
 
 

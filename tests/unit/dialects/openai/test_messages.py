@@ -14,7 +14,9 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '
 
 
 def test_roles() -> None:
-    loaded = load_messages([{"role": role, "content": "x"} for role in ("system", "developer", "user", "assistant")])
+    loaded = load_messages(
+        [{"role": role, "content": "x"} for role in ("system", "developer", "user", "assistant")]
+    )
     assert [message.role for message in loaded] == ["system", "system", "user", "assistant"]
 
 
@@ -29,7 +31,10 @@ def test_parts_stay_one_message() -> None:
 
 def test_result_finds_the_name_of_its_tool() -> None:
     called, result = load_messages(
-        [{"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "c1", "content": "42"}]
+        [
+            {"role": "assistant", "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "c1", "content": "42"},
+        ]
     )
     assert called.tool_calls == [ToolCall("c1", "f", {"z": 1, "a": 2})]
     assert list(called.tool_calls[0].arguments) == ["z", "a"]
@@ -48,7 +53,9 @@ def test_the_older_form_of_calls_has_ids_that_stay_the_same() -> None:
 
 def test_both_names_of_thinking() -> None:
     for name in ("reasoning", "reasoning_content"):
-        assert load_messages([{"role": "assistant", "content": "a", name: "hm"}])[0].thinking == "hm"
+        assert (
+            load_messages([{"role": "assistant", "content": "a", name: "hm"}])[0].thinking == "hm"
+        )
 
 
 @pytest.mark.parametrize(
@@ -59,11 +66,17 @@ def test_both_names_of_thinking() -> None:
         ({"role": "user", "content": 1}, "messages[0].content"),
         ({"role": "user", "content": [{"type": "video"}]}, "messages[0].content[0].type"),
         (
-            {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "http://a"}}]},
+            {
+                "role": "user",
+                "content": [{"type": "input_audio", "input_audio": {"data": "http://a"}}],
+            },
             "messages[0].content[0].input_audio.data",
         ),
         ({"role": "assistant", "tool_calls": "f"}, "messages[0].tool_calls"),
-        ({"role": "assistant", "tool_calls": [{"function": {}}]}, "messages[0].tool_calls[0].function.name"),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {}}]},
+            "messages[0].tool_calls[0].function.name",
+        ),
         ({"role": "assistant", "reasoning": 1}, "messages[0].reasoning"),
     ],
 )

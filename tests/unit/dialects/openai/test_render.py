@@ -51,7 +51,10 @@ def test_ids_are_unique_over_ten_thousand_answers() -> None:
 
 def test_ids_of_completions_are_unique_too() -> None:
     answers = collect([Done("stop")])
-    assert len({json.loads(completion().render_single(answers))["id"] for _ in range(10_000)}) == 10_000
+    assert (
+        len({json.loads(completion().render_single(answers))["id"] for _ in range(10_000)})
+        == 10_000
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -71,7 +74,12 @@ def test_frames_do_not_depend_on_how_events_were_batched(size: int) -> None:
 
 
 def _call(index: int, call_id: str, name: str, arguments: str) -> dict[str, object]:
-    return {"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {
+        "index": index,
+        "id": call_id,
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
 
 
 @pytest.mark.parametrize("model", ['quo"te', "back\\slash", "世界", "a}]b"])
@@ -110,15 +118,22 @@ def test_finish_reason_is_one_of_openais_words(reason: str, called: bool, expect
 
 
 @pytest.mark.parametrize(
-    ("content", "calls", "expected"), [("", [EVENTS[2]], None), ("a", [EVENTS[2]], "a"), ("", [], "")]
+    ("content", "calls", "expected"),
+    [("", [EVENTS[2]], None), ("a", [EVENTS[2]], "a"), ("", [], "")],
 )
-def test_content_is_null_only_beside_calls(content: str, calls: list[ToolCall], expected: str | None) -> None:
+def test_content_is_null_only_beside_calls(
+    content: str, calls: list[ToolCall], expected: str | None
+) -> None:
     answer = Answer(content, "", calls, [], Done("stop"))
-    assert json.loads(chat().render_single([answer]))["choices"][0]["message"]["content"] == expected
+    assert (
+        json.loads(chat().render_single([answer]))["choices"][0]["message"]["content"] == expected
+    )
 
 
 def test_reasoning_is_left_out_when_there_is_none() -> None:
-    message = json.loads(chat().render_single(collect([Content("a"), Done("stop")])))["choices"][0]["message"]
+    message = json.loads(chat().render_single(collect([Content("a"), Done("stop")])))["choices"][0][
+        "message"
+    ]
     assert message == {"role": "assistant", "content": "a", "refusal": None}
 
 
@@ -170,13 +185,15 @@ def test_completion_has_neither_thoughts_nor_calls() -> None:
         ([Done("stop", 7, 3, cached=5)] * 2, {"cached_tokens": 10}),
     ],
 )
-def test_usage_has_the_cache_counts_that_were_reported(dones: list[Done], details: dict[str, int] | None) -> None:
+def test_usage_has_the_cache_counts_that_were_reported(
+    dones: list[Done], details: dict[str, int] | None
+) -> None:
     shown = usage(*dones)
     assert shown.get("prompt_tokens_details") == details
     assert shown["prompt_tokens"] == 7 * len(dones)
 
 
-# --- Several choices -------------------------------------------------------------------------------------------------
+# --- Several choices ------------------------------------------------------------------------------
 
 TWO: list[Event] = [
     *(Choice(1), Content("b")),
@@ -209,7 +226,10 @@ def test_the_end_comes_when_every_choice_has_ended() -> None:
 
 def test_answers_are_choices_in_their_order() -> None:
     document = json.loads(ChatRenderer("m", include_usage=False, n=2).render_single(collect(TWO)))
-    assert [(one["index"], one["message"]["content"], one["finish_reason"]) for one in document["choices"]] == [
+    assert [
+        (one["index"], one["message"]["content"], one["finish_reason"])
+        for one in document["choices"]
+    ] == [
         (0, "a", "tool_calls"),
         (1, "b", "length"),
     ]
@@ -219,9 +239,14 @@ def test_answers_are_choices_in_their_order() -> None:
 def test_older_form_has_room_for_one_call() -> None:
     renderer = ChatRenderer("m", include_usage=False, calls_as=FUNCTIONS)
     deltas = [frame["choices"][0] for frame in frames(renderer.render_stream(EVENTS))[:-1]]
-    calls = [choice["delta"]["function_call"] for choice in deltas if "function_call" in choice["delta"]]
+    calls = [
+        choice["delta"]["function_call"] for choice in deltas if "function_call" in choice["delta"]
+    ]
     assert calls == [{"name": "f", "arguments": '{"b":1,"a":"é"}'}]
-    assert (deltas[-1]["finish_reason"], b"tool_calls" in renderer.render_single(collect(EVENTS))) == (
+    assert (
+        deltas[-1]["finish_reason"],
+        b"tool_calls" in renderer.render_single(collect(EVENTS)),
+    ) == (
         "function_call",
         False,
     )
@@ -245,11 +270,17 @@ def test_offsets_are_kept_for_each_choice() -> None:
         Content("xx", entry),
     ]
     drawn = [frame["choices"][0] for frame in frames(renderer.render_stream(events))]
-    assert [(one["index"], one["logprobs"]["text_offset"]) for one in drawn] == [(0, [0]), (1, [0]), (0, [2])]
+    assert [(one["index"], one["logprobs"]["text_offset"]) for one in drawn] == [
+        (0, [0]),
+        (1, [0]),
+        (0, [2]),
+    ]
 
 
 def answer(text: str, *logprobs: float) -> Answer:
-    return Answer(text, "", [], [{"token": "x", "logprob": value} for value in logprobs], Done("stop"))
+    return Answer(
+        text, "", [], [{"token": "x", "logprob": value} for value in logprobs], Done("stop")
+    )
 
 
 def test_most_likely_is_told_by_the_mean_of_its_tokens() -> None:
@@ -261,4 +292,6 @@ def test_most_likely_is_told_by_the_mean_of_its_tokens() -> None:
 @pytest.mark.parametrize("renderer", [chat(), completion()])
 def test_failure_has_no_success_marker(renderer: ChatRenderer | CompletionRenderer) -> None:
     drawn = renderer.render_failure(UpstreamCut("boom"))
-    assert frames(drawn) == [{"error": {"message": "boom", "type": "server_error", "param": None, "code": None}}]
+    assert frames(drawn) == [
+        {"error": {"message": "boom", "type": "server_error", "param": None, "code": None}}
+    ]

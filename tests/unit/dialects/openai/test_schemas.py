@@ -13,7 +13,14 @@ CHAT, COMPLETION = ChatSchema(), CompletionSchema()
 
 @pytest.mark.parametrize(
     "fields",
-    [{"stop": "a"}, {"stop": ["a", "b"]}, {"max_tokens": -1}, {"max_tokens": 1}, {"modalities": ["text"]}, {"n": None}],
+    [
+        {"stop": "a"},
+        {"stop": ["a", "b"]},
+        {"max_tokens": -1},
+        {"max_tokens": 1},
+        {"modalities": ["text"]},
+        {"n": None},
+    ],
 )
 def test_values_that_are_accepted(fields: dict[str, Any]) -> None:
     assert CHAT.validate(fields) == {}

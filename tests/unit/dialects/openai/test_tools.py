@@ -1,4 +1,5 @@
-"""OpenAI's tools, in the current form and the older one, and what a request says about calling them."""
+"""OpenAI's tools, in the current form and the older one, and what a request
+says about calling them."""
 
 from __future__ import annotations
 
@@ -6,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.openai.tools import is_legacy, list_custom_tools, list_hosted_tools, load_tools
+from ollama_proxy.dialects.openai.tools import (
+    is_legacy,
+    list_custom_tools,
+    list_hosted_tools,
+    load_tools,
+)
 from ollama_proxy.errors import BadRequest
 
 
@@ -51,9 +57,15 @@ def test_functions_are_the_older_form() -> None:
         {"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}},
         {
             "tools": TOOLS,
-            "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [tool("h")]}},
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "auto", "tools": [tool("h")]},
+            },
         },
-        {"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "x", "tools": []}}},
+        {
+            "tools": TOOLS,
+            "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "x", "tools": []}},
+        },
         {"functions": [{"name": "f"}], "function_call": {"name": "g"}},
     ],
 )
@@ -67,7 +79,10 @@ GRAMMAR = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start
 
 
 def test_a_custom_tool_is_a_function_with_one_text() -> None:
-    data = {"tools": [CUSTOM, *TOOLS], "tool_choice": {"type": "custom", "custom": {"name": "patch"}}}
+    data = {
+        "tools": [CUSTOM, *TOOLS],
+        "tool_choice": {"type": "custom", "custom": {"name": "patch"}},
+    }
     tools, choice = load_tools(data)
     assert tools[0].parameters is not None and list(tools[0].parameters["properties"]) == ["input"]
     assert (choice, list_custom_tools(data)) == ({"name": "patch"}, {"patch": False})
@@ -85,4 +100,8 @@ def test_tools_that_a_vendor_runs_are_left_out() -> None:
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": entries}}
     data = {"tools": [{"type": "web_search"}, *TOOLS], "tool_choice": choice}
     tools, mode = load_tools(data)
-    assert ([each.name for each in tools], mode, list_hosted_tools(data)) == (["f"], "required", ["web_search"])
+    assert ([each.name for each in tools], mode, list_hosted_tools(data)) == (
+        ["f"],
+        "required",
+        ["web_search"],
+    )

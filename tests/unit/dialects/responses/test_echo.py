@@ -77,7 +77,13 @@ def test_tool_has_every_key_and_its_schema_untouched() -> None:
     parameters = {"type": "object", "properties": {"b": {}, "a": {"$ref": "#/x"}}}
     tool = {"type": "function", "name": "f", "parameters": parameters, "defer_loading": True}
     [shown] = echo(tools=[tool])["tools"]
-    assert shown == {"type": "function", "name": "f", "description": None, "parameters": parameters, "strict": None}
+    assert shown == {
+        "type": "function",
+        "name": "f",
+        "description": None,
+        "parameters": parameters,
+        "strict": None,
+    }
     assert list(shown["parameters"]["properties"]) == ["b", "a"]
 
 

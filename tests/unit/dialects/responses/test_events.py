@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.responses import events
-from ollama_proxy.dialects.responses.events import Events, OpenMessage, OpenReasoning, render_call_events
+from ollama_proxy.dialects.responses.events import (
+    Events,
+    OpenMessage,
+    OpenReasoning,
+    render_call_events,
+)
 from ollama_proxy.dialects.responses.output_items import PLAIN, ResponseShape
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import ToolCall
@@ -22,7 +27,10 @@ def documents(frames: bytes) -> list[Any]:
 
 def test_a_message_is_opened_filled_and_closed() -> None:
     message = OpenMessage(Events(), 2)
-    closed, item = (message.open() + message.add("Hel") + message.add("lo"), message.close("completed"))
+    closed, item = (
+        message.open() + message.add("Hel") + message.add("lo"),
+        message.close("completed"),
+    )
     frames, document = closed + item[0], item[1]
     told = documents(frames)
     assert [each["type"].removeprefix("response.") for each in told] == [

@@ -28,12 +28,23 @@ def test_a_text_is_a_message_of_the_user() -> None:
 
 def test_one_turn_is_one_message() -> None:
     turn, result = load_input([thought("hm"), SAID, CALL, RESULT], Toolbox())
-    assert (turn.content, turn.thinking, turn.tool_calls) == ("Let me look.", "hm", [ToolCall("c1", "f", {})])
-    assert (result.role, result.content, result.tool_name, result.tool_call_id) == ("tool", "42", "f", "c1")
+    assert (turn.content, turn.thinking, turn.tool_calls) == (
+        "Let me look.",
+        "hm",
+        [ToolCall("c1", "f", {})],
+    )
+    assert (result.role, result.content, result.tool_name, result.tool_call_id) == (
+        "tool",
+        "42",
+        "f",
+        "c1",
+    )
 
 
 def test_messages_behind_each_other_are_messages_of_their_own() -> None:
-    assert [message.content for message in load_input([SAID, SAID], Toolbox())] == ["Let me look."] * 2
+    assert [message.content for message in load_input([SAID, SAID], Toolbox())] == [
+        "Let me look."
+    ] * 2
 
 
 def test_thinking_belongs_to_what_follows_or_to_nothing() -> None:
@@ -50,7 +61,9 @@ def test_sealed_thinking_is_opened_and_that_of_others_is_dropped() -> None:
 def test_a_text_file_is_read() -> None:
     data = "data:text/plain;base64," + base64.b64encode("ü".encode()).decode()
     part = {"type": "input_file", "filename": "a.txt", "file_data": data}
-    assert load_input([{"role": "user", "content": [part]}], Toolbox()) == [Message("user", "a.txt\nü", attachments=[])]
+    assert load_input([{"role": "user", "content": [part]}], Toolbox()) == [
+        Message("user", "a.txt\nü", attachments=[])
+    ]
 
 
 @pytest.mark.parametrize(
@@ -62,8 +75,14 @@ def test_a_text_file_is_read() -> None:
         (["hi"], "input[0]"),
         ([{"type": "computer_call"}], "input[0]"),
         ([{"role": "wizard", "content": "x"}], "input[0].role"),
-        ([{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}], "input[0].content[0].file_id"),
-        ([{"role": "user", "content": [{"type": "input_file", "file_url": "u"}]}], "input[0].content[0].file_url"),
+        (
+            [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}],
+            "input[0].content[0].file_id",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "input_file", "file_url": "u"}]}],
+            "input[0].content[0].file_url",
+        ),
         ([{"type": "function_call", "call_id": "c"}], "input[0].name"),
         ([{"type": "web_search_call"}], "input"),
     ],

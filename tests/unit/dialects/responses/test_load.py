@@ -1,4 +1,5 @@
-"""OpenAI's responses to hub requests: what the items of a turn amount to, without more work than their number."""
+"""OpenAI's responses to hub requests: what the items of a turn amount to, without more
+work than their number."""
 
 from __future__ import annotations
 
@@ -55,10 +56,22 @@ def test_many_allowed_tools() -> None:
 
 def test_a_turn_ends_where_somebody_else_speaks() -> None:
     result = {"type": "function_call_output", "call_id": "c0", "output": "r"}
-    items = [thought("a"), said("1"), said("2"), thought("b"), call(0), said("3"), result, thought("c"), said("4")]
+    items = [
+        thought("a"),
+        said("1"),
+        said("2"),
+        thought("b"),
+        call(0),
+        said("3"),
+        result,
+        thought("c"),
+        said("4"),
+    ]
     assert load(input=items).messages == [
         Message("assistant", "1", thinking="a", attachments=[], tool_calls=[]),
-        Message("assistant", "2\n3", thinking="b", attachments=[], tool_calls=[ToolCall("c0", "f", {})]),
+        Message(
+            "assistant", "2\n3", thinking="b", attachments=[], tool_calls=[ToolCall("c0", "f", {})]
+        ),
         Message("tool", "r", attachments=[], tool_name="f", tool_call_id="c0"),
         Message("assistant", "4", thinking="c", attachments=[], tool_calls=[]),
     ]

@@ -31,7 +31,10 @@ def test_items_have_the_order_thinking_text_calls() -> None:
 
 def test_thinking_is_sealed_only_if_asked() -> None:
     answer = Answer("", "hm", [], [], Done("stop"))
-    [plain], [sealed] = render_output(answer, PLAIN), render_output(answer, ResponseShape(sealed=True))
+    [plain], [sealed] = (
+        render_output(answer, PLAIN),
+        render_output(answer, ResponseShape(sealed=True)),
+    )
     assert "encrypted_content" not in plain
     assert unseal(sealed["encrypted_content"]) == "hm"
 
@@ -60,7 +63,10 @@ def test_what_the_limit_cut_is_incomplete(
 def test_log_probabilities_always_have_their_bytes() -> None:
     logprobs = [{"token": "ü", "logprob": -0.5, "top_logprobs": [{"token": "u", "bytes": [117]}]}]
     [entry] = text_part("ü", logprobs)["logprobs"]
-    assert (entry["bytes"], entry["top_logprobs"][0]) == ([195, 188], {"token": "u", "logprob": 0.0, "bytes": [117]})
+    assert (entry["bytes"], entry["top_logprobs"][0]) == (
+        [195, 188],
+        {"token": "u", "logprob": 0.0, "bytes": [117]},
+    )
 
 
 def test_usage_adds_up() -> None:
@@ -81,6 +87,8 @@ def test_sealed_text_is_one_word_that_does_not_show_it() -> None:
     assert not set(blob) & set(" \n/+")
 
 
-@pytest.mark.parametrize("blob", ["", "gAAAAABfaKe", "gw2.aG0=", "gw1.!", "gw1.aG0", "gw1./w==", "gw1._w==", "gw1.é"])
+@pytest.mark.parametrize(
+    "blob", ["", "gAAAAABfaKe", "gw2.aG0=", "gw1.!", "gw1.aG0", "gw1./w==", "gw1._w==", "gw1.é"]
+)
 def test_blob_of_somebody_else_is_nothing(blob: str) -> None:
     assert unseal(blob) is None

@@ -12,7 +12,14 @@ from ollama_proxy.dialects.responses.echo import render_echo
 from ollama_proxy.dialects.responses.load import load_response
 from ollama_proxy.dialects.responses.output_items import PLAIN, unseal
 from ollama_proxy.dialects.responses.render import CompactionRenderer, ResponseRenderer
-from ollama_proxy.errors import BadRequest, LimitError, PromptTooLong, UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.errors import (
+    BadRequest,
+    LimitError,
+    PromptTooLong,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, Truncated, collect
 from tests.golden.responses.reading import events, rebuilt, texts
 from tests.rig.nesting import nested
@@ -70,7 +77,12 @@ def test_every_change_of_subject_is_an_item() -> None:
 
 def test_single_answer_has_one_item_of_each_kind_and_every_call() -> None:
     output = whole(*EVENTS)["output"]
-    assert [item["type"] for item in output] == ["reasoning", "message", "function_call", "function_call"]
+    assert [item["type"] for item in output] == [
+        "reasoning",
+        "message",
+        "function_call",
+        "function_call",
+    ]
     assert texts(whole(*EVENTS)) == texts(drawn(*EVENTS)[-1]["response"])
 
 
@@ -86,11 +98,18 @@ def test_ids_are_unique_over_ten_thousand_answers() -> None:
 def test_answer_without_a_word_is_an_empty_message() -> None:
     for response in (drawn(Done("stop"))[-1]["response"], whole(Done("stop"))):
         [item] = response["output"]
-        assert (item["type"], item["status"], item["content"][0]["text"]) == ("message", "completed", "")
+        assert (item["type"], item["status"], item["content"][0]["text"]) == (
+            "message",
+            "completed",
+            "",
+        )
 
 
 def test_thinking_alone_needs_no_message() -> None:
-    for response in (drawn(Thinking("hm"), Done("stop"))[-1]["response"], whole(Thinking("hm"), Done("stop"))):
+    for response in (
+        drawn(Thinking("hm"), Done("stop"))[-1]["response"],
+        whole(Thinking("hm"), Done("stop")),
+    ):
         assert [item["type"] for item in response["output"]] == ["reasoning"]
 
 
@@ -105,7 +124,9 @@ def test_thinking_alone_needs_no_message() -> None:
         ([ToolCall("c", "f", {})], ["completed"]),
     ],
 )
-def test_G27_only_what_the_limit_cut_off_is_incomplete(said: list[Event], statuses: list[str]) -> None:
+def test_G27_only_what_the_limit_cut_off_is_incomplete(
+    said: list[Event], statuses: list[str]
+) -> None:
     for response in (drawn(*said, Done("length"))[-1]["response"], whole(*said, Done("length"))):
         assert [item["status"] for item in response["output"]] == statuses
         assert (response["status"], response["completed_at"]) == ("incomplete", None)
@@ -113,7 +134,11 @@ def test_G27_only_what_the_limit_cut_off_is_incomplete(said: list[Event], status
 
 def test_usage_is_counted_at_the_end() -> None:
     documents = drawn(Content("a"), Done("stop", 7, 3))
-    counts = [document["response"]["usage"]["total_tokens"] for document in documents if "response" in document]
+    counts = [
+        document["response"]["usage"]["total_tokens"]
+        for document in documents
+        if "response" in document
+    ]
     assert counts == [0, 0, 10]
     assert whole(Done("stop", 7, 3))["usage"] == documents[-1]["response"]["usage"]
 
@@ -162,17 +187,26 @@ def test_failure_is_told_in_the_words_of_the_api(error: Any, code: str) -> None:
     assert kinds(documents) == [*OPENING, "response.failed"]
     response = documents[-1]["response"]
     assert response["error"] == {"code": code, "message": str(error)}
-    assert (response["status"], response["output"], response["completed_at"]) == ("failed", [], None)
+    assert (response["status"], response["output"], response["completed_at"]) == (
+        "failed",
+        [],
+        None,
+    )
 
 
 def test_failure_closes_nothing_and_shows_what_was_said() -> None:
     one = renderer()
     documents = events(
-        one.render_stream([Thinking("hm"), Content("He"), Content("l")]) + one.render_failure(UpstreamCut())
+        one.render_stream([Thinking("hm"), Content("He"), Content("l")])
+        + one.render_failure(UpstreamCut())
     )
     assert kinds(documents)[-2:] == ["response.output_text.delta", "response.failed"]
     thought, said = documents[-1]["response"]["output"]
-    assert (thought["status"], said["status"], said["content"][0]["text"]) == ("completed", "incomplete", "Hel")
+    assert (thought["status"], said["status"], said["content"][0]["text"]) == (
+        "completed",
+        "incomplete",
+        "Hel",
+    )
     assert [document["sequence_number"] for document in documents] == list(range(len(documents)))
 
 
@@ -210,17 +244,26 @@ def test_bytes_of_an_entry_are_never_missing() -> None:
     said = Content("é", [entry("é", top_logprobs=[entry("é"), entry("x", bytes=[1])])])
     [part] = whole(said, Done("stop"))["output"][0]["content"]
     [one] = part["logprobs"]
-    assert (one["bytes"], [top["bytes"] for top in one["top_logprobs"]]) == ([195, 169], [[195, 169], [1]])
+    assert (one["bytes"], [top["bytes"] for top in one["top_logprobs"]]) == (
+        [195, 169],
+        [[195, 169], [1]],
+    )
 
 
 @pytest.mark.parametrize("text", ['"', "\\", "\n\n", "\u2028", "data: x", "\x00", "😀"])
 def test_text_of_any_kind_stays_one_line(text: str) -> None:
     documents = drawn(Content(text), Done("stop"))
-    assert [document["delta"] for document in documents if document["type"].endswith("text.delta")] == [text]
+    assert [
+        document["delta"] for document in documents if document["type"].endswith("text.delta")
+    ] == [text]
 
 
-@pytest.mark.parametrize("said", [Content("x" * 1000), Thinking("x" * 1000), ToolCall("id", "f", {"x": "x" * 1000})])
-def test_answer_without_end_is_not_held_without_end(monkeypatch: pytest.MonkeyPatch, said: Event) -> None:
+@pytest.mark.parametrize(
+    "said", [Content("x" * 1000), Thinking("x" * 1000), ToolCall("id", "f", {"x": "x" * 1000})]
+)
+def test_answer_without_end_is_not_held_without_end(
+    monkeypatch: pytest.MonkeyPatch, said: Event
+) -> None:
     monkeypatch.setattr("ollama_proxy.dialects.responses.events.MAX_HELD_BYTES", 100_000)
     one = renderer()
     with pytest.raises(UpstreamError) as raised:
@@ -268,7 +311,9 @@ def test_single_summary_is_the_same() -> None:
 
 
 def test_a_summary_that_a_limit_cut_is_incomplete() -> None:
-    response = json.loads(summary_renderer().render_single(collect([Content("We"), Done("length")])))
+    response = json.loads(
+        summary_renderer().render_single(collect([Content("We"), Done("length")]))
+    )
     assert response["status"] == "incomplete"
 
 

@@ -6,12 +6,28 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.dialects.responses.tools import MAX_JOINED_CHARS, Toolbox, ToolForm, is_offered, load_tool_choice
+from ollama_proxy.dialects.responses.tools import (
+    MAX_JOINED_CHARS,
+    Toolbox,
+    ToolForm,
+    is_offered,
+    load_tool_choice,
+)
 from ollama_proxy.errors import BadRequest
 
 ECHO = {"type": "function", "name": "echo"}
-LAB = {"type": "namespace", "name": "mcp__lab", "description": "", "tools": [ECHO, {"type": "custom", "name": "exec"}]}
-SEARCH = {"type": "tool_search", "execution": "client", "description": "Find tools.", "parameters": {"type": "object"}}
+LAB = {
+    "type": "namespace",
+    "name": "mcp__lab",
+    "description": "",
+    "tools": [ECHO, {"type": "custom", "name": "exec"}],
+}
+SEARCH = {
+    "type": "tool_search",
+    "execution": "client",
+    "description": "Find tools.",
+    "parameters": {"type": "object"},
+}
 HOSTED = {"type": "web_search", "external_web_access": True}
 NAMES = ["echo", "mcp__lab__echo", "mcp__lab__exec"]
 
@@ -31,7 +47,11 @@ def test_a_namespace_is_joined_and_apart_again() -> None:
 
 def test_a_joined_name_that_providers_refuse_is_shortened_and_apart_again() -> None:
     namespace, names = "mcp__" + "laboratory_" * 5, ["read_file", "read_files", "w" * 64]
-    long = {"type": "namespace", "name": namespace, "tools": [ECHO | {"name": name} for name in names]}
+    long = {
+        "type": "namespace",
+        "name": namespace,
+        "tools": [ECHO | {"name": name} for name in names],
+    }
     toolbox = filled(long)
     assert [len(name) for name in toolbox.tools] == [MAX_JOINED_CHARS] * 3
     first = next(iter(toolbox.tools))
@@ -39,7 +59,8 @@ def test_a_joined_name_that_providers_refuse_is_shortened_and_apart_again() -> N
     for tool, name in zip(toolbox.tools.values(), names, strict=True):
         form = ToolForm("function", name, namespace)
         assert toolbox.forms[tool.name] == form
-        assert Toolbox().flat_name(form) == tool.name  # in an older turn whose tools are not sent any more
+        # In an older turn whose tools are not sent any more.
+        assert Toolbox().flat_name(form) == tool.name
 
 
 def test_two_tools_never_have_the_same_name() -> None:
@@ -57,7 +78,12 @@ def test_tools_of_the_vendors_servers_are_left_out() -> None:
     toolbox = filled(HOSTED, {"type": "tool_search"}, ECHO, HOSTED, SEARCH)
     assert [*toolbox.tools] == ["echo", "tool_search"]
     assert toolbox.hosted == ["web_search", "tool_search"]
-    assert [is_offered(tool) for tool in (HOSTED, {"type": "tool_search"}, SEARCH, LAB)] == [False, False, True, True]
+    assert [is_offered(tool) for tool in (HOSTED, {"type": "tool_search"}, SEARCH, LAB)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_a_grammar_is_noticed() -> None:
@@ -74,7 +100,10 @@ def test_a_grammar_is_noticed() -> None:
         ({"type": "namespace", "tools": [ECHO]}, "tools[0].name"),
         ({"type": "namespace", "name": "a b", "tools": [ECHO]}, "tools[0].name"),
         ({"type": "namespace", "name": "a"}, "tools[0].tools"),
-        ({"type": "namespace", "name": "a", "tools": [{"type": "function"}]}, "tools[0].tools[0].name"),
+        (
+            {"type": "namespace", "name": "a", "tools": [{"type": "function"}]},
+            "tools[0].tools[0].name",
+        ),
         ({"type": "custom"}, "tools[0].name"),
         (ECHO | {"strict": 1}, "tools[0].strict"),
     ],
@@ -94,7 +123,11 @@ def allowed(mode: str, *entries: Any) -> Any:
     [
         (None, NAMES, None),
         ({"type": "function", "name": "echo"}, NAMES, {"name": "echo"}),
-        ({"type": "custom", "name": "exec", "namespace": "mcp__lab"}, NAMES, {"name": "mcp__lab__exec"}),
+        (
+            {"type": "custom", "name": "exec", "namespace": "mcp__lab"},
+            NAMES,
+            {"name": "mcp__lab__exec"},
+        ),
         (allowed("required", HOSTED, ECHO), ["echo"], "required"),
         (allowed("auto", HOSTED), [], "auto"),
     ],

@@ -21,7 +21,9 @@ from tests.rig.in_process import TOKEN, InProcess
         ({"model": "demo", "file": "text"}, 400, "file"),
     ],
 )
-def test_one_model_and_one_file(fields: dict[str, Any], status: int, param: str | None, demo_app: InProcess) -> None:
+def test_one_model_and_one_file(
+    fields: dict[str, Any], status: int, param: str | None, demo_app: InProcess
+) -> None:
     form = {"file": (BytesIO(b"RIFF"), "a.wav")} | fields
     answer = demo_app.client.post(
         "/v1/audio/transcriptions",
@@ -35,7 +37,10 @@ def test_one_model_and_one_file(fields: dict[str, Any], status: int, param: str 
 
 def test_text_is_logged_once() -> None:
     transcript = Transcript()
-    for event in ({"type": "transcript.text.delta", "delta": "Hi"}, {"type": "transcript.text.done", "text": "Hi"}):
+    for event in (
+        {"type": "transcript.text.delta", "delta": "Hi"},
+        {"type": "transcript.text.done", "text": "Hi"},
+    ):
         read_transcript(event, transcript)
     read_transcript({"text": " there"}, transcript)
     [answer] = transcript.answers()

@@ -52,4 +52,6 @@ def gif_with_a_huge_frame() -> str:
 
 def huge_webp() -> str:
     """A lossless WebP of 16,383 x 16,383 pixels in a few KB."""
-    return written(Image.new("1", (16_383, 16_383)).convert("RGB"), "WEBP", lossless=True, quality=0, method=0)
+    return written(
+        Image.new("1", (16_383, 16_383)).convert("RGB"), "WEBP", lossless=True, quality=0, method=0
+    )

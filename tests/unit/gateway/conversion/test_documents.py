@@ -1,4 +1,5 @@
-"""Documents of a chat: their text in their place, a note for what can't be read, and how often they are read."""
+"""Documents of a chat: their text in their place, a note for what can't be read, and
+how often they are read."""
 
 from __future__ import annotations
 
@@ -53,12 +54,15 @@ def model(*, reads_documents: bool = False) -> ResolvedModel:
 
 
 def read(asked: ChatRequest, resolved: ResolvedModel | None = None, **limits: Any) -> ChatRequest:
-    return finished(read_documents(asked, resolved or model(), Documents(**limits), Call(Timeouts()), None))
+    return finished(
+        read_documents(asked, resolved or model(), Documents(**limits), Call(Timeouts()), None)
+    )
 
 
 def chat(content: str, *attachments: Attachment) -> ChatRequest:
     return ChatRequest(
-        model="m", messages=[Message("user", "before"), Message("user", content, attachments=attachments)]
+        model="m",
+        messages=[Message("user", "before"), Message("user", content, attachments=attachments)],
     )
 
 
@@ -83,8 +87,12 @@ def test_the_text_of_a_document_stands_in_its_place() -> None:
         ("a", [1, 1], "a\n{}\n{}"),
     ],
 )
-def test_every_document_keeps_its_place(runs: list[Any], content: str, offsets: Sequence[int], expected: str) -> None:
-    asked = chat(content, *(document(name=f"{n}.pdf", offset=offset) for n, offset in enumerate(offsets)))
+def test_every_document_keeps_its_place(
+    runs: list[Any], content: str, offsets: Sequence[int], expected: str
+) -> None:
+    asked = chat(
+        content, *(document(name=f"{n}.pdf", offset=offset) for n, offset in enumerate(offsets))
+    )
     shown = [READ.replace("doc.pdf", f"{n}.pdf") for n in range(len(offsets))]
     assert text(asked) == expected.format(*shown)
 
@@ -141,7 +149,9 @@ def test_a_page_without_text_says_so() -> None:
     ],
     ids=["encrypted", "scanned", "damaged", "too large"],
 )
-def test_a_note_stands_for_what_cannot_be_read(data: bytes, limits: dict[str, Any], reason: str) -> None:
+def test_a_note_stands_for_what_cannot_be_read(
+    data: bytes, limits: dict[str, Any], reason: str
+) -> None:
     note = f'[PDF "doc.pdf": its text can\'t be shown, because {reason}.]'
     assert text(chat("above\nbelow", document(data, offset=5)), **limits) == f"above\n{note}\nbelow"
 
@@ -160,12 +170,15 @@ def test_a_failed_program_is_a_note_and_is_not_tried_again(monkeypatch: pytest.M
     monkeypatch.setattr(documents, "run_program", fail)
     for _ in range(2):
         assert (
-            text(chat("", document())) == '[PDF "doc.pdf": its text can\'t be shown, because it took longer than 25 s.]'
+            text(chat("", document()))
+            == '[PDF "doc.pdf": its text can\'t be shown, because it took longer than 25 s.]'
         )
     assert len(tries) == 1
 
 
-def test_a_program_that_could_not_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_could_not_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     assert "could not start the program" in text(chat("", document()))
     monkeypatch.undo()

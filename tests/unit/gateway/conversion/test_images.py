@@ -29,7 +29,10 @@ ONLY_GIF, BOTH = frozenset({"image/gif"}), frozenset({"image/gif", "image/webp"}
 
 
 def chat(*lists: list[str]) -> ChatRequest:
-    return ChatRequest(model="m", messages=[Message("user", f"m{n}", attachments=each) for n, each in enumerate(lists)])
+    return ChatRequest(
+        model="m",
+        messages=[Message("user", f"m{n}", attachments=each) for n, each in enumerate(lists)],
+    )
 
 
 def convert(asked: ChatRequest, unreadable: frozenset[str] = BOTH) -> ChatRequest:
@@ -38,7 +41,10 @@ def convert(asked: ChatRequest, unreadable: frozenset[str] = BOTH) -> ChatReques
 
 def model(*unreadable: frozenset[str]) -> ResolvedModel:
     """A model on servers that can't read these."""
-    nodes = [(SimpleNamespace(upstream=SimpleNamespace(unreadable_images=each)), "m") for each in unreadable]
+    nodes = [
+        (SimpleNamespace(upstream=SimpleNamespace(unreadable_images=each)), "m")
+        for each in unreadable
+    ]
     return cast(ResolvedModel, SimpleNamespace(route=SimpleNamespace(nodes=nodes)))
 
 
@@ -54,12 +60,17 @@ def test_only_what_cannot_be_read_is_converted_and_everything_keeps_its_place() 
     assert [message.content for message in done.messages] == ["m0", "m1", "m2"]
     first, _, last = (list(message.attachments) for message in done.messages)
     assert (first[0], first[2], last[0]) == (PNG, JPEG, WEBP)
-    assert [read(str(image)).size for image in (first[1], last[1], last[2])] == [(8, 6), (2, 2), (8, 6)]
+    assert [read(str(image)).size for image in (first[1], last[1], last[2])] == [
+        (8, 6),
+        (2, 2),
+        (8, 6),
+    ]
     assert first[1] == last[2]
 
 
 @pytest.mark.parametrize(
-    ("asked", "unreadable"), [(chat([], [PNG, JPEG]), BOTH), (chat([GIF]), frozenset()), (chat([WEBP]), ONLY_GIF)]
+    ("asked", "unreadable"),
+    [(chat([], [PNG, JPEG]), BOTH), (chat([GIF]), frozenset()), (chat([WEBP]), ONLY_GIF)],
 )
 def test_a_chat_with_nothing_to_convert_is_the_same(
     asked: ChatRequest, unreadable: frozenset[str], monkeypatch: pytest.MonkeyPatch
@@ -86,9 +97,13 @@ def fails(*_: object) -> None:
     raise ConversionFailed("it took longer than 20 s")
 
 
-def test_a_failed_program_is_a_refusal_for_translated_clients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_program_is_a_refusal_for_translated_clients_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(images, "run_program", fails)
-    with pytest.raises(BadRequest, match=r"because it took longer than 20 s: send it as JPEG, PNG or WebP\."):
+    with pytest.raises(
+        BadRequest, match=r"because it took longer than 20 s: send it as JPEG, PNG or WebP\."
+    ):
         convert(chat([GIF]), ONLY_GIF)
     data = {"model": "m", "prompt": "p", "images": [GIF]}
     assert convert_native_images(data, ONLY_GIF, Call(Timeouts())) is data
@@ -98,12 +113,20 @@ def test_a_native_body_gets_its_images_converted_wherever_they_are() -> None:
     data: dict[str, Any] = {
         "model": "m",
         "images": [GIF],
-        "messages": [{"role": "user", "content": "x", "images": [PNG, GIF], "other": 1}, {"role": "user"}],
+        "messages": [
+            {"role": "user", "content": "x", "images": [PNG, GIF], "other": 1},
+            {"role": "user"},
+        ],
     }
     edited = convert_native_images(data, ONLY_GIF, Call(Timeouts()))
     assert read(edited["images"][0]).format == "PNG"
     first, second = edited["messages"]
-    assert (first["role"], first["content"], first["other"], first["images"][0]) == ("user", "x", 1, PNG)
+    assert (first["role"], first["content"], first["other"], first["images"][0]) == (
+        "user",
+        "x",
+        1,
+        PNG,
+    )
     assert read(first["images"][1]).format == "PNG"
     assert second == {"role": "user"}
     assert data["images"] == [GIF] and data["messages"][0]["images"] == [PNG, GIF]
@@ -119,5 +142,7 @@ def test_a_native_body_gets_its_images_converted_wherever_they_are() -> None:
         {"messages": [{"images": [GIF[:40]]}]},
     ],
 )
-def test_a_native_body_without_anything_that_can_be_converted_says_the_same(data: dict[str, Any]) -> None:
+def test_a_native_body_without_anything_that_can_be_converted_says_the_same(
+    data: dict[str, Any],
+) -> None:
     assert convert_native_images(data, BOTH, Call(Timeouts())) == data

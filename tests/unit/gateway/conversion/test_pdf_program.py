@@ -1,4 +1,5 @@
-"""The program that reads PDF files: the text of every page, within its limits, and why there is none."""
+"""The program that reads PDF files: the text of every page, within its limits,
+and why there is none."""
 
 from __future__ import annotations
 
@@ -43,7 +44,11 @@ def test_ten_thousand_pages_cost_no_more_than_those_that_are_read() -> None:
     data = pdf(*["some words"] * 10_000)
     began = time.process_time()
     found = read(data, max_s=60)
-    assert (len(found["pages"]), found["total"], found["cut"]) == (100, 10_000, "it has more than 100 pages")
+    assert (len(found["pages"]), found["total"], found["cut"]) == (
+        100,
+        10_000,
+        "it has more than 100 pages",
+    )
     assert time.process_time() - began < 20
 
 
@@ -74,9 +79,12 @@ def test_a_damaged_page_leaves_the_others() -> None:
 
 
 def test_pages_that_were_read_in_time_are_kept() -> None:
-    """In a process of its own, as always: the alarm would end whatever the tests' process does at that moment."""
+    """In a process of its own, as always: the alarm would end whatever the tests'
+    process does at that moment."""
     slow = b"BT /F1 9 Tf 9 TL\n" + b"(x) Tj T* " * 1_000_000 + b"ET"
-    found = run_program(PROGRAM, {"data": in_base64(pdf_of([page("first words"), slow])), **LIMITS, "max_s": 2.0})
+    found = run_program(
+        PROGRAM, {"data": in_base64(pdf_of([page("first words"), slow])), **LIMITS, "max_s": 2.0}
+    )
     assert (found["pages"], found["total"]) == (["first words"], 2)
     assert found["cut"] == "reading it took longer than 2 s"
     found = run_program(PROGRAM, {"data": in_base64(pdf_of([slow])), **LIMITS, "max_s": 1.0})
@@ -89,7 +97,9 @@ def test_half_characters_do_not_stop_the_way_back() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_files_end_in_a_note_and_in_time(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_hostile_files_end_in_a_note_and_in_time(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     began = time.monotonic()
     found = run_program(PROGRAM, {"data": in_base64(HOSTILE[name]()), **LIMITS, "max_s": 5.0}, 15.0)
     assert found["problem"] or found["cut"], found

@@ -1,4 +1,5 @@
-"""The program that makes PNG of images: what it makes, and what it refuses before it takes time or memory."""
+"""The program that makes PNG of images: what it makes, and what it refuses before it
+takes time or memory."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ LIMITS = {"max_pixels": 1_000_000, "max_bytes": 1_000_000}
 
 
 def convert(*images: str, **limits: int) -> list[dict[str, str]]:
-    outcomes: list[dict[str, str]] = png_program.convert_all({"images": images, **LIMITS, **limits})["images"]
+    outcomes: list[dict[str, str]] = png_program.convert_all(
+        {"images": images, **LIMITS, **limits}
+    )["images"]
     return outcomes
 
 
@@ -36,7 +39,12 @@ def convert(*images: str, **limits: int) -> list[dict[str, str]]:
 def test_an_image_becomes_png_with_the_same_pixels(kind: str) -> None:
     (outcome,) = convert(picture(kind, colour=BLUE))
     made = read(outcome["png"])
-    assert (made.format, made.mode, made.size, made.getpixel((3, 3))) == ("PNG", "RGB", (8, 6), BLUE)
+    assert (made.format, made.mode, made.size, made.getpixel((3, 3))) == (
+        "PNG",
+        "RGB",
+        (8, 6),
+        BLUE,
+    )
 
 
 def test_transparency_is_kept() -> None:
@@ -75,7 +83,11 @@ def test_bytes_are_counted_over_all_images() -> None:
     (made,) = convert(picture("GIF"))
     size = len(made["png"]) * 3 // 4
     outcomes = convert(*[picture("GIF")] * 3, max_bytes=2 * size)
-    assert [outcome.get("problem") for outcome in outcomes] == [None, None, "it is too large as PNG"]
+    assert [outcome.get("problem") for outcome in outcomes] == [
+        None,
+        None,
+        "it is too large as PNG",
+    ]
 
 
 @pytest.mark.parametrize(

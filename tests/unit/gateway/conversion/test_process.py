@@ -13,7 +13,12 @@ import gevent
 import pytest
 
 from ollama_proxy.errors import ClientGone
-from ollama_proxy.gateway.conversion.process import ConversionFailed, in_background, run_program, wait_for
+from ollama_proxy.gateway.conversion.process import (
+    ConversionFailed,
+    in_background,
+    run_program,
+    wait_for,
+)
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 from tests.rig.deadline import wait_until
@@ -65,7 +70,9 @@ def test_a_program_gets_no_variables_and_no_modules_of_the_gateway(
 ) -> None:
     monkeypatch.setenv("LAB_KEY", "secret")
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
-    program.write_text("import json, os, sys\njson.dump([dict(os.environ), sys.path, os.getcwd()], sys.stdout)\n")
+    program.write_text(
+        "import json, os, sys\njson.dump([dict(os.environ), sys.path, os.getcwd()], sys.stdout)\n"
+    )
     environ, path, directory = run_program(program, None)
     assert "LAB_KEY" not in environ and "/nowhere" not in path and directory == "/"
 
@@ -79,9 +86,12 @@ def test_a_program_that_takes_too_long_is_stopped(program: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["import os\nos.abort()\n", "raise ValueError('words')\n", "print('no JSON')\n", "print()\n"]
+    "text",
+    ["import os\nos.abort()\n", "raise ValueError('words')\n", "print('no JSON')\n", "print()\n"],
 )
-def test_a_program_that_fails_is_logged(program: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_program_that_fails_is_logged(
+    program: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     program.write_text(text)
     with pytest.raises(ConversionFailed, match="more time or memory"):
         run_program(program, None)
@@ -121,7 +131,9 @@ def test_only_a_few_run_at_a_time(program: Path, tmp_path: Path) -> None:
 
 
 def test_the_loop_goes_on_while_a_program_works(program: Path) -> None:
-    program.write_text("import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass\nprint(1)\n")
+    program.write_text(
+        "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass\nprint(1)\n"
+    )
     job, gaps, last = gevent.spawn(run_program, program, None), [], time.monotonic()
     while not job.ready():
         gevent.sleep(0.01)

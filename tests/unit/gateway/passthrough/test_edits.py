@@ -13,8 +13,18 @@ from ollama_proxy.upstreams.base import Reply
 from tests.rig import pieces
 
 LINES = [
-    {"model": "up", "message": {"content": "", "thinking": "hm"}, "logprobs": [{"token": "hm"}], "done": False},
-    {"model": "up", "message": {"content": "model up"}, "logprobs": [{"token": "model"}], "done": False},
+    {
+        "model": "up",
+        "message": {"content": "", "thinking": "hm"},
+        "logprobs": [{"token": "hm"}],
+        "done": False,
+    },
+    {
+        "model": "up",
+        "message": {"content": "model up"},
+        "logprobs": [{"token": "model"}],
+        "done": False,
+    },
     {"model": "up", "message": {"content": ""}, "done": True},
 ]
 STREAM = b"".join(json.dumps(line).encode() + b"\n" for line in LINES)
@@ -44,7 +54,10 @@ def body(reply: EditedReply) -> bytes:
 
 def test_every_line_has_the_other_name_however_it_was_cut() -> None:
     for size in (1, 7, len(STREAM)):
-        told = [json.loads(line) for line in body(edited("application/x-ndjson", *pieces(STREAM, size))).splitlines()]
+        told = [
+            json.loads(line)
+            for line in body(edited("application/x-ndjson", *pieces(STREAM, size))).splitlines()
+        ]
         assert [line["model"] for line in told] == ["ours"] * 3
         assert told[1]["message"]["content"] == "model up"
 
@@ -52,7 +65,11 @@ def test_every_line_has_the_other_name_however_it_was_cut() -> None:
 def test_thinking_is_left_out_with_its_log_probabilities() -> None:
     reply = edited("application/x-ndjson", STREAM, without_thinking=True)
     first, second, _ = (json.loads(line) for line in body(reply).splitlines())
-    assert ("thinking" in first["message"], "logprobs" in first, "logprobs" in second) == (False, False, True)
+    assert ("thinking" in first["message"], "logprobs" in first, "logprobs" in second) == (
+        False,
+        False,
+        True,
+    )
 
 
 def test_errors_name_the_model_as_the_client_does() -> None:
@@ -61,7 +78,10 @@ def test_errors_name_the_model_as_the_client_does() -> None:
 
 
 def test_a_line_that_is_cut_shows_nothing() -> None:
-    assert body(edited("application/x-ndjson", b'{"message":{"thinking":"secr', without_thinking=True)) == b""
+    assert (
+        body(edited("application/x-ndjson", b'{"message":{"thinking":"secr', without_thinking=True))
+        == b""
+    )
 
 
 def test_the_length_is_no_longer_told() -> None:
@@ -83,14 +103,19 @@ def test_the_name_is_replaced_and_what_is_said_is_not() -> None:
     edits = AnswerEdits(name="m", without_usage=False)
     for _ in range(2):
         document = json.loads(edits.events(CHUNK).removeprefix(b"data: "))
-        assert (document["model"], document["choices"][0]["delta"]["content"]) == ("m", '"model" is')
+        assert (document["model"], document["choices"][0]["delta"]["content"]) == (
+            "m",
+            '"model" is',
+        )
 
 
 @pytest.mark.parametrize("name", ["m", "名", 'a"b'])
 def test_the_name_of_a_single_answer(name: str) -> None:
     edits = AnswerEdits(name=name, without_usage=False)
     document = {"model": "up/m", "note": '"model"'}
-    assert json.loads(edits.document(json.dumps(document).encode(), document)) == document | {"model": name}
+    assert json.loads(edits.document(json.dumps(document).encode(), document)) == document | {
+        "model": name
+    }
 
 
 def test_usage_that_the_client_did_not_ask_for_is_left_out() -> None:

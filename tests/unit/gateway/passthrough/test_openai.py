@@ -35,13 +35,19 @@ def ask(app: InProcess, model: str = MODEL, **fields: Any) -> Any:
 
 def test_unknown_fields_pass_through(app: InProcess, provider: Provider) -> None:
     assert ask(app, brand_new={"z": 1, "a": 2}).status_code == 200
-    assert provider.bodies() == [{"model": MODEL, "messages": MESSAGES, "brand_new": {"z": 1, "a": 2}}]
+    assert provider.bodies() == [
+        {"model": MODEL, "messages": MESSAGES, "brand_new": {"z": 1, "a": 2}}
+    ]
 
 
 def test_answer_has_the_model_name_that_the_client_used(app: InProcess, provider: Provider) -> None:
     assert ask(app, "ours").json["model"] == "ours"
     streamed = ask(app, "ours", stream=True).data
-    assert streamed.count(b'"model":"ours"') + streamed.count(b'"model": "ours"') == streamed.count(b'"model"') > 1
+    assert (
+        streamed.count(b'"model":"ours"') + streamed.count(b'"model": "ours"')
+        == streamed.count(b'"model"')
+        > 1
+    )
     assert {body["model"] for body in provider.bodies()} == {MODEL}
 
 
@@ -78,7 +84,9 @@ class Refusal:
 def test_refusal_whose_client_leaves_is_closed() -> None:
     reply, provider = Refusal(), node("p", MODEL, kind="openai")
     provider.upstream = OpenAICompatibleUpstream("p", cast(Any, reply))
-    exchange = Exchange("id", "POST", CHAT, "127.0.0.1", OPENAI, new_call(), data={"model": MODEL}, model=MODEL)
+    exchange = Exchange(
+        "id", "POST", CHAT, "127.0.0.1", OPENAI, new_call(), data={"model": MODEL}, model=MODEL
+    )
     with pytest.raises(ClientGone):
         openai.OpenAIPassthrough(exchange, openai.CHAT, Stream()).send(provider, MODEL)
     assert reply.is_closed

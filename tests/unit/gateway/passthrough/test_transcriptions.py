@@ -1,4 +1,5 @@
-"""Transcriptions of an upstream, as clients get them; integration/test_transcriptions.py has all that is sent."""
+"""Transcriptions of an upstream, as clients get them; integration/test_transcriptions.py
+has all that is sent."""
 
 from __future__ import annotations
 
@@ -33,4 +34,6 @@ def test_provider_without_the_path_does_not_transcribe(provider: Provider) -> No
 def test_demo_is_deterministic(stream: str, demo_app: InProcess) -> None:
     first, second = (ask(demo_app, model="demo", stream=stream) for _ in range(2))
     assert (first.status_code, first.data) == (200, second.data)
-    assert first.content_type.startswith("text/event-stream" if stream == "true" else "application/json")
+    assert first.content_type.startswith(
+        "text/event-stream" if stream == "true" else "application/json"
+    )

@@ -1,4 +1,5 @@
-"""The first migration is the beginning of one line of migrations, which ends with the schema of this version."""
+"""The first migration is the beginning of one line of migrations, which ends with the
+schema of this version."""
 
 from __future__ import annotations
 

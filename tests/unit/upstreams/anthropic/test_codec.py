@@ -42,13 +42,19 @@ def chat(*messages: Message, **fields: Any) -> ChatRequest:
     return ChatRequest(model=rig.MODEL, messages=messages or [USER], **fields)
 
 
-def encoded(request: ChatRequest, traits: Traits = UNKNOWN, thoughts: Thoughts | None = None) -> dict[str, Any]:
+def encoded(
+    request: ChatRequest, traits: Traits = UNKNOWN, thoughts: Thoughts | None = None
+) -> dict[str, Any]:
     """The body as a provider reads it."""
-    body: dict[str, Any] = orjson.loads(orjson.dumps(encode_chat(request, traits, thoughts or Thoughts())))
+    body: dict[str, Any] = orjson.loads(
+        orjson.dumps(encode_chat(request, traits, thoughts or Thoughts()))
+    )
     return body
 
 
-def turns(*messages: Message, thoughts: Thoughts | None = None) -> list[tuple[str, list[dict[str, Any]]]]:
+def turns(
+    *messages: Message, thoughts: Thoughts | None = None
+) -> list[tuple[str, list[dict[str, Any]]]]:
     body = encoded(chat(*messages), thoughts=thoughts)
     return [(turn["role"], turn["content"]) for turn in body["messages"]]
 
@@ -70,24 +76,36 @@ def test_smallest_chat_has_the_one_default_that_the_api_demands() -> None:
 
 
 def test_system_messages_go_to_the_front_in_their_order() -> None:
-    body = encoded(chat(Message("system", "A"), USER, Message("developer", "B"), Message("system", " ")))
+    body = encoded(
+        chat(Message("system", "A"), USER, Message("developer", "B"), Message("system", " "))
+    )
     assert body["system"] == "A\n\nB"
     assert [turn["role"] for turn in body["messages"]] == ["user"]
 
 
 def test_system_prompt_alone_is_what_the_model_answers() -> None:
     body = encoded(chat(Message("system", "Say hi.")))
-    assert body["messages"] == [{"role": "user", "content": [text("Say hi.")]}] and "system" not in body
+    assert (
+        body["messages"] == [{"role": "user", "content": [text("Say hi.")]}]
+        and "system" not in body
+    )
 
 
-@pytest.mark.parametrize("messages", [[Message("user", " ")], [Message("system", "")], [Message("assistant", "")]])
+@pytest.mark.parametrize(
+    "messages", [[Message("user", " ")], [Message("system", "")], [Message("assistant", "")]]
+)
 def test_nothing_to_answer_is_refused(messages: list[Message]) -> None:
     with pytest.raises(BadRequest, match="must contain at least one message with content"):
         encoded(chat(*messages))
 
 
 def test_messages_of_one_role_are_one_turn() -> None:
-    spoken = [Message("user", "a"), Message("user", "b"), Message("assistant", "c"), Message("assistant", "d")]
+    spoken = [
+        Message("user", "a"),
+        Message("user", "b"),
+        Message("assistant", "c"),
+        Message("assistant", "d"),
+    ]
     assert turns(*spoken, USER) == [
         ("user", [text("a"), text("b")]),
         ("assistant", [text("c"), text("d")]),
@@ -100,7 +118,10 @@ def test_conversation_that_the_model_begins_gets_a_beginning() -> None:
 
 
 def test_answer_to_be_gone_on_with_does_not_end_in_space() -> None:
-    assert turns(USER, Message("assistant", "The answer is "))[1] == ("assistant", [text("The answer is")])
+    assert turns(USER, Message("assistant", "The answer is "))[1] == (
+        "assistant",
+        [text("The answer is")],
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,16 +164,24 @@ def use(call_id: str, name: str = "f", arguments: dict[str, Any] | None = None) 
 
 
 def result(call_id: str, *content: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "tool_result", "tool_use_id": call_id} | ({"content": list(content)} if content else {})
+    return {"type": "tool_result", "tool_use_id": call_id} | (
+        {"content": list(content)} if content else {}
+    )
 
 
 def test_call_and_result_keep_their_id_and_their_order_of_keys() -> None:
-    history = [USER, Message("assistant", "Wait.", tool_calls=[CALL]), Message("tool", "4", tool_call_id=CALL.id)]
+    history = [
+        USER,
+        Message("assistant", "Wait.", tool_calls=[CALL]),
+        Message("tool", "4", tool_call_id=CALL.id),
+    ]
     assert turns(*history)[1:] == [
         ("assistant", [text("Wait."), use(CALL.id, "f", {"b": 1, "a": [2]})]),
         ("user", [result(CALL.id, text("4"))]),
     ]
-    assert b'"input":{"b":1,"a":[2]}' in orjson.dumps(encode_chat(chat(*history), UNKNOWN, Thoughts()))
+    assert b'"input":{"b":1,"a":[2]}' in orjson.dumps(
+        encode_chat(chat(*history), UNKNOWN, Thoughts())
+    )
 
 
 def test_results_without_ids_find_their_call_by_name_and_always_the_same_one() -> None:
@@ -163,7 +192,9 @@ def test_results_without_ids_find_their_call_by_name_and_always_the_same_one() -
         ("assistant", [use("call_0", "f"), use("call_1", "g")]),
         ("user", [result("call_1", text("from g")), result("call_0", text("from f"))]),
     ]
-    assert encode_chat(chat(*history), UNKNOWN, Thoughts()) == encode_chat(chat(*history), UNKNOWN, Thoughts())
+    assert encode_chat(chat(*history), UNKNOWN, Thoughts()) == encode_chat(
+        chat(*history), UNKNOWN, Thoughts()
+    )
 
 
 def test_id_of_a_result_says_more_than_its_name() -> None:
@@ -175,20 +206,36 @@ def test_id_of_a_result_says_more_than_its_name() -> None:
 
 def test_results_without_id_and_name_come_in_the_order_of_the_calls() -> None:
     calls = [ToolCall("", "f", {}), ToolCall("", "f", {})]
-    history = [USER, Message("assistant", tool_calls=calls), Message("tool", "1"), Message("tool", "2")]
-    assert turns(*history)[2] == ("user", [result("call_0", text("1")), result("call_1", text("2"))])
+    history = [
+        USER,
+        Message("assistant", tool_calls=calls),
+        Message("tool", "1"),
+        Message("tool", "2"),
+    ]
+    assert turns(*history)[2] == (
+        "user",
+        [result("call_0", text("1")), result("call_1", text("2"))],
+    )
 
 
 def test_equal_ids_are_made_different_and_foreign_characters_replaced() -> None:
     calls = [ToolCall("functions.f:0", "f", {}), ToolCall("functions.f:0", "f", {})]
-    results = [Message("tool", "1", tool_call_id="functions.f:0"), Message("tool", "2", tool_call_id="functions.f:0")]
+    results = [
+        Message("tool", "1", tool_call_id="functions.f:0"),
+        Message("tool", "2", tool_call_id="functions.f:0"),
+    ]
     (_, (_, called), (_, answered)) = turns(USER, Message("assistant", tool_calls=calls), *results)
     assert [block["id"] for block in called] == ["functions_f_0", "functions_f_0_1"]
     assert [block["tool_use_id"] for block in answered] == ["functions_f_0", "functions_f_0_1"]
 
 
 def test_results_stand_before_what_the_user_says_in_the_same_turn() -> None:
-    history = [USER, Message("assistant", tool_calls=[CALL]), Message("user", "and?"), Message("tool", "4")]
+    history = [
+        USER,
+        Message("assistant", tool_calls=[CALL]),
+        Message("user", "and?"),
+        Message("tool", "4"),
+    ]
     assert turns(*history)[2] == ("user", [result(CALL.id, text("4")), text("and?")])
 
 
@@ -200,15 +247,25 @@ def test_result_whose_call_is_not_in_the_history_is_told_as_text() -> None:
 
 def test_result_of_an_earlier_turn_is_not_taken_for_one_of_a_later_call() -> None:
     late = Message("tool", "late", tool_name="f")
-    history = [USER, Message("assistant", tool_calls=[ToolCall("a1", "f", {})]), Message("user", "never mind")]
+    history = [
+        USER,
+        Message("assistant", tool_calls=[ToolCall("a1", "f", {})]),
+        Message("user", "never mind"),
+    ]
     history += [Message("assistant", "Fine."), late]
     assert turns(*history)[-1] == ("user", [text("f: late")])
 
 
 def test_result_may_be_empty_or_an_image() -> None:
     calls = [ToolCall("a1", "f", {}), ToolCall("a2", "f", {})]
-    results = [Message("tool", tool_call_id="a1"), Message("tool", tool_call_id="a2", attachments=[PNG])]
-    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+    results = [
+        Message("tool", tool_call_id="a1"),
+        Message("tool", tool_call_id="a2", attachments=[PNG]),
+    ]
+    picture = {
+        "type": "image",
+        "source": {"type": "base64", "media_type": "image/png", "data": PNG},
+    }
     assert turns(USER, Message("assistant", tool_calls=calls), *results)[2] == (
         "user",
         [result("a1"), result("a2", picture)],
@@ -265,7 +322,9 @@ def test_choice_of_tools_has_its_own_switch(choice: Any, parallel: bool | None, 
         ({"num_predict": 100_000}, UNKNOWN, 100_000),
     ],
 )
-def test_limit_is_the_clients_else_the_models_own(options: dict[str, Any], traits: Traits, tokens: int) -> None:
+def test_limit_is_the_clients_else_the_models_own(
+    options: dict[str, Any], traits: Traits, tokens: int
+) -> None:
     assert encoded(chat(options=options), traits)["max_tokens"] == tokens
 
 
@@ -280,7 +339,12 @@ def test_thinking_comes_on_top_of_an_answer_without_a_limit() -> None:
         ({"temperature": 1.6}, UNKNOWN, {"temperature": 1.0}, []),
         ({"top_p": 0.5}, BOTH, {"top_p": 0.5}, []),
         ({"temperature": 0, "top_p": 0.5}, UNKNOWN, {"temperature": 0}, ["top_p"]),
-        ({"temperature": 0.2, "top_p": 0.5, "top_k": 1}, ADAPTIVE, {}, ["temperature", "top_k", "top_p"]),
+        (
+            {"temperature": 0.2, "top_p": 0.5, "top_k": 1},
+            ADAPTIVE,
+            {},
+            ["temperature", "top_k", "top_p"],
+        ),
         ({"stop": "END"}, UNKNOWN, {"stop_sequences": ["END"]}, []),
         ({"stop": ["\n\n", "END"]}, UNKNOWN, {"stop_sequences": ["END"]}, ["stop"]),
         ({"stop": []}, UNKNOWN, {}, []),
@@ -292,7 +356,9 @@ def test_options_that_the_model_takes(
 ) -> None:
     request = chat(options=options)
     names = ("temperature", "top_p", "top_k", "stop_sequences", "seed", "min_p", "num_ctx")
-    assert {name: value for name, value in encoded(request, traits).items() if name in names} == said
+    assert {
+        name: value for name, value in encoded(request, traits).items() if name in names
+    } == said
     assert encode_parameters(request, traits, Thoughts()).unsaid == unsaid
 
 
@@ -325,7 +391,8 @@ def test_thinking_is_asked_for_as_the_model_takes_it(
 
 
 @pytest.mark.parametrize(
-    ("limit", "budget"), [(100, None), (1024, None), (1025, 1024), (3000, 1500), (60_000, BUDGETS["medium"])]
+    ("limit", "budget"),
+    [(100, None), (1024, None), (1025, 1024), (3000, 1500), (60_000, BUDGETS["medium"])],
 )
 def test_thinking_leaves_room_for_the_answer(limit: int, budget: int | None) -> None:
     request = chat(think=True, options={"num_predict": limit})
@@ -335,7 +402,10 @@ def test_thinking_leaves_room_for_the_answer(limit: int, budget: int | None) -> 
 
 
 def test_thinking_that_nobody_wants_to_read_is_not_sent() -> None:
-    assert encoded(chat(think=True, exclude_reasoning=True), ADAPTIVE)["thinking"]["display"] == "omitted"
+    assert (
+        encoded(chat(think=True, exclude_reasoning=True), ADAPTIVE)["thinking"]["display"]
+        == "omitted"
+    )
 
 
 @pytest.mark.parametrize("traits", [ADAPTIVE, MANUAL, BOTH, UNKNOWN])
@@ -382,23 +452,40 @@ def test_form_without_a_switch_is_told_in_words(format: Any, traits: Traits, wor
     ("schema", "sent"),
     [
         ({"type": "string"}, {"type": "string"}),
-        ({"type": "object", "additionalProperties": False}, {"type": "object", "additionalProperties": False}),
-        ({"type": "object", "additionalProperties": True}, {"type": "object", "additionalProperties": False}),
+        (
+            {"type": "object", "additionalProperties": False},
+            {"type": "object", "additionalProperties": False},
+        ),
+        (
+            {"type": "object", "additionalProperties": True},
+            {"type": "object", "additionalProperties": False},
+        ),
         ({"type": "integer", "minimum": 1}, {"type": "integer", "description": '{"minimum":1}'}),
         (
             {"type": "string", "maxLength": 5, "description": "A word."},
             {"type": "string", "description": 'A word.\n\n{"maxLength":5}'},
         ),
-        ({"type": "array", "minItems": 1, "items": True}, {"type": "array", "minItems": 1, "items": True}),
+        (
+            {"type": "array", "minItems": 1, "items": True},
+            {"type": "array", "minItems": 1, "items": True},
+        ),
         ({"type": "array", "minItems": 2}, {"type": "array", "description": '{"minItems":2}'}),
         (
             {"$defs": {"a": {"properties": {"minimum": {"type": "null"}}}}, "$ref": "#/$defs/a"},
             {
-                "$defs": {"a": {"properties": {"minimum": {"type": "null"}}, "additionalProperties": False}},
+                "$defs": {
+                    "a": {
+                        "properties": {"minimum": {"type": "null"}},
+                        "additionalProperties": False,
+                    }
+                },
                 "$ref": "#/$defs/a",
             },
         ),
-        ({"oneOf": [{"type": "object"}]}, {"anyOf": [{"type": "object", "additionalProperties": False}]}),
+        (
+            {"oneOf": [{"type": "object"}]},
+            {"anyOf": [{"type": "object", "additionalProperties": False}]},
+        ),
         ({"oneOf": [], "anyOf": []}, {"oneOf": [], "anyOf": []}),
         (
             {"properties": {"a": {"anyOf": [{"type": "object"}]}}},
@@ -426,11 +513,17 @@ def test_schema_is_closed_and_its_limits_are_told(schema: Any, sent: Any) -> Non
 def test_user_is_named_unless_the_name_is_personal(user: str | None, metadata: Any) -> None:
     request = chat(user=user)
     assert encoded(request).get("metadata") == metadata
-    assert encode_parameters(request, UNKNOWN, Thoughts()).unsaid == (["user"] if user and not metadata else [])
+    assert encode_parameters(request, UNKNOWN, Thoughts()).unsaid == (
+        ["user"] if user and not metadata else []
+    )
 
 
 def test_fields_of_the_api_itself_go_on_and_those_of_others_do_not() -> None:
-    own = {"cache_control": {"type": "ephemeral"}, "service_tier": "standard_only", "inference_geo": "eu"}
+    own = {
+        "cache_control": {"type": "ephemeral"},
+        "service_tier": "standard_only",
+        "inference_geo": "eu",
+    }
     assert encoded(chat(passthrough_fields=own)).items() >= own.items()
     foreign = {
         "service_tier": "flex",
@@ -446,7 +539,11 @@ def consumed(value: Any) -> Any:
     """What a lazy validation has let through, all of it."""
     if isinstance(value, dict):
         return {name: consumed(inner) for name, inner in value.items()}
-    return value if value is None or isinstance(value, str | int | float) else [consumed(inner) for inner in value]
+    return (
+        value
+        if value is None or isinstance(value, str | int | float)
+        else [consumed(inner) for inner in value]
+    )
 
 
 @pytest.mark.parametrize("traits", [UNKNOWN, ADAPTIVE, MANUAL])
@@ -455,11 +552,21 @@ def consumed(value: Any) -> Any:
     [
         {"think": True},
         {"think": "low", "format": SCHEMA},
-        {"tools": [Tool("f", "x", SCHEMA, True)], "tool_choice": {"name": "f"}, "parallel_tool_calls": False},
-        {"user": "u", "passthrough_fields": {"cache_control": {"type": "ephemeral"}}, "options": {"stop": ["a"]}},
+        {
+            "tools": [Tool("f", "x", SCHEMA, True)],
+            "tool_choice": {"name": "f"},
+            "parallel_tool_calls": False,
+        },
+        {
+            "user": "u",
+            "passthrough_fields": {"cache_control": {"type": "ephemeral"}},
+            "options": {"stop": ["a"]},
+        },
     ],
 )
-def test_body_is_one_that_anthropics_own_client_could_send(fields: dict[str, Any], traits: Traits) -> None:
+def test_body_is_one_that_anthropics_own_client_could_send(
+    fields: dict[str, Any], traits: Traits
+) -> None:
     thoughts = Thoughts()
     thoughts.keep(CALL.id, [THOUGHT])
     spoken = Message("assistant", "w", tool_calls=[CALL])
@@ -484,10 +591,14 @@ def test_signed_thinking_stands_before_the_call_that_it_led_to() -> None:
 
 
 @pytest.mark.parametrize(("traits", "kind"), [(MANUAL, "disabled"), (ADAPTIVE, "adaptive")])
-def test_calls_whose_thinking_is_lost_end_it_only_where_the_model_insists(traits: Traits, kind: str) -> None:
+def test_calls_whose_thinking_is_lost_end_it_only_where_the_model_insists(
+    traits: Traits, kind: str
+) -> None:
     request = chat(USER, Message("assistant", tool_calls=[CALL]), Message("tool", "4"), think=True)
     assert encoded(request, traits)["thinking"]["type"] == kind
-    assert encode_parameters(request, traits, Thoughts()).unsaid == (["think"] if kind == "disabled" else [])
+    assert encode_parameters(request, traits, Thoughts()).unsaid == (
+        ["think"] if kind == "disabled" else []
+    )
     kept = Thoughts()
     kept.keep(CALL.id, [THOUGHT])
     assert encoded(request, MANUAL, kept)["thinking"]["type"] == "enabled"

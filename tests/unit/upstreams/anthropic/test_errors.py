@@ -12,15 +12,27 @@ from ollama_proxy.upstreams.anthropic.errors import MOST_CHARS, decode_error_eve
 
 
 def body(kind: str, text: str, **fields: Any) -> bytes:
-    return json.dumps({"type": "error", "error": {"type": kind, "message": text, **fields}}).encode()
+    return json.dumps(
+        {"type": "error", "error": {"type": kind, "message": text, **fields}}
+    ).encode()
 
 
 @pytest.mark.parametrize(
     ("status", "data", "given", "slug"),
     [
         (400, body("invalid_request_error", "max_tokens: too many"), 400, "invalid_request"),
-        (400, body("invalid_request_error", "prompt is too long: 9 tokens"), 400, "context_length_exceeded"),
-        (400, body("invalid_request_error", "Your credit balance is too low"), 502, "upstream_error"),
+        (
+            400,
+            body("invalid_request_error", "prompt is too long: 9 tokens"),
+            400,
+            "context_length_exceeded",
+        ),
+        (
+            400,
+            body("invalid_request_error", "Your credit balance is too low"),
+            502,
+            "upstream_error",
+        ),
         (401, b"", 502, "upstream_error"),
         (403, body("permission_error", "no"), 502, "upstream_error"),
         (404, body("not_found_error", "model: claude-9"), 404, "model_not_found"),
@@ -36,12 +48,17 @@ def test_status(status: int, data: bytes, given: int, slug: str) -> None:
 
 def test_a_model_that_is_not_there_is_named() -> None:
     assert (
-        str(decode_refusal(404, body("not_found_error", "model: x"), None, "claude-9")) == "model 'claude-9' not found"
+        str(decode_refusal(404, body("not_found_error", "model: x"), None, "claude-9"))
+        == "model 'claude-9' not found"
     )
 
 
 def test_the_text_is_shortened_and_without_secrets() -> None:
-    text = str(decode_refusal(400, body("invalid_request_error", "my-key " + "x" * 9999), None, "m", ["my-key"]))
+    text = str(
+        decode_refusal(
+            400, body("invalid_request_error", "my-key " + "x" * 9999), None, "m", ["my-key"]
+        )
+    )
     assert len(text) <= MOST_CHARS
     assert "my-key" not in text
 
@@ -49,7 +66,10 @@ def test_the_text_is_shortened_and_without_secrets() -> None:
 def test_a_spend_limit_is_final_and_a_rate_limit_is_not() -> None:
     slow = decode_refusal(429, body("rate_limit_error", "slow"), 3, "m")
     spent = decode_refusal(
-        429, body("rate_limit_error", "spent", details={"error_code": "spend_limit_reached"}), 3, "m"
+        429,
+        body("rate_limit_error", "spent", details={"error_code": "spend_limit_reached"}),
+        3,
+        "m",
     )
     assert isinstance(slow, UpstreamRefused) and isinstance(spent, UpstreamRefused)
     assert (slow.final, spent.final, slow.retry_after_s) == (False, True, 3)
@@ -57,7 +77,11 @@ def test_a_spend_limit_is_final_and_a_rate_limit_is_not() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "text", "expected"),
-    [("overloaded_error", "busy", 529), ("unheard_of", "?", 500), ("invalid_request_error", "prompt is too long", 400)],
+    [
+        ("overloaded_error", "busy", 529),
+        ("unheard_of", "?", 500),
+        ("invalid_request_error", "prompt is too long", 400),
+    ],
 )
 def test_events_have_the_status_of_their_type(kind: str, text: str, expected: int) -> None:
     error: GatewayError = decode_error_event(json.loads(body(kind, text)), "m")

@@ -1,4 +1,5 @@
-"""Answers of the Messages API, however their bytes are cut, its errors, and what it tells of its models."""
+"""Answers of the Messages API, however their bytes are cut, its errors, and what
+it tells of its models."""
 
 from __future__ import annotations
 
@@ -8,12 +9,24 @@ from typing import Any
 import orjson
 import pytest
 
-from ollama_proxy.errors import PromptTooLong, UpstreamAuthError, UpstreamCut, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import (
+    PromptTooLong,
+    UpstreamAuthError,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamRefused,
+)
 from ollama_proxy.hub import Answer, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.upstreams.anthropic.errors import decode_error_event, decode_refusal
 from ollama_proxy.upstreams.anthropic.events import MessageReader
 from ollama_proxy.upstreams.anthropic.messages import Thoughts
-from ollama_proxy.upstreams.anthropic.models import UNKNOWN, decode_model, decode_page, decode_traits, find_traits
+from ollama_proxy.upstreams.anthropic.models import (
+    UNKNOWN,
+    decode_model,
+    decode_page,
+    decode_traits,
+    find_traits,
+)
 from tests.rig import messages_provider as rig
 from tests.rig import pieces
 
@@ -97,8 +110,16 @@ def test_stream_says_the_same_wherever_it_is_cut_in_two(at: int) -> None:
 
 def test_stream_says_the_same_with_other_line_ends_comments_and_unknown_events() -> None:
     unknown = b'event: news\r\ndata: {"type":"news","delta":1}\r\n\r\n: comment\r\n\r\n'
-    strange = {"type": "content_block_start", "index": 9, "content_block": {"type": "server_tool_use", "id": "s"}}
-    delta = {"type": "content_block_delta", "index": 9, "delta": {"type": "citations_delta", "citation": {}}}
+    strange = {
+        "type": "content_block_start",
+        "index": 9,
+        "content_block": {"type": "server_tool_use", "id": "s"},
+    }
+    delta = {
+        "type": "content_block_delta",
+        "index": 9,
+        "delta": {"type": "citations_delta", "citation": {}},
+    }
     more = rig.frames([strange, delta, {"type": "content_block_stop", "index": 9}])
     head, rest = STREAM.split(b"\n\n", 1)
     assert answer(read((head + b"\n\n" + more + rest).replace(b"\n", b"\r\n"), b"")) == SPOKEN
@@ -111,7 +132,9 @@ def test_single_answer_says_the_same_as_a_stream() -> None:
 
 def test_text_comes_piece_by_piece_and_a_call_in_one() -> None:
     kinds = [type(event).__name__ for event in read(STREAM)]
-    assert kinds.count("Content") > 3 and kinds.count("Thinking") > 3 and kinds.count("ToolCall") == 2
+    assert (
+        kinds.count("Content") > 3 and kinds.count("Thinking") > 3 and kinds.count("ToolCall") == 2
+    )
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -140,12 +163,18 @@ def test_signed_thinking_is_kept_for_the_first_call_behind_it(stream: bool) -> N
     ],
 )
 def test_reason_of_the_end(reason: str, done: str, stream: bool) -> None:
-    events = read(rig.frames(list(rig.events(rig.HELLO, reason)))) if stream else whole(rig.message(rig.HELLO, reason))
+    events = (
+        read(rig.frames(list(rig.events(rig.HELLO, reason))))
+        if stream
+        else whole(rig.message(rig.HELLO, reason))
+    )
     assert answer(events).done == Done(done, 12, 6)
 
 
 @pytest.mark.parametrize(("read_at_the_end", "counted"), [(14, 14), (0, 12), (None, 12)])
-def test_counts_of_the_end_stand_above_those_of_the_beginning(read_at_the_end: int | None, counted: int) -> None:
+def test_counts_of_the_end_stand_above_those_of_the_beginning(
+    read_at_the_end: int | None, counted: int
+) -> None:
     said = list(rig.events(rig.HELLO))
     said[-2] |= {"usage": {"output_tokens": 9, "input_tokens": read_at_the_end}}
     assert answer(read(rig.frames(said))).done == Done("stop", counted, 9)
@@ -169,7 +198,9 @@ def test_cache_counts_are_part_of_the_prompt_and_absent_unless_reported(
 
 @pytest.mark.parametrize("ids", [["", ""], ["same", "same"]])
 def test_calls_without_ids_of_their_own_get_some(ids: list[str]) -> None:
-    calls = answer(read(rig.frames(list(rig.events([use(each) for each in ids], "tool_use"))))).tool_calls
+    calls = answer(
+        read(rig.frames(list(rig.events([use(each) for each in ids], "tool_use"))))
+    ).tool_calls
     assert len({call.id for call in calls}) == 2 and all(call.id for call in calls)
 
 
@@ -229,29 +260,51 @@ def test_single_answer_of_another_shape_is_an_error(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "said", "expected"),
     [
-        (400, "invalid_request_error", "max_tokens: too large", UpstreamRefused(400, "max_tokens: too large")),
-        (404, "not_found_error", f"model: {rig.MODEL}", UpstreamRefused(404, f"model '{rig.MODEL}' not found")),
+        (
+            400,
+            "invalid_request_error",
+            "max_tokens: too large",
+            UpstreamRefused(400, "max_tokens: too large"),
+        ),
+        (
+            404,
+            "not_found_error",
+            f"model: {rig.MODEL}",
+            UpstreamRefused(404, f"model '{rig.MODEL}' not found"),
+        ),
         (409, "conflict_error", "Busy", UpstreamRefused(409, "Busy")),
         (413, "request_too_large", "Too large", UpstreamRefused(413, "Too large")),
         (429, "rate_limit_error", "Slow down", UpstreamRefused(429, "Slow down")),
         (500, "api_error", "Oops", UpstreamRefused(500, "Oops")),
         (504, "timeout_error", "Late", UpstreamRefused(504, "Late")),
         (529, "overloaded_error", "Overloaded", UpstreamRefused(529, "Overloaded")),
-        (400, "invalid_request_error", "prompt is too long: 5 tokens > 4 maximum", PromptTooLong("x")),
+        (
+            400,
+            "invalid_request_error",
+            "prompt is too long: 5 tokens > 4 maximum",
+            PromptTooLong("x"),
+        ),
         (
             400,
             "invalid_request_error",
             "input length and `max_tokens` exceed context limit: 5 + 4 > 8",
             PromptTooLong("x"),
         ),
-        (400, "invalid_request_error", "Your credit balance is too low to access the API", UpstreamAuthError()),
+        (
+            400,
+            "invalid_request_error",
+            "Your credit balance is too low to access the API",
+            UpstreamAuthError(),
+        ),
         (401, "authentication_error", "invalid x-api-key", UpstreamAuthError()),
         (402, "billing_error", "Pay", UpstreamAuthError()),
         (403, "permission_error", "Not yours", UpstreamAuthError()),
     ],
 )
 @pytest.mark.parametrize("in_stream", [False, True])
-def test_refusal_is_told_as_ours(status: int, kind: str, said: str, expected: UpstreamError, in_stream: bool) -> None:
+def test_refusal_is_told_as_ours(
+    status: int, kind: str, said: str, expected: UpstreamError, in_stream: bool
+) -> None:
     document = rig.error(kind, said)
     if in_stream:
         with pytest.raises(UpstreamError) as found:
@@ -259,7 +312,11 @@ def test_refusal_is_told_as_ours(status: int, kind: str, said: str, expected: Up
         error = found.value
     else:
         error = decode_refusal(status, orjson.dumps(document), None, rig.MODEL)
-    assert (type(error), error.status, error.retry_after_s) == (type(expected), expected.status, expected.retry_after_s)
+    assert (type(error), error.status, error.retry_after_s) == (
+        type(expected),
+        expected.status,
+        expected.retry_after_s,
+    )
     if type(expected) is UpstreamRefused:
         assert (str(error), error.slug) == (str(expected), expected.slug)
     assert not isinstance(error, UpstreamAuthError) or said not in str(error)
@@ -270,9 +327,13 @@ def test_pause_that_the_provider_asks_for_is_kept() -> None:
     assert decode_refusal(529, busy, 30, rig.MODEL).retry_after_s == 30
 
 
-@pytest.mark.parametrize(("code", "final"), [("enforced_spend_limit_reached", True), ("ramp_limit_exceeded", False)])
+@pytest.mark.parametrize(
+    ("code", "final"), [("enforced_spend_limit_reached", True), ("ramp_limit_exceeded", False)]
+)
 def test_money_that_is_spent_does_not_come_back_by_asking_again(code: str, final: bool) -> None:
-    error = decode_error_event(rig.error("rate_limit_error", "No", details={"error_code": code}), rig.MODEL)
+    error = decode_error_event(
+        rig.error("rate_limit_error", "No", details={"error_code": code}), rig.MODEL
+    )
     assert isinstance(error, UpstreamRefused) and error.final is final
 
 
@@ -311,7 +372,10 @@ def test_error_with_status_200_is_one() -> None:
 def test_row_of_the_list_tells_what_a_model_can_do() -> None:
     model = decode_model(rig.row(), "claude")
     assert (model.name, model.owned_by, model.context_length) == (rig.MODEL, "claude", 200_000)
-    assert model.capabilities == {"completion", "tools", "vision", "thinking"} and model.modified_at == 1777593600
+    assert (
+        model.capabilities == {"completion", "tools", "vision", "thinking"}
+        and model.modified_at == 1777593600
+    )
 
 
 @pytest.mark.parametrize(
@@ -328,7 +392,11 @@ def test_kinds_of_thinking_tell_what_a_model_takes(
 ) -> None:
     traits = decode_traits(rig.row(kinds=kinds))
     assert (traits.is_adaptive, traits.decides_sampling) == (is_adaptive, decides_sampling)
-    assert (traits.can_stop_thinking, traits.has_schemas, traits.most_tokens) == (can_stop, True, 64_000)
+    assert (traits.can_stop_thinking, traits.has_schemas, traits.most_tokens) == (
+        can_stop,
+        True,
+        64_000,
+    )
 
 
 def test_row_that_tells_nothing_leaves_everything_open() -> None:
@@ -337,7 +405,9 @@ def test_row_that_tells_nothing_leaves_everything_open() -> None:
 
 
 def test_retired_models_are_not_listed() -> None:
-    rows, last = decode_page(rig.page(rig.row("old", lifecycle="retired"), rig.row("new"), more=True))
+    rows, last = decode_page(
+        rig.page(rig.row("old", lifecycle="retired"), rig.row("new"), more=True)
+    )
     assert ([each["id"] for each in rows], last) == (["new"], "new")
 
 
@@ -352,7 +422,10 @@ def test_list_of_another_shape_is_an_error(page: Any) -> None:
     [("claude-9", 2), ("claude-9-20260101", 1), ("claude-8", None), ("claude", None)],
 )
 def test_model_is_known_by_its_name_without_the_date(asked: str, found: int | None) -> None:
-    told = {"claude-9-20260101": replace(UNKNOWN, most_tokens=1), "claude-9-20260601": replace(UNKNOWN, most_tokens=2)}
+    told = {
+        "claude-9-20260101": replace(UNKNOWN, most_tokens=1),
+        "claude-9-20260601": replace(UNKNOWN, most_tokens=2),
+    }
     assert find_traits(asked, told).most_tokens == found
 
 

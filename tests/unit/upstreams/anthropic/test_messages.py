@@ -24,8 +24,17 @@ def test_system_messages_go_to_the_front() -> None:
 
 
 def test_one_role_in_a_row_is_one_turn() -> None:
-    _, turns = encode(Message("user", "hi"), Message("user", "hi"), Message("assistant", "ok"), Message("user", "hi"))
-    assert [(turn["role"], len(turn["content"])) for turn in turns] == [("user", 2), ("assistant", 1), ("user", 1)]  # type: ignore[arg-type]
+    _, turns = encode(
+        Message("user", "hi"),
+        Message("user", "hi"),
+        Message("assistant", "ok"),
+        Message("user", "hi"),
+    )
+    assert [(turn["role"], len(turn["content"])) for turn in turns] == [
+        ("user", 2),
+        ("assistant", 1),
+        ("user", 1),
+    ]  # type: ignore[arg-type]
 
 
 def test_results_come_first_and_find_their_call() -> None:
@@ -57,7 +66,9 @@ def test_images_come_first_with_their_type() -> None:
     assert (image["source"]["media_type"], text) == ("image/png", TEXT)
 
 
-@pytest.mark.parametrize("message", [Message("user", "", attachments=["AAAA"]), Message("user", " ")])
+@pytest.mark.parametrize(
+    "message", [Message("user", "", attachments=["AAAA"]), Message("user", " ")]
+)
 def test_what_can_not_be_said_is_refused(message: Message) -> None:
     with pytest.raises(BadRequest) as raised:
         encode(message)

@@ -46,12 +46,20 @@ def test_a_row_with_everything() -> None:
         {"high"},
         True,
     )
-    assert (traits.is_adaptive, traits.decides_sampling, traits.can_stop_thinking) == (True, True, False)
+    assert (traits.is_adaptive, traits.decides_sampling, traits.can_stop_thinking) == (
+        True,
+        True,
+        False,
+    )
 
 
 def test_a_row_that_tells_nothing() -> None:
     assert decode_traits({"id": "m"}) == UNKNOWN
-    assert (UNKNOWN.is_adaptive, UNKNOWN.decides_sampling, UNKNOWN.can_stop_thinking) == (False, False, True)
+    assert (UNKNOWN.is_adaptive, UNKNOWN.decides_sampling, UNKNOWN.can_stop_thinking) == (
+        False,
+        False,
+        True,
+    )
 
 
 def test_pages() -> None:
@@ -69,5 +77,9 @@ def test_another_shape(page: dict[str, Any]) -> None:
 
 def test_a_name_without_its_date() -> None:
     told = {"claude-9-20260101": Traits(most_tokens=1)}
-    assert find_traits("claude-9-20260101", told) == find_traits("claude-9", told) == Traits(most_tokens=1)
+    assert (
+        find_traits("claude-9-20260101", told)
+        == find_traits("claude-9", told)
+        == Traits(most_tokens=1)
+    )
     assert find_traits("claude", told) == UNKNOWN

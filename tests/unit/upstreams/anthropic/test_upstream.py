@@ -1,4 +1,5 @@
-"""A provider of the Messages API over real sockets: what it is asked, and what comes of its answers."""
+"""A provider of the Messages API over real sockets: what it is asked, and what
+comes of its answers."""
 
 from __future__ import annotations
 
@@ -20,7 +21,15 @@ from ollama_proxy.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from ollama_proxy.hub import ChatRequest, EmbedRequest, Event, GenerateRequest, Message, Tool, ToolCall
+from ollama_proxy.hub import (
+    ChatRequest,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    Message,
+    Tool,
+    ToolCall,
+)
 from ollama_proxy.settings.upstreams import Timeouts, UpstreamModel, UpstreamSettings
 from ollama_proxy.upstreams import cache
 from ollama_proxy.upstreams.anthropic.codec import DEFAULT_TOKENS
@@ -56,7 +65,9 @@ def built(url: str, key: str | None = rig.KEY, **settings: Any) -> AnthropicUpst
 
 
 def chat(stream: bool = True, **fields: Any) -> ChatRequest:
-    return ChatRequest(model=MODEL, stream=stream, **{"messages": [Message("user", "Hi")], **fields})
+    return ChatRequest(
+        model=MODEL, stream=stream, **{"messages": [Message("user", "Hi")], **fields}
+    )
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -73,7 +84,9 @@ def test_chat_is_asked_with_the_key_and_the_version(
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
-def test_base_url_may_end_as_it_does_for_other_apis(provider: MessagesProvider, call: Call, ending: str) -> None:
+def test_base_url_may_end_as_it_does_for_other_apis(
+    provider: MessagesProvider, call: Call, ending: str
+) -> None:
     with closing(built(provider.url + ending, None)) as upstream:
         assert answered(upstream, chat(), call).content == "Hello!"
     [seen] = provider.asked
@@ -116,7 +129,9 @@ def test_text_is_there_before_the_answer_is_over(
     wait_until(lambda: provider.connections_open == 0 or provider.wait_event("peer_closed"))
 
 
-def test_silence_is_told_as_empty_batches(provider: MessagesProvider, upstream: AnthropicUpstream, call: Call) -> None:
+def test_silence_is_told_as_empty_batches(
+    provider: MessagesProvider, upstream: AnthropicUpstream, call: Call
+) -> None:
     provider.script(MESSAGES, [Wait(1.0), *rig.said(stream=True)])
     told = batches(upstream, chat(), call, heartbeat_s=0.2)
     assert [] in [list(batch) for batch in told] and told[-1]
@@ -124,7 +139,9 @@ def test_silence_is_told_as_empty_batches(provider: MessagesProvider, upstream: 
 
 def test_pings_keep_a_stream_alive(provider: MessagesProvider, upstream: AnthropicUpstream) -> None:
     ping: Script = rig.streamed([{"type": "ping"}])[1:]
-    provider.script(MESSAGES, [*rig.streamed([]), *([Wait(0.1), *ping] * 8), *rig.said(stream=True)[1:]])
+    provider.script(
+        MESSAGES, [*rig.streamed([]), *([Wait(0.1), *ping] * 8), *rig.said(stream=True)[1:]]
+    )
     assert answered(upstream, chat(), Call(Timeouts(idle_s=0.5, total_s=5))).content == "Hello!"
 
 
@@ -137,7 +154,11 @@ def test_silence_has_its_limit(provider: MessagesProvider, upstream: AnthropicUp
 @pytest.mark.parametrize("is_clean", [True, False])
 @pytest.mark.parametrize("stream", [True, False])
 def test_answer_that_is_cut_is_no_answer(
-    provider: MessagesProvider, upstream: AnthropicUpstream, call: Call, stream: bool, is_clean: bool
+    provider: MessagesProvider,
+    upstream: AnthropicUpstream,
+    call: Call,
+    stream: bool,
+    is_clean: bool,
 ) -> None:
     if stream:
         script = rig.streamed(list(rig.events(HELLO))[:-1], cut=not is_clean)
@@ -152,11 +173,17 @@ def test_answer_that_is_cut_is_no_answer(
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        (rig.refused(400, "invalid_request_error", "prompt is too long: 9 tokens > 8 maximum"), PromptTooLong),
+        (
+            rig.refused(400, "invalid_request_error", "prompt is too long: 9 tokens > 8 maximum"),
+            PromptTooLong,
+        ),
         (rig.refused(404, "not_found_error", f"model: {MODEL}"), UpstreamRefused),
         (rig.refused(429, "rate_limit_error", "Slow down", {"retry-after": "7"}), UpstreamRefused),
         (rig.refused(529, "overloaded_error", "Overloaded"), UpstreamRefused),
-        (rig.refused(401, "authentication_error", f"invalid x-api-key {rig.KEY}"), UpstreamAuthError),
+        (
+            rig.refused(401, "authentication_error", f"invalid x-api-key {rig.KEY}"),
+            UpstreamAuthError,
+        ),
         ([Whole(b"<html>Bad gateway</html>", 502)], UpstreamError),
         ([Whole(b"<html>Welcome</html>", 200)], UpstreamError),
         ([Head(200, {"Content-Type": "text/event-stream"})], UpstreamError),
@@ -178,8 +205,14 @@ def test_refusal_is_told_as_ours(
         assert found.value.retry_after_s == 7
 
 
-def test_refusal_is_not_read_for_ever(provider: MessagesProvider, upstream: AnthropicUpstream, call: Call) -> None:
-    story: Script = [Head(529, {"Content-Type": "application/json"}), Chunk(b" " * (2 << 20)), WaitForPeerClose(4)]
+def test_refusal_is_not_read_for_ever(
+    provider: MessagesProvider, upstream: AnthropicUpstream, call: Call
+) -> None:
+    story: Script = [
+        Head(529, {"Content-Type": "application/json"}),
+        Chunk(b" " * (2 << 20)),
+        WaitForPeerClose(4),
+    ]
     for path in (MESSAGES, MODELS):
         provider.script(path, story)
     for ask in (upstream.models, partial(answered, upstream, chat())):
@@ -188,7 +221,9 @@ def test_refusal_is_not_read_for_ever(provider: MessagesProvider, upstream: Anth
         assert not isinstance(found.value, UpstreamTimeout)
 
 
-def test_late_refusal_is_one_as_well(provider: MessagesProvider, upstream: AnthropicUpstream, call: Call) -> None:
+def test_late_refusal_is_one_as_well(
+    provider: MessagesProvider, upstream: AnthropicUpstream, call: Call
+) -> None:
     provider.script(MESSAGES, [Wait(1.0), *rig.refused(529, "overloaded_error", "Overloaded")])
     with pytest.raises(UpstreamRefused, match="Overloaded"):
         batches(upstream, chat(), call, heartbeat_s=0.2)
@@ -200,10 +235,16 @@ def test_error_in_a_stream_comes_behind_what_was_said(
     said = [*list(rig.events(HELLO))[:5], rig.error("overloaded_error", "Overloaded")]
     provider.script(MESSAGES, rig.streamed(said))
     told: list[Event] = []
-    with closing(upstream.chat(chat(), call)) as events, pytest.raises(UpstreamRefused, match="Overloaded") as found:
+    with (
+        closing(upstream.chat(chat(), call)) as events,
+        pytest.raises(UpstreamRefused, match="Overloaded") as found,
+    ):
         for batch in events:
             told += batch
-    assert "".join(getattr(event, "text", "") for event in told) == "Hello!" and found.value.status == 529
+    assert (
+        "".join(getattr(event, "text", "") for event in told) == "Hello!"
+        and found.value.status == 529
+    )
 
 
 # Thinking and tools.
@@ -213,10 +254,14 @@ def test_error_in_a_stream_comes_behind_what_was_said(
 def test_thinking_comes_back_signed_with_the_results_of_its_calls(
     provider: MessagesProvider, upstream: AnthropicUpstream, call: Call, stream: bool
 ) -> None:
-    provider.script(MESSAGES, rig.said([THOUGHT, USE], "tool_use", stream=stream), rig.said(stream=stream))
+    provider.script(
+        MESSAGES, rig.said([THOUGHT, USE], "tool_use", stream=stream), rig.said(stream=stream)
+    )
     tools = [Tool("f", None, None)]
     first = answered(upstream, chat(stream, think=True, tools=tools), call)
-    spoken = Message("assistant", first.content, thinking=first.thinking, tool_calls=first.tool_calls)
+    spoken = Message(
+        "assistant", first.content, thinking=first.thinking, tool_calls=first.tool_calls
+    )
     history = [Message("user", "Hi"), spoken, Message("tool", "4", tool_call_id=USE["id"])]
     answered(upstream, chat(stream, messages=history, think=True, tools=tools), call)
     said = provider.asked[1].json()["messages"]
@@ -236,7 +281,10 @@ def test_switches_follow_what_the_provider_tells_of_its_models(
 
 def test_fields_that_go_on_have_their_names_told(upstream: AnthropicUpstream) -> None:
     carried = {"service_tier": "auto", "cache_control": {"type": "ephemeral"}, "container": "c"}
-    assert upstream.select_passthrough(chat(passthrough_fields=carried)) == {"service_tier", "cache_control"}
+    assert upstream.select_passthrough(chat(passthrough_fields=carried)) == {
+        "service_tier",
+        "cache_control",
+    }
 
 
 def test_models_are_asked_for_once_for_all_chats(
@@ -244,14 +292,25 @@ def test_models_are_asked_for_once_for_all_chats(
 ) -> None:
     for _ in range(3):
         answered(upstream, chat(), call)
-    assert [seen.raw_path for seen in provider.requests if seen.path == MODELS] == [f"{MODELS}?limit=1000"]
+    assert [seen.raw_path for seen in provider.requests if seen.path == MODELS] == [
+        f"{MODELS}?limit=1000"
+    ]
 
 
 @pytest.mark.parametrize(
-    "script", [rig.refused(404, "not_found_error", "Not found"), [Whole(b"404 page not found", 404)], [Json({})]]
+    "script",
+    [
+        rig.refused(404, "not_found_error", "Not found"),
+        [Whole(b"404 page not found", 404)],
+        [Json({})],
+    ],
 )
 def test_server_without_a_list_gets_what_every_server_takes(
-    provider: MessagesProvider, upstream: AnthropicUpstream, call: Call, script: Script, monkeypatch: pytest.MonkeyPatch
+    provider: MessagesProvider,
+    upstream: AnthropicUpstream,
+    call: Call,
+    script: Script,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # That it has none is no failure, so it is believed for as long as a list.
     monkeypatch.setattr(cache, "UNKNOWN_KEPT_S", 0.0)
@@ -269,8 +328,13 @@ def test_server_without_a_list_gets_what_every_server_takes(
 def test_completion_is_a_chat_of_one_message(
     provider: MessagesProvider, upstream: AnthropicUpstream, call: Call
 ) -> None:
-    assert answered(upstream, GenerateRequest(model=MODEL, prompt="Once", stream=True), call).content == "Hello!"
-    assert provider.asked[0].json()["messages"] == [{"role": "user", "content": [{"type": "text", "text": "Once"}]}]
+    assert (
+        answered(upstream, GenerateRequest(model=MODEL, prompt="Once", stream=True), call).content
+        == "Hello!"
+    )
+    assert provider.asked[0].json()["messages"] == [
+        {"role": "user", "content": [{"type": "text", "text": "Once"}]}
+    ]
 
 
 def test_what_the_api_can_not_do_is_refused_without_asking(
@@ -285,11 +349,17 @@ def test_what_the_api_can_not_do_is_refused_without_asking(
     assert provider.asked == []
 
 
-def test_all_pages_of_the_list_are_read(provider: MessagesProvider, upstream: AnthropicUpstream, call: Call) -> None:
+def test_all_pages_of_the_list_are_read(
+    provider: MessagesProvider, upstream: AnthropicUpstream, call: Call
+) -> None:
     first = [Json(rig.page(rig.row("a"), rig.row("b/1"), more=True))]
     provider.script(MODELS, first, [Json(rig.page(rig.row("c", kinds=())))])
     listed = upstream.models(call)
-    assert [(model.name, model.owned_by) for model in listed] == [("a", "claude"), ("b/1", "claude"), ("c", "claude")]
+    assert [(model.name, model.owned_by) for model in listed] == [
+        ("a", "claude"),
+        ("b/1", "claude"),
+        ("c", "claude"),
+    ]
     assert [seen.raw_path for seen in provider.requests] == [
         f"{MODELS}?limit=1000",
         f"{MODELS}?limit=1000&after_id=b%2F1",
@@ -305,7 +375,9 @@ def test_list_that_never_ends_is_read_for_a_while(
     assert len(upstream.models(call)) == 20
 
 
-def test_capabilities_are_those_of_the_configuration_first(provider: MessagesProvider, call: Call) -> None:
+def test_capabilities_are_those_of_the_configuration_first(
+    provider: MessagesProvider, call: Call
+) -> None:
     models = {"fast": UpstreamModel(MODEL, ("completion", "tools"))}
     with closing(built(provider.url, models=models)) as upstream:
         assert upstream.capabilities(MODEL, call) == {"completion", "tools"}
@@ -320,7 +392,11 @@ def test_capabilities_are_those_of_the_configuration_first(provider: MessagesPro
         rig.refused(404, "not_found_error", "Not found"),
         rig.refused(529, "overloaded_error", "Overloaded"),
         [Whole(b"<html>", 405)],
-        [Head(200, {"Content-Type": "application/json"}), Chunk(b'{"data": ['), WaitForPeerClose(4)],
+        [
+            Head(200, {"Content-Type": "application/json"}),
+            Chunk(b'{"data": ['),
+            WaitForPeerClose(4),
+        ],
     ],
 )
 def test_provider_that_says_anything_is_there(
@@ -352,4 +428,8 @@ def test_provider_that_is_gone_can_not_be_used(
 
 
 def test_nothing_is_ever_loaded_there(upstream: AnthropicUpstream, call: Call) -> None:
-    assert (upstream.loaded(call), upstream.loaded_context(MODEL, call), upstream.api) == ([], None, None)
+    assert (upstream.loaded(call), upstream.loaded_context(MODEL, call), upstream.api) == (
+        [],
+        None,
+        None,
+    )

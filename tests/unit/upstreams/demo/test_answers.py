@@ -18,7 +18,8 @@ def test_nothing_to_answer_loads_or_unloads(keep_alive: object, reason: str) -> 
 
 
 @pytest.mark.parametrize(
-    "body", [{"model": "demo"}, {"model": "", "name": "Demo:latest"}, {"name": "demo", "verbose": True}]
+    "body",
+    [{"model": "demo"}, {"model": "", "name": "Demo:latest"}, {"name": "demo", "verbose": True}],
 )
 def test_show_has_model_info_and_a_context_length(body: dict[str, Any]) -> None:
     got = orjson.loads(show(body).pieces[0])
@@ -31,10 +32,14 @@ def test_show_has_model_info_and_a_context_length(body: dict[str, Any]) -> None:
     ("answer", "body"),
     [(pull, {"name": "demo"}), (push, {"model": "demo"}), (create, {"model": "x", "from": "demo"})],
 )
-def test_long_jobs_end_with_success_streamed_or_not(answer: Callable[..., Outcome], body: dict[str, Any]) -> None:
+def test_long_jobs_end_with_success_streamed_or_not(
+    answer: Callable[..., Outcome], body: dict[str, Any]
+) -> None:
     streamed, single = answer(body), answer(body | {"stream": False})
     assert streamed.content_type == "application/x-ndjson" and len(streamed.pieces) > 2
-    assert orjson.loads(streamed.pieces[-1]) == orjson.loads(single.pieces[0]) == {"status": "success"}
+    assert (
+        orjson.loads(streamed.pieces[-1]) == orjson.loads(single.pieces[0]) == {"status": "success"}
+    )
     assert single.content_type == "application/json"
 
 

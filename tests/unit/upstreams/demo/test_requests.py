@@ -12,8 +12,21 @@ def test_null_is_absent() -> None:
 
 
 def test_a_chat() -> None:
-    asked = load_chat({"model": "demo", "messages": MESSAGES, "think": "high", "logprobs": True, "top_logprobs": 2})
-    assert (asked.stream, asked.think, asked.top_logprobs, asked.is_unload) == (True, True, 2, False)
+    asked = load_chat(
+        {
+            "model": "demo",
+            "messages": MESSAGES,
+            "think": "high",
+            "logprobs": True,
+            "top_logprobs": 2,
+        }
+    )
+    assert (asked.stream, asked.think, asked.top_logprobs, asked.is_unload) == (
+        True,
+        True,
+        2,
+        False,
+    )
     assert load_chat({"model": "demo", "keep_alive": "0s"}).is_unload
 
 

@@ -13,7 +13,10 @@ from ollama_proxy.upstreams.demo.schema import Example, find_schema
 
 NODE = {
     "type": "object",
-    "properties": {"value": {"type": "number"}, "next": {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]}},
+    "properties": {
+        "value": {"type": "number"},
+        "next": {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]},
+    },
     "required": ["value", "next"],
 }
 
@@ -36,11 +39,24 @@ NODE = {
         ({"type": "string", "maxLength": 2}, "de"),
         ({"type": "string", "format": "date"}, "2026-01-01"),
         ({"anyOf": [{"type": "integer"}, {"type": "string"}]}, 1),
-        ({"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "integer"}}}, {"b": "demo", "a": 1}),
-        ({"properties": {"b": {}, "a": {"type": "integer"}}, "required": ["a", "x"]}, {"a": 1, "x": "demo"}),
+        (
+            {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "integer"}}},
+            {"b": "demo", "a": 1},
+        ),
+        (
+            {"properties": {"b": {}, "a": {"type": "integer"}}, "required": ["a", "x"]},
+            {"a": 1, "x": "demo"},
+        ),
         ({"$ref": "#/$defs/My~1Kind", "$defs": {"My/Kind": {"enum": [7]}}}, 7),
         ({"allOf": [{"required": ["a"]}, {"properties": {"a": {"const": 1}, "b": {}}}]}, {"a": 1}),
-        ({"type": "object", "properties": {"a": {"const": 5}}, "anyOf": [{"required": ["a"]}, {}]}, {"a": 5}),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"const": 5}},
+                "anyOf": [{"required": ["a"]}, {}],
+            },
+            {"a": 5},
+        ),
     ],
 )
 def test_the_example_fits_the_schema(schema: dict[str, Any], expected: Any) -> None:
@@ -53,7 +69,13 @@ def test_the_example_fits_the_schema(schema: dict[str, Any], expected: Any) -> N
     "schema",
     [
         {"$ref": "#/$defs/Node", "$defs": {"Node": NODE}},
-        {"type": "object", "properties": {"self": {"$ref": "#"}, "many": {"type": "array", "items": {"$ref": "#"}}}},
+        {
+            "type": "object",
+            "properties": {
+                "self": {"$ref": "#"},
+                "many": {"type": "array", "items": {"$ref": "#"}},
+            },
+        },
     ],
 )
 def test_a_schema_that_contains_itself_comes_to_an_end_that_fits(schema: dict[str, Any]) -> None:
@@ -61,7 +83,10 @@ def test_a_schema_that_contains_itself_comes_to_an_end_that_fits(schema: dict[st
 
 
 def test_optional_properties_can_be_left_out_everywhere() -> None:
-    schema = {"properties": {"a": {"type": "string"}, "b": {"properties": {"c": {}}}}, "required": ["b"]}
+    schema = {
+        "properties": {"a": {"type": "string"}, "b": {"properties": {"c": {}}}},
+        "required": ["b"],
+    }
     assert Example(schema, only_required=True).object() == {"b": {}}
 
 
@@ -94,7 +119,12 @@ def test_a_hostile_schema_costs_little(schema: dict[str, Any]) -> None:
     assert len(json.dumps(value)) < 100_000 and time.process_time() - started < 5.0
 
 
-PERSON = {"title": "Person", "type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+PERSON = {
+    "title": "Person",
+    "type": "object",
+    "properties": {"name": {"type": "string"}},
+    "required": ["name"],
+}
 INDENTED = json.dumps(PERSON, indent=2)
 #: The shape in which DSPy describes the fields of an answer.
 PLACEHOLDERS = {
@@ -102,19 +132,35 @@ PLACEHOLDERS = {
     "sure": "{sure}        # note: the value you produce must be True or False",
     "count": "{count}        # note: the value you produce must be a single int value",
     "share": "{share}        # note: the value you produce must be a single float value",
-    "mood": "{mood}        # note: the value you produce must exactly match (no extra characters) one of: calm; wild",
-    "who": f"{{who}}        # note: the value you produce must adhere to the JSON schema: {json.dumps(PERSON)}",
+    "mood": (
+        "{mood}        # note: the value you produce must exactly match (no extra "
+        "characters) one of: calm; wild"
+    ),
+    "who": (
+        f"{{who}}        # note: the value you produce must adhere to the JSON schema: {json.dumps(PERSON)}"
+    ),
 }
 
 
 @pytest.mark.parametrize(
     ("prompt", "example"),
     [
-        (f"Answer by this schema:\n\n        {INDENTED}\n\nNot the schema itself.", {"name": "demo"}),
+        (
+            f"Answer by this schema:\n\n        {INDENTED}\n\nNot the schema itself.",
+            {"name": "demo"},
+        ),
         (f'Values like\n{{question}}\n{{"a": 1}}\n{INDENTED}', {"name": "demo"}),
         (
-            f"[[ ## question ## ]]\n{{question}}\n\nA JSON object with these fields.\n\n{json.dumps(PLACEHOLDERS)}",
-            {"answer": "demo", "sure": True, "count": 1, "share": 1, "mood": "calm", "who": {"name": "demo"}},
+            "[[ ## question ## ]]\n{question}\n\nA JSON object with these "
+            f"fields.\n\n{json.dumps(PLACEHOLDERS)}",
+            {
+                "answer": "demo",
+                "sure": True,
+                "count": 1,
+                "share": 1,
+                "mood": "calm",
+                "who": {"name": "demo"},
+            },
         ),
         ('{"a": "{a} by the JSON schema: {"}', {"a": "demo"}),
         ("Hi, {this} is JSON: {}", None),

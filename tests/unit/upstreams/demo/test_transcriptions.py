@@ -35,13 +35,21 @@ def test_words_depend_on_the_recording_alone() -> None:
 def test_stream_says_the_same_and_ends() -> None:
     *events, done = heard(stream="true").pieces
     documents = [json.loads(event.removeprefix(b"data: ")) for event in events]
-    assert "".join(each.get("delta", "") for each in documents) == documents[-1]["text"] == words_for(SOUND.data)
+    assert (
+        "".join(each.get("delta", "") for each in documents)
+        == documents[-1]["text"]
+        == words_for(SOUND.data)
+    )
     assert done == b"data: [DONE]\n\n"
 
 
 @pytest.mark.parametrize(
     ("parts", "model", "status"),
-    [([], "other", 404), ([Part("file", b"RIFF")], "demo", 400), ([Part("file", b"", "a.wav")], "demo", 400)],
+    [
+        ([], "other", 404),
+        ([Part("file", b"RIFF")], "demo", 400),
+        ([Part("file", b"", "a.wav")], "demo", 400),
+    ],
 )
 def test_malformed_form_is_refused(parts: list[Part], model: str, status: int) -> None:
     with pytest.raises(Refusal) as refusal:

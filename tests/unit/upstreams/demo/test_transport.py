@@ -1,4 +1,5 @@
-"""The demo upstream: the shapes of a recorded Ollama, the same words every time, and nothing left open."""
+"""The demo upstream: the shapes of a recorded Ollama, the same words every time,
+and nothing left open."""
 
 from __future__ import annotations
 
@@ -36,7 +37,11 @@ WEATHER = {
                 "city": {"type": "string"},
                 "days": {"type": "integer"},
                 "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
-                "place": {"type": "object", "properties": {"indoor": {"type": "boolean"}}, "required": ["indoor"]},
+                "place": {
+                    "type": "object",
+                    "properties": {"indoor": {"type": "boolean"}},
+                    "required": ["indoor"],
+                },
                 "tags": {"type": "array", "items": {"type": "string"}},
                 "note": {"type": "string"},
             },
@@ -85,7 +90,8 @@ def call() -> Call:
 
 @pytest.fixture
 def ask(transport: DemoTransport, call: Call) -> Ask:
-    """``ask(path, body)`` sends it and reads the whole answer; a body that is no bytes is sent as JSON."""
+    """``ask(path, body)`` sends it and reads the whole answer; a body that is no
+    bytes is sent as JSON."""
 
     def send(path: str, body: Any = b"", method: str = "") -> Got:
         data = json.dumps(body).encode() if isinstance(body, dict | list) else body
@@ -102,7 +108,11 @@ def chat(ask: Ask) -> Callable[..., Got]:
     """``chat("text", field=...)`` asks the demo, single unless ``stream=True``."""
 
     def send(said: str = "Hello!", **fields: Any) -> Got:
-        body = {"model": "demo", "messages": [{"role": "user", "content": said}], "stream": False} | fields
+        body = {
+            "model": "demo",
+            "messages": [{"role": "user", "content": said}],
+            "stream": False,
+        } | fields
         return ask("/api/chat", body)
 
     return send
@@ -114,9 +124,13 @@ def open_stream(transport: DemoTransport, call: Call) -> DemoReply:
 
 
 def shape(value: Any) -> Any:
-    """The keys of JSON with the types of what they hold; what a tool is called with is its own affair."""
+    """The keys of JSON with the types of what they hold; what a tool is called
+    with is its own affair."""
     if isinstance(value, dict):
-        return {key: "arguments" if key == "arguments" else shape(member) for key, member in value.items()}
+        return {
+            key: "arguments" if key == "arguments" else shape(member)
+            for key, member in value.items()
+        }
     return [shape(value[0])] if isinstance(value, list) and value else type(value).__name__
 
 
@@ -149,7 +163,10 @@ def test_answers_have_the_shape_that_ollama_gives_them(ask: Ask, name: str) -> N
 )
 def test_an_unknown_model_is_refused_in_ollamas_words(ask: Ask, name: str) -> None:
     got, row = replay(ask, name)
-    assert (got.status, got.json) == (row["status"], json.loads((RECORDINGS / row["response"]).read_bytes()))
+    assert (got.status, got.json) == (
+        row["status"],
+        json.loads((RECORDINGS / row["response"]).read_bytes()),
+    )
 
 
 @pytest.mark.parametrize("path", ["/api/copy", "/api/embed", "/api/embeddings"])
@@ -179,7 +196,9 @@ def test_an_unknown_path_is_not_found(ask: Ask, path: str) -> None:
     assert (ask(path).status, ask(path).json) == (404, {"error": "404 page not found"})
 
 
-@pytest.mark.parametrize(("method", "path"), [("HEAD", "/api/ps"), ("GET", "/api/chat"), ("POST", "/api/delete")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("HEAD", "/api/ps"), ("GET", "/api/chat"), ("POST", "/api/delete")]
+)
 def test_a_wrong_method_is_refused(ask: Ask, method: str, path: str) -> None:
     assert ask(path, b"", method).status == 405
 
@@ -191,9 +210,18 @@ def test_a_wrong_method_is_refused(ask: Ask, method: str, path: str) -> None:
         ("/api/chat", {"model": 5}),
         ("/api/chat", {"model": "demo", "messages": {}}),
         ("/api/chat", {"model": "demo", "messages": ["x"]}),
-        ("/api/chat", {"model": "demo", "messages": [{"role": "user", "content": [{"text": "x"}]}]}),
+        (
+            "/api/chat",
+            {"model": "demo", "messages": [{"role": "user", "content": [{"text": "x"}]}]},
+        ),
         ("/api/chat", {"model": "demo", "messages": [{"role": "user", "images": [1]}]}),
-        ("/api/chat", {"model": "demo", "messages": [{"role": "user", "images": ["data:image/png;base64,AAAA"]}]}),
+        (
+            "/api/chat",
+            {
+                "model": "demo",
+                "messages": [{"role": "user", "images": ["data:image/png;base64,AAAA"]}],
+            },
+        ),
         ("/api/chat", {"model": "demo", "tools": [{"function": {"name": 5}}]}),
         ("/api/chat", {"model": "demo", "tools": [{"function": "f"}]}),
         ("/api/chat", {"model": "demo", "stream": "yes"}),
@@ -222,7 +250,9 @@ def test_a_wrong_method_is_refused(ask: Ask, method: str, path: str) -> None:
         ("/api/blobs/md5:1", b"x"),
     ],
 )
-def test_a_request_that_can_not_be_read_is_refused_with_400_and_a_text(ask: Ask, path: str, body: Any) -> None:
+def test_a_request_that_can_not_be_read_is_refused_with_400_and_a_text(
+    ask: Ask, path: str, body: Any
+) -> None:
     got = ask(path, body)
     assert (got.status, list(got.json)) == (400, ["error"])
     assert isinstance(got.json["error"], str) and got.json["error"]
@@ -230,24 +260,40 @@ def test_a_request_that_can_not_be_read_is_refused_with_400_and_a_text(ask: Ask,
 
 @pytest.mark.parametrize(
     "name",
-    ["demo", "Demo", " demo ", " demo:latest ", "library/demo", "registry.ollama.ai/library/demo:latest"],
+    [
+        "demo",
+        "Demo",
+        " demo ",
+        " demo:latest ",
+        "library/demo",
+        "registry.ollama.ai/library/demo:latest",
+    ],
 )
-def test_every_spelling_of_the_name_is_taken_and_given_back_as_it_was(chat: Callable[..., Got], name: str) -> None:
+def test_every_spelling_of_the_name_is_taken_and_given_back_as_it_was(
+    chat: Callable[..., Got], name: str
+) -> None:
     got = chat(model=name)
     assert (got.status, got.json["model"]) == (200, name)
 
 
 @pytest.mark.parametrize("name", ["demo:7b", "ns/demo", "demo2", "tiny"])
 def test_other_models_do_not_exist(chat: Callable[..., Got], name: str) -> None:
-    assert (chat(model=name).status, chat(model=name).json) == (404, {"error": f"model '{name}' not found"})
+    assert (chat(model=name).status, chat(model=name).json) == (
+        404,
+        {"error": f"model '{name}' not found"},
+    )
 
 
 # What it says.
 
 
-def test_the_answer_says_in_two_languages_that_it_is_the_demo_and_what_was_asked(chat: Callable[..., Got]) -> None:
+def test_the_answer_says_in_two_languages_that_it_is_the_demo_and_what_was_asked(
+    chat: Callable[..., Got],
+) -> None:
     content = chat("How high is 泰山?").json["message"]["content"]
-    assert "built-in demo" in content and "演示" in content and content.endswith("How high is 泰山?")
+    assert (
+        "built-in demo" in content and "演示" in content and content.endswith("How high is 泰山?")
+    )
 
 
 def test_a_long_question_comes_back_cut(chat: Callable[..., Got]) -> None:
@@ -255,8 +301,12 @@ def test_a_long_question_comes_back_cut(chat: Callable[..., Got]) -> None:
     assert content.endswith("长…") and len(content) < 1000
 
 
-@pytest.mark.parametrize("fields", [{}, {"think": True}, {"tools": [WEATHER, CLOCK]}, {"logprobs": True}])
-def test_the_same_request_gets_the_same_answer(chat: Callable[..., Got], fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "fields", [{}, {"think": True}, {"tools": [WEATHER, CLOCK]}, {"logprobs": True}]
+)
+def test_the_same_request_gets_the_same_answer(
+    chat: Callable[..., Got], fields: dict[str, Any]
+) -> None:
     first, second = chat(**fields).json, chat(**fields).json
     assert first.pop("created_at") and second.pop("created_at") and first == second
 
@@ -265,7 +315,9 @@ def test_a_stream_joins_to_the_single_answer(chat: Callable[..., Got]) -> None:
     streamed = chat("Hi", think="high", stream=True).lines
     single = chat("Hi", think="high").json
     for kind in ("thinking", "content"):
-        assert "".join(line["message"].get(kind, "") for line in streamed) == single["message"][kind]
+        assert (
+            "".join(line["message"].get(kind, "") for line in streamed) == single["message"][kind]
+        )
     assert streamed[-1]["eval_count"] == single["eval_count"] == len(streamed)
 
 
@@ -273,17 +325,24 @@ def test_thinking_comes_first_and_only_when_asked_for(chat: Callable[..., Got]) 
     messages = [line["message"] for line in chat(think=True, stream=True).lines[:-1]]
     thoughts = ["thinking" in message for message in messages]
     assert thoughts == sorted(thoughts, reverse=True) and True in thoughts and False in thoughts
-    assert "thinking" not in chat(think=False).json["message"] and "thinking" not in chat().json["message"]
+    assert (
+        "thinking" not in chat(think=False).json["message"]
+        and "thinking" not in chat().json["message"]
+    )
 
 
 def test_generate_thinks_in_a_field_of_its_own(ask: Ask) -> None:
-    got = ask("/api/generate", {"model": "demo", "prompt": "Hi", "think": True, "stream": False}).json
+    got = ask(
+        "/api/generate", {"model": "demo", "prompt": "Hi", "think": True, "stream": False}
+    ).json
     assert "Hi" in got["thinking"] and got["response"].endswith("Hi")
 
 
 def test_a_limit_as_long_as_the_answer_is_reached(chat: Callable[..., Got]) -> None:
     tokens = chat().json["eval_count"] - 1
-    reasons = [chat(options={"num_predict": limit}).json["done_reason"] for limit in (tokens, tokens + 1)]
+    reasons = [
+        chat(options={"num_predict": limit}).json["done_reason"] for limit in (tokens, tokens + 1)
+    ]
     assert reasons == ["length", "stop"]
 
 
@@ -293,7 +352,9 @@ def test_num_predict_ends_the_answer_with_length(chat: Callable[..., Got]) -> No
 
 
 @pytest.mark.parametrize("limit", [-1, 0, 10_000, None])
-def test_no_limit_that_is_reached_ends_with_stop(chat: Callable[..., Got], limit: int | None) -> None:
+def test_no_limit_that_is_reached_ends_with_stop(
+    chat: Callable[..., Got], limit: int | None
+) -> None:
     assert chat(options={"num_predict": limit}).json["done_reason"] == "stop"
 
 
@@ -307,7 +368,9 @@ def test_images_are_counted(chat: Callable[..., Got]) -> None:
     assert "2 images (2 张图片)" in got.json["message"]["content"]
 
 
-def test_logprobs_have_the_token_first_among_as_many_as_were_asked_for(chat: Callable[..., Got]) -> None:
+def test_logprobs_have_the_token_first_among_as_many_as_were_asked_for(
+    chat: Callable[..., Got],
+) -> None:
     got = chat(logprobs=True, top_logprobs=3).json
     assert "".join(row["token"] for row in got["logprobs"]) == got["message"]["content"]
     for row in got["logprobs"]:
@@ -324,11 +387,20 @@ def test_logprobs_without_alternatives_have_none(chat: Callable[..., Got]) -> No
 
 
 def calls(got: Got) -> list[tuple[str, dict[str, Any]]]:
-    return [(call["function"]["name"], call["function"]["arguments"]) for call in got.json["message"]["tool_calls"]]
+    return [
+        (call["function"]["name"], call["function"]["arguments"])
+        for call in got.json["message"]["tool_calls"]
+    ]
 
 
 def test_a_tool_is_called_with_its_required_properties_only(chat: Callable[..., Got]) -> None:
-    arguments = {"city": "demo", "days": 1, "unit": "celsius", "place": {"indoor": True}, "tags": []}
+    arguments = {
+        "city": "demo",
+        "days": 1,
+        "unit": "celsius",
+        "place": {"indoor": True},
+        "tags": [],
+    }
     got = chat("Is it warm?", tools=[WEATHER, CLOCK])
     assert calls(got) == [("get_weather", arguments)]
     assert list(calls(got)[0][1]) == list(arguments) and got.json["done_reason"] == "stop"
@@ -343,7 +415,9 @@ def test_a_tool_is_called_with_its_required_properties_only(chat: Callable[..., 
         ("用get_time查一下", ["get_time"]),
     ],
 )
-def test_tools_that_are_named_are_called_in_that_order(chat: Callable[..., Got], said: str, called: list[str]) -> None:
+def test_tools_that_are_named_are_called_in_that_order(
+    chat: Callable[..., Got], said: str, called: list[str]
+) -> None:
     assert [name for name, _ in calls(chat(said, tools=[WEATHER, CLOCK]))] == called
 
 
@@ -357,8 +431,14 @@ def test_two_calls_come_on_two_lines_with_two_ids(chat: Callable[..., Got]) -> N
 def test_the_result_of_a_tool_is_answered_in_words(chat: Callable[..., Got]) -> None:
     asked = chat("Warm?", tools=[WEATHER]).json["message"]
     result = {"role": "tool", "tool_name": "get_weather", "content": "22 degrees"}
-    got = chat(messages=[{"role": "user", "content": "Warm?"}, asked, result], tools=[WEATHER]).json["message"]
-    assert "get_weather" in got["content"] and "22 degrees" in got["content"] and "tool_calls" not in got
+    got = chat(
+        messages=[{"role": "user", "content": "Warm?"}, asked, result], tools=[WEATHER]
+    ).json["message"]
+    assert (
+        "get_weather" in got["content"]
+        and "22 degrees" in got["content"]
+        and "tool_calls" not in got
+    )
 
 
 def test_a_second_question_gets_a_call_with_another_id(chat: Callable[..., Got]) -> None:
@@ -380,8 +460,13 @@ def test_json_without_a_schema_is_an_object(chat: Callable[..., Got]) -> None:
 def test_json_by_a_schema_keeps_the_order_of_its_properties(chat: Callable[..., Got]) -> None:
     schema = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "integer"}}}
     assert chat("Hi", format=schema).json["message"]["content"] == '{"b":"demo","a":1}'
-    described = [{"role": "system", "content": json.dumps(schema, indent=1)}, {"role": "user", "content": "Hi"}]
-    assert chat(messages=described, format="json").json["message"]["content"] == '{"b":"demo","a":1}'
+    described = [
+        {"role": "system", "content": json.dumps(schema, indent=1)},
+        {"role": "user", "content": "Hi"},
+    ]
+    assert (
+        chat(messages=described, format="json").json["message"]["content"] == '{"b":"demo","a":1}'
+    )
 
 
 def test_tools_go_before_a_schema_until_they_have_answered(chat: Callable[..., Got]) -> None:
@@ -389,7 +474,9 @@ def test_tools_go_before_a_schema_until_they_have_answered(chat: Callable[..., G
     asked = chat(tools=[CLOCK], format=schema).json["message"]
     assert asked["tool_calls"]
     history = [{"role": "user", "content": "x"}, asked, {"role": "tool", "content": "12:00"}]
-    assert chat(messages=history, tools=[CLOCK], format=schema).json["message"]["content"] == '{"a":1}'
+    assert (
+        chat(messages=history, tools=[CLOCK], format=schema).json["message"]["content"] == '{"a":1}'
+    )
 
 
 # Vectors.
@@ -403,7 +490,9 @@ def test_vectors_have_length_one_and_belong_to_their_text(ask: Ask) -> None:
 
 def test_fewer_dimensions_are_the_first_ones_made_longer(ask: Ask) -> None:
     whole, cut, more = (
-        ask("/api/embed", {"model": "demo", "input": "a", "dimensions": wanted}).json["embeddings"][0]
+        ask("/api/embed", {"model": "demo", "input": "a", "dimensions": wanted}).json["embeddings"][
+            0
+        ]
         for wanted in (0, 8, 1000)
     )
     assert len(cut) == 8 and math.hypot(*cut) == pytest.approx(1.0) and more == whole
@@ -413,7 +502,9 @@ def test_fewer_dimensions_are_the_first_ones_made_longer(ask: Ask) -> None:
 def test_the_older_route_does_not_normalise(ask: Ask) -> None:
     old = ask("/api/embeddings", {"model": "demo", "prompt": "a"}).json["embedding"]
     new = ask("/api/embed", {"model": "demo", "input": "a"}).json["embeddings"][0]
-    assert math.hypot(*old) > 1.5 and [x / math.hypot(*old) for x in old] == pytest.approx(new, abs=1e-6)
+    assert math.hypot(*old) > 1.5 and [x / math.hypot(*old) for x in old] == pytest.approx(
+        new, abs=1e-6
+    )
 
 
 # Models.
@@ -436,13 +527,17 @@ def test_pulling_shows_growing_progress_and_success(ask: Ask) -> None:
     layer = [line for line in lines if "digest" in line]
     assert layer[0]["status"] == f"pulling {layer[0]['digest'].removeprefix('sha256:')[:12]}"
     done = [line.get("completed", 0) for line in layer]
-    assert "completed" not in layer[0] and done == sorted(set(done)) and done[-1] == layer[0]["total"]
+    assert (
+        "completed" not in layer[0] and done == sorted(set(done)) and done[-1] == layer[0]["total"]
+    )
     others = [line["status"] for line in lines if line not in layer]
     assert others == ["pulling manifest", "verifying sha256 digest", "writing manifest", "success"]
     assert time.monotonic() - started >= PROGRESS_PAUSE_S * (len(lines) - 1) * 0.9
 
 
-def test_a_blob_is_taken_part_by_part_and_forgotten(transport: DemoTransport, call: Call, ask: Ask) -> None:
+def test_a_blob_is_taken_part_by_part_and_forgotten(
+    transport: DemoTransport, call: Call, ask: Ask
+) -> None:
     parts = [b"one", b"two"]
     path = f"/api/blobs/sha256:{sha256(b''.join(parts)).hexdigest()}"
     reply = transport.open(UpstreamRequest("POST", path, iter(parts)), call)
@@ -519,12 +614,17 @@ def test_a_client_that_left_before_is_not_answered(transport: DemoTransport, cal
 
 
 def test_the_total_limit_ends_the_stream(transport: DemoTransport) -> None:
-    with closing(open_stream(transport, Call(Timeouts(total_s=3 * PAUSE_S)))) as reply, pytest.raises(UpstreamTimeout):
+    with (
+        closing(open_stream(transport, Call(Timeouts(total_s=3 * PAUSE_S)))) as reply,
+        pytest.raises(UpstreamTimeout),
+    ):
         while reply.read_some():
             pass
 
 
-def test_an_answer_counts_until_its_end_or_its_close_and_once_only(transport: DemoTransport, call: Call) -> None:
+def test_an_answer_counts_until_its_end_or_its_close_and_once_only(
+    transport: DemoTransport, call: Call
+) -> None:
     replies = [open_stream(transport, call) for _ in range(3)]
     assert transport.connections == Connections(active=3, idle=0)
     read_all(replies[0])

@@ -26,7 +26,9 @@ TOOL = {
 
 
 def said(text: str = "hi", **fields: Any) -> Said:
-    return say(load_chat({"model": "demo", "messages": [{"role": "user", "content": text}], **fields}))
+    return say(
+        load_chat({"model": "demo", "messages": [{"role": "user", "content": text}], **fields})
+    )
 
 
 def spoken(said: Said) -> str:

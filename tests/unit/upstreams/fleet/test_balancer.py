@@ -169,7 +169,9 @@ def down(boxes: Sequence[Node], *, quickly: bool) -> None:
         box.lost(quickly=quickly)
 
 
-def test_U14_where_all_are_down_it_is_said_at_once_with_the_time_of_the_next_trial(clock: Clock) -> None:
+def test_U14_where_all_are_down_it_is_said_at_once_with_the_time_of_the_next_trial(
+    clock: Clock,
+) -> None:
     fleet, boxes = three()
     down(boxes, quickly=False)
     with pytest.raises(UpstreamConnect) as refused:
@@ -204,12 +206,14 @@ def test_has_other_counts_neither_the_tried_nor_the_failing(clock: Clock) -> Non
     assert not route.has_other(boxes[:2])
 
 
-# --- The store of retries --------------------------------------------------------------------------------------------
+# --- The store of retries -------------------------------------------------------------------------
 
 
 def test_an_idle_gateway_has_some_retries_in_store_and_requests_earn_more() -> None:
     balancer = Balancer()
-    assert [balancer.spend_retry() for _ in range(int(RETRY_STORE) + 2)] == [True] * int(RETRY_STORE) + [False] * 2
+    assert [balancer.spend_retry() for _ in range(int(RETRY_STORE) + 2)] == [True] * int(
+        RETRY_STORE
+    ) + [False] * 2
     for _ in range(25):
         balancer.count_request()
     assert [balancer.spend_retry() for _ in range(3)] == [True, True, False]

@@ -6,7 +6,13 @@ import random
 
 import pytest
 
-from ollama_proxy.upstreams.fleet.breaker import FIRST_OPEN_S, LONGEST_OPEN_S, SLOW_START_S, TRIAL_S, Breaker
+from ollama_proxy.upstreams.fleet.breaker import (
+    FIRST_OPEN_S,
+    LONGEST_OPEN_S,
+    SLOW_START_S,
+    TRIAL_S,
+    Breaker,
+)
 from tests.unit.upstreams.stock import Clock
 
 
@@ -94,7 +100,8 @@ def test_a_trip_needs_no_count(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("since_s", "share"), [(0.0, 0.1), (0.5, 0.1), (2.0, 0.2), (5.0, 0.5), (SLOW_START_S, 1.0), (500.0, 1.0)]
+    ("since_s", "share"),
+    [(0.0, 0.1), (0.5, 0.1), (2.0, 0.2), (5.0, 0.5), (SLOW_START_S, 1.0), (500.0, 1.0)],
 )
 def test_after_a_recovery_its_share_grows(clock: Clock, since_s: float, share: float) -> None:
     breaker = opened()
@@ -110,7 +117,9 @@ def test_a_success_that_is_no_recovery_keeps_the_share_whole(clock: Clock) -> No
     assert breaker.share() == 1.0
 
 
-def test_breakers_do_not_all_end_their_wait_at_the_same_moment(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_breakers_do_not_all_end_their_wait_at_the_same_moment(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     monkeypatch.setattr(random, "uniform", random.Random(1).uniform)
     waits = {opened().retry_after_s() for _ in range(20)}
     assert len(waits) == 20

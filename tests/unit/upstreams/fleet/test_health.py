@@ -74,12 +74,17 @@ def test_the_loaded_models_of_a_bounded_node_are_reported_with_each_check() -> N
     bounded, other = node("bounded", "m", concurrency=1), node("other", "m")
     reported: list[tuple[str, list[str]]] = []
     health = Health(
-        lambda: Fleet([bounded, other]), report=lambda one: reported.append((one.name, sorted(one.models.loaded)))
+        lambda: Fleet([bounded, other]),
+        report=lambda one: reported.append((one.name, sorted(one.models.loaded))),
     )
     for loaded in (["M:latest"], [], ["n"]):
         stock(bounded).has_loaded = loaded
         health.check()
-    assert [names for name, names in reported if name == "bounded"] == [["m:latest"], [], ["n:latest"]]
+    assert [names for name, names in reported if name == "bounded"] == [
+        ["m:latest"],
+        [],
+        ["n:latest"],
+    ]
     assert [name for name, _ in reported].count("other") == 3
 
 

@@ -1,4 +1,5 @@
-"""Where a model is by any of its names, which upstream gets the next request, and lists that wait for nobody."""
+"""Where a model is by any of its names, which upstream gets the next request, and lists
+that wait for nobody."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def route_of(fleet: Fleet, name: str = "m") -> Route:
     return route
 
 
-# --- Names -----------------------------------------------------------------------------------------------------------
+# --- Names ----------------------------------------------------------------------------------------
 
 
 def mixed() -> Fleet:
@@ -39,7 +40,13 @@ def mixed() -> Fleet:
             node("box2", "M", "deepseek-chat:latest", "team/x"),
             node("deepseek", "deepseek-chat", "deepseek-coder", kind="deepseek"),
             node("spare", "deepseek-coder", kind="deepseek"),
-            node("lab", "unused", kind="openai", base_url="http://lab", mapped={"gpt-lab": "org/Model-Name"}),
+            node(
+                "lab",
+                "unused",
+                kind="openai",
+                base_url="http://lab",
+                mapped={"gpt-lab": "org/Model-Name"},
+            ),
             node("box3", "qwen3:8b", "last", drain=True),
         ]
     )
@@ -129,10 +136,13 @@ def test_an_upstream_in_front_of_a_name_means_that_upstream() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "shared"), [("ollama", True), ("vllm", True), ("llamacpp", True), ("openai", False), ("deepseek", False)]
+    ("kind", "shared"),
+    [("ollama", True), ("vllm", True), ("llamacpp", True), ("openai", False), ("deepseek", False)],
 )
 def test_only_programs_of_ones_own_share_what_comes_for_a_model(kind: str, shared: bool) -> None:
-    fleet = Fleet([node(name, "m", kind=kind, base_url=f"http://{name}") for name in ("one", "two")])
+    fleet = Fleet(
+        [node(name, "m", kind=kind, base_url=f"http://{name}") for name in ("one", "two")]
+    )
     assert found(fleet, "m") == {"one": "m"} | ({"two": "m"} if shared else {})
 
 
@@ -185,7 +195,10 @@ def test_what_cant_be_reached_is_said_by_its_name() -> None:
     texts = {name: route.lost for name in ("m", "gpt", "other") if (route := fleet.find(name))}
     assert texts["m"].startswith("Failed to connect to Ollama service")
     assert texts["gpt"] == "The provider lab can't be reached; try again later."
-    assert texts["other"] == "No upstream that answers has the model 'other:latest', and box2 can't be reached."
+    assert (
+        texts["other"]
+        == "No upstream that answers has the model 'other:latest', and box2 can't be reached."
+    )
 
 
 def test_bare_names_do_not_go_to_litellm_where_it_has_one_address() -> None:
@@ -210,7 +223,7 @@ def test_lists_show_every_model_once_by_a_name_that_leads_to_it() -> None:
     assert all(owner in (found(fleet, name) or ()) for name, owner in shown.items())
 
 
-# --- What no list tells of -------------------------------------------------------------------------------------------
+# --- What no list tells of ------------------------------------------------------------------------
 
 
 def test_a_single_box_means_what_it_says_it_means() -> None:
@@ -255,7 +268,9 @@ def test_a_model_that_all_lists_know_costs_no_question() -> None:
 
 
 def test_a_box_that_never_told_what_it_has_may_have_it_and_a_provider_may_not() -> None:
-    fleet = Fleet([node("box1", "m"), node("box2", learnt=False), node("p", kind="deepseek", learnt=False)])
+    fleet = Fleet(
+        [node("box1", "m"), node("box2", learnt=False), node("p", kind="deepseek", learnt=False)]
+    )
     for one in fleet.nodes[1:]:
         stock(one).down = True
     assert found(fleet, "secret") == {"box2": "secret"}
@@ -290,7 +305,7 @@ def test_names_that_clients_make_up_are_not_kept() -> None:
     assert len(fleet._routes) == 0
 
 
-# --- Lists -----------------------------------------------------------------------------------------------------------
+# --- Lists ----------------------------------------------------------------------------------------
 
 
 def test_U28_one_that_hangs_keeps_nobody_waiting() -> None:
@@ -340,7 +355,9 @@ def test_lists_of_providers_stay_for_longer(clock: Clock) -> None:
     assert stock(fleet.nodes[1]).asked == 2
 
 
-def test_a_provider_that_has_no_list_to_show_is_not_asked_for_it_with_every_prompt(clock: Clock) -> None:
+def test_a_provider_that_has_no_list_to_show_is_not_asked_for_it_with_every_prompt(
+    clock: Clock,
+) -> None:
     fleet = Fleet([node("box1", "m"), node("p", kind="volcengine", learnt=False)])
     provider = stock(fleet.nodes[1])
     provider.down = True
@@ -358,7 +375,7 @@ def test_all_who_come_while_it_is_asked_wait_for_the_list() -> None:
     assert [each.get() for each in waiting] == [{"p": "x"}] * 10
 
 
-# --- All of them -----------------------------------------------------------------------------------------------------
+# --- All of them ----------------------------------------------------------------------------------
 
 
 def test_closing_spares_the_nodes_of_the_next_fleet() -> None:
@@ -375,5 +392,11 @@ def test_who_is_who() -> None:
     fleet = mixed()
     assert [one.name for one in fleet.ollama_nodes] == ["box1", "box2", "box3"]
     assert (fleet.node("lab"), fleet.node("nobody")) == (fleet.nodes[4], None)
-    assert (route_of(fleet).takes(Api.OLLAMA), route_of(fleet, "gpt-lab").takes(Api.OLLAMA)) == (True, False)
-    assert [route_of(fleet, name).nodes[0][0].declared.protocol for name in ("m", "gpt-lab")] == ["ollama", "openai"]
+    assert (route_of(fleet).takes(Api.OLLAMA), route_of(fleet, "gpt-lab").takes(Api.OLLAMA)) == (
+        True,
+        False,
+    )
+    assert [route_of(fleet, name).nodes[0][0].declared.protocol for name in ("m", "gpt-lab")] == [
+        "ollama",
+        "openai",
+    ]

@@ -26,7 +26,9 @@ def test_models_are_known_by_the_one_name_of_all_their_spellings() -> None:
     ids=["what a box does not have is not there", "a provider need not list what it has"],
 )
 def test_configured_models_are_those_that_there_are(kind: str, known: set[str]) -> None:
-    box = node("one", "qwen3:8b", "other", kind=kind, mapped={"fast": "qwen3:8b", "gone": "nowhere"})
+    box = node(
+        "one", "qwen3:8b", "other", kind=kind, mapped={"fast": "qwen3:8b", "gone": "nowhere"}
+    )
     assert box.models.listing is not None
     assert box.models.listing.models.keys() == known
     assert box.models.upstream_model("fast:latest") == "qwen3:8b"
@@ -34,7 +36,10 @@ def test_configured_models_are_those_that_there_are(kind: str, known: set[str]) 
 
 def test_configured_models_of_a_provider_are_known_before_it_was_asked() -> None:
     assert (
-        node("one", kind="deepseek", mapped={"fast": "v3"}, learnt=False).models.upstream_model("fast:latest") == "v3"
+        node("one", kind="deepseek", mapped={"fast": "v3"}, learnt=False).models.upstream_model(
+            "fast:latest"
+        )
+        == "v3"
     )
     assert node("one", kind="ollama", mapped={"fast": "v3"}, learnt=False).models.listing is None
 

@@ -40,10 +40,12 @@ def unreached(took_s: float = 0.0) -> UpstreamConnect:
 def test_its_own_limits_come_before_the_general_ones() -> None:
     general = Timeouts(connect_s=1, idle_s=2)
     assert node("box1").timeouts(general) is general
-    assert node("box1", timeouts={"idle_s": 9.0}).timeouts(general) == Timeouts(connect_s=1, idle_s=9)
+    assert node("box1", timeouts={"idle_s": 9.0}).timeouts(general) == Timeouts(
+        connect_s=1, idle_s=9
+    )
 
 
-# --- Warm ------------------------------------------------------------------------------------------------------------
+# --- Warm -----------------------------------------------------------------------------------------
 
 
 def test_a_model_is_warm_that_is_loaded_or_was_asked_for_lately(clock: Clock) -> None:
@@ -85,7 +87,7 @@ def test_the_least_recently_asked_models_are_forgotten(clock: Clock) -> None:
     assert (box.is_warm("m0:latest"), box.is_warm("m1499:latest")) == (False, True)
 
 
-# --- Places ----------------------------------------------------------------------------------------------------------
+# --- Places ---------------------------------------------------------------------------------------
 
 
 def test_a_place_is_given_back_once() -> None:
@@ -114,7 +116,7 @@ def test_after_a_recovery_it_counts_as_busier_than_it_is(clock: Clock) -> None:
     assert box.load() == 1.0
 
 
-# --- Failures --------------------------------------------------------------------------------------------------------
+# --- Failures -------------------------------------------------------------------------------------
 
 
 def test_one_failure_to_reach_it_makes_it_suspect_and_some_close_it(clock: Clock) -> None:
@@ -211,7 +213,7 @@ def test_what_its_last_check_found_useless_is_failing() -> None:
     assert not box.is_failing(M)
 
 
-# --- Conditions ------------------------------------------------------------------------------------------------------
+# --- Conditions -----------------------------------------------------------------------------------
 
 
 def test_what_it_is_for_the_operator(clock: Clock) -> None:
@@ -231,12 +233,13 @@ def test_what_it_is_for_the_operator(clock: Clock) -> None:
 
 def test_a_box_is_a_server_of_ollamas_kind() -> None:
     kinds = {
-        kind: node("one", kind=kind).is_ollama_node for kind in ("ollama", "demo", "openai", "anthropic", "litellm")
+        kind: node("one", kind=kind).is_ollama_node
+        for kind in ("ollama", "demo", "openai", "anthropic", "litellm")
     }
     assert [kind for kind, is_box in kinds.items() if is_box] == ["ollama", "demo"]
 
 
-# --- What a look at it says ------------------------------------------------------------------------------------------
+# --- What a look at it says -----------------------------------------------------------------------
 
 
 class SlowToTell:

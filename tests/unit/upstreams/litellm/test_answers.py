@@ -34,7 +34,11 @@ def read(stream: Stream) -> list[Any]:
     [
         ({"received_finish_reason": None, "intermittent_finish_reason": None}, END, True),
         ({"received_finish_reason": "stop", "intermittent_finish_reason": None}, END, False),
-        ({"received_finish_reason": None, "intermittent_finish_reason": None}, {"choices": []}, False),
+        (
+            {"received_finish_reason": None, "intermittent_finish_reason": None},
+            {"choices": []},
+            False,
+        ),
         ({}, END, False),
     ],
 )

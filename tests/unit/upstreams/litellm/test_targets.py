@@ -11,7 +11,9 @@ from ollama_proxy.upstreams.litellm.upstream import load_litellm
 
 
 def targets() -> Targets:
-    return Targets(UpstreamSettings(name="lite", kind="litellm", base_url="litellm:"), None, load_litellm())
+    return Targets(
+        UpstreamSettings(name="lite", kind="litellm", base_url="litellm:"), None, load_litellm()
+    )
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,9 @@ def targets() -> Targets:
         ("siliconflow/x", UpstreamAuthError),
     ],
 )
-def test_names_that_mean_nothing(monkeypatch: pytest.MonkeyPatch, name: str, error: type[UpstreamError]) -> None:
+def test_names_that_mean_nothing(
+    monkeypatch: pytest.MonkeyPatch, name: str, error: type[UpstreamError]
+) -> None:
     monkeypatch.delenv("SILICONFLOW_API_KEY", raising=False)
     with pytest.raises(error) as raised:
         targets().resolve(name)

@@ -20,7 +20,9 @@ KEY = "sk-" + "0123" * 6
 
 
 def upstream(**models: UpstreamModel) -> LiteLLMUpstream:
-    return build(UpstreamSettings(name="lite", kind="litellm", base_url="litellm:", models=models), None)
+    return build(
+        UpstreamSettings(name="lite", kind="litellm", base_url="litellm:", models=models), None
+    )
 
 
 def asked(model: str) -> ChatRequest:
@@ -51,7 +53,9 @@ def moved(preset: Preset, server: Provider) -> Preset:
 
 
 @pytest.mark.parametrize("name", ["gpt-4", "claude-3-7-sonnet-20250219", "volcengine/x"])
-def test_a_provider_without_a_key_is_not_the_clients_fault(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_provider_without_a_key_is_not_the_clients_fault(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     for variable in ("OPENAI", "ANTHROPIC", "VOLCENGINE"):
         monkeypatch.delenv(f"{variable}_API_KEY", raising=False)
     with pytest.raises(UpstreamAuthError):
@@ -103,7 +107,10 @@ def test_a_server_of_ollamas_own_is_asked_where_it_was_configured(
     [
         ("litellm.BadRequestError: OpenAIException - what they said", "what they said"),
         ("litellm.RateLimitError: RateLimitError: DeepseekException - slow: down", "slow: down"),
-        ("litellm.UnsupportedParamsError: no temperature=2. To drop it, set `x`", "no temperature=2."),
+        (
+            "litellm.UnsupportedParamsError: no temperature=2. To drop it, set `x`",
+            "no temperature=2.",
+        ),
         ("litellm.APIConnectionError: x\nTraceback (most recent call last):\n  File", "x"),
         ("what they said", "what they said"),
     ],

@@ -1,4 +1,5 @@
-"""Lines of Ollama's native API as hub events: what belongs to the thinking, and what can't be passed on."""
+"""Lines of Ollama's native API as hub events: what belongs to the thinking, and
+what can't be passed on."""
 
 from __future__ import annotations
 
@@ -26,15 +27,24 @@ def entry(token: str) -> dict[str, Any]:
 
 
 def chat_line(thinking: str, content: str, *tokens: str) -> dict[str, Any]:
-    return {"message": {"thinking": thinking, "content": content}, "logprobs": [entry(token) for token in tokens]}
+    return {
+        "message": {"thinking": thinking, "content": content},
+        "logprobs": [entry(token) for token in tokens],
+    }
 
 
 def generate_line(thinking: str, content: str, *tokens: str) -> dict[str, Any]:
-    return {"thinking": thinking, "response": content, "logprobs": [entry(token) for token in tokens]}
+    return {
+        "thinking": thinking,
+        "response": content,
+        "logprobs": [entry(token) for token in tokens],
+    }
 
 
 LINES = pytest.mark.parametrize(
-    ("decode", "line"), [(ChatDecoder(), chat_line), (decode_generate, generate_line)], ids=["chat", "generate"]
+    ("decode", "line"),
+    [(ChatDecoder(), chat_line), (decode_generate, generate_line)],
+    ids=["chat", "generate"],
 )
 
 
@@ -86,7 +96,7 @@ def test_a_call_as_deep_as_an_answer_can_hold_it() -> None:
     assert orjson.loads(orjson.dumps({"content": [{"input": call.arguments}]}))
 
 
-# --- What does not fit into the context ------------------------------------------------------------------------------
+# --- What does not fit into the context -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -101,7 +111,9 @@ def test_a_call_as_deep_as_an_answer_can_hold_it() -> None:
 def test_shift_does_not_depend_on_whether_the_prompt_may_be_cut(
     cut: bool, unshifted: bool, said: dict[str, Any]
 ) -> None:
-    chat = encode_chat(ChatRequest(model="m", messages=[Message("user", "hi")]), cut=cut, unshifted=unshifted)
+    chat = encode_chat(
+        ChatRequest(model="m", messages=[Message("user", "hi")]), cut=cut, unshifted=unshifted
+    )
     text = encode_generate(GenerateRequest(model="m", prompt="hi"), cut=cut, unshifted=unshifted)
     for body in (chat, text):
         assert {name: body[name] for name in ("truncate", "shift") if name in body} == said
@@ -137,7 +149,9 @@ def test_recorded_answers_are_read_to_their_end(version: Version, row: Recording
 
 @pytest.mark.parametrize("model", ["go", "jinja"])
 @pytest.mark.parametrize(("shift", "outgrown"), [("true", True), ("false", False)])
-def test_recorded_answer_beyond_its_context_is_recognised_by_its_counts(model: str, shift: str, outgrown: bool) -> None:
+def test_recorded_answer_beyond_its_context_is_recognised_by_its_counts(
+    model: str, shift: str, outgrown: bool
+) -> None:
     row = recording(f"chat-{model}-answer-beyond-context-shift-{shift}", "0.32")
     context = orjson.loads(row.request)["options"]["num_ctx"]
     [*_, end] = OllamaReader(ChatDecoder(), lambda tokens: tokens > context).whole(row.response)

@@ -20,7 +20,11 @@ from ollama_proxy.hub import (
     ToolCall,
     Truncated,
 )
-from ollama_proxy.upstreams.ollama.forced_calls import ForcedCallEvents, encode_forced_call, find_call_schema
+from ollama_proxy.upstreams.ollama.forced_calls import (
+    ForcedCallEvents,
+    encode_forced_call,
+    find_call_schema,
+)
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -30,7 +34,9 @@ DONE = Done("stop", 5, 3)
 def asked(*parameters: Any, choice: Any = "required", **fields: Any) -> ChatRequest:
     """A chat with tools of these parameters, named by letters."""
     tools = [Tool(name, None, schema) for name, schema in zip("fgh", parameters, strict=False)]
-    return ChatRequest(model="m", messages=[Message("user", "Hi")], tools=tools, tool_choice=choice, **fields)
+    return ChatRequest(
+        model="m", messages=[Message("user", "Hi")], tools=tools, tool_choice=choice, **fields
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,7 +58,10 @@ def test_schema_is_that_of_the_parameters(request_: ChatRequest, schema: Any) ->
 
 
 def test_references_of_several_tools_lead_to_their_own_definitions() -> None:
-    trees = [{"$defs": {"T": {"title": name}}, "properties": {"t": {"$ref": "#/$defs/T"}}} for name in "fg"]
+    trees = [
+        {"$defs": {"T": {"title": name}}, "properties": {"t": {"$ref": "#/$defs/T"}}}
+        for name in "fg"
+    ]
     trees[0]["description"] = 'written "$ref":"#/$defs/T"'
     schema = find_call_schema(asked(*trees))
     assert schema is not None
@@ -65,7 +74,9 @@ def test_references_of_several_tools_lead_to_their_own_definitions() -> None:
 
 
 def test_request_has_only_what_the_call_needs() -> None:
-    request = asked(CITY, think="high", logprobs=True, options={"stop": ["\n"], "seed": 1}, format="json")
+    request = asked(
+        CITY, think="high", logprobs=True, options={"stop": ["\n"], "seed": 1}, format="json"
+    )
     body = encode_forced_call(request, CITY)
     assert (body["format"], body["think"], body["options"]) == (CITY, False, {"seed": 1})
     assert "logprobs" not in body
@@ -107,7 +118,17 @@ OTHER = ToolCall("c", "f", {})
         ([CITY], [[Content('{"city": ')], [Content('"X"}\n')], [DONE]]),
         ([CITY], [[Content(" ")], [Content('\n{"city":"X"}'), DONE]]),
         ([CITY, CITY], [[Content('{"name": "f", "arguments": {"city": "X"}}'), DONE]]),
-        ([CITY], [[Content("I call it."), ToolCall("c", "h", {}), ToolCall("c", "f", {"city": "X"}), DONE]]),
+        (
+            [CITY],
+            [
+                [
+                    Content("I call it."),
+                    ToolCall("c", "h", {}),
+                    ToolCall("c", "f", {"city": "X"}),
+                    DONE,
+                ]
+            ],
+        ),
     ],
     ids=["pieces", "blanks", "several", "a call of its own"],
 )

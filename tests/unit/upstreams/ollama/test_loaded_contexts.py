@@ -1,4 +1,5 @@
-"""Whether an answer outgrew its context is known from its counts, and the server is asked as rarely as possible."""
+"""Whether an answer outgrew its context is known from its counts, and the server is asked
+as rarely as possible."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ class Server:
         gevent.sleep(self.takes_s)
         if self.fails:
             raise UpstreamConnect
-        return [{"name": name, "context_length": context} for name, context in self.contexts.items()]
+        return [
+            {"name": name, "context_length": context} for name, context in self.contexts.items()
+        ]
 
 
 @pytest.fixture
@@ -53,9 +56,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 @pytest.mark.parametrize(
     ("tokens", "requested", "exceeded"),
-    [(512, None, False), (513, None, True), (513, 512, True), (513, 1024, True), (512, 256, False), (256, 64, False)],
+    [
+        (512, None, False),
+        (513, None, True),
+        (513, 512, True),
+        (513, 1024, True),
+        (512, 256, False),
+        (256, 64, False),
+    ],
 )
-def test_answer_is_compared_with_what_is_loaded(tokens: int, requested: int | None, exceeded: bool) -> None:
+def test_answer_is_compared_with_what_is_loaded(
+    tokens: int, requested: int | None, exceeded: bool
+) -> None:
     assert LoadedContexts(Server(m=512).ask).is_exceeded("M", tokens, requested) is exceeded
 
 
@@ -65,7 +77,9 @@ def test_small_answers_never_ask() -> None:
     assert server.asked == 0
 
 
-def test_answers_that_fit_ask_no_more_often_than_health_checks(clock: Callable[[float], None]) -> None:
+def test_answers_that_fit_ask_no_more_often_than_health_checks(
+    clock: Callable[[float], None],
+) -> None:
     server = Server(m=8192)
     contexts = LoadedContexts(server.ask)
     for _ in range(49):
@@ -77,7 +91,9 @@ def test_answers_that_fit_ask_no_more_often_than_health_checks(clock: Callable[[
     assert server.asked == 2
 
 
-def test_answer_that_does_not_fit_is_compared_with_a_newer_list(clock: Callable[[float], None]) -> None:
+def test_answer_that_does_not_fit_is_compared_with_a_newer_list(
+    clock: Callable[[float], None],
+) -> None:
     """The model may have been loaded meanwhile with more, or for this request with less."""
     server = Server(m=512)
     contexts = LoadedContexts(server.ask)
@@ -94,7 +110,13 @@ def test_answer_that_does_not_fit_is_compared_with_a_newer_list(clock: Callable[
 
 @pytest.mark.parametrize(
     ("tokens", "requested", "exceeded"),
-    [(5000, None, False), (5000, 4096, True), (300, 257, False), (513, 500, True), (512, 500, False)],
+    [
+        (5000, None, False),
+        (5000, 4096, True),
+        (300, 257, False),
+        (513, 500, True),
+        (512, 500, False),
+    ],
 )
 def test_unloaded_model_is_known_by_what_its_request_asked_for(
     tokens: int, requested: int | None, exceeded: bool

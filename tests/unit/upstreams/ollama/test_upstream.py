@@ -42,7 +42,9 @@ def test_what_ollama_refuses_keeps_its_status_and_text(
     assert raised.value.status == 404
 
 
-def test_a_stream_without_its_end_is_cut(upstream: OllamaUpstream, fault_upstream: FaultUpstream, call: Call) -> None:
+def test_a_stream_without_its_end_is_cut(
+    upstream: OllamaUpstream, fault_upstream: FaultUpstream, call: Call
+) -> None:
     line = {"model": MODEL, "message": {"role": "assistant", "content": "Hel"}, "done": False}
     for script in ([Lines([line])], [Lines([line]), Cut()]):
         fault_upstream.script("/api/chat", script)
@@ -58,7 +60,9 @@ def test_vectors_lists_and_version(upstream: OllamaUpstream, call: Call) -> None
     assert upstream.loaded(call)[0]["context_length"] == 8192
 
 
-def test_a_server_that_is_down(upstream: OllamaUpstream, fault_upstream: FaultUpstream, call: Call) -> None:
+def test_a_server_that_is_down(
+    upstream: OllamaUpstream, fault_upstream: FaultUpstream, call: Call
+) -> None:
     fault_upstream.refuse()
     with pytest.raises(UpstreamConnect):
         upstream.version(call)
@@ -86,8 +90,13 @@ class Pieces:
 
 
 def test_lines_come_without_the_last_one() -> None:
-    reply = Pieces(b'{"status":"pulling"}\n\n{"sta', b'tus":"verifying"}\n', b'{"status":"success"}')
-    assert list(read_progress(reply, streams=True)) == [{"status": "pulling"}, {"status": "verifying"}]
+    reply = Pieces(
+        b'{"status":"pulling"}\n\n{"sta', b'tus":"verifying"}\n', b'{"status":"success"}'
+    )
+    assert list(read_progress(reply, streams=True)) == [
+        {"status": "pulling"},
+        {"status": "verifying"},
+    ]
 
 
 def test_an_answer_that_does_not_stream_is_read_to_its_end() -> None:
@@ -99,7 +108,12 @@ def test_an_answer_that_does_not_stream_is_read_to_its_end() -> None:
     ("reply", "kind", "status", "text"),
     [
         (Pieces(b'{"error":"no space"}', status=507), UpstreamRefused, 507, "no space"),
-        (Pieces(b'{"status":"pulling"}\n{"error":"no manifest"}\n'), UpstreamRefused, 500, "no manifest"),
+        (
+            Pieces(b'{"status":"pulling"}\n{"error":"no manifest"}\n'),
+            UpstreamRefused,
+            500,
+            "no manifest",
+        ),
         (Pieces(b'{"status":"pulling"}\n'), UpstreamCut, 502, ""),
         (Pieces(b"<html>\n"), UpstreamError, 502, ""),
     ],

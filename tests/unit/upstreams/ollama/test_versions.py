@@ -7,7 +7,13 @@ import re
 import orjson
 import pytest
 
-from ollama_proxy.errors import BadRequest, PromptTooLong, UpstreamAuthError, UpstreamError, UpstreamRefused
+from ollama_proxy.errors import (
+    BadRequest,
+    PromptTooLong,
+    UpstreamAuthError,
+    UpstreamError,
+    UpstreamRefused,
+)
 from ollama_proxy.texts import Translatable
 from ollama_proxy.upstreams.ollama.versions import (
     MISTAKES,
@@ -70,7 +76,17 @@ def test_older_releases_take_shift_with_each_request(version: str) -> None:
         "v0.24.0",
         "0.24.0-rc2",
     ]
-    + ["0.24.0-5-gabcdef", "0.24.0+cuda", "0.24.0.1", "0.24.0\n", " 0.24.0", "0.٢4.0", "unknown", "00.24.0", "0.024.0"],
+    + [
+        "0.24.0-5-gabcdef",
+        "0.24.0+cuda",
+        "0.24.0.1",
+        "0.24.0\n",
+        " 0.24.0",
+        "0.٢4.0",
+        "unknown",
+        "00.24.0",
+        "0.024.0",
+    ],
 )
 def test_everything_else_counts_as_new(version: str) -> None:
     assert version not in SHIFT_PER_REQUEST
@@ -78,7 +94,14 @@ def test_everything_else_counts_as_new(version: str) -> None:
 
 @pytest.mark.parametrize(
     ("version", "is_faulty"),
-    [("0.24.0", True), ("0.32.14", True), (RECOMMENDED, False), ("1.0.0", False), ("0.32.14-rc1", False), ("", False)],
+    [
+        ("0.24.0", True),
+        ("0.32.14", True),
+        (RECOMMENDED, False),
+        ("1.0.0", False),
+        ("0.32.14-rc1", False),
+        ("", False),
+    ],
 )
 def test_operators_are_told_of_releases_with_known_faults(version: str, is_faulty: bool) -> None:
     faults = list(list_faults(version))
@@ -90,7 +113,7 @@ def test_the_remedy_is_translatable() -> None:
     assert isinstance(UPGRADE, Translatable) and RECOMMENDED in UPGRADE
 
 
-# --- Errors ----------------------------------------------------------------------------------------------------------
+# --- Errors ---------------------------------------------------------------------------------------
 
 REFUSALS = [
     (version, row)
@@ -98,7 +121,8 @@ REFUSALS = [
     for row in recordings(version)
     if row.status >= 400 and row.path.startswith("/api/") and row.response
 ]
-#: What the server itself failed with: it could not start an engine, or reach a registry or an account.
+#: What the server itself failed with: it could not start an engine, or reach a
+#: registry or an account.
 FAILURES = {"chat-engine-cannot-start": 500, "pull-unreachable-single": 500, "me": 503}
 
 
@@ -107,11 +131,15 @@ def is_long(row: Recording) -> bool:
     return any(part in row.name for part in ("-long-", "overflow", "too-long", "answer-beyond"))
 
 
-each_refusal = pytest.mark.parametrize(("version", "row"), REFUSALS, ids=lambda each: getattr(each, "name", each))
+each_refusal = pytest.mark.parametrize(
+    ("version", "row"), REFUSALS, ids=lambda each: getattr(each, "name", each)
+)
 
 
 @each_refusal
-def test_recorded_refusals_of_both_versions_blame_who_is_to_blame(version: str, row: Recording) -> None:
+def test_recorded_refusals_of_both_versions_blame_who_is_to_blame(
+    version: str, row: Recording
+) -> None:
     error = decode_refusal(row.status, row.response)
     if row.path == "/api/nope" or row.status == 405:
         assert type(error) is UpstreamError  # not JSON
@@ -147,7 +175,10 @@ def test_both_numbers_of_a_prompt_that_is_too_long_are_told() -> None:
     error = decode_refusal(400, recorded_at("0.32/chat-context-overflow").response)
     assert isinstance(error, PromptTooLong)
     assert (error.tokens, error.context) == (910, 256)
-    assert str(error) == f"the prompt has 910 tokens and exceeds the available context size of 256: {REMEDY}"
+    assert (
+        str(error)
+        == f"the prompt has 910 tokens and exceeds the available context size of 256: {REMEDY}"
+    )
 
 
 def test_cutting_is_recommended_only_if_it_can_help() -> None:

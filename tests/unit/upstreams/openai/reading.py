@@ -8,8 +8,11 @@ from ollama_proxy.upstreams.openai.answers import OpenAIReader
 from tests.rig import pieces
 
 
-def read_stream(reader: OpenAIReader, body: bytes, size: int | None) -> tuple[list[Event], UpstreamError | None]:
-    """The events of a stream that arrives in pieces of `size` bytes, and the failure that follows them."""
+def read_stream(
+    reader: OpenAIReader, body: bytes, size: int | None
+) -> tuple[list[Event], UpstreamError | None]:
+    """The events of a stream that arrives in pieces of `size` bytes, and the
+    failure that follows them."""
     events: list[Event] = []
     for piece in pieces(body, size):
         more, failure = reader.feed(piece)

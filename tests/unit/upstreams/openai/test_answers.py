@@ -1,4 +1,5 @@
-"""Answers of OpenAI's API to events: wherever providers put things, and however the bytes were cut."""
+"""Answers of OpenAI's API to events: wherever providers put things, and
+however the bytes were cut."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ CALL = ToolCall("c1", "f", {"b": 1, "a": "世🎉"})
 SAID_CALL = said.call("f", {"b": 1, "a": "世🎉"}, "c1")
 
 
-def read(body: bytes, size: int = 100_000, **options: Any) -> tuple[list[Event], UpstreamError | None]:
+def read(
+    body: bytes, size: int = 100_000, **options: Any
+) -> tuple[list[Event], UpstreamError | None]:
     """The events of a stream, and what went wrong behind them."""
     return read_stream(OpenAIReader(ChunkDecoder(**options)), body, size)
 
@@ -52,7 +55,16 @@ STREAMS: dict[str, tuple[bytes, Answer]] = {
     ),
     "thinking in parts": (
         frames(
-            [chunk({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}), *chunks("Hi")]
+            [
+                chunk(
+                    {
+                        "content": [
+                            {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+                        ]
+                    }
+                ),
+                *chunks("Hi"),
+            ]
         ),
         Answer("Hi", "hm", [], [], DONE),
     ),
@@ -60,19 +72,37 @@ STREAMS: dict[str, tuple[bytes, Answer]] = {
         frames([chunk({"content": ["H", {"type": "text", "text": "i"}]}), *chunks("")]),
         Answer("Hi", "", [], [], DONE),
     ),
-    "a refusal": (frames([chunk({"refusal": "No."}), *chunks("")]), Answer("No.", "", [], [], DONE)),
+    "a refusal": (
+        frames([chunk({"refusal": "No."}), *chunks("")]),
+        Answer("No.", "", [], [], DONE),
+    ),
     "calls": (frames(chunks("Hi", calls=[SAID_CALL])), Answer("Hi", "", [CALL], [], DONE)),
-    "a limit": (frames(chunks("Hi", finish="length")), Answer("Hi", "", [], [], Done("length", 7, 3))),
+    "a limit": (
+        frames(chunks("Hi", finish="length")),
+        Answer("Hi", "", [], [], Done("length", 7, 3)),
+    ),
     "a limit by another name": (
         frames(chunks("Hi", finish="MAX_TOKENS")),
         Answer("Hi", "", [], [], Done("length", 7, 3)),
     ),
     "a filter": (frames(chunks("Hi", finish="content_filter")), Answer("Hi", "", [], [], DONE)),
     "an unknown end": (frames(chunks("Hi", finish="eos")), Answer("Hi", "", [], [], DONE)),
-    "usage with choices null": (frames(chunks("Hi", usage_at=said.OWN_NULL)), Answer("Hi", "", [], [], DONE)),
-    "usage with the finish": (frames(chunks("Hi", usage_at=said.WITH_FINISH)), Answer("Hi", "", [], [], DONE)),
-    "usage everywhere": (frames(chunks("Hi", usage_at=said.EVERYWHERE)), Answer("Hi", "", [], [], DONE)),
-    "usage nowhere": (frames(chunks("Hi", usage_at=said.NOWHERE)), Answer("Hi", "", [], [], Done("stop"))),
+    "usage with choices null": (
+        frames(chunks("Hi", usage_at=said.OWN_NULL)),
+        Answer("Hi", "", [], [], DONE),
+    ),
+    "usage with the finish": (
+        frames(chunks("Hi", usage_at=said.WITH_FINISH)),
+        Answer("Hi", "", [], [], DONE),
+    ),
+    "usage everywhere": (
+        frames(chunks("Hi", usage_at=said.EVERYWHERE)),
+        Answer("Hi", "", [], [], DONE),
+    ),
+    "usage nowhere": (
+        frames(chunks("Hi", usage_at=said.NOWHERE)),
+        Answer("Hi", "", [], [], Done("stop")),
+    ),
     "usage without choices": (
         frames([*chunks("Hi", usage_at=said.NOWHERE), {"usage": said.USAGE}]),
         Answer("Hi", "", [], [], DONE),
@@ -91,7 +121,12 @@ STREAMS: dict[str, tuple[bytes, Answer]] = {
     ),
     "nothing": (frames(chunks("")), Answer("", "", [], [], DONE)),
     "null everywhere": (
-        frames([chunk({"role": None, "content": None, "tool_calls": None, "reasoning": None}), *chunks("Hi")]),
+        frames(
+            [
+                chunk({"role": None, "content": None, "tool_calls": None, "reasoning": None}),
+                *chunks("Hi"),
+            ]
+        ),
         Answer("Hi", "", [], [], DONE),
     ),
     "a finish that is none": (
@@ -103,13 +138,22 @@ STREAMS: dict[str, tuple[bytes, Answer]] = {
         Answer("Hi", "", [], [], DONE),
     ),
     "no [DONE]": (frames(chunks("Hi"), done=False), Answer("Hi", "", [], [], DONE)),
-    "no [DONE] and no blank line": (frames(chunks("Hi"), done=False).rstrip(), Answer("Hi", "", [], [], DONE)),
-    "no finish but [DONE]": (frames([chunk({"content": "Hi"})]), Answer("Hi", "", [], [], Done("stop"))),
+    "no [DONE] and no blank line": (
+        frames(chunks("Hi"), done=False).rstrip(),
+        Answer("Hi", "", [], [], DONE),
+    ),
+    "no finish but [DONE]": (
+        frames([chunk({"content": "Hi"})]),
+        Answer("Hi", "", [], [], Done("stop")),
+    ),
     "comments": (
         b": OPENROUTER PROCESSING\n\n\n: keep-alive\n\n" + frames(chunks("Hi")),
         Answer("Hi", "", [], [], DONE),
     ),
-    "other line ends": (frames(chunks("Hi")).replace(b"\n", b"\r\n"), Answer("Hi", "", [], [], DONE)),
+    "other line ends": (
+        frames(chunks("Hi")).replace(b"\n", b"\r\n"),
+        Answer("Hi", "", [], [], DONE),
+    ),
     "one object instead": (json.dumps(completion("Hi")).encode(), Answer("Hi", "", [], [], DONE)),
     "one object behind comments": (
         b": keep-alive\n\n\n" + json.dumps(completion("Hi")).encode(),
@@ -132,7 +176,9 @@ def test_streams(body: bytes, expected: Answer, size: int) -> None:
     events, failure = read(body, size)
     assert failure is None
     got = answer(events)
-    assert [list(call.arguments) for call in got.tool_calls] == [list(call.arguments) for call in expected.tool_calls]
+    assert [list(call.arguments) for call in got.tool_calls] == [
+        list(call.arguments) for call in expected.tool_calls
+    ]
     assert got == expected
     assert [event for event in events if isinstance(event, Done)] == [events[-1]]
 
@@ -148,9 +194,15 @@ SINGLES: dict[str, tuple[Any, Answer]] = {
     "a limit": (completion("Hi", finish="length"), Answer("Hi", "", [], [], Done("length", 7, 3))),
     "no finish": (completion("Hi", finish_reason=None), Answer("Hi", "", [], [], DONE)),
     "no usage": (completion("Hi", usage={}), Answer("Hi", "", [], [], Done("stop"))),
-    "blank lines in front": (b"\n\n\r\n " + json.dumps(completion("Hi")).encode(), Answer("Hi", "", [], [], DONE)),
+    "blank lines in front": (
+        b"\n\n\r\n " + json.dumps(completion("Hi")).encode(),
+        Answer("Hi", "", [], [], DONE),
+    ),
     "a stream instead": (frames(chunks("Hi")), Answer("Hi", "", [], [], DONE)),
-    "a completion": ({"choices": [{"text": "Hi", "finish_reason": "stop"}]}, Answer("Hi", "", [], [], Done("stop"))),
+    "a completion": (
+        {"choices": [{"text": "Hi", "finish_reason": "stop"}]},
+        Answer("Hi", "", [], [], Done("stop")),
+    ),
 }
 
 
@@ -162,7 +214,11 @@ def test_single_answers(document: Any, expected: Answer) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_deprecated_function_call(size: int) -> None:
     first, second = {"name": "f", "arguments": '{"b":1,'}, {"arguments": '"a":"世🎉"}'}
-    told = [chunk({"function_call": first}), chunk({"function_call": second}), chunk(finish="function_call")]
+    told = [
+        chunk({"function_call": first}),
+        chunk({"function_call": second}),
+        chunk(finish="function_call"),
+    ]
     events, failure = read(frames(told), size)
     assert failure is None
     [call] = answer(events).tool_calls
@@ -207,11 +263,19 @@ FAILURES: dict[str, tuple[list[Any], int, str]] = {
         502,
         "oops",
     ),
-    "an error in the choice alone": ([{"choices": [{"delta": {}, "error": {"message": "oops"}}]}], 502, "oops"),
+    "an error in the choice alone": (
+        [{"choices": [{"delta": {}, "error": {"message": "oops"}}]}],
+        502,
+        "oops",
+    ),
     "a finish that is one": ([chunk(finish="error")], 502, "failed"),
     "no resources": ([chunk(finish="insufficient_system_resource")], 503, "resources"),
     "an abort": ([chunk(finish="abort")], 502, "stopped in the middle"),
-    "a code and a message": ([{"code": 20012, "message": "Model does not exist"}], 404, "Model does not exist"),
+    "a code and a message": (
+        [{"code": 20012, "message": "Model does not exist"}],
+        404,
+        "Model does not exist",
+    ),
     "an older form": ([{"object": "error", "message": "oops", "code": 400}], 400, "oops"),
     "no JSON": ([b"data: {oops\n\n"], 502, "invalid response"),
     "another shape": ([{"choices": [1]}], 502, "invalid response"),
@@ -229,7 +293,9 @@ FAILURES: dict[str, tuple[list[Any], int, str]] = {
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("documents", "status", "text"), FAILURES.values(), ids=FAILURES)
-def test_events_before_a_failure_are_delivered(documents: list[Any], status: int, text: str, size: int) -> None:
+def test_events_before_a_failure_are_delivered(
+    documents: list[Any], status: int, text: str, size: int
+) -> None:
     events, failure = read(frames([chunk({"content": "Hi"}), *documents], done=False), size)
     assert events[0] == Content("Hi")
     assert not any(isinstance(event, Done) for event in events)
@@ -259,7 +325,9 @@ def test_invalid_single_answers_are_errors(document: Any, status: int) -> None:
     assert failed.value.status == status
 
 
-@pytest.mark.parametrize("body", [b"<html></html>", b'{"error":{"message":"oops"}}', b"", b": hi\n\n"])
+@pytest.mark.parametrize(
+    "body", [b"<html></html>", b'{"error":{"message":"oops"}}', b"", b": hi\n\n"]
+)
 def test_invalid_streams_are_errors(body: bytes) -> None:
     assert [read(body, size)[1] is None for size in SIZES] == [False] * len(SIZES)
 
@@ -301,7 +369,9 @@ def test_log_probabilities_of_a_completion() -> None:
         "top_logprobs": [None, {"i": -1.5}],
         "text_offset": [0, 1],
     }
-    [event] = ChunkDecoder().decode({"choices": [{"text": "Hi", "logprobs": logprobs, "finish_reason": None}]})
+    [event] = ChunkDecoder().decode(
+        {"choices": [{"text": "Hi", "logprobs": logprobs, "finish_reason": None}]}
+    )
     expected = [
         {"token": "H", "logprob": 0.0},
         {"token": "i", "logprob": -1.5, "top_logprobs": [{"token": "i", "logprob": -1.5}]},
@@ -317,7 +387,9 @@ def test_no_log_probabilities() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_thinking_in_the_text(size: int) -> None:
-    events, failure = read(frames(chunks("<think>hm</think>Hi", size=3)), size, inline_thinking=True)
+    events, failure = read(
+        frames(chunks("<think>hm</think>Hi", size=3)), size, inline_thinking=True
+    )
     assert failure is None
     assert answer(events) == Answer("Hi", "hm", [], [], DONE)
 
@@ -330,7 +402,10 @@ def test_thinking_in_the_text_that_never_ends() -> None:
 def test_thinking_before_calls_is_reported() -> None:
     heard: list[Any] = []
     details = [{"type": "reasoning.encrypted", "data": "x"}]
-    documents = [chunk({"reasoning_details": details}), *chunks("", thinking="hm, so", calls=[SAID_CALL])]
+    documents = [
+        chunk({"reasoning_details": details}),
+        *chunks("", thinking="hm, so", calls=[SAID_CALL]),
+    ]
     read(frames(documents), on_tool_calls=lambda *told: heard.append(told))
     assert heard == [([CALL], Thought("hm, so", details))]
 
@@ -355,11 +430,21 @@ def test_an_error_is_what_the_upstream_makes_of_it() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [{"data": [{"id": "m"}]}, {"models": [{"name": "m"}]}, {"data": None, "models": [{"model": "m"}]}, [{"id": "m"}]],
+    [
+        {"data": [{"id": "m"}]},
+        {"models": [{"name": "m"}]},
+        {"data": None, "models": [{"model": "m"}]},
+        [{"id": "m"}],
+    ],
 )
 def test_shapes(document: Any) -> None:
     [model] = decode_models(document, "box")
-    assert (model.name, model.owned_by, model.capabilities, model.context_length) == ("m", "box", None, None)
+    assert (model.name, model.owned_by, model.capabilities, model.context_length) == (
+        "m",
+        "box",
+        None,
+        None,
+    )
 
 
 def test_rows_without_a_name_are_left_out() -> None:
@@ -371,14 +456,19 @@ def test_list_of_another_gateway_has_all_that_is_known() -> None:
     assert decode_models(render_models([sent]), "box") == [sent]
 
 
-@pytest.mark.parametrize("row", [{"context_length": 8}, {"max_model_len": 8}, {"meta": {"n_ctx_train": 8}}])
+@pytest.mark.parametrize(
+    "row", [{"context_length": 8}, {"max_model_len": 8}, {"meta": {"n_ctx_train": 8}}]
+)
 def test_context(row: dict[str, Any]) -> None:
     [model] = decode_models([{"id": "m"} | row], "box")
     assert model.context_length == 8
 
 
 def test_capabilities() -> None:
-    row = {"supported_parameters": ["tools", "reasoning"], "architecture": {"input_modalities": ["text", "image"]}}
+    row = {
+        "supported_parameters": ["tools", "reasoning"],
+        "architecture": {"input_modalities": ["text", "image"]},
+    }
     [chat, vectors] = decode_models([{"id": "m"} | row, {"id": "e", "type": "embedding"}], "box")
     assert chat.capabilities == {"completion", "tools", "thinking", "vision"}
     assert vectors.capabilities == {"embedding"}

@@ -35,12 +35,18 @@ TEXTS = {
     "a text": ({"error": "no"}, "no"),
     "a message": ({"code": 20012, "message": "no", "data": None}, "no"),
     "a detail": ({"detail": "no"}, "no"),
-    "a list of details": ({"detail": [{"loc": ["body"], "msg": "no"}, {"msg": "nor that"}]}, "no; nor that"),
+    "a list of details": (
+        {"detail": [{"loc": ["body"], "msg": "no"}, {"msg": "nor that"}]},
+        "no; nor that",
+    ),
     "a list of errors": ({"errors": [{"message": "no"}]}, "no"),
     "an object inside another": ({"error": {"error": {"message": "no"}}}, "no"),
     "JSON inside a text": (openai('{"error":{"message":"no"}}'), "no"),
     "something like JSON inside a text": (openai("{no}"), "{no}"),
-    "vLLM's older form": ({"object": "error", "message": "no", "type": "BadRequestError", "code": 400}, "no"),
+    "vLLM's older form": (
+        {"object": "error", "message": "no", "type": "BadRequestError", "code": 400},
+        "no",
+    ),
     "a bare text": ("no", "no"),
     "no text": ({"error": {"code": 1}}, ""),
     "a list": ([1], ""),
@@ -54,7 +60,10 @@ def test_the_sentence_of_an_error(document: Any, text: str) -> None:
 
 
 def test_of_a_body_that_is_no_json_the_beginning_is_shown() -> None:
-    assert str(decode_refusal(400, b"no such thing" + b"x" * 1000)) == ("no such thing" + "x" * 1000)[:200]
+    assert (
+        str(decode_refusal(400, b"no such thing" + b"x" * 1000))
+        == ("no such thing" + "x" * 1000)[:200]
+    )
 
 
 #: Status and document of the answer; status of ours, and what it is.
@@ -71,11 +80,31 @@ STATUSES: dict[str, tuple[int, Any, int, type[UpstreamError]]] = {
     "wrong key with 400": (400, openai("bad key", "invalid_api_key"), 502, UpstreamAuthError),
     "content policy": (403, openai("Your input was flagged", "moderation"), 400, UpstreamRefused),
     "content policy with 400": (400, openai("bad", "data_inspection_failed"), 400, UpstreamRefused),
-    "no such model": (404, openai("The model `x` does not exist", "model_not_found"), 404, UpstreamRefused),
-    "no such endpoint": (404, openai("gone", "InvalidEndpointOrModel.NotFound"), 404, UpstreamRefused),
-    "no such model with 400": (400, {"code": 20012, "message": "Model does not exist"}, 404, UpstreamRefused),
+    "no such model": (
+        404,
+        openai("The model `x` does not exist", "model_not_found"),
+        404,
+        UpstreamRefused,
+    ),
+    "no such endpoint": (
+        404,
+        openai("gone", "InvalidEndpointOrModel.NotFound"),
+        404,
+        UpstreamRefused,
+    ),
+    "no such model with 400": (
+        400,
+        {"code": 20012, "message": "Model does not exist"},
+        404,
+        UpstreamRefused,
+    ),
     "no such model, shortly": (400, openai("Model Not Exist"), 404, UpstreamRefused),
-    "no access to a model": (403, openai("no access to model", "model_not_found"), 404, UpstreamRefused),
+    "no access to a model": (
+        403,
+        openai("no access to model", "model_not_found"),
+        404,
+        UpstreamRefused,
+    ),
     "no such address": (404, {"detail": "Not Found"}, 502, UpstreamError),
     "too slow": (408, openai("timeout"), 504, UpstreamTimeout),
     "too slow behind a gateway": (504, openai("timeout"), 504, UpstreamTimeout),
@@ -84,9 +113,19 @@ STATUSES: dict[str, tuple[int, Any, int, type[UpstreamError]]] = {
     "a bad gateway": (502, openai("oops"), 502, UpstreamRefused),
     "overload": (503, openai("busy"), 503, UpstreamRefused),
     "another overload": (529, openai("busy"), 503, UpstreamRefused),
-    "too long a prompt": (400, openai("maximum context length is 8", "context_length_exceeded"), 400, PromptTooLong),
+    "too long a prompt": (
+        400,
+        openai("maximum context length is 8", "context_length_exceeded"),
+        400,
+        PromptTooLong,
+    ),
     "too long, with 413": (413, openai("input must have less than 512 tokens"), 400, PromptTooLong),
-    "too long, in Chinese clouds": (400, openai("Range of input length should be [1, 30720]"), 400, PromptTooLong),
+    "too long, in Chinese clouds": (
+        400,
+        openai("Range of input length should be [1, 30720]"),
+        400,
+        PromptTooLong,
+    ),
 }
 
 
@@ -123,7 +162,8 @@ def test_statuses_without_an_error_that_can_be_read(
 
 def test_a_model_that_is_not_there_is_named_as_ollama_does() -> None:
     assert (
-        str(decode_refusal(404, body(openai("The model does not exist")), model="org/m")) == "model 'org/m' not found"
+        str(decode_refusal(404, body(openai("The model does not exist")), model="org/m"))
+        == "model 'org/m' not found"
     )
 
 
@@ -217,13 +257,24 @@ def test_a_long_text_is_cut(document: Any) -> None:
 
 def test_a_secret_where_a_text_is_cut_is_none_of_it() -> None:
     text = str(
-        decode_refusal(400, body(openai("x" * 1990 + " my-odd-secret " + "y" * 5000)), secrets=("my-odd-secret",))
+        decode_refusal(
+            400,
+            body(openai("x" * 1990 + " my-odd-secret " + "y" * 5000)),
+            secrets=("my-odd-secret",),
+        )
     )
     assert text == "x" * 1990 + " ... yyyyy"
 
 
 @pytest.mark.parametrize(
-    "secret", ["sk-proj-abcdef0123", "sk-abc***xyz", "Bearer abc.def", "https://10.0.0.9:8000/v1/chat", "my-odd-secret"]
+    "secret",
+    [
+        "sk-proj-abcdef0123",
+        "sk-abc***xyz",
+        "Bearer abc.def",
+        "https://10.0.0.9:8000/v1/chat",
+        "my-odd-secret",
+    ],
 )
 def test_no_text_shows_keys_or_addresses(secret: str) -> None:
     error = decode_refusal(400, body(openai(f"Bad: {secret} is wrong")), secrets=("my-odd-secret",))
@@ -233,4 +284,7 @@ def test_no_text_shows_keys_or_addresses(secret: str) -> None:
 
 def test_no_log_shows_a_key_that_is_quoted_as_a_code() -> None:
     document = {"error": {"message": "No", "code": "my-odd-secret"}}
-    assert "my-odd-secret" not in decode_refusal(401, body(document), secrets=("my-odd-secret",)).detail
+    assert (
+        "my-odd-secret"
+        not in decode_refusal(401, body(document), secrets=("my-odd-secret",)).detail
+    )

@@ -1,7 +1,9 @@
-"""Streams as providers send them, each in its own way, and what they say: however the bytes were cut.
+"""Streams as providers send them, each in its own way, and what they say:
+however the bytes were cut.
 
-A case is a directory of tests/golden/providers: `upstream.sse` has the bytes, `case.json` the events that they amount
-to, the failure behind them, the profile they are read with, and why the case is there.
+A case is a directory of tests/golden/providers: `upstream.sse` has the bytes, `case.json`
+the events that they amount to, the failure behind them, the profile they are read with,
+and why the case is there.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
 from ollama_proxy.upstreams.openai.errors import decode_error
 from tests.unit.upstreams.openai.reading import read_stream
 
-CASES = sorted(path.parent for path in (Path(__file__).parents[3] / "golden" / "providers").glob("*/case.json"))
+CASES = sorted(
+    path.parent for path in (Path(__file__).parents[3] / "golden" / "providers").glob("*/case.json")
+)
 
 
 def told(event: Event) -> dict[str, Any]:
@@ -43,8 +47,12 @@ def told(event: Event) -> dict[str, Any]:
 def test_stream_gives_the_recorded_events(directory: Path, size: int | None) -> None:
     case = json.loads((directory / "case.json").read_bytes())
     profile = PROFILES.get(case.get("profile"), Profile())
-    decoder = ChunkDecoder(inline_thinking=profile.inline_thinking, decode_error=partial(decode_error, model="org/m"))
-    events, failure = read_stream(OpenAIReader(decoder), (directory / "upstream.sse").read_bytes(), size)
+    decoder = ChunkDecoder(
+        inline_thinking=profile.inline_thinking, decode_error=partial(decode_error, model="org/m")
+    )
+    events, failure = read_stream(
+        OpenAIReader(decoder), (directory / "upstream.sse").read_bytes(), size
+    )
     assert [told(event) for event in events] == case["events"]
     said = {"status": failure.status, "text": str(failure)} if failure else None
     assert said == case.get("failure")

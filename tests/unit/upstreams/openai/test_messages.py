@@ -1,4 +1,5 @@
-"""A history in OpenAI's form: calls and their results belong together, images are told apart, thoughts go back."""
+"""A history in OpenAI's form: calls and their results belong together, images are told
+apart, thoughts go back."""
 
 from __future__ import annotations
 
@@ -13,7 +14,12 @@ from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Document, ImageUrl, Message, ToolCall
 from ollama_proxy.settings.provider_profiles import Profile
 from ollama_proxy.upstreams.openai import messages
-from ollama_proxy.upstreams.openai.messages import FROM_TOOL, ReasoningCache, Thought, encode_messages
+from ollama_proxy.upstreams.openai.messages import (
+    FROM_TOOL,
+    ReasoningCache,
+    Thought,
+    encode_messages,
+)
 
 PLAIN = Profile()
 
@@ -24,19 +30,33 @@ def b64(data: bytes) -> str:
 
 def called(*calls: tuple[str, str], content: str = "", thinking: str | None = None) -> Message:
     """A turn of the model with calls, each an id and a name."""
-    return Message("assistant", content, thinking, tool_calls=[ToolCall(i, name, {"a": name}) for i, name in calls])
+    return Message(
+        "assistant",
+        content,
+        thinking,
+        tool_calls=[ToolCall(i, name, {"a": name}) for i, name in calls],
+    )
 
 
-def result(content: str, name: str | None = None, call_id: str | None = None, **fields: Any) -> Message:
+def result(
+    content: str, name: str | None = None, call_id: str | None = None, **fields: Any
+) -> Message:
     return Message("tool", content, tool_name=name, tool_call_id=call_id, **fields)
 
 
-def encoded(messages: Sequence[Message], profile: Profile = PLAIN, **options: Any) -> list[dict[str, Any]]:
+def encoded(
+    messages: Sequence[Message], profile: Profile = PLAIN, **options: Any
+) -> list[dict[str, Any]]:
     return encode_messages(messages, profile, **options)
 
 
 def test_texts_stay_texts() -> None:
-    messages = [Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "")]
+    messages = [
+        Message("system", "s"),
+        Message("user", "u"),
+        Message("assistant", "a"),
+        Message("user", ""),
+    ]
     assert encoded(messages) == [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "u"},
@@ -55,7 +75,9 @@ def test_arguments_are_a_text_with_the_keys_in_their_order() -> None:
     }
 
 
-@pytest.mark.parametrize(("null", "content", "sent"), [(True, "", None), (True, "a", "a"), (False, "", "")])
+@pytest.mark.parametrize(
+    ("null", "content", "sent"), [(True, "", None), (True, "a", "a"), (False, "", "")]
+)
 def test_the_text_of_a_turn_of_calls_alone(null: bool, content: str, sent: str | None) -> None:
     [told] = encoded([called(("c1", "f"), content=content)], Profile(null_content=null))
     assert told["content"] == sent
@@ -79,14 +101,25 @@ RESULTS: dict[str, tuple[list[Message], list[tuple[str, str]]]] = {
         [called(("", "f"), ("", "g")), result("F"), result("G")],
         [("call_0_0", "F"), ("call_0_1", "G")],
     ),
-    "in order, where the name is unknown": ([called(("", "f")), result("F", "h")], [("call_0_0", "F")]),
+    "in order, where the name is unknown": (
+        [called(("", "f")), result("F", "h")],
+        [("call_0_0", "F")],
+    ),
     "of the closest turn": (
         [called(("", "f")), result("1", "f"), called(("", "f")), result("2", "f")],
         [("call_0_0", "1"), ("call_1_0", "2")],
     ),
-    "by an id that the calls have lost": ([called(("", "f")), result("F", "f", "gone")], [("call_0_0", "F")]),
+    "by an id that the calls have lost": (
+        [called(("", "f")), result("F", "f", "gone")],
+        [("call_0_0", "F")],
+    ),
     "by an id of an earlier turn": (
-        [called(("c1", "f")), called(("c2", "g")), result("G", call_id="c2"), result("F", call_id="c1")],
+        [
+            called(("c1", "f")),
+            called(("c2", "g")),
+            result("G", call_id="c2"),
+            result("F", call_id="c1"),
+        ],
         [("c2", "G"), ("c1", "F")],
     ),
     "by an id without any call": ([result("F", "f", "c1")], [("c1", "F")]),
@@ -94,9 +127,13 @@ RESULTS: dict[str, tuple[list[Message], list[tuple[str, str]]]] = {
 
 
 @pytest.mark.parametrize(("messages", "expected"), RESULTS.values(), ids=RESULTS)
-def test_results_belong_to_their_calls(messages: list[Message], expected: list[tuple[str, str]]) -> None:
+def test_results_belong_to_their_calls(
+    messages: list[Message], expected: list[tuple[str, str]]
+) -> None:
     told = encoded(messages)
-    assert [(each["tool_call_id"], each["content"]) for each in told if each["role"] == "tool"] == expected
+    assert [
+        (each["tool_call_id"], each["content"]) for each in told if each["role"] == "tool"
+    ] == expected
     assert orjson.dumps(encoded(messages)) == orjson.dumps(told)
 
 
@@ -118,7 +155,9 @@ PICTURE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PN
 
 
 def test_images_come_behind_the_text() -> None:
-    [told] = encoded([Message("user", "look", attachments=[PNG, ImageUrl("https://x/y.png", "w"), WAV])])
+    [told] = encoded(
+        [Message("user", "look", attachments=[PNG, ImageUrl("https://x/y.png", "w"), WAV])]
+    )
     assert told["content"] == [
         {"type": "text", "text": "look"},
         PICTURE,
@@ -127,10 +166,14 @@ def test_images_come_behind_the_text() -> None:
     ]
 
 
-@pytest.mark.parametrize("image", [b64(b"what is this"), b64(b"G"), "\xff"], ids=["text", "one byte", "no base64"])
+@pytest.mark.parametrize(
+    "image", [b64(b"what is this"), b64(b"G"), "\xff"], ids=["text", "one byte", "no base64"]
+)
 def test_an_unknown_file_is_left_to_the_provider_as_a_png(image: str) -> None:
     [told] = encoded([Message("user", attachments=[image])])
-    assert told["content"] == [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}]
+    assert told["content"] == [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}
+    ]
 
 
 @pytest.mark.parametrize(("name", "sent"), [("doc.pdf", "doc.pdf"), ("", "document.pdf")])
@@ -161,7 +204,9 @@ def test_images_of_results_come_behind_all_of_the_results() -> None:
 # Thoughts.
 
 
-TOOL_TURNS, ALWAYS, NEVER = (Profile(reasoning_back=word) for word in ("tool_turns", "always", "never"))
+TOOL_TURNS, ALWAYS, NEVER = (
+    Profile(reasoning_back=word) for word in ("tool_turns", "always", "never")
+)
 HISTORY = [Message("user", "hi"), called(("c1", "f"), thinking="hm"), result("F", call_id="c1")]
 
 
@@ -177,7 +222,12 @@ def test_they_go_back_by_the_name_of_the_provider() -> None:
 
 @pytest.mark.parametrize(("profile", "sent"), [(TOOL_TURNS, [False, True]), (ALWAYS, [True, True])])
 def test_thoughts_that_are_lost_are_empty(profile: Profile, sent: list[bool]) -> None:
-    messages = [Message("user", "hi"), Message("assistant", "a"), Message("user", "go"), called(("c1", "f"))]
+    messages = [
+        Message("user", "hi"),
+        Message("assistant", "a"),
+        Message("user", "go"),
+        called(("c1", "f")),
+    ]
     told = [each for each in encoded(messages, profile) if each["role"] == "assistant"]
     assert ["reasoning_content" in each for each in told] == sent
     assert told[1]["reasoning_content"] == ""
@@ -193,7 +243,9 @@ def remembered(details: list[Any] | None = None) -> ReasoningCache:
     return cache
 
 
-@pytest.mark.parametrize("call", [ToolCall("c1", "f", {}), ToolCall("", "f", {"b": 1, "a": "f"})], ids=["id", "no id"])
+@pytest.mark.parametrize(
+    "call", [ToolCall("c1", "f", {}), ToolCall("", "f", {"b": 1, "a": "f"})], ids=["id", "no id"]
+)
 def test_thoughts_that_the_client_has_dropped_come_from_memory(call: ToolCall) -> None:
     messages = [HISTORY[0], Message("assistant", tool_calls=[call])]
     assert encoded(messages, TOOL_TURNS, find=remembered().find)[1]["reasoning_content"] == "so"
@@ -233,7 +285,13 @@ def test_memory_has_a_limit() -> None:
     for number in range(5):
         cache.keep(ASKED, call(number), Thought("x" * 10_000))
     # Each is kept under two names.
-    assert [cache.find(ASKED, call(number)) is not None for number in range(5)] == [False, False, False, True, True]
+    assert [cache.find(ASKED, call(number)) is not None for number in range(5)] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_a_thought_that_is_kept_again_counts_once() -> None:

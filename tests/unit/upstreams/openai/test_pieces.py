@@ -15,9 +15,13 @@ from tests.rig.nesting import nested
 Piece = dict[str, Any]
 
 
-def piece(index: int | None = 0, call_id: str | None = None, name: Any = None, arguments: Any = None) -> Piece:
+def piece(
+    index: int | None = 0, call_id: str | None = None, name: Any = None, arguments: Any = None
+) -> Piece:
     """One item of `tool_calls`; what is None is missing."""
-    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
+    function = {
+        key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None
+    }
     made = {"index": index, "id": call_id, "function": function}
     return {key: value for key, value in made.items() if value is not None}
 
@@ -34,40 +38,88 @@ TWO = [("c1", "f", {"a": 1}), ("c2", "g", {})]
 
 ROWS: dict[str, tuple[list[Piece], list[tuple[str, str, Any]]]] = {
     "by index": (
-        [piece(0, "c1", "f", ""), piece(1, "c2", "g", ""), piece(0, arguments='{"a":'), piece(0, arguments="1}")],
+        [
+            piece(0, "c1", "f", ""),
+            piece(1, "c2", "g", ""),
+            piece(0, arguments='{"a":'),
+            piece(0, arguments="1}"),
+        ],
         TWO,
     ),
     "no index, the same id": (
-        [piece(None, "c1", "f", '{"a":'), piece(None, "c1", arguments="1}"), piece(None, "c2", "g")],
+        [
+            piece(None, "c1", "f", '{"a":'),
+            piece(None, "c1", arguments="1}"),
+            piece(None, "c2", "g"),
+        ],
         TWO,
     ),
     "no index, a new id": ([piece(None, "c1", "f", '{"a":1}'), piece(None, "c2", "g", "{}")], TWO),
     "no index and no id": ([piece(None, "c1", "f", '{"a":'), piece(None, arguments="1}")], ONE),
     "the id empty later": ([piece(0, "c1", "f", '{"a":'), piece(0, "", arguments="1}")], ONE),
-    "the id null later": ([piece(0, "c1", "f", '{"a":'), piece(0, arguments="1}") | {"id": None}], ONE),
-    "the id only later": ([piece(0, name="f", arguments='{"a":'), piece(0, "c1", arguments="1}")], ONE),
-    "another id in every piece": ([piece(0, "c1", "f", '{"a":'), piece(0, "c9", arguments="1}")], ONE),
+    "the id null later": (
+        [piece(0, "c1", "f", '{"a":'), piece(0, arguments="1}") | {"id": None}],
+        ONE,
+    ),
+    "the id only later": (
+        [piece(0, name="f", arguments='{"a":'), piece(0, "c1", arguments="1}")],
+        ONE,
+    ),
+    "another id in every piece": (
+        [piece(0, "c1", "f", '{"a":'), piece(0, "c9", arguments="1}")],
+        ONE,
+    ),
     "the name again": ([piece(0, "c1", "f", '{"a":'), piece(0, "c1", "f", "1}")], ONE),
     "the name again, without index and id": (
         [piece(None, "c1", "f", '{"a":'), piece(None, name="f", arguments="1}")],
         ONE,
     ),
-    "the name null": ([piece(0, "c1", "f", '{"a":'), {"index": 0, "function": {"name": None, "arguments": "1}"}}], ONE),
+    "the name null": (
+        [piece(0, "c1", "f", '{"a":'), {"index": 0, "function": {"name": None, "arguments": "1}"}}],
+        ONE,
+    ),
     "the name empty": ([piece(0, "c1", "f", '{"a":'), piece(0, name="", arguments="1}")], ONE),
-    "the name only later": ([piece(0, "c1", arguments='{"a":'), piece(0, name="f", arguments="1}")], ONE),
-    "an empty function": ([piece(0, "c1", "f", '{"a":1}'), {"index": 0, "function": {}}, {"index": 0}], ONE),
-    "a function that is null": ([piece(0, "c1", "f", '{"a":1}'), {"index": 0, "function": None}], ONE),
-    "another index later, by the id": ([piece(0, "c1", "f", '{"a":'), piece(7, "c1", arguments="1}")], ONE),
-    "another index later, by the last call": ([piece(0, "c1", "f", '{"a":'), piece(7, arguments="1}")], ONE),
+    "the name only later": (
+        [piece(0, "c1", arguments='{"a":'), piece(0, name="f", arguments="1}")],
+        ONE,
+    ),
+    "an empty function": (
+        [piece(0, "c1", "f", '{"a":1}'), {"index": 0, "function": {}}, {"index": 0}],
+        ONE,
+    ),
+    "a function that is null": (
+        [piece(0, "c1", "f", '{"a":1}'), {"index": 0, "function": None}],
+        ONE,
+    ),
+    "another index later, by the id": (
+        [piece(0, "c1", "f", '{"a":'), piece(7, "c1", arguments="1}")],
+        ONE,
+    ),
+    "another index later, by the last call": (
+        [piece(0, "c1", "f", '{"a":'), piece(7, arguments="1}")],
+        ONE,
+    ),
     "one index for two ids": ([piece(0, "c1", "f", '{"a":1}'), piece(0, "c2", "g", "{}")], TWO),
     "one index for two ids, in pieces": (
-        [piece(0, "c1", "f", '{"a":'), piece(0, arguments="1}"), piece(0, "c2", "g"), piece(0, arguments="{}")],
+        [
+            piece(0, "c1", "f", '{"a":'),
+            piece(0, arguments="1}"),
+            piece(0, "c2", "g"),
+            piece(0, arguments="{}"),
+        ],
         TWO,
     ),
     "arguments as an object": ([piece(0, "c1", "f", {"a": 1})], ONE),
-    "arguments as an object, then nothing": ([piece(0, "c1", "f", {"a": 1}), piece(0, arguments="")], ONE),
+    "arguments as an object, then nothing": (
+        [piece(0, "c1", "f", {"a": 1}), piece(0, arguments="")],
+        ONE,
+    ),
     "arguments that grow": (
-        [piece(0, "c1", "f", '{"a":1}'), piece(0, arguments='{"a":1}'), piece(0, arguments='{"a":1}  ')],
+        [
+            piece(0, "c1", "f", '{"a":1}'),
+            piece(0, arguments='{"a":1}'),
+            piece(0, arguments='{"a":1}  '),
+        ],
         ONE,
     ),
     "arguments that only look as if they grew": (
@@ -88,7 +140,9 @@ ROWS: dict[str, tuple[list[Piece], list[tuple[str, str, Any]]]] = {
 def test_pieces_become_calls(pieces: list[Piece], expected: list[tuple[str, str, Any]]) -> None:
     calls = taken(pieces)
     assert calls == expected
-    assert [list(arguments) for _, _, arguments in calls] == [list(arguments) for _, _, arguments in expected]
+    assert [list(arguments) for _, _, arguments in calls] == [
+        list(arguments) for _, _, arguments in expected
+    ]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +185,9 @@ def test_a_call_that_can_not_be_read_is_no_call(bad: Piece) -> None:
 
 
 def test_a_call_that_the_limit_has_cut_is_left_out() -> None:
-    assert taken([piece(0, "c1", "f", '{"a":1}'), piece(1, "c2", "g", '{"b":')], limited=True) == ONE
+    assert (
+        taken([piece(0, "c1", "f", '{"a":1}'), piece(1, "c2", "g", '{"b":')], limited=True) == ONE
+    )
 
 
 def test_pieces_are_taken_once() -> None:
@@ -158,7 +214,11 @@ TEXTS = {
     "thinking first": ("<think>\nhm, <b>\n</think>\n\nHello", "hm, <b>\n", "Hello"),
     "blanks before it": ("\n <think>hm</think>Hello", "hm", "Hello"),
     "a tag later is text": ("Say <think>no</think>", "", "Say <think>no</think>"),
-    "a tag behind the thinking is text": ("<think>a</think>b<think>c</think>", "a", "b<think>c</think>"),
+    "a tag behind the thinking is text": (
+        "<think>a</think>b<think>c</think>",
+        "a",
+        "b<think>c</think>",
+    ),
     "no thoughts": ("<think></think>\n\nHello", "", "Hello"),
     "never closed": ("<think>hm </thin", "hm </thin", ""),
     "something like a tag": ("<thinker>Hello", "", "<thinker>Hello"),
@@ -170,9 +230,15 @@ TEXTS = {
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 100])
 @pytest.mark.parametrize(("text", "thinking", "content"), TEXTS.values(), ids=TEXTS)
-def test_text_and_thinking_are_told_apart(text: str, thinking: str, content: str, size: int) -> None:
+def test_text_and_thinking_are_told_apart(
+    text: str, thinking: str, content: str, size: int
+) -> None:
     reader = InlineThinking()
-    events = [event for start in range(0, len(text), size) for event in reader.events(text[start : start + size])]
+    events = [
+        event
+        for start in range(0, len(text), size)
+        for event in reader.events(text[start : start + size])
+    ]
     [answer] = collect([*events, *reader.end(), Done("stop")])
     assert (answer.thinking, answer.content) == (thinking, content)
 

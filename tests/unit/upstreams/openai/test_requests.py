@@ -1,4 +1,5 @@
-"""Hub requests in the words of each provider: what is sent, and what is left to its own defaults."""
+"""Hub requests in the words of each provider: what is sent, and what is
+left to its own defaults."""
 
 from __future__ import annotations
 
@@ -65,8 +66,14 @@ OPTIONS: dict[str, tuple[dict[str, Json], dict[str, Json]]] = {
     "stops": ({"stop": ["a", "", "b"]}, {"stop": ["a", "b"]}),
     "one stop": ({"stop": "a"}, {"stop": ["a"]}),
     "empty stops": ({"stop": [""]}, {}),
-    "those of Ollama alone": ({"num_ctx": 1, "num_gpu": 1, "mirostat": 1, "repeat_last_n": 1, "made_up": 1}, {}),
-    "those of some servers": ({"top_k": 1, "min_p": 0.1, "typical_p": 0.1, "repeat_penalty": 1.1}, {}),
+    "those of Ollama alone": (
+        {"num_ctx": 1, "num_gpu": 1, "mirostat": 1, "repeat_last_n": 1, "made_up": 1},
+        {},
+    ),
+    "those of some servers": (
+        {"top_k": 1, "min_p": 0.1, "typical_p": 0.1, "repeat_penalty": 1.1},
+        {},
+    ),
 }
 
 
@@ -82,7 +89,11 @@ def test_the_limit_has_one_name_or_the_other() -> None:
 
 def test_options_that_a_server_has_beside_those_of_openai() -> None:
     options = {"top_k": 1, "min_p": 0.1, "typical_p": 0.2, "repeat_penalty": 1.1}
-    assert extra(PROFILES["vllm"], options=options) == {"top_k": 1, "min_p": 0.1, "repetition_penalty": 1.1}
+    assert extra(PROFILES["vllm"], options=options) == {
+        "top_k": 1,
+        "min_p": 0.1,
+        "repetition_penalty": 1.1,
+    }
     assert extra(PROFILES["llamacpp"], options=options) == options
 
 
@@ -92,8 +103,18 @@ THINKING: list[tuple[str, dict[str, Any], Any, dict[str, Json]]] = [
     ("reasoning_effort", {}, True, {}),
     ("reasoning_effort", {}, False, {}),
     ("reasoning_effort", {}, "low", {"reasoning_effort": "low"}),
-    ("reasoning_effort", {"efforts": {"max": "xhigh", "none": "none"}}, "max", {"reasoning_effort": "xhigh"}),
-    ("reasoning_effort", {"efforts": {"max": "xhigh", "none": "none"}}, False, {"reasoning_effort": "none"}),
+    (
+        "reasoning_effort",
+        {"efforts": {"max": "xhigh", "none": "none"}},
+        "max",
+        {"reasoning_effort": "xhigh"},
+    ),
+    (
+        "reasoning_effort",
+        {"efforts": {"max": "xhigh", "none": "none"}},
+        False,
+        {"reasoning_effort": "none"},
+    ),
     ("reasoning_effort", {"efforts": {"default": "medium"}}, True, {"reasoning_effort": "medium"}),
     ("thinking", {}, True, {"thinking": {"type": "enabled"}}),
     ("thinking", {}, False, {"thinking": {"type": "disabled"}}),
@@ -101,7 +122,12 @@ THINKING: list[tuple[str, dict[str, Any], Any, dict[str, Json]]] = [
     ("enable_thinking", {}, True, {"enable_thinking": True}),
     ("enable_thinking", {}, False, {"enable_thinking": False}),
     ("enable_thinking", {}, "low", {"enable_thinking": True}),
-    ("enable_thinking", {"budgets": {"low": 512}}, "low", {"enable_thinking": True, "thinking_budget": 512}),
+    (
+        "enable_thinking",
+        {"budgets": {"low": 512}},
+        "low",
+        {"enable_thinking": True, "thinking_budget": 512},
+    ),
     ("reasoning", {}, True, {"reasoning": {"enabled": True}}),
     ("reasoning", {}, False, {"reasoning": {"enabled": False}}),
     ("reasoning", {}, "high", {"reasoning": {"effort": "high"}}),
@@ -117,18 +143,29 @@ THINKING: list[tuple[str, dict[str, Any], Any, dict[str, Json]]] = [
 
 
 @pytest.mark.parametrize(("switch", "settings", "think", "expected"), THINKING)
-def test_thinking(switch: str, settings: dict[str, Any], think: Any, expected: dict[str, Json]) -> None:
+def test_thinking(
+    switch: str, settings: dict[str, Any], think: Any, expected: dict[str, Json]
+) -> None:
     assert extra(Profile(thinking=switch, **settings), think=think) == expected
 
 
 def test_what_a_template_is_told_beside_the_thinking_is_kept() -> None:
-    told = extra(PROFILES["vllm"], think=False, passthrough_fields={"chat_template_kwargs": {"other": 1}})
+    told = extra(
+        PROFILES["vllm"], think=False, passthrough_fields={"chat_template_kwargs": {"other": 1}}
+    )
     assert told == {"chat_template_kwargs": {"enable_thinking": False, "other": 1}}
 
 
-SCHEMA = {"$defs": {"a": {"type": "string"}}, "oneOf": [{"$ref": "#/$defs/a"}], "additionalProperties": False}
+SCHEMA = {
+    "$defs": {"a": {"type": "string"}},
+    "oneOf": [{"$ref": "#/$defs/a"}],
+    "additionalProperties": False,
+}
 TOOL = Tool("f", "does it", SCHEMA | {"properties": {"x": True, "y": {"default": 1}}})
-SENT = {"type": "function", "function": {"name": "f", "description": "does it", "parameters": TOOL.parameters}}
+SENT = {
+    "type": "function",
+    "function": {"name": "f", "description": "does it", "parameters": TOOL.parameters},
+}
 
 
 def test_tools_are_not_narrowed() -> None:
@@ -143,7 +180,9 @@ def test_a_tool_of_few_words() -> None:
 
 def test_what_else_is_said_of_a_tool_goes_on_but_is_no_other_name_for_it() -> None:
     tool = Tool("f", None, None, passthrough_fields={"cache": {"type": "x"}, "name": "g"})
-    assert extra(tools=[tool]) == {"tools": [{"type": "function", "function": {"cache": {"type": "x"}, "name": "f"}}]}
+    assert extra(tools=[tool]) == {
+        "tools": [{"type": "function", "function": {"cache": {"type": "x"}, "name": "f"}}]
+    }
 
 
 @pytest.mark.parametrize(
@@ -177,13 +216,19 @@ def test_any_json() -> None:
 
 def test_json_by_a_schema() -> None:
     assert extra(format=FORMAT) == {
-        "response_format": {"type": "json_schema", "json_schema": {"name": "schema", "schema": FORMAT}}
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "schema", "schema": FORMAT},
+        }
     }
 
 
 def test_the_name_of_a_schema_and_whether_it_is_strict() -> None:
     named = {"name": "fruit", "description": "d", "strict": True, "schema": FORMAT}
-    told = extra(format=FORMAT, passthrough_fields={"response_format": {"type": "json_schema", "json_schema": named}})
+    told = extra(
+        format=FORMAT,
+        passthrough_fields={"response_format": {"type": "json_schema", "json_schema": named}},
+    )
     assert told == {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
@@ -213,7 +258,8 @@ def test_the_word_is_said_only_for_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("logprobs", "top", "sent"), [(True, 3, {"logprobs": True, "top_logprobs": 3}), (None, None, {})]
+    ("logprobs", "top", "sent"),
+    [(True, 3, {"logprobs": True, "top_logprobs": 3}), (None, None, {})],
 )
 def test_log_probabilities(logprobs: bool | None, top: int | None, sent: dict[str, Json]) -> None:
     assert extra(logprobs=logprobs, top_logprobs=top) == sent
@@ -224,8 +270,18 @@ def test_who_asks() -> None:
 
 
 def test_fields_that_the_hub_has_no_name_for() -> None:
-    carried = {"logit_bias": {"1": 2}, "verbosity": "low", "store": False, "unheard_of": 1, "container": "c"}
-    assert extra(passthrough_fields=carried) == {"logit_bias": {"1": 2}, "verbosity": "low", "store": False}
+    carried = {
+        "logit_bias": {"1": 2},
+        "verbosity": "low",
+        "store": False,
+        "unheard_of": 1,
+        "container": "c",
+    }
+    assert extra(passthrough_fields=carried) == {
+        "logit_bias": {"1": 2},
+        "verbosity": "low",
+        "store": False,
+    }
 
 
 def test_fields_of_a_provider_alone() -> None:
@@ -234,7 +290,9 @@ def test_fields_of_a_provider_alone() -> None:
     assert extra(PROFILES["openrouter"], passthrough_fields=carried) == carried
 
 
-@pytest.mark.parametrize(("tier", "sent"), [("flex", {"service_tier": "flex"}), ("standard_only", {})])
+@pytest.mark.parametrize(
+    ("tier", "sent"), [("flex", {"service_tier": "flex"}), ("standard_only", {})]
+)
 def test_words_of_another_vendor_are_not_passed_on(tier: str, sent: dict[str, Json]) -> None:
     asked = ChatRequest(model="m", messages=HI, passthrough_fields={"service_tier": tier})
     assert select_passthrough(asked, Profile()) == sent
@@ -253,7 +311,9 @@ def test_a_plain_prompt() -> None:
 
 
 def test_a_prompt_with_all_that_it_may_have() -> None:
-    asked = generate(suffix="b", options={"num_predict": 5, "temperature": 0.1}, logprobs=True, top_logprobs=2)
+    asked = generate(
+        suffix="b", options={"num_predict": 5, "temperature": 0.1}, logprobs=True, top_logprobs=2
+    )
     told = {"suffix": "b", "max_tokens": 5, "temperature": 0.1, "logprobs": 2}
     assert asked == {"model": "m", "prompt": "a", "stream": False} | told
 
@@ -263,7 +323,13 @@ def test_a_prompt_with_all_that_it_may_have() -> None:
 
 def test_texts_to_embed() -> None:
     asked = EmbedRequest(model="m", input=["a", "b", "c"], dimensions=5, user="ann")
-    expected = {"model": "m", "input": ["b"], "encoding_format": "float", "dimensions": 5, "user": "ann"}
+    expected = {
+        "model": "m",
+        "input": ["b"],
+        "encoding_format": "float",
+        "dimensions": 5,
+        "user": "ann",
+    }
     assert encode_embed(asked, ["b"], Profile()) == expected
 
 

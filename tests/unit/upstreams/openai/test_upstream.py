@@ -43,7 +43,19 @@ from ollama_proxy.upstreams.openai.upstream import OpenAICompatibleUpstream, bui
 from tests.rig import SSE
 from tests.rig import provider as rig
 from tests.rig.deadline import wait_until
-from tests.rig.fault_upstream import Action, Chunk, Cut, Head, Json, Reset, Script, Send, Wait, WaitForPeerClose, Whole
+from tests.rig.fault_upstream import (
+    Action,
+    Chunk,
+    Cut,
+    Head,
+    Json,
+    Reset,
+    Script,
+    Send,
+    Wait,
+    WaitForPeerClose,
+    Whole,
+)
 from tests.rig.provider import CHAT, COMPLETIONS, EMBEDDINGS, HELLO, MODEL, MODELS, Provider
 from tests.unit.upstreams.stock import answered, batches
 
@@ -66,9 +78,15 @@ def upstream(provider: Provider) -> Iterator[OpenAICompatibleUpstream]:
 
 
 def built(
-    provider: Provider, kind: str = "openai", key: str | None = rig.KEY, base_url: str = "", **settings: Any
+    provider: Provider,
+    kind: str = "openai",
+    key: str | None = rig.KEY,
+    base_url: str = "",
+    **settings: Any,
 ) -> OpenAICompatibleUpstream:
-    declared = UpstreamSettings(name="lab", kind=kind, base_url=base_url or provider.base_url, **settings)
+    declared = UpstreamSettings(
+        name="lab", kind=kind, base_url=base_url or provider.base_url, **settings
+    )
     return build(declared, key)
 
 
@@ -85,7 +103,9 @@ def embed(**fields: Any) -> EmbedRequest:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_chat(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call, stream: bool) -> None:
+def test_a_chat(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call, stream: bool
+) -> None:
     assert answered(upstream, chat(stream), call) == GREETING
     [request] = provider.requests
     assert (request.method, request.raw_path) == ("POST", CHAT)
@@ -108,15 +128,21 @@ def test_a_base_url_of_another_form(provider: Provider, call: Call) -> None:
     assert provider.requests[0].header("authorization") is None
 
 
-def test_the_connection_is_used_again(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
+def test_the_connection_is_used_again(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
+) -> None:
     for stream in (True, False, True):
         answered(upstream, chat(stream), call)
     assert {request.connection for request in provider.requests} == {1}
 
 
-def test_bytes_pass_as_they_are(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
+def test_bytes_pass_as_they_are(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
+) -> None:
     body = b'{ "model":"x",  "messages":[] }'
-    with closing(upstream.forward(UpstreamRequest("POST", "/chat/completions", body), call)) as reply:
+    with closing(
+        upstream.forward(UpstreamRequest("POST", "/chat/completions", body), call)
+    ) as reply:
         assert (reply.status, b'"chat.completion"' in (reply.read_some() or b"")) == (200, True)
     assert provider.requests[0].body == body
 
@@ -125,7 +151,9 @@ def test_bytes_pass_as_they_are(provider: Provider, upstream: OpenAICompatibleUp
 
 CALLS = [rig.call("f", {"a": "世🎉"}, "c1"), rig.call("g", {}, "c2")]
 EVENTFUL = rig.chunks("Hi, 世界", thinking="hm", calls=CALLS)
-TOLD = Answer("Hi, 世界", "hm", [ToolCall("c1", "f", {"a": "世🎉"}), ToolCall("c2", "g", {})], [], DONE)
+TOLD = Answer(
+    "Hi, 世界", "hm", [ToolCall("c1", "f", {"a": "世🎉"}), ToolCall("c2", "g", {})], [], DONE
+)
 
 
 @pytest.mark.parametrize("edges", [1, 2, 3, 7, 50, None])
@@ -148,14 +176,22 @@ def test_usage_counts_wherever_it_is(
     assert answered(upstream, chat(), call) == GREETING
 
 
-def test_usage_may_come_late(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
+def test_usage_may_come_late(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
+) -> None:
     *told, usage = rig.chunks()
-    late: list[Action] = [Chunk(rig.frames(told, done=False)), Wait(0.3), Chunk(rig.frames([usage]))]
+    late: list[Action] = [
+        Chunk(rig.frames(told, done=False)),
+        Wait(0.3),
+        Chunk(rig.frames([usage])),
+    ]
     provider.script(CHAT, [Head(200, SSE), *late])
     assert answered(upstream, chat(), call) == GREETING
 
 
-@pytest.mark.parametrize("rest", [[WaitForPeerClose(9)], [Cut()], [Reset()]], ids=["silence", "a cut", "a reset"])
+@pytest.mark.parametrize(
+    "rest", [[WaitForPeerClose(9)], [Cut()], [Reset()]], ids=["silence", "a cut", "a reset"]
+)
 def test_an_answer_that_has_finished_is_complete(
     provider: Provider, upstream: OpenAICompatibleUpstream, call: Call, rest: list[Any]
 ) -> None:
@@ -166,8 +202,11 @@ def test_an_answer_that_has_finished_is_complete(
     assert time.monotonic() - began < 5
 
 
-def test_signs_of_life_end_no_patience(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
-    """A provider that says nothing but comments behind the end does not hold the answer back for ever."""
+def test_signs_of_life_end_no_patience(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
+) -> None:
+    """A provider that says nothing but comments behind the end does not hold the
+    answer back for ever."""
     told = Chunk(rig.frames(rig.chunks(usage_at=rig.NOWHERE), done=False))
     signs: list[Action] = [Wait(0.4), Chunk(b": hi\n\n")]
     provider.script(CHAT, [Head(200, SSE), told, *signs * 25, WaitForPeerClose(9)])
@@ -176,7 +215,9 @@ def test_signs_of_life_end_no_patience(provider: Provider, upstream: OpenAICompa
     assert time.monotonic() - began < 7
 
 
-def test_heartbeats_come_while_nothing_does(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
+def test_heartbeats_come_while_nothing_does(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
+) -> None:
     body = rig.frames(rig.chunks("Hi"))
     provider.script(CHAT, [Wait(0.6), Head(200, SSE), Wait(0.6), Chunk(b": hi\n\n"), Chunk(body)])
     told = batches(upstream, chat(), call, heartbeat_s=0.1)
@@ -203,14 +244,20 @@ def test_a_stream_that_stops_was_cut(
         answered(upstream, chat(), call)
 
 
-def test_silence_in_the_middle_has_its_limit(provider: Provider, upstream: OpenAICompatibleUpstream) -> None:
+def test_silence_in_the_middle_has_its_limit(
+    provider: Provider, upstream: OpenAICompatibleUpstream
+) -> None:
     told = Chunk(rig.frames(rig.chunks()[:2], done=False))
     provider.script(CHAT, [Head(200, SSE), told, WaitForPeerClose(4)])
     with pytest.raises(UpstreamTimeout):
-        answered(upstream, chat(), Call(Timeouts(connect_s=2, first_byte_s=2, idle_s=0.2, total_s=5)))
+        answered(
+            upstream, chat(), Call(Timeouts(connect_s=2, first_byte_s=2, idle_s=0.2, total_s=5))
+        )
 
 
-def test_an_error_in_the_middle(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
+def test_an_error_in_the_middle(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
+) -> None:
     provider.script(CHAT, rig.streamed([*rig.chunks()[:2], rig.error("no credits left", code=502)]))
     with closing(upstream.chat(chat(), call)) as events:
         told = iter(events)
@@ -219,8 +266,12 @@ def test_an_error_in_the_middle(provider: Provider, upstream: OpenAICompatibleUp
             list(told)
 
 
-def test_whoever_leaves_is_not_waited_for(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
-    provider.script(CHAT, [Head(200, SSE), Chunk(rig.frames(rig.chunks()[:2], done=False)), WaitForPeerClose(4)])
+def test_whoever_leaves_is_not_waited_for(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
+) -> None:
+    provider.script(
+        CHAT, [Head(200, SSE), Chunk(rig.frames(rig.chunks()[:2], done=False)), WaitForPeerClose(4)]
+    )
     with closing(upstream.chat(chat(), call)) as events, pytest.raises(ClientGone):
         for _ in events:
             gevent.spawn(call.leave)
@@ -235,7 +286,9 @@ def test_a_single_answer_may_have_blank_lines_in_front(
 ) -> None:
 
     body = json.dumps(rig.completion()).encode()
-    provider.script(CHAT, [Head(200, {"Content-Type": "application/json"}), *[Chunk(b"\n")] * 3, Chunk(body)])
+    provider.script(
+        CHAT, [Head(200, {"Content-Type": "application/json"}), *[Chunk(b"\n")] * 3, Chunk(body)]
+    )
     assert answered(upstream, chat(False), call) == GREETING
 
 
@@ -249,7 +302,12 @@ def test_a_single_answer_may_have_blank_lines_in_front(
     ],
 )
 def test_an_error_with_status_200(
-    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call, document: Any, status: int, stream: bool
+    provider: Provider,
+    upstream: OpenAICompatibleUpstream,
+    call: Call,
+    document: Any,
+    status: int,
+    stream: bool,
 ) -> None:
     provider.script(CHAT, [Json(document)])
     with pytest.raises(UpstreamRefused) as failed:
@@ -273,7 +331,11 @@ REFUSALS: dict[str, tuple[Script, type[UpstreamError], int]] = {
     "bad": (rig.refused(400, "bad"), UpstreamRefused, 400),
     "our key": (rig.refused(401, "Incorrect API key provided"), UpstreamAuthError, 502),
     "our balance": (rig.refused(402, "Insufficient Balance"), UpstreamAuthError, 502),
-    "unknown": (rig.refused(404, "The model does not exist", code="model_not_found"), UpstreamRefused, 404),
+    "unknown": (
+        rig.refused(404, "The model does not exist", code="model_not_found"),
+        UpstreamRefused,
+        404,
+    ),
     "often": (rig.refused(429, "slow down", {"Retry-After": "7"}), UpstreamRefused, 429),
     "long": (rig.refused(400, "too long", code="context_length_exceeded"), PromptTooLong, 400),
     "broken": (rig.refused(500, "oops"), UpstreamRefused, 502),
@@ -299,25 +361,39 @@ def test_refusals(
     assert failed.value.retry_after_s == (7 if status == 429 else None)
 
 
-STORY: Script = [Head(429, {"Content-Type": "application/json"}), Chunk(b'{"a":' * (1 << 20)), WaitForPeerClose(4)]
+STORY: Script = [
+    Head(429, {"Content-Type": "application/json"}),
+    Chunk(b'{"a":' * (1 << 20)),
+    WaitForPeerClose(4),
+]
 
 
-def test_a_refusal_is_not_read_for_ever(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
+def test_a_refusal_is_not_read_for_ever(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
+) -> None:
     for path in (CHAT, EMBEDDINGS, MODELS):
         provider.script(path, STORY)
-    for ask in (upstream.models, partial(upstream.embed, embed()), partial(answered, upstream, chat())):
+    for ask in (
+        upstream.models,
+        partial(upstream.embed, embed()),
+        partial(answered, upstream, chat()),
+    ):
         with pytest.raises(UpstreamRefused) as refused:
             ask(call)
         assert (refused.value.status, len(str(refused.value))) == (429, 200)
 
 
-def test_a_model_that_is_not_there_is_named(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
+def test_a_model_that_is_not_there_is_named(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
+) -> None:
     provider.script(CHAT, REFUSALS["unknown"][0])
     with pytest.raises(UpstreamRefused, match=re.escape(f"model '{MODEL}' not found")):
         upstream.chat(chat(), call)
 
 
-def test_our_key_is_in_no_text(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
+def test_our_key_is_in_no_text(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
+) -> None:
     provider.script(CHAT, rig.refused(400, f"{rig.KEY} at {provider.url}/v1 is wrong"))
     with pytest.raises(UpstreamRefused) as failed:
         upstream.chat(chat(), call)
@@ -351,14 +427,19 @@ def test_a_model_that_only_streams_by_the_configuration(provider: Provider, call
 def test_a_model_that_says_that_it_only_streams(
     provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
 ) -> None:
-    refusal = rig.refused(400, "This model only support stream mode, please enable the stream parameter")
+    refusal = rig.refused(
+        400, "This model only support stream mode, please enable the stream parameter"
+    )
     provider.script(CHAT, refusal, rig.said(stream=True))
     assert [answered(upstream, chat(False), call) for _ in range(2)] == [GREETING] * 2
     assert [body["stream"] for body in provider.bodies()] == [False, True, True]
 
 
 def test_an_answer_that_was_filtered_is_in_the_log(
-    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call, caplog: pytest.LogCaptureFixture
+    provider: Provider,
+    upstream: OpenAICompatibleUpstream,
+    call: Call,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     provider.script(CHAT, rig.said("Hm", stream=True, finish="content_filter"))
     # By itself it may be one that tells nobody else.
@@ -368,9 +449,11 @@ def test_an_answer_that_was_filtered_is_in_the_log(
             answered(upstream, chat(), call)
     finally:
         log.removeHandler(caplog.handler)
-    assert {str(vars(record)["fields"]) for record in caplog.records if record.getMessage() == "answer_filtered"} == {
-        str({"upstream": "lab", "model": MODEL})
-    }
+    assert {
+        str(vars(record)["fields"])
+        for record in caplog.records
+        if record.getMessage() == "answer_filtered"
+    } == {str({"upstream": "lab", "model": MODEL})}
 
 
 # Completions.
@@ -385,9 +468,14 @@ def test_a_prompt_is_a_chat_where_there_are_no_completions(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_prompt_is_completed_where_it_can_be(provider: Provider, call: Call, stream: bool) -> None:
+def test_a_prompt_is_completed_where_it_can_be(
+    provider: Provider, call: Call, stream: bool
+) -> None:
     with closing(built(provider, "vllm")) as upstream:
-        assert answered(upstream, GenerateRequest(model=MODEL, prompt="hi", stream=stream), call) == GREETING
+        assert (
+            answered(upstream, GenerateRequest(model=MODEL, prompt="hi", stream=stream), call)
+            == GREETING
+        )
     assert provider.bodies(COMPLETIONS)[0]["prompt"] == "hi"
 
 
@@ -398,7 +486,9 @@ def test_a_system_prompt_needs_a_chat(provider: Provider, call: Call) -> None:
 
 
 def test_a_suffix_goes_where_gaps_are_filled(provider: Provider, call: Call) -> None:
-    provider.script("/v1/beta/completions", [Json({"choices": [{"text": "mid", "finish_reason": "stop"}]})])
+    provider.script(
+        "/v1/beta/completions", [Json({"choices": [{"text": "mid", "finish_reason": "stop"}]})]
+    )
     with closing(built(provider, "deepseek")) as upstream:
         asked = GenerateRequest(model=MODEL, prompt="a", suffix="b", system="Be kind.")
         assert answered(upstream, asked, call).content == "mid"
@@ -418,7 +508,9 @@ TOOLS = [Tool("f", None, {"type": "object"})]
 @pytest.mark.parametrize("stream", [True, False])
 def test_thoughts_that_led_to_a_call_go_back(provider: Provider, call: Call, stream: bool) -> None:
     """DeepSeek refuses a history without them, and most clients do not send them."""
-    provider.script(CHAT, rig.said("", stream=stream, thinking="hm", calls=CALLS[:1]), rig.said(stream=stream))
+    provider.script(
+        CHAT, rig.said("", stream=stream, thinking="hm", calls=CALLS[:1]), rig.said(stream=stream)
+    )
     with closing(built(provider, "deepseek")) as upstream:
         first = answered(upstream, chat(stream, tools=TOOLS), call)
         turn = Message("assistant", tool_calls=first.tool_calls)
@@ -441,10 +533,20 @@ LISTS: dict[str, tuple[Any, list[Model]]] = {
     "openai": ({"object": "list", "data": [rig.row("a")]}, [Model("a", 1700000000, "lab")]),
     "openrouter": (
         {"data": [OPENROUTER]},
-        [Model("a/b:free", 5, "lab", frozenset({"completion", "tools", "thinking", "vision"}), 9000)],
+        [
+            Model(
+                "a/b:free", 5, "lab", frozenset({"completion", "tools", "thinking", "vision"}), 9000
+            )
+        ],
     ),
-    "vllm": ({"data": [rig.row("a", max_model_len=4096)]}, [Model("a", 1700000000, "lab", None, 4096)]),
-    "groq": ({"data": [rig.row("a", context_window=8192)]}, [Model("a", 1700000000, "lab", None, 8192)]),
+    "vllm": (
+        {"data": [rig.row("a", max_model_len=4096)]},
+        [Model("a", 1700000000, "lab", None, 4096)],
+    ),
+    "groq": (
+        {"data": [rig.row("a", context_window=8192)]},
+        [Model("a", 1700000000, "lab", None, 8192)],
+    ),
     "together": (
         [{"id": "a", "type": "embedding", "context_length": 512}],
         [Model("a", 0, "lab", frozenset({"embedding"}), 512)],
@@ -453,32 +555,50 @@ LISTS: dict[str, tuple[Any, list[Model]]] = {
         {"models": [{"name": "x"}], "data": [{"id": "a", "meta": {"n_ctx_train": 2048}}]},
         [Model("a", 0, "lab", None, 2048)],
     ),
-    "by name": ({"models": [{"name": "a"}, {"model": "b"}]}, [Model("a", 0, "lab"), Model("b", 0, "lab")]),
-    "with what is none": ({"data": [None, {}, {"id": 1}, {"id": "a", "created": "x"}]}, [Model("a", 0, "lab")]),
+    "by name": (
+        {"models": [{"name": "a"}, {"model": "b"}]},
+        [Model("a", 0, "lab"), Model("b", 0, "lab")],
+    ),
+    "with what is none": (
+        {"data": [None, {}, {"id": 1}, {"id": "a", "created": "x"}]},
+        [Model("a", 0, "lab")],
+    ),
     "none": ({"data": []}, []),
 }
 
 
 @pytest.mark.parametrize(("document", "expected"), LISTS.values(), ids=LISTS)
 def test_lists_of_models(
-    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call, document: Any, expected: list[Model]
+    provider: Provider,
+    upstream: OpenAICompatibleUpstream,
+    call: Call,
+    document: Any,
+    expected: list[Model],
 ) -> None:
     provider.script(MODELS, [Json(document)])
     assert upstream.models(call) == expected
 
 
 @pytest.mark.parametrize("document", [{}, {"data": None}, {"data": "x"}, 7, "x"])
-def test_lists_that_are_none(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call, document: Any) -> None:
+def test_lists_that_are_none(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call, document: Any
+) -> None:
     provider.script(MODELS, [Json(document)])
     with pytest.raises(UpstreamError):
         upstream.models(call)
 
 
 def test_the_configuration_goes_before_the_list(provider: Provider, call: Call) -> None:
-    declared = {"mine": UpstreamModel("a", ("completion",), 100), "other": UpstreamModel("c", ("vision",))}
+    declared = {
+        "mine": UpstreamModel("a", ("completion",), 100),
+        "other": UpstreamModel("c", ("vision",)),
+    }
     provider.script(MODELS, [Json({"data": [rig.row("a", max_model_len=5), OPENROUTER]})])
     with closing(built(provider, models=declared)) as upstream:
-        known = {model.name: (model.capabilities, model.context_length) for model in upstream.models(call)}
+        known = {
+            model.name: (model.capabilities, model.context_length)
+            for model in upstream.models(call)
+        }
         told = [upstream.capabilities(name, call) for name in ("a", "a/b:free", "c", "unknown")]
     assert known["a"] == (frozenset({"completion"}), 100)
     assert known["a/b:free"][1] == 9000
@@ -488,11 +608,16 @@ def test_the_configuration_goes_before_the_list(provider: Provider, call: Call) 
 
 
 #: A list that takes longer than a look at it may.
-SLOW_LIST: Script = [Head(200, {"Content-Type": "application/json"}), Chunk(b'{"data": ['), WaitForPeerClose(4)]
+SLOW_LIST: Script = [
+    Head(200, {"Content-Type": "application/json"}),
+    Chunk(b'{"data": ['),
+    WaitForPeerClose(4),
+]
 
 
 @pytest.mark.parametrize(
-    "script", [[Json({"data": []})], [Json({}, 404)], [Json({}, 500)], [Whole(b"<html>")], SLOW_LIST]
+    "script",
+    [[Json({"data": []})], [Json({}, 404)], [Json({}, 500)], [Whole(b"<html>")], SLOW_LIST],
 )
 def test_it_is_there_whatever_it_answers(
     provider: Provider, upstream: OpenAICompatibleUpstream, call: Call, script: Script
@@ -521,17 +646,23 @@ def test_what_is_only_put_in_words_is_said(provider: Provider) -> None:
 
 
 def test_fields_that_are_passed_on_are_known(upstream: OpenAICompatibleUpstream) -> None:
-    assert upstream.select_passthrough(chat(passthrough_fields={"verbosity": "low", "unheard_of": 1})) == {"verbosity"}
+    assert upstream.select_passthrough(
+        chat(passthrough_fields={"verbosity": "low", "unheard_of": 1})
+    ) == {"verbosity"}
 
 
-def test_closing_closes_the_connections(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
+def test_closing_closes_the_connections(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
+) -> None:
     answered(upstream, chat(), call)
     assert upstream.connections == Connections(active=0, idle=1)
     upstream.close()
     wait_until(lambda: provider.connections_open == 0)
 
 
-def test_an_answer_that_is_no_http(provider: Provider, upstream: OpenAICompatibleUpstream, call: Call) -> None:
+def test_an_answer_that_is_no_http(
+    provider: Provider, upstream: OpenAICompatibleUpstream, call: Call
+) -> None:
     provider.script(CHAT, [Send(b"nonsense\r\n\r\n"), Cut()])
     with pytest.raises(UpstreamError):
         upstream.chat(chat(), call)

@@ -14,7 +14,13 @@ from gevent import socket as gsocket
 from ollama_proxy.errors import ClientGone, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.settings.schema import Timeouts
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.transport.connection import MAX_HEAD_BYTES, MAX_HEADERS, TICK_S, Connection, WaitTimer
+from ollama_proxy.upstreams.transport.connection import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    TICK_S,
+    Connection,
+    WaitTimer,
+)
 from ollama_proxy.upstreams.transport.session import Pool
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -134,7 +140,14 @@ def test_only_a_used_connection_that_took_nothing_of_the_request_was_stale(
         SIZED + SIZED,
         CHUNKED + b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nodd",
     ],
-    ids=["close", "1.0", "a byte behind", "a byte behind chunks", "a second answer", "a second answer behind chunks"],
+    ids=[
+        "close",
+        "1.0",
+        "a byte behind",
+        "a byte behind chunks",
+        "a second answer",
+        "a second answer behind chunks",
+    ],
 )
 def test_connection_is_not_used_again_after(rig: Rig, answer: bytes) -> None:
     assert rig.answered(answer) == b"body"
@@ -142,7 +155,9 @@ def test_connection_is_not_used_again_after(rig: Rig, answer: bytes) -> None:
 
 
 def test_interim_answers_are_passed_over(rig: Rig) -> None:
-    interim = b"HTTP/1.1 100 Continue\r\nX-Early: 1\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n"
+    interim = (
+        b"HTTP/1.1 100 Continue\r\nX-Early: 1\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n"
+    )
     assert rig.answered(interim + SIZED) == b"body"
     assert (rig.connection.status, rig.connection.headers) == (200, [(b"content-length", b"4")])
     assert rig.connection.reusable
@@ -178,7 +193,9 @@ def test_bad_http_is_an_error_and_no_cut(rig: Rig, bad: bytes) -> None:
 
 def test_too_many_headers_are_an_error(rig: Rig) -> None:
     with pytest.raises(UpstreamError):
-        rig.answered(b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * (MAX_HEADERS + 1) + b"Content-Length: 0\r\n\r\n")
+        rig.answered(
+            b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * (MAX_HEADERS + 1) + b"Content-Length: 0\r\n\r\n"
+        )
 
 
 def test_waiting_for_a_while_says_that_nothing_came(rig: Rig) -> None:
@@ -193,9 +210,13 @@ def test_waiting_for_a_while_says_that_nothing_came(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "first_byte_s"), [(Timeouts(first_byte_s=0.2), 0.2), (Timeouts(total_s=0.2), 9)], ids=["own", "total"]
+    ("limits", "first_byte_s"),
+    [(Timeouts(first_byte_s=0.2), 0.2), (Timeouts(total_s=0.2), 9)],
+    ids=["own", "total"],
 )
-def test_every_limit_ends_the_wait_for_a_head(rig: Rig, limits: Timeouts, first_byte_s: float) -> None:
+def test_every_limit_ends_the_wait_for_a_head(
+    rig: Rig, limits: Timeouts, first_byte_s: float
+) -> None:
     rig.call = Call(limits)
     rig.ask()
     began = time.monotonic()
@@ -206,10 +227,16 @@ def test_every_limit_ends_the_wait_for_a_head(rig: Rig, limits: Timeouts, first_
 
 @pytest.mark.parametrize(
     ("limits", "idle_s", "wait_s"),
-    [(Timeouts(idle_s=0.2), 0.2, None), (Timeouts(total_s=0.2), 9, None), (Timeouts(total_s=0.2), 9, 9)],
+    [
+        (Timeouts(idle_s=0.2), 0.2, None),
+        (Timeouts(total_s=0.2), 9, None),
+        (Timeouts(total_s=0.2), 9, 9),
+    ],
     ids=["idle", "total", "total behind a heartbeat"],
 )
-def test_every_limit_ends_the_wait_for_a_body(rig: Rig, limits: Timeouts, idle_s: float, wait_s: float | None) -> None:
+def test_every_limit_ends_the_wait_for_a_body(
+    rig: Rig, limits: Timeouts, idle_s: float, wait_s: float | None
+) -> None:
     rig.call = Call(limits)
     rig.ask()
     rig.peer.sendall(SIZED[:-4])

@@ -1,4 +1,5 @@
-"""An answer that quotes the key it was asked with reaches nobody, however the key is written and cut."""
+"""An answer that quotes the key it was asked with reaches nobody, however the
+key is written and cut."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ CALL = Call(Timeouts())
 class Scripted:
     """A reply made of these pieces; None is a silence."""
 
-    def __init__(self, pieces: Iterable[bytes | None], status: int = 401, headers: Headers = ()) -> None:
+    def __init__(
+        self, pieces: Iterable[bytes | None], status: int = 401, headers: Headers = ()
+    ) -> None:
         self._pieces = iter([*pieces, b"", b""])
         self.status, self.headers = status, headers
 
@@ -42,7 +45,9 @@ class ScriptedTransport:
         self._reply = reply
         self.connections = Connections()
 
-    def open(self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None) -> Scripted:
+    def open(
+        self, request: UpstreamRequest, call: Call, *, head_wait_s: float | None = None
+    ) -> Scripted:
         return self._reply
 
     def close(self) -> None:
@@ -50,7 +55,9 @@ class ScriptedTransport:
 
 
 def masked(reply: Scripted, key: str = KEY) -> MaskedReply:
-    opened = MaskedTransport(ScriptedTransport(reply), key).open(UpstreamRequest("GET", "/api/tags"), CALL)
+    opened = MaskedTransport(ScriptedTransport(reply), key).open(
+        UpstreamRequest("GET", "/api/tags"), CALL
+    )
     assert isinstance(opened, MaskedReply)
     return opened
 
@@ -63,13 +70,19 @@ WRITTEN = {
     "plain": KEY,
     "JSON": json.dumps(KEY),
     "JSON with escaped slashes": json.dumps(KEY).replace("/", "\\/"),
-    "JSON as Go writes it": json.dumps(KEY).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
+    "JSON as Go writes it": json.dumps(KEY)
+    .replace("<", "\\u003c")
+    .replace(">", "\\u003e")
+    .replace("&", "\\u0026"),
     "in an address": quote(KEY, safe=""),
     "in a path": quote(KEY),
     "in an address, lower case": quote(KEY, safe="").lower(),
     "after the scheme": f"Bearer {KEY}",
 }
-BASIC = [base64.b64encode(f"{user}:{KEY}".encode()).decode() for user in ("", "a", "ab", "abc", "operator")]
+BASIC = [
+    base64.b64encode(f"{user}:{KEY}".encode()).decode()
+    for user in ("", "a", "ab", "abc", "operator")
+]
 
 
 @pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
@@ -84,7 +97,9 @@ def test_the_key_is_masked_at_its_length_wherever_it_is_cut(text: str) -> None:
     assert read(masked(Scripted([body[n : n + 1] for n in range(len(body))]))) == whole
 
 
-@pytest.mark.parametrize("encoded", [*BASIC, *(text.replace("+", "-").replace("/", "_") for text in BASIC)])
+@pytest.mark.parametrize(
+    "encoded", [*BASIC, *(text.replace("+", "-").replace("/", "_") for text in BASIC)]
+)
 def test_the_key_is_masked_inside_base64(encoded: str) -> None:
     shown = read(masked(Scripted([f'{{"error": "bad Basic {encoded}"}}'.encode()]))).decode()
     left = shown.removeprefix('{"error": "bad Basic ').removesuffix('"}').strip("=")
@@ -99,7 +114,11 @@ def test_what_only_begins_like_the_key_comes_whole() -> None:
 
 def test_a_silence_is_passed_on_while_something_is_held_back() -> None:
     reply = masked(Scripted([b"x" + KEY[:5].encode(), None, KEY[5:].encode() + b"y"]))
-    assert [reply.read_some(), reply.read_some(), reply.read_some()] == [b"x", None, b"*" * len(KEY) + b"y"]
+    assert [reply.read_some(), reply.read_some(), reply.read_some()] == [
+        b"x",
+        None,
+        b"*" * len(KEY) + b"y",
+    ]
 
 
 def test_lines_of_a_stream_are_not_held_back() -> None:
@@ -109,11 +128,15 @@ def test_lines_of_a_stream_are_not_held_back() -> None:
 
 def test_an_error_inside_a_stream_is_masked_too() -> None:
     line = json.dumps({"error": f"proxy: {KEY}"}).encode() + b"\n"
-    assert b"CD+ef" not in read(masked(Scripted([b'{"done":false}\n', line[:30], line[30:]], status=200)))
+    assert b"CD+ef" not in read(
+        masked(Scripted([b'{"done":false}\n', line[:30], line[30:]], status=200))
+    )
 
 
 def test_headers_are_masked() -> None:
-    reply = masked(Scripted([b""], headers=[("x-your-key", f"Bearer {KEY}"), ("content-length", "0")]))
+    reply = masked(
+        Scripted([b""], headers=[("x-your-key", f"Bearer {KEY}"), ("content-length", "0")])
+    )
     assert reply.headers == [("x-your-key", "Bearer " + "*" * len(KEY)), ("content-length", "0")]
 
 

@@ -13,7 +13,13 @@ import gevent
 import pytest
 from gevent import socket as gsocket
 
-from ollama_proxy.errors import ClientGone, UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
+from ollama_proxy.errors import (
+    ClientGone,
+    UpstreamConnect,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
@@ -63,11 +69,13 @@ def read(reply: HttpReply) -> Answer:
         return Answer(reply.status, dict(reply.headers), body)
 
 
-def fetch(transport: HttpTransport, request: UpstreamRequest = POST, limits: Timeouts = LIMITS) -> Answer:
+def fetch(
+    transport: HttpTransport, request: UpstreamRequest = POST, limits: Timeouts = LIMITS
+) -> Answer:
     return read(transport.open(request, Call(limits)))
 
 
-# --- Heads -----------------------------------------------------------------------------------------------------------
+# --- Heads ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -75,7 +83,9 @@ def fetch(transport: HttpTransport, request: UpstreamRequest = POST, limits: Tim
     [
         b"HTTP/1.1 100 Continue\r\n\r\n",
         b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nX-Early: 1\r\n\r\n",
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <b>\r\n\r\n",
+        (
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <b>\r\n\r\n"
+        ),
     ],
     ids=["100", "103", "three"],
 )
@@ -108,7 +118,9 @@ def test_status_without_a_body_ends_with_its_head(
     assert time.monotonic() - began < 1.8
 
 
-@pytest.mark.parametrize("headers", [{"Content-Length": "1000"}, {"Transfer-Encoding": "chunked"}, {}])
+@pytest.mark.parametrize(
+    "headers", [{"Content-Length": "1000"}, {"Transfer-Encoding": "chunked"}, {}]
+)
 def test_head_answer_has_no_body_whatever_it_announces(
     fault_upstream: FaultUpstream, transport: HttpTransport, headers: dict[str, str]
 ) -> None:
@@ -120,20 +132,28 @@ def test_head_answer_has_no_body_whatever_it_announces(
     assert transport.connections.active == 0
 
 
-def test_next_request_after_a_head_gets_its_own_answer(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
-    fault_upstream.script(PATH, [Head(200, {"Content-Length": "1000"}, chunked=False)], [Whole(b"second")])
+def test_next_request_after_a_head_gets_its_own_answer(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
+    fault_upstream.script(
+        PATH, [Head(200, {"Content-Length": "1000"}, chunked=False)], [Whole(b"second")]
+    )
     fetch(transport, UpstreamRequest("HEAD", PATH))
     assert fetch(transport).body == b"second"
 
 
-def test_headers_come_in_lower_case(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+def test_headers_come_in_lower_case(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
     fault_upstream.script(PATH, [Json({}, headers={"X-Kept": "1", "RETRY-AFTER": "2"})])
     headers = fetch(transport).headers
     assert (headers["x-kept"], headers["retry-after"]) == ("1", "2")
 
 
 @pytest.mark.parametrize("count", [150, 400])
-def test_number_of_headers_has_a_limit(fault_upstream: FaultUpstream, transport: HttpTransport, count: int) -> None:
+def test_number_of_headers_has_a_limit(
+    fault_upstream: FaultUpstream, transport: HttpTransport, count: int
+) -> None:
     fault_upstream.script(PATH, [Json({}, headers={f"X-{n}": "1" for n in range(count)})])
     if count > 200:
         with pytest.raises(UpstreamError):
@@ -142,30 +162,42 @@ def test_number_of_headers_has_a_limit(fault_upstream: FaultUpstream, transport:
         assert len(fetch(transport).headers) >= count
 
 
-# --- Bodies of answers -----------------------------------------------------------------------------------------------
+# --- Bodies of answers ----------------------------------------------------------------------------
 
 
-def test_trailers_are_no_headers_and_no_body(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+def test_trailers_are_no_headers_and_no_body(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
     head = OK + b"Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
-    fault_upstream.script(PATH, [Send(head + chunk(b"body") + b"0\r\nX-Sum: 1\r\n\r\n")], [Whole(b"next")])
+    fault_upstream.script(
+        PATH, [Send(head + chunk(b"body") + b"0\r\nX-Sum: 1\r\n\r\n")], [Whole(b"next")]
+    )
     answer = fetch(transport)
     assert (answer.body, "x-sum" in answer.headers) == (b"body", False)
     assert fetch(transport).body == b"next"
     assert fault_upstream.events[-1].connection == 1
 
 
-def test_chunk_extensions_are_passed_over(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
-    fault_upstream.script(PATH, [Send(OK + b"Transfer-Encoding: chunked\r\n\r\n4;a=b\r\nbody\r\n0\r\n\r\n")])
+def test_chunk_extensions_are_passed_over(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
+    fault_upstream.script(
+        PATH, [Send(OK + b"Transfer-Encoding: chunked\r\n\r\n4;a=b\r\nbody\r\n0\r\n\r\n")]
+    )
     assert fetch(transport).body == b"body"
 
 
-def test_body_may_end_with_the_connection(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+def test_body_may_end_with_the_connection(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
     fault_upstream.script(PATH, [Head(200, chunked=False), Chunk(b"a"), Wait(0.05), Chunk(b"b")])
     assert fetch(transport).body == b"ab"
     assert transport.connections == Connections(active=0, idle=0)
 
 
-@pytest.mark.parametrize("stray", [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray", b"\r\n\r\n"])
+@pytest.mark.parametrize(
+    "stray", [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray", b"\r\n\r\n"]
+)
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
 def test_bytes_behind_the_end_close_the_connection(
     fault_upstream: FaultUpstream, transport: HttpTransport, stray: bytes, framing: str
@@ -193,7 +225,12 @@ def test_bytes_that_come_while_idle_are_never_an_answer(
 
 @pytest.mark.parametrize("how", [Cut(), Reset()], ids=["cut", "reset"])
 @pytest.mark.parametrize(
-    "head", [Head(200, {"Content-Length": "10"}), Head(200), Head(200, {"Content-Length": "10", "Connection": "close"})]
+    "head",
+    [
+        Head(200, {"Content-Length": "10"}),
+        Head(200),
+        Head(200, {"Content-Length": "10", "Connection": "close"}),
+    ],
 )
 def test_cut_body_raises_and_never_ends(
     fault_upstream: FaultUpstream, transport: HttpTransport, head: Head, how: Any
@@ -206,9 +243,13 @@ def test_cut_body_raises_and_never_ends(
     assert transport.connections == Connections(active=0, idle=0)
 
 
-def test_one_read_takes_all_that_has_arrived(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+def test_one_read_takes_all_that_has_arrived(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
     parts = b"".join(chunk(b"%d" % (n % 10)) for n in range(1000))
-    fault_upstream.script(PATH, [Send(OK + b"Transfer-Encoding: chunked\r\n\r\n" + parts + b"0\r\n\r\n")])
+    fault_upstream.script(
+        PATH, [Send(OK + b"Transfer-Encoding: chunked\r\n\r\n" + parts + b"0\r\n\r\n")]
+    )
     reply = transport.open(POST, Call(LIMITS))
     reads = 0
     with contextlib.closing(reply):
@@ -217,7 +258,9 @@ def test_one_read_takes_all_that_has_arrived(fault_upstream: FaultUpstream, tran
     assert reads <= 5
 
 
-def test_reading_with_a_limit_says_that_nothing_came(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+def test_reading_with_a_limit_says_that_nothing_came(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
     fault_upstream.script(PATH, [Wait(1), Head(), Wait(1), Chunk(b"a")])
     reply = transport.open(POST, Call(LIMITS), head_wait_s=0.1)
     with contextlib.closing(reply):
@@ -229,7 +272,7 @@ def test_reading_with_a_limit_says_that_nothing_came(fault_upstream: FaultUpstre
         assert reply.read_some() == b""
 
 
-# --- Bodies of requests ----------------------------------------------------------------------------------------------
+# --- Bodies of requests ---------------------------------------------------------------------------
 
 
 def test_requests_that_follow_each_other_share_no_header(
@@ -237,25 +280,43 @@ def test_requests_that_follow_each_other_share_no_header(
 ) -> None:
     fault_upstream.script(PATH, [Json({})], [Json({})], [Json({})])
     for name in ("first", "second"):
-        fetch(transport, UpstreamRequest("POST", PATH, b"x" * len(name), headers=(("User-Agent", name),)))
+        fetch(
+            transport,
+            UpstreamRequest("POST", PATH, b"x" * len(name), headers=(("User-Agent", name),)),
+        )
     fetch(transport, UpstreamRequest("POST", PATH))
-    seen = [(each.header("user-agent"), each.header("content-length")) for each in fault_upstream.requests]
+    seen = [
+        (each.header("user-agent"), each.header("content-length"))
+        for each in fault_upstream.requests
+    ]
     assert seen == [("first", "5"), ("second", "6"), ("ollama-proxy", "0")]
 
 
-def test_sized_upload_is_sent_as_it_comes(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+def test_sized_upload_is_sent_as_it_comes(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
     request = UpstreamRequest("POST", PATH, iter([b"ab", b"", b"cd"]), length=4)
     fault_upstream.script(PATH, [Json({})])
     assert fetch(transport, request).status == 200
     seen = fault_upstream.wait_for_request(1, PATH)
-    assert (seen.body, seen.header("content-length"), seen.header("transfer-encoding")) == (b"abcd", "4", None)
+    assert (seen.body, seen.header("content-length"), seen.header("transfer-encoding")) == (
+        b"abcd",
+        "4",
+        None,
+    )
 
 
-def test_upload_without_a_length_is_chunked(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+def test_upload_without_a_length_is_chunked(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
     fault_upstream.script(PATH, [Json({})])
     assert fetch(transport, UpstreamRequest("POST", PATH, iter([b"ab", b"", b"cd"]))).status == 200
     seen = fault_upstream.wait_for_request(1, PATH)
-    assert (seen.body, seen.header("content-length"), seen.header("transfer-encoding")) == (b"abcd", None, "chunked")
+    assert (seen.body, seen.header("content-length"), seen.header("transfer-encoding")) == (
+        b"abcd",
+        None,
+        "chunked",
+    )
 
 
 @pytest.mark.parametrize("length", [50_000_000, None], ids=["sized", "chunked"])
@@ -279,7 +340,9 @@ def test_answer_to_a_large_body_that_is_not_read_is_the_answer(
     assert (answer.status, answer.body) == (413, b'{"error":"too large"}')
 
 
-def test_upload_that_stops_is_never_completed(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+def test_upload_that_stops_is_never_completed(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
     fault_upstream.script(PATH, [ReadBody(), Json({})])
 
     def parts() -> Iterator[bytes]:
@@ -294,7 +357,7 @@ def test_upload_that_stops_is_never_completed(fault_upstream: FaultUpstream, tra
     assert transport.connections == Connections(active=0, idle=0)
 
 
-# --- Limits and leaving ----------------------------------------------------------------------------------------------
+# --- Limits and leaving ---------------------------------------------------------------------------
 
 
 def test_silence_is_a_timeout(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
@@ -305,8 +368,12 @@ def test_silence_is_a_timeout(fault_upstream: FaultUpstream, transport: HttpTran
 
 
 @pytest.mark.parametrize("phase", ["head", "body"])
-def test_leaving_wakes_whoever_waits(fault_upstream: FaultUpstream, transport: HttpTransport, phase: str) -> None:
-    fault_upstream.script(PATH, [*([] if phase == "head" else [Head(), Chunk(b"a")]), WaitForPeerClose()])
+def test_leaving_wakes_whoever_waits(
+    fault_upstream: FaultUpstream, transport: HttpTransport, phase: str
+) -> None:
+    fault_upstream.script(
+        PATH, [*([] if phase == "head" else [Head(), Chunk(b"a")]), WaitForPeerClose()]
+    )
     call = Call(LIMITS)
     gevent.spawn_later(0.2, call.leave)
     began = time.monotonic()
@@ -317,7 +384,9 @@ def test_leaving_wakes_whoever_waits(fault_upstream: FaultUpstream, transport: H
     assert transport.connections == Connections(active=0, idle=0)
 
 
-def test_call_that_was_left_is_not_sent_at_all(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+def test_call_that_was_left_is_not_sent_at_all(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
     call = Call(LIMITS)
     call.leave()
     with pytest.raises(ClientGone):
@@ -325,14 +394,16 @@ def test_call_that_was_left_is_not_sent_at_all(fault_upstream: FaultUpstream, tr
     assert fault_upstream.requests == []
 
 
-def test_refused_connection_is_told_apart(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+def test_refused_connection_is_told_apart(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
     fault_upstream.refuse()
     with pytest.raises(UpstreamConnect):
         fetch(transport)
     assert transport.connections == Connections(active=0, idle=0)
 
 
-# --- The pool --------------------------------------------------------------------------------------------------------
+# --- The pool -------------------------------------------------------------------------------------
 
 
 def test_connection_is_used_again_and_the_last_one_first(
@@ -377,7 +448,8 @@ def test_idle_connection_that_was_closed_is_replaced_in_silence(transport: HttpT
                 wait_until(lambda: not upstream.connections_open)  # closed for certain
 
             else:
-                time.sleep(0.05)  # as long as the upstream's limit, so that its close and the request cross
+                # As long as the upstream's limit, so that its close and the request cross.
+                time.sleep(0.05)
         own.close()
         assert sum(seen.path == PATH for seen in upstream.requests) == 30
 
@@ -393,7 +465,9 @@ def test_request_that_was_read_is_not_sent_again(
     assert [seen.connection for seen in fault_upstream.requests] == [1, 1]
 
 
-def test_streamed_body_is_not_sent_twice(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+def test_streamed_body_is_not_sent_twice(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
     fetch(transport)
     fault_upstream.script(PATH, [NoReadBody(), Cut()])
     with pytest.raises(UpstreamError):
@@ -435,14 +509,16 @@ def test_environment_and_netrc_have_no_say(
     transport.close()
 
 
-def test_cookies_of_an_answer_are_not_kept(fault_upstream: FaultUpstream, transport: HttpTransport) -> None:
+def test_cookies_of_an_answer_are_not_kept(
+    fault_upstream: FaultUpstream, transport: HttpTransport
+) -> None:
     fault_upstream.script(PATH, [Json({}, headers={"Set-Cookie": "sid=a; Path=/"})])
     fetch(transport)
     fetch(transport)
     assert fault_upstream.requests[1].header("cookie") is None
 
 
-# --- TLS -------------------------------------------------------------------------------------------------------------
+# --- TLS ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -462,12 +538,17 @@ def test_large_bodies_pass_both_ways_over_tls(authority: Authority) -> None:
     with FaultUpstream(ssl_context=authority.server("IP:127.0.0.1")) as upstream:
         upstream.script(PATH, [Whole(b"y" * 3_000_000)])
         with contextlib.closing(HttpTransport(upstream.url, tls=authority.client())) as transport:
-            assert len(fetch(transport, UpstreamRequest("POST", PATH, b"x" * 3_000_000)).body) == 3_000_000
+            assert (
+                len(fetch(transport, UpstreamRequest("POST", PATH, b"x" * 3_000_000)).body)
+                == 3_000_000
+            )
         assert len(upstream.wait_for_request(1, PATH).body) == 3_000_000
 
 
 @pytest.mark.parametrize("certificate", REFUSED.values(), ids=REFUSED)
-def test_certificate_that_proves_nothing_is_refused(authority: Authority, certificate: dict[str, Any]) -> None:
+def test_certificate_that_proves_nothing_is_refused(
+    authority: Authority, certificate: dict[str, Any]
+) -> None:
     with FaultUpstream(ssl_context=authority.server(**certificate)) as upstream:
         with contextlib.closing(HttpTransport(upstream.url, tls=authority.client())) as transport:
             with pytest.raises(UpstreamConnect):
@@ -483,11 +564,16 @@ def test_authority_named_by_a_variable_is_not_trusted(
 ) -> None:
     monkeypatch.setenv(variable, str(authority.directory / "ca.crt"))
     with FaultUpstream(ssl_context=authority.server("IP:127.0.0.1")) as upstream:
-        with contextlib.closing(HttpTransport(upstream.url)) as transport, pytest.raises(UpstreamConnect):
+        with (
+            contextlib.closing(HttpTransport(upstream.url)) as transport,
+            pytest.raises(UpstreamConnect),
+        ):
             fetch(transport)
 
 
-def test_upstream_that_never_finishes_its_handshake_is_given_up(fault_upstream: FaultUpstream) -> None:
+def test_upstream_that_never_finishes_its_handshake_is_given_up(
+    fault_upstream: FaultUpstream,
+) -> None:
     transport = HttpTransport(fault_upstream.url.replace("http:", "https:"))
     began = time.monotonic()
     with contextlib.closing(transport), pytest.raises(UpstreamConnect):
@@ -540,7 +626,9 @@ def test_an_address_is_not_looked_up(monkeypatch: pytest.MonkeyPatch, listening:
     assert names.asked == 0
 
 
-def test_many_connections_are_one_look_up_at_a_time(monkeypatch: pytest.MonkeyPatch, listening: int) -> None:
+def test_many_connections_are_one_look_up_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, listening: int
+) -> None:
     names = resolver(monkeypatch, lambda: [at("127.0.0.1", listening)])
     host = Host("box1", listening)
     for rounds in (1, 2):
@@ -563,7 +651,9 @@ def test_each_of_them_is_told_that_there_is_no_such_name(monkeypatch: pytest.Mon
     assert names.asked == 1
 
 
-def test_who_gives_up_leaves_the_look_up_to_the_others(monkeypatch: pytest.MonkeyPatch, listening: int) -> None:
+def test_who_gives_up_leaves_the_look_up_to_the_others(
+    monkeypatch: pytest.MonkeyPatch, listening: int
+) -> None:
     names = resolver(monkeypatch, lambda: [at("127.0.0.1", listening)])
     host = Host("box1", listening)
     other = gevent.spawn(host.connect)
@@ -576,7 +666,10 @@ def test_who_gives_up_leaves_the_look_up_to_the_others(monkeypatch: pytest.Monke
 def test_the_next_address_is_tried_when_one_takes_no_connection(
     monkeypatch: pytest.MonkeyPatch, listening: int
 ) -> None:
-    resolver(monkeypatch, lambda: [at("::1", 1, socket.AF_INET6), at("127.0.0.1", 1), at("127.0.0.1", listening)])
+    resolver(
+        monkeypatch,
+        lambda: [at("::1", 1, socket.AF_INET6), at("127.0.0.1", 1), at("127.0.0.1", listening)],
+    )
     with Host("box1", listening).connect() as connected:
         assert connected.getpeername() == ("127.0.0.1", listening)
 
