@@ -70,6 +70,9 @@ CONNECT_FAILED = Translatable(
     "Failed to connect to Ollama service: 无法连接到 Ollama 服务，请稍后重试。"
 )
 
+#: From so many seconds on a wait is told in units of so many seconds, and their name.
+_WAIT_UNITS = ((120, 60, "minute"), (7200, 3600, "hour"), (172_801, 86_400, "day"))
+
 #: Retry-After for the 503 of a busy upstream without that header, such as Ollama, in seconds.
 BUSY_RETRY_S = 5
 
@@ -230,18 +233,14 @@ class RateLimited(LimitError):
         only its kind is told."""
         what, whose = limit.replace("gpu_", "GPU ").replace("_", " "), key.partition(":")[0]
         what = what.replace("concurrent", "concurrent requests")
-        size, unit = (
-            (1, "second")
-            if retry_after_s < 120
-            else (60, "minute")
-            if retry_after_s < 7200
-            else (3600, "hour")
-        )
-        if retry_after_s > 172_800:
-            size, unit = 86_400, "day"
+        size, unit = 1, "second"
+        for least_s, unit_s, name in _WAIT_UNITS:
+            if retry_after_s >= least_s:
+                size, unit = unit_s, name
         count = math.ceil(retry_after_s / size)
+        wait = f"{count} {unit}" if count == 1 else f"{count} {unit}s"
         super().__init__(
-            f"The limit of {what} of this {whose} is reached; try again in {count} {unit}{'' if count == 1 else 's'}.",
+            f"The limit of {what} of this {whose} is reached; try again in {wait}.",
             retry_after_s=retry_after_s,
         )
         #: For the rendering of the error; also in its text.

@@ -200,14 +200,8 @@ def _show(value: Json) -> str:
         text = ", ".join(f"{name} {_show(each)}" for name, each in value.items())
     elif isinstance(value, list):
         text = ", ".join(map(_show, value))
+    elif isinstance(value, bool):
+        text = "yes" if value else "no"
     else:
-        text = (
-            "yes"
-            if value is True
-            else "no"
-            if value is False
-            else ""
-            if value is None
-            else str(value)
-        )
+        text = "" if value is None else str(value)
     return show_text(text) or NOTHING

@@ -132,14 +132,10 @@ def _interval_s(node: Node) -> float:
     is_down = not node.connection.is_closed or (
         node.is_ollama_node and node.state is not None and not node.state.usable
     )
+    if is_down or node.has_loaded:
+        return DOWN_INTERVAL_S
     # A provider that refuses our key will not change its mind in a second.
-    return (
-        DOWN_INTERVAL_S
-        if is_down or node.has_loaded
-        else INTERVAL_S
-        if node.is_ollama_node
-        else PROVIDER_INTERVAL_S
-    )
+    return INTERVAL_S if node.is_ollama_node else PROVIDER_INTERVAL_S
 
 
 def check_upstream(node: Node) -> State:
