@@ -45,7 +45,7 @@ class Admin:
     )
     password_hash: PasswordHash | None = setting(
         None,
-        "Of the password of the user admin, from `ollama-proxy admin password`.",
+        "Hash of the password of the user admin; `ollama-proxy admin password` prints it.",
         optional(PASSWORD_HASH),
     )
     user_header: str | None = setting(

@@ -61,7 +61,7 @@ class Records:
         optional(DATABASE_URL),
     )
     retention_days: int = setting(
-        90, "Days for which single requests are kept; sums are kept.", whole(1, 36_500)
+        90, "Days for which single requests are kept; hourly sums are kept for 800.", whole(1, 36_500)
     )
     timezone: str = setting("UTC", "Time zone in which hours, days and months begin.", TIMEZONE)
     currency: str = setting(

@@ -130,8 +130,8 @@ def test_both_readmes_have_tables_of_the_same_size() -> None:
     ]
 
 
-def test_first_two_blocks_start_the_gateway_and_run_the_tests() -> None:
-    first, second = blocks("README.md")[:2]
+def test_first_two_commands_start_the_gateway_and_run_the_tests() -> None:
+    first, second = blocks("README.md", "sh")[:2]
     assert first == Block(
         "sh", "git clone <repository> ollama-proxy && cd ollama-proxy && make run\n"
     )
