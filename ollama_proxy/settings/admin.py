@@ -36,7 +36,7 @@ class Admin:
     """The admin pages and API, below /admin."""
 
     enabled: bool = setting(
-        True, "false: there are neither pages nor API; their addresses get 404.", BOOLEAN
+        True, "false: no pages and no API; their addresses return 404.", BOOLEAN
     )
     allow: tuple[str, ...] = setting(
         (),
@@ -50,7 +50,7 @@ class Admin:
     )
     user_header: str | None = setting(
         None,
-        "Request header in which a proxy of server.trusted_proxies names who is signed in there: "
-        "whoever has a token of that name is signed in here, too.",
+        "Request header in which a proxy of server.trusted_proxies names the signed-in user, "
+        "who gets the rights of the token of that name.",
         optional(HEADER_NAME),
     )

@@ -165,7 +165,7 @@ class Profile:
     )
     documents: bool = setting(
         False,
-        "Its models read PDF documents; otherwise the gateway sends the text of them.",
+        "Its models read PDF documents; otherwise the gateway sends their text.",
         BOOLEAN,
     )
     stream_only: tuple[str, ...] = setting(

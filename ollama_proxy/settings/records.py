@@ -56,16 +56,18 @@ class Records:
 
     url: DatabaseUrl | None = setting(
         DatabaseUrl("sqlite:state/records.db"),
-        "Database of usage, created tokens and changes; null: nothing is recorded. "
+        "Database for usage, created tokens and changes; null: nothing is recorded. "
         "A path below state/ is in the state directory.",
         optional(DATABASE_URL),
     )
     retention_days: int = setting(
-        90, "Days for which single requests are kept; hourly sums are kept for 800.", whole(1, 36_500)
+        90,
+        "Days for which single requests are kept; hourly sums are kept for 800.",
+        whole(1, 36_500),
     )
     timezone: str = setting("UTC", "Time zone in which hours, days and months begin.", TIMEZONE)
     currency: str = setting(
         "USD",
-        "Currency of all prices, as reports name it.",
+        "Currency of all prices, as shown in reports.",
         text_type("a currency such as USD", r"[A-Z]{3}"),
     )

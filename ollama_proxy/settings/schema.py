@@ -75,7 +75,7 @@ DEFAULT_PATH = Path("config/config.yaml")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where the gateway listens, and the limits of connections and requests."""
+    """Where the gateway listens, and limits for connections and requests."""
 
     host: str = setting(
         "0.0.0.0", "Address to listen on; 127.0.0.1: only this machine.", HOST, env=("HOST",)
@@ -88,7 +88,7 @@ class Server:
     )
     allowed_hosts: tuple[str, ...] = setting(
         (),
-        "Accepted host names, without port; empty: all, or without auth only "
+        "Accepted host names, without port; empty: all; if auth is off, only "
         "those of this machine.",
         list_of(TEXT),
     )
@@ -98,7 +98,7 @@ class Server:
     )
     max_connections: int = setting(
         2000,
-        "Most connections of one worker; then idle ones are closed for new ones. Takes "
+        "Most connections of one worker; beyond that, new ones replace idle ones. Takes "
         "effect at the next start.",
         whole(2, 100_000),
         env=("WORKER_CONNECTIONS",),
@@ -118,7 +118,7 @@ class Stream:
         15.0, "Seconds without output after which a stream gets a heartbeat.", SECONDS
     )
     always_include_usage: bool = setting(
-        False, "Send usage in every OpenAI stream, requested or not.", BOOLEAN
+        False, "Send usage in every OpenAI stream, even if not requested.", BOOLEAN
     )
 
 
@@ -178,7 +178,7 @@ class ModelSettings:
     system: SystemPrompt = section(SystemPrompt)
     truncate: bool | None = setting(
         None,
-        "true: cut prompts that are too long; false: refuse them. Absent: as for the token.",
+        "true: cut prompts that are too long; false: refuse them. Absent: that of the token applies.",
         optional(BOOLEAN),
     )
     pin_options: bool = setting(
@@ -187,7 +187,7 @@ class ModelSettings:
         BOOLEAN,
     )
     timeouts: Mapping[str, float] = setting(
-        dict[str, float](), "Timeouts for this model, any of them.", OVERRIDES
+        dict[str, float](), "Any of the timeouts, for this model.", OVERRIDES
     )
     price: Price = section(Price)
 
@@ -211,37 +211,38 @@ _PLACE = SettingType(
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Images by URL."""
+    """Images that requests name by URL."""
 
     fetch: str = setting(
         "public",
-        "Which URLs are fetched: public addresses and allow, only allow, or none.",
+        "Which URLs are fetched. public: public addresses and those in allow; allowlist: only those "
+        "in allow; off: none.",
         choice("public", "allowlist", "off"),
     )
     allow: tuple[str, ...] = setting(
-        (), "Hosts and networks that are allowed although private.", list_of(_PLACE)
+        (), "Hosts and networks that are allowed even if private.", list_of(_PLACE)
     )
     max_bytes: int = setting(10 << 20, "Largest image.", SIZE)
-    timeout_s: float = setting(10.0, "Seconds for one image, with its redirects.", SECONDS)
+    timeout_s: float = setting(10.0, "Seconds for one image, including redirects.", SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """PDF documents, whose text is shown to models of servers that can't read them."""
+    """PDF documents. Models whose server can't read them get their text."""
 
     max_bytes: int = setting(32 << 20, "Largest document.", SIZE)
-    max_pages: int = setting(100, "Most pages that are shown.", whole(1, 10_000))
+    max_pages: int = setting(100, "Most pages whose text is used.", whole(1, 10_000))
     max_chars: int = setting(
-        200_000, "Most characters that are shown; four are about a token.", whole(1, 10_000_000)
+        200_000, "Most characters of text; a token is about four.", whole(1, 10_000_000)
     )
     timeout_s: float = setting(
-        20.0, "Seconds for reading one document; then the pages so far are shown.", SECONDS
+        20.0, "Seconds for reading one document; then the pages read so far are used.", SECONDS
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """Web pages that may call from a browser."""
+    """Web pages that may call the gateway from a browser."""
 
     origins: tuple[str, ...] = setting(
         ("*",),
@@ -258,7 +259,7 @@ class Logging:
     level: str = setting("INFO", "Lowest level that is logged.", LEVEL, env=("LOG_LEVEL",))
     access: bool = setting(True, "Log one line for each request.", BOOLEAN)
     chat_logs: bool = setting(
-        False, "Log prompts and answers too. Tell your team first.", BOOLEAN, env=("CHAT_LOGS",)
+        False, "Also log prompts and answers. Tell your team first.", BOOLEAN, env=("CHAT_LOGS",)
     )
 
 
@@ -280,7 +281,7 @@ class Settings:
     stream: Stream = section(Stream)
     models: Mapping[str, ModelSettings] = setting(
         dict[str, ModelSettings](),
-        "Names for clients, and what they mean; * matches any text.",
+        "Model names for clients, and what they mean; * matches any text.",
         map_of(MODEL),
     )
     default_model: str | None = setting(

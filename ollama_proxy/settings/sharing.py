@@ -26,7 +26,7 @@ class Limits:
 
     requests_per_minute: int | None = setting(
         None,
-        "Requests per minute, on average: some 60 seconds may have up to twice as many.",
+        "Requests per minute, on average; up to twice as many are possible within 60 seconds.",
         _COUNT,
     )
     tokens_per_minute: int | None = setting(
@@ -63,28 +63,30 @@ def merge_limits(*limits: LimitOverrides) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class TokenDefaults:
-    """For tokens that do not set it themselves."""
+    """Defaults for tokens that do not set these themselves."""
 
     weight: float = setting(
         1.0, "Share of the boxes while requests wait; 2: twice that of 1.", WEIGHT
     )
-    priority: str = setting(NORMAL, "background: behind everybody else.", PRIORITY)
+    priority: str = setting(NORMAL, "background: after everyone else.", PRIORITY)
     limits: LimitOverrides = setting(
         dict[str, float | None](),
-        "A token's own limits take precedence, each by itself.",
+        "Each limit that a token sets itself takes precedence.",
         LIMIT_OVERRIDES,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Prices of its tokens."""
+    """Prices of the model's tokens."""
 
-    input: float = setting(0.0, "Of the prompt, for a million tokens.", PRICE)
+    input: float = setting(0.0, "Price of a million prompt tokens.", PRICE)
     cached_input: float | None = setting(
-        None, "Of the prompt's tokens from a cache. Absent: as input.", PRICE
+        None,
+        "Price of a million cached prompt tokens. Absent: as input.",
+        PRICE,
     )
-    output: float = setting(0.0, "Of the answer, for a million tokens.", PRICE)
+    output: float = setting(0.0, "Price of a million answer tokens.", PRICE)
 
     @property
     def is_given(self) -> bool:
@@ -113,6 +115,6 @@ class State:
 
     url: RedisUrl | None = setting(
         None,
-        "Redis, if several machines share the upstreams. Absent: in memory.",
+        "Address of Redis, if several machines share the upstreams. Absent: in memory.",
         optional(REDIS_URL),
     )

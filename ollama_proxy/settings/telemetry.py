@@ -21,7 +21,7 @@ class Metrics:
     )
     allow: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),
-        "Who may read them without a token that has the scope metrics: addresses of clients. "
+        "Addresses of clients that may read them without a token with the scope metrics. "
         "`unix:` means a unix socket.",
         list_of(PROXY),
     )
@@ -34,11 +34,11 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Traces of requests, by OpenTelemetry; an extra: `make install EXTRAS=otel`."""
+    """Traces of requests, with OpenTelemetry; needs an extra: `make install EXTRAS=otel`."""
 
     otlp_endpoint: str | None = setting(
         None,
-        "Collector that gets the traces by OTLP/HTTP, such as http://localhost:4318. Absent: none. "
+        "Collector that gets the traces over OTLP/HTTP, such as http://localhost:4318. Absent: none. "
         "Takes effect at the next start.",
         optional(BASE_URL),
     )

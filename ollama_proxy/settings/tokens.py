@@ -160,12 +160,11 @@ class TokenFields:
         WEIGHT,
     )
     priority: str | None = setting(
-        None, "background: behind everybody else. Absent: auth.defaults.priority.", PRIORITY
+        None, "background: after everyone else. Absent: auth.defaults.priority.", PRIORITY
     )
     limits: LimitOverrides = setting(
         dict[str, float | None](),
-        "Limits of the token. Those that are absent are as in "
-        "auth.defaults.limits; null: no limit.",
+        "Limits of the token; absent ones come from auth.defaults.limits. null: no limit.",
         LIMIT_OVERRIDES,
     )
     users: Users = section(Users)
@@ -221,14 +220,14 @@ def _token_list(prefix: str) -> SettingType[tuple[Token, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Who may call. Without any list, the first start creates a token. If all are empty,
+    """Who may call. Without any list, the first start creates a token. If all lists are empty,
     all calls are refused."""
 
     enabled: bool = setting(
         True, "false: no token is required; only with a loopback server.host.", BOOLEAN
     )
     allow_open_network: bool = setting(
-        False, "true: allow `enabled: false` for other addresses, too.", BOOLEAN
+        False, "true: also allow `enabled: false` for other addresses.", BOOLEAN
     )
     generate_tokens: tuple[Token, ...] | None = setting(
         None,
@@ -237,12 +236,12 @@ class Auth:
     )
     manage_tokens: tuple[Token, ...] | None = setting(
         None,
-        "Tokens that may also manage models. Absent: generate_tokens may, too.",
+        "Tokens that may also manage models. Absent: generate_tokens may do so as well.",
         _token_list("manage-token"),
     )
     admin_tokens: tuple[Token, ...] | None = setting(
         None,
-        "Tokens that may do everything. Absent: those with the scope manage may.",
+        "Tokens that may do everything. Absent: those with the scope manage may do so.",
         _token_list("admin-token"),
     )
     defaults: TokenDefaults = section(TokenDefaults)

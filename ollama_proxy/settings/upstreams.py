@@ -173,24 +173,24 @@ class UpstreamSettings:
     )
     concurrency: int | None = setting(
         None,
-        "Most requests at a time; others wait in the queue. Absent: no bound.",
+        "Most requests at a time; others wait in the queue. Absent: no limit.",
         whole(1, 100_000),
     )
     gpu_hour_price: float | None = setting(None, "Price of an hour of its GPU time.", PRICE)
     drain: bool = setting(False, "Gets no new requests; those in progress finish.", BOOLEAN)
     models: Mapping[str, UpstreamModel] = setting(
         dict[str, UpstreamModel](),
-        "A list, or a mapping from names for clients to its own names, or to {id: ...}. "
-        "Absent: what it lists.",
+        "Its models: a list, or a mapping from names for clients to its own names, or to {id: ...}. "
+        "Absent: those that it lists.",
         SettingType("a list of names, or a mapping from name to name", _parse_upstream_models),
     )
     api_key_env: str | None = setting(None, "Environment variable that holds its key.", VARIABLE)
     timeouts: Mapping[str, float] = setting(
-        dict[str, float](), "Timeouts for this upstream, any of them.", OVERRIDES
+        dict[str, float](), "Any of the timeouts, for this upstream.", OVERRIDES
     )
     profile: Mapping[str, Any] = setting(
         dict[str, Any](),
-        "How it differs from other servers with OpenAI's API, if that is not known.",
+        "How it differs from other servers with OpenAI's API, if the gateway does not know.",
         PROFILE,
     )
 

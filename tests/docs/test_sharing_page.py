@@ -76,7 +76,7 @@ def test_defaults_of_the_queue_are_those_of_the_settings() -> None:
             "docs/operations.md",
             f"reached for {client.PATIENCE_S:g} s ({client.START_PATIENCE_S:g} s while",
         ),
-        ("docs/operations.md", f"it ends {service.IDLE_S:g} s after the last of them has gone"),
+        ("docs/operations.md", f"it exits {service.IDLE_S:g} s after the last one has ended"),
     ],
 )
 def test_numbers_of_the_coordinator_are_those_of_the_code(page: str, text: str) -> None:

@@ -217,33 +217,35 @@ SAID: dict[str, tuple[ModuleType, ...]] = {
     ),
     "takes longer than {WAIT_S} s does not delay the answer": (model_index,),
     "adds {RETRY_SHARE}, a retry takes 1, and the budget holds at most {RETRY_STORE}": (balancer,),
-    "{SECOND_LOOK_S} s later; or when {UNREACHED_AT_MOST} requests in a row could not reach it": (
-        health,
-        node,
-    ),
+    (
+        "two checks {SECOND_LOOK_S} s apart fail, or {UNREACHED_AT_MOST} requests in a row "
+        "cannot reach it"
+    ): (health, node),
     "It is checked every second (a provider that refuses the key: every {PROVIDER_INTERVAL_S} s)": (
         health,
     ),
     "{FIRST_OPEN_S} s after it went down": (breaker,),
     "2, 4 and at most {LONGEST_OPEN_S} s later": (breaker,),
-    "A try counts for {TRIAL_S} s at most": (breaker,),
-    "a tenth of its usual share at first and all of it after {SLOW_START_S} s": (breaker,),
+    "An attempt counts for {TRIAL_S} s at most": (breaker,),
+    "a tenth of its usual share and reaches all of it after {SLOW_START_S} s": (breaker,),
     "After {FAILED_AT_MOST} failed answers in a row": (node,),
-    "Ollama boxes every {INTERVAL_S} s, providers every {PROVIDER_INTERVAL_S} s": (health,),
+    "Ollama boxes are checked every {INTERVAL_S} s, providers every {PROVIDER_INTERVAL_S} s": (
+        health,
+    ),
     (
-        "show nothing older than {FRESH_S} s, and wait up to {WAIT_S} s for it, or "
+        "show nothing older than {FRESH_S} s: they wait up to {WAIT_S} s for a new result, or "
         "{SHORT_WAIT_S} s if another"
     ): (health,),
     "was requested within {WARM_S} s": (node,),
-    "fewer than {SATURATED_AT} requests in flight for each unit of `weight`": (node,),
-    "at most {MOST_RETRIES} of them": (retries,),
+    "fewer than {SATURATED_AT} requests in flight per unit of `weight`": (node,),
+    "at most {MOST_RETRIES} times": (retries,),
     "the same one, after {FIRST_PAUSE_S} s": (retries,),
-    "as long as that is at most {LONGEST_PAUSE_S} s": (retries,),
-    "one that arrives later waits {DRAINING_S} s at most": (retries,),
+    "if that is at most {LONGEST_PAUSE_S} s": (retries,),
+    "requests that arrive later wait {DRAINING_S} s at most": (retries,),
     "at most {MOST_SAID} times in {SAID_IN_S} s": (health,),
     "New connections are accepted for {NOTICE_S} s more": (worker,),
     "idle for {SETTLED_S} s are closed": (worker,),
-    "not ended {TERMINATION_GRACE_S} s before `GRACEFUL_TIMEOUT` is over": (worker,),
+    "still running {TERMINATION_GRACE_S} s before the end of `GRACEFUL_TIMEOUT`": (worker,),
     "a second thread logs it after {BLOCKED_S} s": (watchdog,),
 }
 
@@ -316,7 +318,7 @@ def test_words_for_numbers_are_true() -> None:
 @pytest.mark.parametrize(
     ("said", "size"),
     [
-        ("at most {} MiB of a request and of an answer", redaction.MAX_CHARS),
+        ("at most {} MiB of each request and of each answer", redaction.MAX_CHARS),
         ("more than {} MiB waited", chat_log.MAX_WAITING_BYTES),
     ],
 )
