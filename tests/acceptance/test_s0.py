@@ -22,6 +22,7 @@ from ollama_proxy.settings.schema import Settings
 from tests.golden.face import forwarded, frames, shared_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Json, Lines, Whole
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, Gateway, free_port
 from tests.rig.http_client import Answer, bearer, open_stream, request
 from tests.rig.programs import require_program
@@ -60,10 +61,7 @@ OPENAI: list[tuple[str, str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ReplayUpstream]:
-    with ReplayUpstream() as running:
-        yield running
+upstream = module_fixture(ReplayUpstream)
 
 
 @pytest.fixture(scope="module")

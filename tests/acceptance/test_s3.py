@@ -29,6 +29,7 @@ from tests.acceptance.s3 import (
 from tests.golden.face import TOKEN, frames, get, post
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Cut, Head, Json, Script, Whole
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.http_client import bearer, request
 from tests.rig.programs import require_program
@@ -39,10 +40,7 @@ NATIVE: dict[str, Any] = {"model": "deepseek-chat", "messages": HELLO}
 PROMPT: dict[str, Any] = {"model": "deepseek-chat", "prompt": "Hello!"}
 
 
-@pytest.fixture(scope="module")
-def gateway(shared_provider: Provider) -> Iterator[Gateway]:
-    with providers_gateway(shared_provider) as running:
-        yield running
+gateway = module_fixture(lambda shared_provider: providers_gateway(shared_provider))
 
 
 def lines(body: bytes) -> list[dict[str, Any]]:

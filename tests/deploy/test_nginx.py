@@ -34,6 +34,7 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
     Whole,
 )
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import free_port
 from tests.rig.nginx import SITE, Nginx
 
@@ -42,10 +43,7 @@ CHAT = {"model": "tiny", "messages": []}
 STREAM_HEAD = Head(200, {"Content-Type": "application/x-ndjson"})
 
 
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        yield server
+gateway = module_fixture(ScriptedServer)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +61,10 @@ def nginx(shared_nginx: Nginx, gateway: ScriptedServer) -> Nginx:
     return shared_nginx
 
 
-@pytest.fixture(scope="module")
-def lonely_nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    """nginx whose gateway is down."""
-    with Nginx(tmp_path_factory.mktemp("lonely"), f"127.0.0.1:{free_port()}") as server:
-        yield server
+#: nginx whose gateway is down.
+lonely_nginx = module_fixture(
+    lambda tmp_path_factory: Nginx(tmp_path_factory.mktemp("lonely"), f"127.0.0.1:{free_port()}")
+)
 
 
 def raw_status(nginx: Nginx, data: bytes) -> tuple[int, str, Any]:

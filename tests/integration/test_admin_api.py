@@ -16,6 +16,7 @@ from tests.golden.face import KeptConnection
 from tests.rig.boxes import Box
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Json, Lines, WaitForPeerClose
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.http_client import bearer, open_stream, request
 from tests.rig.openapi import Document
@@ -64,10 +65,7 @@ class Api:
         return answer.status, answer.json() if answer.body else None
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Box]:
-    with Box("box1", ["m", "other"]) as server:
-        yield server
+box = module_fixture(lambda: Box("box1", ["m", "other"]))
 
 
 def make_config(box: Box, **more: Any) -> dict[str, Any]:

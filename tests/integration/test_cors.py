@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 
@@ -73,10 +73,7 @@ ANSWERS: list[tuple[str, str, Any, bool]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(shared_upstream, TOKEN) as running:
-        yield running
+gateway = module_fixture(lambda shared_upstream: checked_gateway(shared_upstream, TOKEN))
 
 
 def preflight(

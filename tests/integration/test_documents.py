@@ -15,6 +15,7 @@ from tests.integration.passing import OWN
 from tests.rig.calls import KEEP_ALIVE
 from tests.rig.errors import OPENAI, assert_error
 from tests.rig.fault_upstream import FaultUpstream, Lines
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.messages_provider import MESSAGES, MODEL, MessagesProvider
@@ -347,16 +348,10 @@ def test_heartbeats_come_and_others_are_served_while_a_document_is_read(
 # Providers that read documents themselves.
 
 
-@pytest.fixture(scope="module")
-def claude() -> Iterator[MessagesProvider]:
-    with MessagesProvider() as server:
-        yield server
+claude = module_fixture(MessagesProvider)
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Provider]:
-    with Provider(row(OWN)) as server:
-        yield server
+lab = module_fixture(lambda: Provider(row(OWN)))
 
 
 @pytest.fixture(scope="module")

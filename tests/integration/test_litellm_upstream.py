@@ -32,6 +32,7 @@ from tests.rig.calls import (
 from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import Chunk, Flood, Head, Json, Reset, Script, Wait, WaitForPeerClose
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
 from tests.rig.leaks import LeakCheck, worker_details
@@ -80,10 +81,7 @@ def upstreams_of(server: Provider) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture(scope="module")
-def shared_server() -> Iterator[Provider]:
-    with Provider(key=KEY) as server:
-        yield server
+shared_server = module_fixture(lambda: Provider(key=KEY))
 
 
 @pytest.fixture

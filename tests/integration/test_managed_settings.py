@@ -10,9 +10,10 @@ from sqlalchemy import Connection
 
 from ollama_proxy.records import audit, database, tables
 from ollama_proxy.records.managed_settings import delete_setting, put_setting
-from tests.rig.boxes import Box
+from tests.rig.boxes import Box, running
 from tests.rig.calls import TOKEN
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.keys import FOLLOWED_S, wait_for_records
 
@@ -20,10 +21,7 @@ ACTOR = audit.Actor({"by": "admin", "from": "10.0.0.7"})
 SQLITE = "sqlite:state/records.db"
 
 
-@pytest.fixture
-def boxes() -> Iterator[tuple[Box, Box]]:
-    with Box("box1", ["m"]) as first, Box("box2", ["n"]) as second:
-        yield first, second
+boxes = function_fixture(lambda: running(Box("box1", ["m"]), Box("box2", ["n"])))
 
 
 @pytest.fixture

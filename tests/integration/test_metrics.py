@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from tests.reliability.canaries import canary, leaks
-from tests.rig.boxes import WorkBox, running
+from tests.rig.boxes import WorkBox
 from tests.rig.calls import EMBEDDINGS, FACES, TOKEN
 from tests.rig.deadline import wait_for_minute, wait_until
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, encode_request, open_stream, raw, request
 from tests.rig.metrics import Samples, parse_metrics, scrape, total
@@ -47,11 +48,7 @@ CALLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[WorkBox]:
-    made = WorkBox("box1", ["m"], slots=50)
-    with running(made):
-        yield made
+box = module_fixture(lambda: WorkBox("box1", ["m"], slots=50))
 
 
 @pytest.fixture

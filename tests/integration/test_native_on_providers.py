@@ -26,6 +26,7 @@ from tests.rig.fault_upstream import (
     WaitFor,
     WaitForPeerClose,
 )
+from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream
 
@@ -101,10 +102,7 @@ def answered(message: Document, finish: str = "stop") -> Document:
     }
 
 
-@pytest.fixture(scope="module")
-def shared_provider() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
+shared_provider = module_fixture(FaultUpstream)
 
 
 @pytest.fixture
@@ -158,11 +156,8 @@ def sent(provider: FaultUpstream, path: str = CHAT) -> Document:
     return document
 
 
-@pytest.fixture
-def own(lab: Gateway) -> Iterator[ollama.Client]:
-    """Ollama's own client."""
-    with ollama.Client(lab.url, headers=bearer(TOKEN)) as client:
-        yield client
+#: Ollama's own client.
+own = function_fixture(lambda lab: ollama.Client(lab.url, headers=bearer(TOKEN)))
 
 
 def sse(documents: list[Document]) -> bytes:

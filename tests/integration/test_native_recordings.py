@@ -15,6 +15,7 @@ import pytest
 
 from tests.golden.face import TOKEN, KeptConnection, forwarded, shared_gateway
 from tests.rig.fault_upstream import Json, Lines, Whole
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Headers, bearer
 from tests.rig.replay_upstream import Cut, Edges, Recording, ReplayUpstream, recording, recordings
@@ -33,16 +34,10 @@ IDENTITY = {
 }
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ReplayUpstream]:
-    with ReplayUpstream() as running:
-        yield running
+upstream = module_fixture(ReplayUpstream)
 
 
-@pytest.fixture(scope="module")
-def gateway(upstream: ReplayUpstream) -> Iterator[Gateway]:
-    with shared_gateway(upstream) as running:
-        yield running
+gateway = module_fixture(lambda upstream: shared_gateway(upstream))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, open_stream, raw, request
 from tests.rig.nginx import Nginx
@@ -32,11 +32,9 @@ CHATS = ("/api/chat", "/v1/chat/completions", "/v1/messages")
 GOOD = {"model": MODEL, "message": {"role": "assistant", "content": "hi"}, "done": False}
 
 
-@pytest.fixture(scope="module")
-def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    # nginx keeps its idle connections for ten seconds.
-    with checked_gateway(shared_upstream, TOKEN, seconds=15) as running:
-        yield running
+shared_gateway = module_fixture(
+    lambda shared_upstream: checked_gateway(shared_upstream, TOKEN, seconds=15)
+)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ schemas whose order counts."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import openai
@@ -17,6 +17,7 @@ from tests.golden.fates import CHAT, COMPLETION, SMALLEST, TOOL, UPSTREAM, USER,
 from tests.rig import SeenRequest
 from tests.rig.calls import access_line
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Script, Wait, WaitForPeerClose
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 
 COUNTS = {"prompt_eval_count": 7, "eval_count": 3}
@@ -56,17 +57,13 @@ def told(body: Document, words: list[str], logprob: float) -> Script:
     return [Json(part("".join(words), words) | done)]
 
 
-@pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[FaultUpstream]:
-    with TellingUpstream() as server:
-        yield server
+shared_upstream = module_fixture(TellingUpstream)
 
 
-@pytest.fixture(scope="module")
-def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    """Keeps as many upstream connections as it has asked for answers at once."""
-    with face.shared_gateway(shared_upstream, idle=64) as running:
-        yield running
+#: Keeps as many upstream connections as it has asked for answers at once.
+shared_gateway = module_fixture(
+    lambda shared_upstream: face.shared_gateway(shared_upstream, idle=64)
+)
 
 
 ask = fates.ask

@@ -23,6 +23,7 @@ from tests.rig.fault_upstream import (
     Script,
     WaitForPeerClose,
 )
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
 
@@ -73,11 +74,8 @@ def boxes() -> Iterator[list[Box]]:
         yield [stack.enter_context(Box(f"box{n}", ["m"], loaded=["m"])) for n in range(1, 5)]
 
 
-@pytest.fixture
-def gateway(boxes: list[Box]) -> Iterator[Gateway]:
-    """In front of all of them."""
-    with started(boxes) as running:
-        yield running
+#: In front of all of them.
+gateway = function_fixture(lambda boxes: started(boxes))
 
 
 @contextmanager

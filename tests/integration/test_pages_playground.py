@@ -19,6 +19,7 @@ import pytest
 
 from tests.rig.boxes import Box, fleet_config
 from tests.rig.fault_upstream import Head, Lines, WaitFor, WaitForPeerClose
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, open_stream
 from tests.rig.nginx import Nginx
@@ -31,10 +32,7 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
 NODE = Path(__file__).parents[1] / "node"
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Box]:
-    with Box("box1", [MODEL, FORBIDDEN]) as running:
-        yield running
+box = module_fixture(lambda: Box("box1", [MODEL, FORBIDDEN]))
 
 
 @pytest.fixture(scope="module")

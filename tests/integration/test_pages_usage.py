@@ -14,6 +14,7 @@ import pytest
 
 from tests.rig.calls import TOKEN
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.html_tables import read_rows
 from tests.rig.http_client import bearer, request
@@ -36,10 +37,7 @@ PAGES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[CountingBox]:
-    with CountingBox("box1", ["m", "other"]) as server:
-        yield server
+box = module_fixture(lambda: CountingBox("box1", ["m", "other"]))
 
 
 def make_config(box: CountingBox, **more: Any) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from tests.rig.calls import (
 )
 from tests.rig.deadline import wait_for_minute, wait_until
 from tests.rig.fault_upstream import Chunk, Cut, Head, Json, Lines, Script, WaitFor
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
 from tests.rig.provider import Provider, chunks, row, streamed
@@ -120,16 +121,10 @@ def gateway_of(*boxes: QueueBox, workers: int = 2, **sections: Any) -> Iterator[
         assert "Traceback" not in running.output(), running.output()
 
 
-@pytest.fixture(scope="module")
-def shared_box() -> Iterator[QueueBox]:
-    with QueueBox() as running:
-        yield running
+shared_box = module_fixture(QueueBox)
 
 
-@pytest.fixture(scope="module")
-def shared_provider() -> Iterator[Provider]:
-    with Provider(row("org/tiny")) as running:
-        yield running
+shared_provider = module_fixture(lambda: Provider(row("org/tiny")))
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +135,10 @@ def patient(shared_box: QueueBox, shared_provider: Provider) -> Iterator[Gateway
         yield running
 
 
-@pytest.fixture(scope="module")
-def strict(shared_box: QueueBox) -> Iterator[Gateway]:
-    """A gateway whose queue has one place, for a second."""
-    with gateway_of(shared_box, queue={"max_waiting": 1, "max_wait_s": 1}) as running:
-        yield running
+#: A gateway whose queue has one place, for a second.
+strict = module_fixture(
+    lambda shared_box: gateway_of(shared_box, queue={"max_waiting": 1, "max_wait_s": 1})
+)
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +19,7 @@ from sqlalchemy import Engine, select
 from ollama_proxy.records import database
 from ollama_proxy.records.check import check_records
 from ollama_proxy.records.tables import usage, usage_open
+from tests.rig.command_line import run_cli
 from tests.rig.deadline import wait_until
 from tests.rig.postgres import PostgresServer
 from tests.rig.records_process import ImportingProcess
@@ -189,15 +188,13 @@ def test_drill_of_the_documents_brings_back_all_that_the_backup_and_the_spool_ha
 ) -> None:
     config, file = tmp_path / "config.yaml", str(tmp_path / "backup.db")
     config.write_text(f"records: {{url: '{records_url}'}}\n", encoding="utf-8")
-    state, command = (
-        {**os.environ, "STATE_DIRECTORY": str(tmp_path)},
-        ["--config", str(config), "records"],
-    )
+    state = {"STATE_DIRECTORY": str(tmp_path)}
 
     def run(*words: str) -> str:
         """Runs `ollama-proxy records ...`."""
-        run = [sys.executable, "-m", "ollama_proxy.cli", *command, *words]
-        return subprocess.run(run, env=state, check=True, capture_output=True, text=True).stdout
+        done = run_cli("--config", str(config), "records", *words, env=state)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     with ImportingProcess(tmp_path, records_url) as importing:
         importing.start()

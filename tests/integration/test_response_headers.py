@@ -15,6 +15,7 @@ from tests.rig import NDJSON, SSE
 from tests.rig.calls import DIGEST, TOKEN
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, Chunk, FaultUpstream, Head, Json, Script, Send
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
 from tests.rig.nginx import Nginx
@@ -100,10 +101,7 @@ MESSAGE = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max
 FORWARDED = {"retry-after", "openai-processing-ms", "x-generation-id", "x-siliconcloud-trace-id"}
 
 
-@pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(shared_upstream, TOKEN) as running:
-        yield running
+gateway = module_fixture(lambda shared_upstream: checked_gateway(shared_upstream, TOKEN))
 
 
 @pytest.fixture(scope="module")
@@ -251,16 +249,10 @@ def test_a_plain_content_type_passes(
 # Providers whose bytes pass.
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider(row(OWN), key=KEY) as server:
-        yield server
+provider = module_fixture(lambda: Provider(row(OWN), key=KEY))
 
 
-@pytest.fixture(scope="module")
-def passing(provider: Provider) -> Iterator[Gateway]:
-    with provider_gateway(provider) as running:
-        yield running
+passing = module_fixture(lambda provider: provider_gateway(provider))
 
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}

@@ -18,6 +18,7 @@ from tests.golden.face import TOKEN, forwarded
 from tests.golden.responses.reading import texts
 from tests.rig import NDJSON
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, Lines
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 
 CASES = {case.name: case for case in cases("responses")}
@@ -58,11 +59,10 @@ def client(request: pytest.FixtureRequest, gateway: Gateway) -> Iterator[Any]:
             yield blocking
 
 
-@pytest.fixture
-def plain(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    """The synchronous client: the helpers that are context managers."""
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0) as opened:
-        yield opened
+#: The synchronous client: the helpers that are context managers.
+plain = function_fixture(
+    lambda gateway: openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0)
+)
 
 
 def arguments(case: Case) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tests.rig.calls import EMBEDDINGS, FACES, TOKEN
 from tests.rig.collector import Collector, SeenSpan
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Json
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -25,17 +26,10 @@ SAMPLED = f"00-{TRACE}-{PARENT}-01"
 CHAT = FACES["openai chat"]
 
 
-@pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    with Collector() as running_collector:
-        yield running_collector
+collector = module_fixture(Collector)
 
 
-@pytest.fixture(scope="module")
-def boxes() -> Iterator[tuple[Box, Box]]:
-    made = Box("box1", ["m", "only-here"]), Box("box2", ["m"])
-    with running(*made):
-        yield made
+boxes = module_fixture(lambda: running(Box("box1", ["m", "only-here"]), Box("box2", ["m"])))
 
 
 @pytest.fixture(scope="module")

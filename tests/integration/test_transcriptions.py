@@ -30,6 +30,7 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
     Whole,
 )
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
 from tests.rig.provider import Provider, row
@@ -51,16 +52,10 @@ EVENTS = [
 MAX_BODY = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def shared_provider() -> Iterator[Provider]:
-    with Provider(row(HEARING), row(OTHER)) as server:
-        yield server
+shared_provider = module_fixture(lambda: Provider(row(HEARING), row(OTHER)))
 
 
-@pytest.fixture(scope="module")
-def shared_box() -> Iterator[Box]:
-    with Box("box", ["gemma"]) as server:
-        yield server
+shared_box = module_fixture(lambda: Box("box", ["gemma"]))
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,7 @@ address that needs a token."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import product
-
-import pytest
 
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.reliability.sweep import (
@@ -22,6 +19,7 @@ from tests.reliability.sweep import (
     protected_routes,
     sweep,
 )
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.pages import PageClient
 
@@ -106,10 +104,7 @@ def played(game: str, path: str) -> str:
     return GAMES[game].format(**fields, token=TOKEN)
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as running:
-        yield running
+rig = module_fixture(Rig)
 
 
 def foreign_paths(row: Row) -> set[str]:

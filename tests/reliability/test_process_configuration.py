@@ -23,6 +23,7 @@ from tests.rig.calls import FACES, is_well_ended
 from tests.rig.deadline import wait_until
 from tests.rig.edits import FOLLOWED_S, edit, problems, put, wait_until_known
 from tests.rig.fault_upstream import Chunk, Head, WaitFor
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import FailedStart, Gateway, free_port
 
 pytestmark = pytest.mark.slow
@@ -35,10 +36,7 @@ AS_A_USER = (
 )
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig(launcher=AS_A_USER) as rig:
-        yield rig
+rig = module_fixture(lambda: Rig(launcher=AS_A_USER))
 
 
 def with_token(text: str, token: str) -> str:

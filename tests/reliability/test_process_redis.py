@@ -17,6 +17,7 @@ from tests.rig.boxes import WorkBox
 from tests.rig.calls import FACES
 from tests.rig.coordinator import counts, join_coordinator, wait_until_counted
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, open_stream
 from tests.rig.redis_server import RedisServer
@@ -28,10 +29,7 @@ REDIS_S, MACHINE_S = 5.0, 16.0
 CHAT = FACES["native chat"]
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
+redis = module_fixture(RedisServer)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
 from tests.rig.calls import CHAT_LINE, FACES, is_well_ended
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Lines, WaitFor
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, request
 from tests.rig.leaks import worker_details
@@ -29,10 +30,7 @@ REPLACED_S = 3.0
 FACE = FACES["openai chat"]
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as rig:
-        yield rig
+rig = module_fixture(Rig)
 
 
 class LongStreams:

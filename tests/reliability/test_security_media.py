@@ -11,6 +11,7 @@ import pytest
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig import fault_upstream as do
 from tests.rig.fault_upstream import ScriptedServer
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import bearer, request
 from tests.rig.provider import KEY, Provider
 from tests.rig.provider import row as listed
@@ -26,10 +27,7 @@ PRIVATE = (
 )
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider(listed("org/m"), key=KEY) as server:
-        yield server
+provider = module_fixture(lambda: Provider(listed("org/m"), key=KEY))
 
 
 @pytest.fixture(scope="module")

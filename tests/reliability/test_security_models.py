@@ -14,6 +14,7 @@ from tests.reliability.sweep import BODIES, MESSAGES, TO_F, answer_everything
 from tests.reliability.test_input_policy import Obliging
 from tests.rig.calls import EMBEDDINGS, FACES
 from tests.rig.fault_upstream import MODEL
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer
 from tests.rig.provider import Provider
 from tests.rig.provider import row as listed
@@ -23,10 +24,7 @@ CHEAP, PRICEY = "cheap/one", "pricey/big"
 RULES = {"clamp": {"num_predict": 5}, "system": {"prepend": "Rules."}}
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider(listed(CHEAP), listed(PRICEY)) as running:
-        yield running
+provider = module_fixture(lambda: Provider(listed(CHEAP), listed(PRICEY)))
 
 
 @pytest.fixture(scope="module")

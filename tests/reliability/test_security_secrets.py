@@ -28,6 +28,7 @@ from tests.rig import fault_upstream as do
 from tests.rig.calls import EMBEDDINGS, FACES, Face
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, encode_request, raw
 from tests.rig.leaks import worker_details
@@ -52,11 +53,8 @@ STATUSES, CHAT_PATHS = (
 )
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ScriptedServer]:
-    """A provider of OpenAI's API that wants a key."""
-    with FaultUpstream() as server:
-        yield server
+#: A provider of OpenAI's API that wants a key.
+provider = module_fixture(FaultUpstream)
 
 
 @pytest.fixture(scope="module")

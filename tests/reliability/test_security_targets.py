@@ -16,24 +16,19 @@ from tests.reliability.rig import Rig, Row
 from tests.rig.calls import EMBEDDINGS, FACES
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import bearer, encode_request, raw, request
 from tests.rig.programs import require_program
 
 KEY = "sk-own-key-of-the-gateway"
 
 
-@pytest.fixture(scope="module")
-def canary() -> Iterator[ScriptedServer]:
-    """A listener that nobody may talk to."""
-    with FaultUpstream() as server:
-        yield server
+#: A listener that nobody may talk to.
+canary = module_fixture(FaultUpstream)
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ScriptedServer]:
-    """A provider of OpenAI's API that is called with a key."""
-    with FaultUpstream() as server:
-        yield server
+#: A provider of OpenAI's API that is called with a key.
+provider = module_fixture(FaultUpstream)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from tests.rig import SSE
 from tests.rig.calls import MESSAGES, resident_kib
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import Flood, Head, ScriptedServer
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import bearer, request
 from tests.rig.provider import CHAT, Provider, chunk, refused, said
 
@@ -33,10 +34,7 @@ ENDLESS = {
 }
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider() as server:
-        yield server
+provider = module_fixture(Provider)
 
 
 @pytest.fixture(scope="module")
