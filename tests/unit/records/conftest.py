@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from ollama_proxy.records import database
 
@@ -18,3 +18,10 @@ def engine(records_url: str, tmp_path: Path) -> Iterator[Engine]:
     database.upgrade(opened)
     yield opened
     opened.dispose()
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    """A transaction on it."""
+    with database.write(engine) as opened:
+        yield opened
