@@ -59,8 +59,8 @@ class Api:
     def _ask(
         self, method: str, path: str, body: Any = None, token: str = OPERATOR
     ) -> tuple[int, Any]:
-        answer = request(
-            self.gateway.url, method, f"/admin/api/{path}", body, bearer(token), timeout=20
+        answer = self.gateway.ask(
+            f"/admin/api/{path}", body, method=method, token=token, timeout=20
         )
         return answer.status, answer.json() if answer.body else None
 
@@ -126,7 +126,7 @@ def test_every_route_answers_as_the_document_promises(records_url: str, box: Box
     port = free_port()
     with Gateway(make_config(box, records={"url": records_url}), records=True) as gateway:
         api = Api(gateway)
-        request(gateway.url, "POST", "/v1/chat/completions", CHAT, bearer(MEMBER))
+        gateway.ask("/v1/chat/completions", CHAT, token=MEMBER)
         made = api.ask("POST", "tokens", {"name": "web", "limits": {"concurrent": 2}}, status=201)
         assert api.ask("GET", "tokens/web")["prefix"] == made["token"][:7]
         assert api.ask("PATCH", "tokens/web", {"note": "for the page"})["note"] == "for the page"
@@ -420,8 +420,7 @@ def test_what_runs_and_waits_is_that_of_all_workers(box: Box) -> None:
         api = Api(gateway)
         box.script("/api/chat", [Lines([line]), WaitForPeerClose(30)])
         streams = [
-            open_stream(gateway.url, "POST", "/api/chat", {**CHAT, "stream": True}, bearer(MEMBER))
-            for _ in range(2)
+            gateway.open("/api/chat", {**CHAT, "stream": True}, token=MEMBER) for _ in range(2)
         ]
         for stream in streams:
             assert stream.read_some()
@@ -485,14 +484,12 @@ def test_without_a_database_requests_go_on_and_the_api_says_what_is_missing(box:
     with Gateway(make_config(box, records={"url": url}), records=True) as gateway:
 
         def ask(path: str, body: Any = None) -> tuple[int, Any]:
-            answer = request(
-                gateway.url, "POST" if body else "GET", f"/admin/api/{path}", body, bearer(OPERATOR)
+            answer = gateway.ask(
+                f"/admin/api/{path}", body, method="POST" if body else "GET", token=OPERATOR
             )
             return answer.status, answer.json()
 
-        assert (
-            request(gateway.url, "POST", "/v1/chat/completions", CHAT, bearer(MEMBER)).status == 200
-        )
+        assert gateway.ask("/v1/chat/completions", CHAT, token=MEMBER).status == 200
         for path, body in (
             ("tokens", None),
             ("tokens", {"name": "a"}),

@@ -149,7 +149,7 @@ def test_pages_of_operators_are_for_no_other_site(gateway: Gateway, path: str, m
 
 
 def test_without_an_origin_there_is_nothing_to_allow(gateway: Gateway) -> None:
-    assert allowances(request(gateway.url, "GET", "/api/tags", headers=bearer(TOKEN))) == {}
+    assert allowances(gateway.ask("/api/tags")) == {}
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -230,12 +230,9 @@ def test_the_upstreams_id_does_not_replace_the_clients(
 def test_streams_are_held_back_by_no_proxy(
     gateway: Gateway, upstream: FaultUpstream, path: str
 ) -> None:
-    answer = request(gateway.url, "POST", path, {**MESSAGE, "stream": True}, bearer(TOKEN))
+    answer = gateway.ask(path, {**MESSAGE, "stream": True})
     assert (answer.status, answer.headers.get("x-accel-buffering")) == (200, "no")
-    assert (
-        request(gateway.url, "POST", path, MESSAGE, bearer(TOKEN)).headers.get("x-accel-buffering")
-        is None
-    )
+    assert gateway.ask(path, MESSAGE).headers.get("x-accel-buffering") is None
 
 
 @pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)

@@ -28,7 +28,7 @@ from tests.rig.fault_upstream import (
 )
 from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream
+from tests.rig.http_client import Answer, bearer
 
 Document = dict[str, Any]
 
@@ -216,9 +216,7 @@ def test_G07_signs_of_life_of_the_provider_are_not_passed_on(
         Chunk(sse(TEXT[2:])),
     ]
     provider.script(CHAT, script)
-    with open_stream(
-        lab.url, "POST", "/api/chat", {"model": "gpt-lab", "messages": HI}, bearer(TOKEN)
-    ) as answer:
+    with lab.open("/api/chat", {"model": "gpt-lab", "messages": HI}) as answer:
         assert next(answer.lines()).json()["message"]["content"] == "Hel"
         go_on.set()
         assert [line.json()["done"] for line in answer.lines()] == [False, True]
@@ -366,9 +364,7 @@ def test_a_client_that_leaves_ends_the_providers_answer(
     lab: Gateway, provider: FaultUpstream
 ) -> None:
     provider.script(CHAT, [Sse(TEXT[:2], done=False), WaitForPeerClose(8)])
-    with open_stream(
-        lab.url, "POST", "/api/chat", {"model": "gpt-lab", "messages": HI}, bearer(TOKEN)
-    ) as answer:
+    with lab.open("/api/chat", {"model": "gpt-lab", "messages": HI}) as answer:
         next(answer.lines())
     provider.wait_event("peer_closed", seconds=2)
 

@@ -21,7 +21,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Lines, WaitFor
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Stream, bearer, request
+from tests.rig.http_client import Stream
 from tests.rig.leaks import worker_details
 
 pytestmark = pytest.mark.slow
@@ -110,9 +110,7 @@ def allow_one_loss(row: Row) -> None:
 
 def answering(gateway: Gateway) -> set[int]:
     """Workers that answer new connections; asks a few times."""
-    answers = [
-        request(gateway.url, path="/readyz", headers=bearer(TOKEN)).json() for _ in range(12)
-    ]
+    answers = [gateway.ask("/readyz").json() for _ in range(12)]
     return {answer["details"]["pid"] for answer in answers}
 
 

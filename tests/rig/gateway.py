@@ -186,6 +186,22 @@ class Gateway:
         method = method or ("GET" if body is None else "POST")
         return http_client.request(self.url, method, path, body, sent | headers, timeout=timeout)
 
+    def open(
+        self,
+        path: str,
+        body: http_client.Body = None,
+        *,
+        method: str = "",
+        token: str = "",
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> http_client.Stream:
+        """The same for an answer that is read piece by piece; `options` are those of
+        `open_stream`."""
+        method = method or ("GET" if body is None else "POST")
+        sent = http_client.bearer(token or self.token) | dict(headers or {})
+        return http_client.open_stream(self.url, method, path, body, sent, **options)
+
     def worker_pids(self) -> set[int]:
         """The processes that gunicorn has forked and that are alive."""
         return child_pids(self.pid)
