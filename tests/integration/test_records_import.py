@@ -7,7 +7,7 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -21,8 +21,10 @@ from ollama_proxy.records.check import check_records
 from ollama_proxy.records.tables import usage, usage_open
 from tests.rig.command_line import run_cli
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import function_fixture
 from tests.rig.postgres import PostgresServer
 from tests.rig.records_process import ImportingProcess
+from tests.rig.records_view import new_records
 from tests.rig.worker_spool import WorkerSpool
 
 #: How often an importer is killed; `RECORDS_KILLS=200` is the number of the fault table.
@@ -70,19 +72,10 @@ class Traffic:
             self.workers.pop().close()
 
 
-@pytest.fixture
-def engine(records_url: str, tmp_path: Path) -> Iterator[Engine]:
-    opened = database.open_database(records_url, tmp_path)
-    database.upgrade(opened)
-    yield opened
-    opened.dispose()
+engine = function_fixture(lambda records_url, tmp_path: new_records(records_url, tmp_path))
 
 
-@pytest.fixture
-def traffic(tmp_path: Path) -> Iterator[Traffic]:
-    started = Traffic(tmp_path)
-    yield started
-    started.close()
+traffic = function_fixture(lambda tmp_path: closing(Traffic(tmp_path)))
 
 
 @pytest.fixture
