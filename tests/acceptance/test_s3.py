@@ -33,7 +33,7 @@ from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.http_client import bearer, request
 from tests.rig.programs import require_program
-from tests.rig.provider import CHAT, EMBEDDINGS, Provider, refused
+from tests.rig.provider import CHAT, EMBEDDINGS, Provider, refused, upstream_entry
 from tests.rig.provider import HELLO as SPOKEN
 
 NATIVE: dict[str, Any] = {"model": "deepseek-chat", "messages": HELLO}
@@ -261,12 +261,9 @@ LITELLM_NAMES = [
 def litellm_gateway(shared_provider: Provider) -> Iterator[Gateway]:
     if find_spec("litellm") is None:
         pytest.skip("litellm is not installed")
-    upstream = {
-        "name": "lite",
-        "kind": "litellm",
-        "base_url": shared_provider.base_url,
-        "api_key_env": "LAB_KEY",
-    }
+    upstream = upstream_entry(
+        shared_provider.base_url, name="lite", kind="litellm", api_key_env="LAB_KEY"
+    )
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [upstream]}
     with Gateway(config, env={"LAB_KEY": "sk-lab-lab-lab"}, workers=1) as running:
         yield running

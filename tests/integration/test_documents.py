@@ -20,7 +20,7 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.messages_provider import MESSAGES, MODEL, MessagesProvider
 from tests.rig.pdf import encrypted, in_base64, pdf, slow_pdf
-from tests.rig.provider import CHAT, Provider, row
+from tests.rig.provider import CHAT, Provider, row, upstream_entry
 
 WORDS = "The answer is forty-two."
 DATA = in_base64(pdf(WORDS))
@@ -360,12 +360,7 @@ def providers(claude: MessagesProvider, lab: Provider) -> Iterator[Gateway]:
     says it reads documents."""
     declared = {"kind": "openai", "base_url": lab.base_url}
     upstreams = [
-        {
-            "name": "claude",
-            "kind": "anthropic",
-            "base_url": claude.url,
-            "api_key_env": "CLAUDE_KEY",
-        },
+        upstream_entry(claude.url, name="claude", kind="anthropic", api_key_env="CLAUDE_KEY"),
         {"name": "plain", **declared},
         {"name": "reader", **declared, "profile": {"documents": True}},
     ]

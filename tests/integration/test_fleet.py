@@ -23,6 +23,7 @@ from tests.rig.fault_upstream import Chunk, Head, Json, Wait, WaitFor, WaitForPe
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
 from tests.rig.leaks import worker_details
+from tests.rig.provider import upstream_entry
 
 ALL_FACES = FACES | EMBEDDINGS
 each_way = pytest.mark.parametrize("face", ALL_FACES.values(), ids=ALL_FACES)
@@ -77,12 +78,7 @@ def started() -> Iterator[Fleet]:
         Box("box3", ["third"]),
     )
     with running(*boxes), provider.Provider() as cloud, ExitStack() as stack:
-        declared = {
-            "name": "cloud",
-            "kind": "openai",
-            "base_url": f"{cloud.url}/v1",
-            "models": ["gpt-x", "m"],
-        }
+        declared = upstream_entry(f"{cloud.url}/v1", name="cloud", models=["gpt-x", "m"])
         upstreams = [*(box.declared for box in boxes), declared]
         sections = {"auth": {"generate_tokens": TOKENS}, "upstreams": upstreams, "models": MODELS}
         gateway = stack.enter_context(shared_gateway(idle=12, **sections))

@@ -29,6 +29,7 @@ from tests.rig.fault_upstream import (
 from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer
+from tests.rig.provider import upstream_entry
 
 Document = dict[str, Any]
 
@@ -119,12 +120,7 @@ def provider(shared_provider: FaultUpstream) -> FaultUpstream:
 @pytest.fixture(scope="module")
 def shared_lab(shared_provider: FaultUpstream) -> Iterator[Gateway]:
     """A gateway with one provider and no Ollama."""
-    lab = {
-        "name": "lab",
-        "kind": "openai",
-        "base_url": f"{shared_provider.url}/v1",
-        "models": MODELS,
-    }
+    lab = upstream_entry(f"{shared_provider.url}/v1", models=MODELS)
     auth = {
         "generate_tokens": [TOKEN, {"name": "some", "token": "some-token", "models": ["plain"]}]
     }
@@ -618,12 +614,7 @@ def mixed(shared_provider: FaultUpstream) -> Iterator[Gateway]:
         ollama_server(one, "0.33.0", "qwen3:8b")
         ollama_server(two, "0.24.1", "other", "qwen3:8b")
         boxes = [{"name": name, "base_url": box.url} for name, box in (("one", one), ("two", two))]
-        lab = {
-            "name": "lab",
-            "kind": "openai",
-            "base_url": f"{shared_provider.url}/v1",
-            "models": MODELS,
-        }
+        lab = upstream_entry(f"{shared_provider.url}/v1", models=MODELS)
         models = {
             "coder": {"target": "qwen3:8b"},
             "pinned": {"target": "one/qwen3:8b"},

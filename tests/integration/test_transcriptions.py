@@ -33,7 +33,7 @@ from tests.rig.fault_upstream import (
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
-from tests.rig.provider import Provider, row
+from tests.rig.provider import Provider, row, upstream_entry
 
 PATH = "/v1/audio/transcriptions"
 HEARING, OTHER, SILENT = "org/whisper", "org/large", "messages-model"
@@ -66,14 +66,9 @@ def shared_gateway_(shared_provider: Provider, shared_box: Box) -> Iterator[Gate
         {"name": "reader", "token": READER, "scopes": ["read"]},
     ]
     upstreams: list[dict[str, Any]] = [
-        {"name": "lab", "kind": "openai", "base_url": shared_provider.base_url},
+        upstream_entry(shared_provider.base_url),
         {"name": "box", "base_url": shared_box.url},
-        {
-            "name": "words",
-            "kind": "anthropic",
-            "base_url": "http://127.0.0.1:9",
-            "models": [SILENT],
-        },
+        upstream_entry("http://127.0.0.1:9", name="words", kind="anthropic", models=[SILENT]),
     ]
     with shared_gateway(
         upstreams=upstreams,

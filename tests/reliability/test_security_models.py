@@ -16,7 +16,7 @@ from tests.rig.calls import EMBEDDINGS, FACES
 from tests.rig.fault_upstream import MODEL
 from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer
-from tests.rig.provider import Provider
+from tests.rig.provider import Provider, upstream_entry
 from tests.rig.provider import row as listed
 
 LISTED = "token-for-one-model"
@@ -31,12 +31,9 @@ provider = module_fixture(lambda: Provider(listed(CHEAP), listed(PRICEY)))
 def rig(provider: Provider) -> Iterator[Rig]:
     narrow = {"name": "narrow", "token": LISTED, "models": [CHEAP, "m"]}
     auth = {"generate_tokens": [{"name": "team", "token": TOKEN}, narrow]}
-    router = {
-        "name": "router",
-        "kind": "openrouter",
-        "base_url": provider.base_url,
-        "api_key_env": "ROUTER_SECRET",
-    }
+    router = upstream_entry(
+        provider.base_url, name="router", kind="openrouter", api_key_env="ROUTER_SECRET"
+    )
     with (
         Obliging("box1", ["m", MODEL]) as box,
         Rig(

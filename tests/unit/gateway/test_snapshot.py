@@ -14,14 +14,10 @@ from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.upstreams import Node
 from tests.rig.boxes import Box, running
 from tests.rig.fixtures import function_fixture
+from tests.rig.provider import upstream_entry
 from tests.unit.gateway.bare_gateway import new_exchange, open_gateway, wait_for_lists
 
-PROVIDER = {
-    "name": "router",
-    "kind": "openai",
-    "base_url": "http://127.0.0.1:9",
-    "models": {"a": "a", "b": "b"},
-}
+PROVIDER = upstream_entry("http://127.0.0.1:9", name="router", models={"a": "a", "b": "b"})
 
 
 #: Two Ollama servers with the same model.
