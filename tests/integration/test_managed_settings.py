@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from ollama_proxy.records import audit, database, tables
 from ollama_proxy.records.managed_settings import delete_setting, put_setting
-from tests.rig.boxes import Box, running
+from tests.rig.boxes import Box, fleet_config, running
 from tests.rig.calls import TOKEN
 from tests.rig.deadline import wait_until
 from tests.rig.fixtures import function_fixture
@@ -26,12 +26,9 @@ boxes = function_fixture(lambda: running(Box("box1", ["m"]), Box("box2", ["n"]))
 
 @pytest.fixture
 def gateway(boxes: tuple[Box, Box]) -> Iterator[Gateway]:
-    config: dict[str, Any] = {
-        "auth": {"generate_tokens": [TOKEN]},
-        "upstreams": [boxes[0].declared],
-        "models": {"coder": {"target": "m"}},
-        "records": {"url": SQLITE},
-    }
+    config: dict[str, Any] = fleet_config(
+        TOKEN, [boxes[0]], models={"coder": {"target": "m"}}, records={"url": SQLITE}
+    )
     with Gateway(config, records=True) as running:
         wait_for_records(running)
         yield running
