@@ -22,6 +22,7 @@ from tests.golden.anthropic_fates import (
 )
 from tests.golden.face import forwarded
 from tests.golden.fates import Ask, Document
+from tests.rig import native_chat
 from tests.rig.fault_upstream import FaultUpstream, Json
 
 ask = anthropic_fates.ask
@@ -454,10 +455,7 @@ def test_parallel_calls_may_be_disabled(
     kind: str, disable: bool | None, calls: int, ask: Ask, upstream: FaultUpstream
 ) -> None:
     made = [{"id": f"c{n}", "function": {"name": "f", "arguments": {"n": n}}} for n in range(2)]
-    message = {"role": "assistant", "content": "", "tool_calls": made}
-    upstream.script(
-        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
-    )
+    upstream.script("/api/chat", [Json(native_chat.done(tool_calls=made))])
     answer = ask(
         tools=[TOOL], tool_choice={"type": kind, "disable_parallel_tool_use": disable}
     ).answer.json()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.golden import face
 from tests.golden.face import TOKEN, forwarded, named_frames, post
+from tests.rig import native_chat
 from tests.rig.calls import access_line
 from tests.rig.fault_upstream import (
     Cut,
@@ -35,18 +36,9 @@ READER, NARROW = "reader-token", "narrow-token"
 LIMIT = 64 * 1024
 HEARTBEAT_S = 0.4
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
-LINE = {"model": "m", "message": {"role": "assistant", "content": "Hel"}, "done": False}
-THOUGHT = {
-    "model": "m",
-    "message": {"role": "assistant", "content": "", "thinking": "hm"},
-    "done": False,
-}
-DONE = {
-    "model": "m",
-    "message": {"role": "assistant", "content": ""},
-    "done": True,
-    "done_reason": "stop",
-}
+LINE = native_chat.piece("Hel")
+THOUGHT = native_chat.piece(thinking="hm")
+DONE = native_chat.done()
 
 each_way = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "single"])
 

@@ -27,6 +27,7 @@ from tests.golden.anthropic_fates import (
 )
 from tests.golden.face import TOKEN, forwarded, post
 from tests.golden.fates import Ask, Document
+from tests.rig import native_chat
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
@@ -162,10 +163,7 @@ def test_extensions_of_ollama_are_taken_and_anthropics_own_fields_win(
 
 
 def test_thinking_may_be_left_out(ask: Ask, upstream: FaultUpstream) -> None:
-    message = {"role": "assistant", "content": "a", "thinking": "t"}
-    upstream.script(
-        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
-    )
+    upstream.script("/api/chat", [Json(native_chat.done("a", thinking="t"))])
     answer = ask(exclude_reasoning=True, thinking={"type": "adaptive"}).answer.json()
     assert answer["content"] == [{"type": "text", "text": "a"}]
 

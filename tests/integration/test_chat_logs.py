@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.rig import fault_upstream as do
+from tests.rig import native_chat
 from tests.rig.checked import checked_gateway, touch_every_worker
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import MODEL, FaultUpstream
@@ -27,28 +28,12 @@ PROMPT, SPOKEN = "canary-prompt-4d5e6f", "canary-answer-7g8h9i"
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(300)).decode()
 SHOWN = "<image image/png 309 bytes>"
 SAID = [
-    {
-        "model": MODEL,
-        "message": {"role": "assistant", "content": "", "thinking": "hm"},
-        "done": False,
-    },
-    {"model": MODEL, "message": {"role": "assistant", "content": SPOKEN}, "done": False},
+    native_chat.piece(model=MODEL, thinking="hm"),
+    native_chat.piece(SPOKEN, model=MODEL),
 ]
 CALL = {"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
-CALLED = {
-    "model": MODEL,
-    "message": {"role": "assistant", "content": "", "tool_calls": [CALL]},
-    "done": False,
-}
-DONE = {
-    **{
-        "model": MODEL,
-        "message": {"role": "assistant", "content": ""},
-        "done": True,
-        "done_reason": "stop",
-    },
-    **{"prompt_eval_count": 7, "eval_count": 3},
-}
+CALLED = native_chat.piece(model=MODEL, tool_calls=[CALL])
+DONE = native_chat.done(model=MODEL) | {"prompt_eval_count": 7, "eval_count": 3}
 CHATS = ("/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses")
 ENDS = {
     "/v1/messages": "tool_use",

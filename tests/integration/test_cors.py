@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.rig import fault_upstream as do
+from tests.rig import native_chat
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.fixtures import module_fixture
@@ -162,12 +163,7 @@ def test_what_an_upstream_allows_counts_for_nothing(
         "Access-Control-Allow-Credentials": "true",
         "Cache-Control": "public",
     }
-    done = {
-        "model": MODEL,
-        "message": {"role": "assistant", "content": "hi"},
-        "done": True,
-        "done_reason": "stop",
-    }
+    done = native_chat.done("hi", model=MODEL)
     streamed: list[Any] = [
         do.Head(200, {**said, "Content-Type": "application/x-ndjson"}),
         do.Lines([done]),

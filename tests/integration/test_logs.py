@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.rig import fault_upstream as do
+from tests.rig import native_chat
 from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.errors import dialect_of
@@ -42,13 +43,8 @@ FIELDS = {
     *("prompt_eval_count", "eval_count", "first_byte_ms", "total_ms", "state", "error"),
 }
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]}
-GOOD = {"model": MODEL, "message": {"role": "assistant", "content": SPOKEN}, "done": False}
-DONE = {
-    "model": MODEL,
-    "message": {"role": "assistant", "content": ""},
-    "done": True,
-    "done_reason": "stop",
-}
+GOOD = native_chat.piece(SPOKEN, model=MODEL)
+DONE = native_chat.done(model=MODEL)
 CHATS = ("/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses")
 
 

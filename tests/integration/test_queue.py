@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.rig import SSE
+from tests.rig import SSE, native_chat
 from tests.rig.boxes import Box
 from tests.rig.calls import (
     CHUNKS,
@@ -45,12 +45,7 @@ NOTICED_S = 1.0
 OTHER_TOKEN = "other-token-1"
 
 HOLDER = {"model": "m", "messages": MESSAGES, "stream": False}
-ANSWER = {
-    "model": "m",
-    "message": {"role": "assistant", "content": "Yes."},
-    "done": True,
-    "done_reason": "stop",
-}
+ANSWER = native_chat.done("Yes.")
 TEXT = {"model": "m", "response": "Yes.", "done": True, "done_reason": "stop"}
 VECTORS = {"model": "m", "embeddings": [[0.5]], "prompt_eval_count": 1}
 LINES = {"/api/chat": ANSWER, "/api/generate": TEXT, "/api/embed": VECTORS}

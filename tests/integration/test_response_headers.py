@@ -11,7 +11,7 @@ import pytest
 
 from tests.golden import face
 from tests.integration.passing import ALIAS, ASKED, OWN, provider_gateway
-from tests.rig import NDJSON, SSE
+from tests.rig import NDJSON, SSE, native_chat
 from tests.rig.calls import DIGEST, TOKEN
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, Chunk, FaultUpstream, Head, Json, Script, Send
@@ -91,12 +91,7 @@ OURS = {
         "x-request-id",
     ),
 }
-DONE = {
-    "model": MODEL,
-    "message": {"role": "assistant", "content": "hi"},
-    "done": True,
-    "done_reason": "stop",
-}
+DONE = native_chat.done("hi", model=MODEL)
 MESSAGE = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}
 FORWARDED = {"retry-after", "openai-processing-ms", "x-generation-id", "x-siliconcloud-trace-id"}
 
