@@ -242,7 +242,7 @@ def test_s0_15_errors_of_forwarding_are_logged(gateway: Gateway, upstream: Repla
 
 def test_s0_16_state_of_the_system_is_logged(gateway: Gateway) -> None:
     def started() -> int:
-        return sum(row["event"] == "worker_started" for row in gateway.log_lines("events"))
+        return len(gateway.events("worker_started"))
 
     wait_until(
         lambda: started() == gateway.workers, 20, lambda: f"{started()} workers have started"

@@ -381,16 +381,12 @@ def test_every_request_has_exactly_one_line(gateway: Gateway, upstream: FaultUps
 # The switch.
 
 
-def events(gateway: Gateway, event: str) -> list[dict[str, Any]]:
-    return [line for line in gateway.log_lines("events") if line["event"] == event]
-
-
 def switch(gateway: Gateway, upstream: FaultUpstream, *, on: bool) -> None:
     """Edits the configuration and waits until every worker has it."""
-    wait_until(lambda: len(events(gateway, "worker_started")) == gateway.workers, 10)
-    wanted = len(events(gateway, "configuration_reloaded")) + gateway.workers
+    wait_until(lambda: len(gateway.events("worker_started")) == gateway.workers, 10)
+    wanted = len(gateway.events("configuration_reloaded")) + gateway.workers
     gateway.write_config(config(upstream, chat_logs=on))
-    wait_until(lambda: len(events(gateway, "configuration_reloaded")) == wanted, 10)
+    wait_until(lambda: len(gateway.events("configuration_reloaded")) == wanted, 10)
 
 
 def test_nothing_is_written_unless_it_is_wanted(upstream: FaultUpstream) -> None:
@@ -436,12 +432,12 @@ def test_a_full_disk_stops_no_request_and_is_said_once(upstream: FaultUpstream) 
             path = CHATS[number % len(CHATS)]
             assert ask(running, "lost", path, asked(path, PROMPT, stream=number > 4)).status == 200
 
-        wait_until(lambda: events(running, "chat_log_failed"))
+        wait_until(lambda: running.events("chat_log_failed"))
         for file in full:
             file.unlink()
         ask(running, "kept", "/api/chat", asked("/api/chat", PROMPT))
         record_of(running, "kept")
-        assert [event["problem"] for event in events(running, "chat_log_failed")] == [
+        assert [event["problem"] for event in running.events("chat_log_failed")] == [
             "No space left on device"
         ]
 
@@ -460,7 +456,7 @@ def test_a_disk_that_hangs_fills_the_memory_only_so_far(upstream: FaultUpstream)
         for _ in range(10):
             assert ask(running, "many", "/api/chat", body).status == 200
         written = pool.submit(pipe.read_bytes)
-        [behind] = wait_until(lambda: events(running, "chat_log_behind"), 20)
+        [behind] = wait_until(lambda: running.events("chat_log_behind"), 20)
         running.stop()
         assert len(written.result().splitlines()) + behind["records"] == 10
         assert 3 <= behind["records"] <= 7

@@ -201,7 +201,5 @@ def test_gateway_on_both_protocols_knows_one_spelling(
         with socket.create_connection((peer, running.port), 5) as sock:
             sock.sendall(b"nonsense\r\n\r\n")
             assert sock.recv(12) == b"HTTP/1.1 400"
-        (event,) = wait_until(
-            lambda: [e for e in running.log_lines("events") if e["event"] == "bad_http"]
-        )
+        (event,) = wait_until(lambda: running.events("bad_http"))
         assert event["client"] == peer

@@ -175,8 +175,4 @@ def test_edit_of_the_configuration_forgives_nobody(upstream: FaultUpstream, addr
 
 
 def reloads(gateway: Gateway) -> list[str]:
-    return [
-        line["event"]
-        for line in gateway.log_lines("events")
-        if line["event"] == "configuration_reloaded"
-    ]
+    return [line["event"] for line in gateway.events("configuration_reloaded")]

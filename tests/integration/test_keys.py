@@ -141,9 +141,7 @@ def test_the_file_takes_precedence(shared: Gateway, box: WorkBox) -> None:
     assert (done.returncode, "late is defined in " in done.stderr) == (2, True)
     shared.write_config(configured(box, SQLITE))
     wait_until_known(shared, key)
-    skipped = [
-        line for line in shared.log_lines("events") if line["event"] == "managed_entry_skipped"
-    ]
+    skipped = shared.events("managed_entry_skipped")
     assert {(line["kind"], line["name"]) for line in skipped} == {("tokens", "late")}
 
 

@@ -475,14 +475,12 @@ def test_a_configured_token_is_no_part_of_any_log(upstream: FaultUpstream) -> No
         request(running.url, "GET", "/api/tags", headers=bearer(TOKEN))
         running.write_config({**config, "auth": {"generate_tokens": [TOKEN, TOKEN]}})
         wait_until(
-            lambda: any(e["event"] == "configuration_broken" for e in running.log_lines("events")),
+            lambda: running.events("configuration_broken"),
             10,
         )
         running.write_config({**config, "auth": {"generate_tokens": [TOKEN, WRONG]}})
         wait_until(
-            lambda: any(
-                e["event"] == "configuration_reloaded" for e in running.log_lines("events")
-            ),
+            lambda: running.events("configuration_reloaded"),
             10,
         )
         for where, text in (everything_written(running) | command_lines(running)).items():

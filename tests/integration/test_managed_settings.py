@@ -109,9 +109,7 @@ def test_what_does_not_fit_is_reported_and_stops_nothing(gateway: Gateway, chang
     )
 
     def find_reasons() -> dict[str, str]:
-        skipped = [
-            line for line in gateway.log_lines("events") if line["event"] == "managed_entry_skipped"
-        ]
+        skipped = gateway.events("managed_entry_skipped")
         return {line["name"]: line["reason"] for line in skipped}
 
     wait_until(

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -31,10 +30,6 @@ NEW_TOKEN = "team-token-new"
 def status(gateway: Gateway, token: str = TOKEN) -> int:
     """How a request with a token fares, on a new connection."""
     return gateway.ask("/api/tags", token=token).status
-
-
-def events(gateway: Gateway, event: str) -> list[dict[str, Any]]:
-    return [line for line in gateway.log_lines("events") if line["event"] == event]
 
 
 class RunningStream:
@@ -112,12 +107,12 @@ BROKEN: dict[str, Callable[[Path, str], None]] = {
 
 
 def test_complaint_about_a_file_that_stays_broken_is_not_repeated(gateway: Gateway) -> None:
-    told_before = len(events(gateway, "configuration_broken"))
+    told_before = len(gateway.events("configuration_broken"))
     put(gateway.config_path, b"auth: [\n")
-    wait_until(lambda: len(events(gateway, "configuration_broken")) == told_before + 2, FOLLOWED_S)
+    wait_until(lambda: len(gateway.events("configuration_broken")) == told_before + 2, FOLLOWED_S)
     os.utime(gateway.config_path)
     with pytest.raises(AssertionError, match="condition not met"):
-        wait_until(lambda: len(events(gateway, "configuration_broken")) > told_before + 2, 2.5)
+        wait_until(lambda: len(gateway.events("configuration_broken")) > told_before + 2, 2.5)
 
 
 # --- Processes that start while the file is broken ------------------------------------------------

@@ -174,11 +174,7 @@ def test_p5_broken_edit_leaves_the_last_good_settings(row: Row, kind: str) -> No
 
 def told(gateway: Gateway) -> list[str | None]:
     """What the log has of broken files."""
-    return [
-        line["problem"]
-        for line in gateway.log_lines("events")
-        if line["event"] == "configuration_broken"
-    ]
+    return [line["problem"] for line in gateway.events("configuration_broken")]
 
 
 # --- Hanging up while it is broken ----------------------------------------------------------------

@@ -77,7 +77,7 @@ def more_than(asked: list[Asked], count: int) -> Callable[[], bool]:
 
 def noted(row: Row, event: str) -> int:
     """How often something is in the log."""
-    return sum(line["event"] == event for line in row.gateway.log_lines("events"))
+    return len(row.gateway.events(event))
 
 
 # P25

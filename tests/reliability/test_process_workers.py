@@ -152,9 +152,9 @@ def test_p10_blocked_worker_is_noticed_and_replaced(door: str) -> None:
         allow_one_loss(row)
         workers, blocked, began = rig.gateway.worker_pids(), block(row), time.monotonic()
         wait_until(
-            lambda: events(rig.gateway, "event_loop_blocked"), 5, "nobody says that it is blocked"
+            lambda: rig.gateway.events("event_loop_blocked"), 5, "nobody says that it is blocked"
         )
-        (event,) = events(rig.gateway, "event_loop_blocked")
+        (event,) = rig.gateway.events("event_loop_blocked")
         row.measured("said after", time.monotonic() - began, "s")
         assert any(place.startswith("blocking_app.py") for place in event["where"])
         answered = [ask(rig.gateway.url, timeout=2) for _ in range(8)]
@@ -180,10 +180,6 @@ def block(row: Row) -> threading.Thread:
     thread = threading.Thread(target=ask, args=(row.url, f"/test/block/{BLOCKED_S}"))
     thread.start()
     return thread
-
-
-def events(gateway: Gateway, event: str) -> list[dict[str, Any]]:
-    return [line for line in gateway.log_lines("events") if line["event"] == event]
 
 
 RECYCLED_AFTER = 5

@@ -42,16 +42,12 @@ def statuses(url: str, token: str) -> set[int]:
 
 def warnings(gateway: Gateway) -> list[str]:
     """What the log has of settings that work and should be checked."""
-    return [
-        line["warning"]
-        for line in gateway.log_lines("events")
-        if line["event"] == "configuration_warning"
-    ]
+    return [line["warning"] for line in gateway.events("configuration_warning")]
 
 
 def problems(gateway: Gateway) -> int:
     """How many workers have complained about the file so far."""
-    return sum(line["event"] == "configuration_broken" for line in gateway.log_lines("events"))
+    return len(gateway.events("configuration_broken"))
 
 
 def has_complaints(gateway: Gateway, number: int) -> bool:

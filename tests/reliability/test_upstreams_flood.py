@@ -149,9 +149,7 @@ def longest_wait(row: Row, goes_on: Callable[[], bool]) -> float:
 
 def blocks(row: Row) -> list[dict[str, Any]]:
     """What the worker's watch says of its loop."""
-    return [
-        line for line in row.gateway.log_lines("events") if line["event"] == "event_loop_blocked"
-    ]
+    return row.gateway.events("event_loop_blocked")
 
 
 def seconds_for(row: Row, path: str) -> float:

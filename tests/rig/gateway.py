@@ -230,6 +230,10 @@ class Gateway:
             )
         return [json.loads(line) for line in read()]
 
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """The lines of the event log that report this event."""
+        return [line for line in self.log_lines("events") if line["event"] == event]
+
     def stop(self, timeout: float = 15) -> int:
         """Ask it to end (TERM) and return its exit code. Raises AssertionError when it
         has not ended in time."""
