@@ -10,7 +10,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from tests.rig.fault_upstream import (
 )
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import free_port
-from tests.rig.nginx import SITE, Nginx
+from tests.rig.nginx import SITE, Nginx, nginx_before
 
 TOKEN = "sk-canary-1234567890"
 CHAT = {"model": "tiny", "messages": []}
@@ -46,12 +45,7 @@ STREAM_HEAD = Head(200, {"Content-Type": "application/x-ndjson"})
 gateway = module_fixture(ScriptedServer)
 
 
-@pytest.fixture(scope="module")
-def shared_nginx(
-    gateway: ScriptedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Nginx]:
-    with Nginx(tmp_path_factory.mktemp("nginx"), f"127.0.0.1:{gateway.port}") as server:
-        yield server
+shared_nginx = module_fixture(lambda gateway: nginx_before(gateway))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, raw, request
-from tests.rig.nginx import Nginx
+from tests.rig.nginx import Nginx, nginx_before
 
 PAGE, EVIL = "https://chat.example", "https://evil.example"
 CHAT = {
@@ -76,10 +76,7 @@ def tokenless(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def nginx(tokenless: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with Nginx(tmp_path_factory.mktemp("nginx"), f"127.0.0.1:{tokenless.port}") as running:
-        yield running
+nginx = module_fixture(lambda tokenless: nginx_before(tokenless))
 
 
 def allowances(answer: Answer) -> list[str]:

@@ -18,7 +18,7 @@ from tests.rig.fault_upstream import MODEL, Chunk, FaultUpstream, Head, Json, Sc
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
-from tests.rig.nginx import Nginx
+from tests.rig.nginx import Nginx, nginx_before
 from tests.rig.provider import CHAT, KEY, Provider, row
 
 #: Headers that proxies, browsers and caches obey, that describe the upstream, or that nobody knows.
@@ -99,10 +99,7 @@ FORWARDED = {"retry-after", "openai-processing-ms", "x-generation-id", "x-silico
 gateway = module_fixture(lambda shared_upstream: checked_gateway(shared_upstream, TOKEN))
 
 
-@pytest.fixture(scope="module")
-def nginx(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with Nginx(tmp_path_factory.mktemp("nginx"), f"127.0.0.1:{gateway.port}") as running:
-        yield running
+nginx = module_fixture(lambda gateway: nginx_before(gateway))
 
 
 def names_of(answer: Answer) -> set[str]:
