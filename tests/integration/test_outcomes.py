@@ -98,13 +98,13 @@ def started(boxes: list[Box], tokens: str = "generate_tokens") -> Iterator[Gatew
 
 def states(gateway: Gateway) -> dict[str, Any]:
     """What the gateway knows of each node."""
-    found: dict[str, Any] = gateway.ask("/health").json()["upstreams"]
+    found: dict[str, Any] = gateway.ask("/health", token=TOKEN).json()["upstreams"]
     return found
 
 
 def ask(gateway: Gateway, way: Way, id: str, *, stream: bool) -> Answer:
     body = {**way[2], "model": "m", "stream": stream}
-    return gateway.ask(way[0], body, timeout=20, **{"X-Request-Id": id})
+    return gateway.ask(way[0], body, **{"X-Request-Id": id})
 
 
 def avoided(gateway: Gateway) -> dict[str, list[str]]:
@@ -128,11 +128,7 @@ def named(entry: dict[str, Any]) -> list[str]:
 
 def reported(gateway: Gateway, id: str) -> list[str]:
     """The upstreams that the event log blames for this request."""
-    return [
-        e["upstream"]
-        for e in gateway.log_lines("events")
-        if e["event"] == "upstream_error" and e["id"] == id
-    ]
+    return [e["upstream"] for e in gateway.events("upstream_error") if e["id"] == id]
 
 
 @each_kind
@@ -207,7 +203,7 @@ def test_repeated_attempt_is_not_among_the_chosen(
 def test_one_answer_names_one_upstream(boxes: list[Box], gateway: Gateway) -> None:
     for name in ("box1", "box2"):
         alone: Way = (CHAT[0], CHAT[1], {"messages": MESSAGES, "model": f"{name}/m"}, CHAT_LINE)
-        gateway.ask(alone[0], alone[2], timeout=20, **{"X-Request-Id": f"one-{name}"})
+        gateway.ask(alone[0], alone[2], **{"X-Request-Id": f"one-{name}"})
         assert access_line(gateway, f"one-{name}")["upstream"] == name
 
 
@@ -220,7 +216,7 @@ def test_work_on_models_names_every_server_and_blames_the_one_that_failed(
             box.script("/api/pull", [Lines([{"status": "success"}])])
         boxes[2].script("/api/pull", [Lines([{"status": "pulling"}, {"error": "disk full"}])])
         body = {"model": "new", "stream": stream}
-        gateway.ask("/api/pull", body, timeout=20, **{"X-Request-Id": "pull"})
+        gateway.ask("/api/pull", body, token=TOKEN, **{"X-Request-Id": "pull"})
         assert access_line(gateway, "pull")["upstream"] == "box1,box2,box3,box4"
         wait_until(lambda: reported(gateway, "pull"), 5, "no event")
         assert reported(gateway, "pull") == ["box3"]

@@ -6,11 +6,11 @@ from __future__ import annotations
 import json
 from itertools import product
 
+from tests.integration.test_paths import CONSTANTS
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.reliability.sweep import (
     BODIES,
     CHAT,
-    DIGEST,
     MODEL,
     TO_F,
     Route,
@@ -27,16 +27,6 @@ from tests.rig.pages import PageClient
 ANY_BODY = json.dumps(
     {**CHAT, "source": MODEL, "destination": MODEL, "from": MODEL, "max_tokens": 9, "input": "hi"}
 )
-
-#: Every address that the gateway may ever ask an upstream for.
-CONSTANTS = {
-    *(
-        f"/api/{name}"
-        for name in "version status tags ps show generate chat embed embeddings".split()
-    ),
-    *(f"/api/{name}" for name in "pull push create copy delete".split()),
-    f"/api/blobs/{DIGEST}",
-}
 
 #: Another form of the name of a managed entry is another name, which goes to no upstream.
 NAMES = ("/admin/api/models/", "/admin/api/tokens/", "/admin/api/upstreams/")
