@@ -36,8 +36,10 @@ def new_records(url: str, directory: Path) -> Iterator[Engine]:
     """The database at this address, with its tables."""
     engine = database.open_database(url, directory)
     database.upgrade(engine)
-    yield engine
-    engine.dispose()
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 class Tokens(NamedTuple):
