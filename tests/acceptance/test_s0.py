@@ -22,6 +22,7 @@ from ollama_proxy.settings.schema import Settings
 from tests.golden.face import forwarded, frames, shared_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Json, Lines, Whole
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, Gateway, free_port
 from tests.rig.http_client import Answer, bearer, open_stream, request
 from tests.rig.programs import require_program
@@ -60,10 +61,7 @@ OPENAI: list[tuple[str, str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ReplayUpstream]:
-    with ReplayUpstream() as running:
-        yield running
+upstream = module_fixture(ReplayUpstream)
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +242,7 @@ def test_s0_15_errors_of_forwarding_are_logged(gateway: Gateway, upstream: Repla
 
 def test_s0_16_state_of_the_system_is_logged(gateway: Gateway) -> None:
     def started() -> int:
-        return sum(row["event"] == "worker_started" for row in gateway.log_lines("events"))
+        return len(gateway.events("worker_started"))
 
     wait_until(
         lambda: started() == gateway.workers, 20, lambda: f"{started()} workers have started"

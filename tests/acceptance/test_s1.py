@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ollama_proxy.settings.schema import Settings, load_settings
 from tests.golden.face import TOKEN, forwarded, frames, get, post, shared_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json, WaitForPeerClose, Whole
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.http_client import bearer, request
 from tests.rig.programs import require_program
@@ -30,10 +30,7 @@ SPOKEN = "Hello! How can I help you today?"
 CHAT: dict[str, Any] = {"model": "tiny-test", "messages": HELLO}
 
 
-@pytest.fixture(scope="module")
-def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with shared_gateway(upstream) as running:
-        yield running
+gateway = module_fixture(lambda upstream: shared_gateway(upstream))
 
 
 @pytest.fixture(autouse=True)

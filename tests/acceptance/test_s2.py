@@ -49,15 +49,12 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
     Whole,
 )
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.http_client import bearer, request
 from tests.rig.replay_upstream import recording
 
-
-@pytest.fixture(scope="module")
-def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with team_gateway(upstream) as running:
-        yield running
+gateway = module_fixture(lambda upstream: team_gateway(upstream))
 
 
 @pytest.fixture(autouse=True)
@@ -96,11 +93,10 @@ def pictures() -> Iterator[ScriptedServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def fetching(upstream: FaultUpstream) -> Iterator[Gateway]:
-    """A gateway that may fetch from this machine."""
-    with Gateway(config(upstream, images={"allow": ["127.0.0.1"]})) as running:
-        yield running
+#: A gateway that may fetch from this machine.
+fetching = module_fixture(
+    lambda upstream: Gateway(config(upstream, images={"allow": ["127.0.0.1"]}))
+)
 
 
 def test_s2_01_images_inline_and_by_address(

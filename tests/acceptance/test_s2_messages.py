@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,14 +21,11 @@ from tests.acceptance.s2 import (
 )
 from tests.golden.face import TOKEN, named_frames, post
 from tests.rig.fault_upstream import MODEL, FaultUpstream, Lines
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import request
 
-
-@pytest.fixture(scope="module")
-def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
-    with team_gateway(upstream) as running:
-        yield running
+gateway = module_fixture(lambda upstream: team_gateway(upstream))
 
 
 @pytest.fixture(autouse=True)

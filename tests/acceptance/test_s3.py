@@ -29,20 +29,18 @@ from tests.acceptance.s3 import (
 from tests.golden.face import TOKEN, frames, get, post
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Cut, Head, Json, Script, Whole
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.http_client import bearer, request
 from tests.rig.programs import require_program
-from tests.rig.provider import CHAT, EMBEDDINGS, Provider, refused
+from tests.rig.provider import CHAT, EMBEDDINGS, Provider, refused, upstream_entry
 from tests.rig.provider import HELLO as SPOKEN
 
 NATIVE: dict[str, Any] = {"model": "deepseek-chat", "messages": HELLO}
 PROMPT: dict[str, Any] = {"model": "deepseek-chat", "prompt": "Hello!"}
 
 
-@pytest.fixture(scope="module")
-def gateway(shared_provider: Provider) -> Iterator[Gateway]:
-    with providers_gateway(shared_provider) as running:
-        yield running
+gateway = module_fixture(lambda shared_provider: providers_gateway(shared_provider))
 
 
 def lines(body: bytes) -> list[dict[str, Any]]:
@@ -263,12 +261,9 @@ LITELLM_NAMES = [
 def litellm_gateway(shared_provider: Provider) -> Iterator[Gateway]:
     if find_spec("litellm") is None:
         pytest.skip("litellm is not installed")
-    upstream = {
-        "name": "lite",
-        "kind": "litellm",
-        "base_url": shared_provider.base_url,
-        "api_key_env": "LAB_KEY",
-    }
+    upstream = upstream_entry(
+        shared_provider.base_url, name="lite", kind="litellm", api_key_env="LAB_KEY"
+    )
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [upstream]}
     with Gateway(config, env={"LAB_KEY": "sk-lab-lab-lab"}, workers=1) as running:
         yield running

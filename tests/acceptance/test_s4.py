@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.version import VERSION
+from tests.acceptance.s2 import TOOL
 from tests.acceptance.s3 import (
     HELLO,
     KEYS,
@@ -36,16 +37,6 @@ from tests.rig.provider import CHAT, Provider, call, refused, said
 from tests.rig.provider import HELLO as SPOKEN
 
 READER = "reader-of-lists"
-FUNCTION = {
-    "name": "get_weather",
-    "description": "The weather in a city.",
-    "parameters": {
-        "type": "object",
-        "properties": {"city": {"type": "string"}},
-        "required": ["city"],
-    },
-}
-TOOL = {"type": "function", "function": FUNCTION}
 CLAUDE = "openrouter:anthropic/claude-3.5-sonnet"
 
 
@@ -438,26 +429,20 @@ def test_s4_25_documents_are_linked(readme: str) -> None:
     assert all((PROJECT / name).exists() for name in linked)
 
 
-def events(gateway: Gateway, event: str) -> list[dict[str, Any]]:
-    return [line for line in gateway.log_lines("events") if line["event"] == event]
-
-
 def test_s4_26_edits_count_and_broken_ones_change_nothing(provider: Provider) -> None:
     config: dict[str, Any] = {
         "auth": {"generate_tokens": [TOKEN]},
         "upstreams": upstreams(provider, "deepseek"),
     }
     with Gateway(config, env=environment(), workers=1) as gateway:
-        wait_until(lambda: events(gateway, "worker_started"), 10)
+        wait_until(lambda: gateway.events("worker_started"), 10)
         assert chat(gateway, "doubao-pro").status == 404
         gateway.write_config(config | {"upstreams": upstreams(provider, "deepseek", "volcengine")})
-        wait_until(
-            lambda: events(gateway, "configuration_reloaded"), 10, "the edit was not noticed"
-        )
+        wait_until(lambda: gateway.events("configuration_reloaded"), 10, "the edit was not noticed")
         assert chat(gateway, "doubao-pro").status == 200
         gateway.write_config(config | {"upstreams": [{"name": "x", "kind": "no such kind"}]})
         wait_until(
-            lambda: events(gateway, "configuration_broken"), 10, "the broken edit was not noticed"
+            lambda: gateway.events("configuration_broken"), 10, "the broken edit was not noticed"
         )
         assert chat(gateway, "doubao-pro").status == 200
 
@@ -503,8 +488,8 @@ def test_s4_26_providers_without_a_key_are_hidden(provider: Provider) -> None:
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": upstreams(provider)}
     with Gateway(config, env=environment("deepseek"), workers=1) as gateway:
         listed = {row["id"] for row in get(gateway, "/v1/models").json()["data"]}
-        wait_until(lambda: len(events(gateway, "upstream_hidden")) >= 4, 5)
-        hidden = {line["upstream"]: line["reason"] for line in events(gateway, "upstream_hidden")}
+        wait_until(lambda: len(gateway.events("upstream_hidden")) >= 4, 5)
+        hidden = {line["upstream"]: line["reason"] for line in gateway.events("upstream_hidden")}
         assert chat(gateway, "doubao-pro").status == 404
     assert listed == {"deepseek-chat", "deepseek-coder"}
     assert hidden.keys() == VARIABLES.keys() - {"deepseek"}

@@ -20,6 +20,7 @@ from tests.clients.catalog import CHOSEN, Example, Program, examples, programs, 
 from tests.clients.conversation import ANSWER, CONCLUSION, QUESTION, RESULT, TASK, Model
 from tests.clients.loopback import loopback_only
 from tests.golden.face import TOKEN
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 
 RUN_S = 90
@@ -42,10 +43,7 @@ def network() -> Iterator[None]:
         pytest.skip("only root can give the programs a network of their own")
 
 
-@pytest.fixture(scope="module")
-def model(network: None) -> Iterator[Model]:
-    with Model() as server:
-        yield server
+model = module_fixture(lambda network: Model())
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from tests.rig import http_client
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import PROJECT, FailedStart, Gateway, free_port
 
 CONF = Path(__file__).resolve().parents[2] / "config" / "gunicorn.conf.py"
@@ -56,10 +56,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"app": "tiny:app", "cwd": directory, "gunicorn_config": CONF}
 
 
-@pytest.fixture
-def server(tiny: dict[str, Any]) -> Iterator[Gateway]:
-    with Gateway(TOKENS, env={"GRACEFUL_TIMEOUT": "5"}, **tiny) as gateway:
-        yield gateway
+server = function_fixture(lambda tiny: Gateway(TOKENS, env={"GRACEFUL_TIMEOUT": "5"}, **tiny))
 
 
 class Activated(Gateway):

@@ -10,7 +10,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +33,19 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
     Whole,
 )
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import free_port
-from tests.rig.nginx import SITE, Nginx
+from tests.rig.nginx import SITE, Nginx, nginx_before
 
 TOKEN = "sk-canary-1234567890"
 CHAT = {"model": "tiny", "messages": []}
 STREAM_HEAD = Head(200, {"Content-Type": "application/x-ndjson"})
 
 
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        yield server
+gateway = module_fixture(ScriptedServer)
 
 
-@pytest.fixture(scope="module")
-def shared_nginx(
-    gateway: ScriptedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Nginx]:
-    with Nginx(tmp_path_factory.mktemp("nginx"), f"127.0.0.1:{gateway.port}") as server:
-        yield server
+shared_nginx = module_fixture(lambda gateway: nginx_before(gateway))
 
 
 @pytest.fixture
@@ -63,11 +55,10 @@ def nginx(shared_nginx: Nginx, gateway: ScriptedServer) -> Nginx:
     return shared_nginx
 
 
-@pytest.fixture(scope="module")
-def lonely_nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    """nginx whose gateway is down."""
-    with Nginx(tmp_path_factory.mktemp("lonely"), f"127.0.0.1:{free_port()}") as server:
-        yield server
+#: nginx whose gateway is down.
+lonely_nginx = module_fixture(
+    lambda tmp_path_factory: Nginx(tmp_path_factory.mktemp("lonely"), f"127.0.0.1:{free_port()}")
+)
 
 
 def raw_status(nginx: Nginx, data: bytes) -> tuple[int, str, Any]:

@@ -6,7 +6,7 @@ import ast
 from inspect import getsource
 
 from ollama_proxy import errors
-from ollama_proxy.errors import GatewayError
+from tests.rig.errors import gateway_errors
 from tests.unit.test_documents import codes, table_with
 
 ROWS = table_with("docs/errors.md", "`missing_token`")
@@ -36,11 +36,7 @@ def test_every_code_has_a_cause_and_a_fix() -> None:
 
 
 def test_statuses_are_those_of_the_errors() -> None:
-    kinds = [
-        each
-        for each in vars(errors).values()
-        if isinstance(each, type) and issubclass(each, GatewayError)
-    ]
+    kinds = gateway_errors()
     declared = {(each.slug, str(each.status)) for each in kinds if each.slug not in WITHOUT_STATUS}
     shown = {(codes(row[0])[0], row[1]) for row in ROWS}
     assert declared <= shown

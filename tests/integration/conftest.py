@@ -11,7 +11,7 @@ import pytest
 from tests.golden import face
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
-from tests.rig.nginx import Nginx
+from tests.rig.nginx import Nginx, nginx_before
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,9 @@ def demo_gateway() -> Iterator[Gateway]:
 
 
 @pytest.fixture(scope="module")
-def nginx(shared_gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+def nginx(shared_gateway: Gateway) -> Iterator[Nginx]:
     """The shipped nginx site in front of the module's gateway."""
-    with Nginx(tmp_path_factory.mktemp("nginx"), f"127.0.0.1:{shared_gateway.port}") as server:
+    with nginx_before(shared_gateway) as server:
         yield server
 
 

@@ -16,7 +16,7 @@ from tests.rig import SSE, SeenRequest
 from tests.rig.fault_upstream import Chunk, Head, Script
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
-from tests.rig.provider import CHAT, COMPLETIONS, EMBEDDINGS, KEY, Provider, row
+from tests.rig.provider import CHAT, COMPLETIONS, EMBEDDINGS, KEY, Provider, row, upstream_entry
 
 #: The name that the provider has itself, and one that only the team knows.
 OWN, ALIAS = "org/model-1", "gpt-lab"
@@ -39,17 +39,15 @@ MODELS = {
 @contextmanager
 def provider_gateway(provider: Provider) -> Iterator[Gateway]:
     """A gateway with this upstream alone."""
-    lab = {
-        "name": "lab",
-        "kind": "openai",
-        "base_url": provider.base_url,
-        "api_key_env": "LAB_SECRET",
-        "profile": {
+    lab = upstream_entry(
+        provider.base_url,
+        api_key_env="LAB_SECRET",
+        profile={
             "completions_path": "/completions",
             "insert_path": "/insert",
             "embedding_batch": 3,
         },
-    }
+    )
     limits = {"first_byte_s": 4, "idle_s": 2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAB_SECRET", KEY)

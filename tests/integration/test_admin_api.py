@@ -16,6 +16,7 @@ from tests.golden.face import KeptConnection
 from tests.rig.boxes import Box
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Json, Lines, WaitForPeerClose
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway, free_port
 from tests.rig.http_client import bearer, open_stream, request
 from tests.rig.openapi import Document
@@ -58,16 +59,13 @@ class Api:
     def _ask(
         self, method: str, path: str, body: Any = None, token: str = OPERATOR
     ) -> tuple[int, Any]:
-        answer = request(
-            self.gateway.url, method, f"/admin/api/{path}", body, bearer(token), timeout=20
+        answer = self.gateway.ask(
+            f"/admin/api/{path}", body, method=method, token=token, timeout=20
         )
         return answer.status, answer.json() if answer.body else None
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Box]:
-    with Box("box1", ["m", "other"]) as server:
-        yield server
+box = module_fixture(lambda: Box("box1", ["m", "other"]))
 
 
 def make_config(box: Box, **more: Any) -> dict[str, Any]:
@@ -124,11 +122,16 @@ def statuses(workers: list[KeptConnection], token: str) -> set[int]:
     return {worker.ask("GET", "/api/version", headers=bearer(token)).status for worker in workers}
 
 
+def check_followed(workers: list[KeptConnection], token: str, status: int, otherwise: str) -> None:
+    """Within the promised time, each worker answers a token so."""
+    assert seconds_until(lambda: statuses(workers, token) == {status}, otherwise) < PROMISE_S
+
+
 def test_every_route_answers_as_the_document_promises(records_url: str, box: Box) -> None:
     port = free_port()
     with Gateway(make_config(box, records={"url": records_url}), records=True) as gateway:
         api = Api(gateway)
-        request(gateway.url, "POST", "/v1/chat/completions", CHAT, bearer(MEMBER))
+        gateway.ask("/v1/chat/completions", CHAT, token=MEMBER)
         made = api.ask("POST", "tokens", {"name": "web", "limits": {"concurrent": 2}}, status=201)
         assert api.ask("GET", "tokens/web")["prefix"] == made["token"][:7]
         assert api.ask("PATCH", "tokens/web", {"note": "for the page"})["note"] == "for the page"
@@ -215,10 +218,7 @@ def test_a_new_key_works_in_every_worker_and_a_deleted_one_ends_with_its_streams
     api: Api, workers: list[KeptConnection], box: Box
 ) -> None:
     token = api.ask("POST", "tokens", {"name": "short-lived"}, status=201)["token"]
-    assert (
-        seconds_until(lambda: statuses(workers, token) == {200}, "the key does not work")
-        < PROMISE_S
-    )
+    check_followed(workers, token, 200, "the key does not work")
     line = {"model": "m", "message": {"role": "assistant", "content": "a"}, "done": False}
     box.script("/api/chat", [Lines([line]), WaitForPeerClose(30)])
     streams = []
@@ -236,9 +236,7 @@ def test_a_new_key_works_in_every_worker_and_a_deleted_one_ends_with_its_streams
         for stream in streams:
             assert "withdrawn" in stream.read_all(DEADLINE_S).decode()
         assert time.monotonic() - began < PROMISE_S
-    assert (
-        seconds_until(lambda: statuses(workers, token) == {401}, "the key still works") < PROMISE_S
-    )
+    check_followed(workers, token, 401, "the key still works")
 
 
 @pytest.mark.parametrize(
@@ -251,19 +249,11 @@ def test_a_key_is_taken_out_of_use_and_back(
     token = api.ask("POST", "tokens", {"name": name}, status=201)["token"]
     seconds_until(lambda: statuses(workers, token) == {200}, "the key does not work")
     api.ask("PATCH", f"tokens/{name}", change)
-    assert (
-        seconds_until(lambda: statuses(workers, token) == {401}, "the key still works") < PROMISE_S
-    )
+    check_followed(workers, token, 401, "the key still works")
     api.ask("PATCH", f"tokens/{name}", {field: None for field in change})
-    assert (
-        seconds_until(lambda: statuses(workers, token) == {200}, "the key does not work again")
-        < PROMISE_S
-    )
+    check_followed(workers, token, 200, "the key does not work again")
     fresh = api.ask("POST", f"tokens/{name}/rotate")["token"]
-    assert (
-        seconds_until(lambda: statuses(workers, token) == {401}, "the old token still works")
-        < PROMISE_S
-    )
+    check_followed(workers, token, 401, "the old token still works")
     assert statuses(workers, fresh) == {200}
 
 
@@ -422,8 +412,7 @@ def test_what_runs_and_waits_is_that_of_all_workers(box: Box) -> None:
         api = Api(gateway)
         box.script("/api/chat", [Lines([line]), WaitForPeerClose(30)])
         streams = [
-            open_stream(gateway.url, "POST", "/api/chat", {**CHAT, "stream": True}, bearer(MEMBER))
-            for _ in range(2)
+            gateway.open("/api/chat", {**CHAT, "stream": True}, token=MEMBER) for _ in range(2)
         ]
         for stream in streams:
             assert stream.read_some()
@@ -487,14 +476,12 @@ def test_without_a_database_requests_go_on_and_the_api_says_what_is_missing(box:
     with Gateway(make_config(box, records={"url": url}), records=True) as gateway:
 
         def ask(path: str, body: Any = None) -> tuple[int, Any]:
-            answer = request(
-                gateway.url, "POST" if body else "GET", f"/admin/api/{path}", body, bearer(OPERATOR)
+            answer = gateway.ask(
+                f"/admin/api/{path}", body, method="POST" if body else "GET", token=OPERATOR
             )
             return answer.status, answer.json()
 
-        assert (
-            request(gateway.url, "POST", "/v1/chat/completions", CHAT, bearer(MEMBER)).status == 200
-        )
+        assert gateway.ask("/v1/chat/completions", CHAT, token=MEMBER).status == 200
         for path, body in (
             ("tokens", None),
             ("tokens", {"name": "a"}),

@@ -15,6 +15,7 @@ from tests.rig.boxes import Box
 from tests.rig.calls import FACES, last_error
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Head, Lines
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, open_stream
 from tests.rig.keys import FOLLOWED_S, wait_for_records
@@ -44,10 +45,7 @@ def config(box: Box, password_hash: str) -> dict[str, object]:
     }
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Box]:
-    with Box("box1", ["m"]) as box:
-        yield box
+box = module_fixture(lambda: Box("box1", ["m"]))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ them, and what is refused."""
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,7 +21,8 @@ from tests.golden.anthropic_fates import (
     text,
 )
 from tests.golden.face import forwarded
-from tests.golden.fates import Asked, Document
+from tests.golden.fates import Ask, Document
+from tests.rig import native_chat
 from tests.rig.fault_upstream import FaultUpstream, Json
 
 ask = anthropic_fates.ask
@@ -43,7 +43,7 @@ FOUND = {
 }
 
 
-def one_message(ask: Callable[..., Asked], role: str, content: Any) -> Document:
+def one_message(ask: Ask, role: str, content: Any) -> Document:
     asked = ask(messages=[{"role": role, "content": content}])
     assert asked.answer.status == 200, asked.answer.text
     [one] = asked.sent["messages"]
@@ -72,9 +72,7 @@ def one_message(ask: Callable[..., Asked], role: str, content: Any) -> Document:
         ([FOUND], {"content": "Search result: T (https://example.org)\nx\ny"}),
     ],
 )
-def test_blocks_stay_one_message(
-    content: Any, expected: Document, ask: Callable[..., Asked]
-) -> None:
+def test_blocks_stay_one_message(content: Any, expected: Document, ask: Ask) -> None:
     assert one_message(ask, "user", content) == {"role": "user"} | expected
 
 
@@ -100,13 +98,11 @@ def test_blocks_stay_one_message(
         ),
     ],
 )
-def test_blocks_of_the_assistant(
-    content: Any, expected: Document, ask: Callable[..., Asked]
-) -> None:
+def test_blocks_of_the_assistant(content: Any, expected: Document, ask: Ask) -> None:
     assert one_message(ask, "assistant", content) == {"role": "assistant"} | expected
 
 
-def test_system_may_be_blocks_and_may_come_later_too(ask: Callable[..., Asked]) -> None:
+def test_system_may_be_blocks_and_may_come_later_too(ask: Ask) -> None:
     later = {"role": "system", "content": [text("c"), text("d")]}
     asked = ask(system=[text("a"), text("b")], messages=[*USER, later])
     assert asked.sent["messages"] == [
@@ -178,37 +174,31 @@ def test_system_may_be_blocks_and_may_come_later_too(ask: Callable[..., Asked]) 
         ("system", base64_image(), ".type"),
     ],
 )
-def test_block_that_cannot_be_used_is_named(
-    role: str, part: Any, where: str, ask: Callable[..., Asked]
-) -> None:
+def test_block_that_cannot_be_used_is_named(role: str, part: Any, where: str, ask: Ask) -> None:
     asked = ask(messages=[{"role": role, "content": [text("a"), part]}])
     assert_refused(asked, f"messages[0].content[1]{where}")
 
 
 @pytest.mark.parametrize("part", ["text", {"type": "image"}, {"type": "text", "text": 5}])
-def test_part_of_the_system_prompt_that_is_no_text_is_named(
-    part: Any, ask: Callable[..., Asked]
-) -> None:
+def test_part_of_the_system_prompt_that_is_no_text_is_named(part: Any, ask: Ask) -> None:
     assert_refused(ask(system=[text("a"), part]), "system[1]")
 
 
 @pytest.mark.parametrize("role", ["tool", "developer", "", None, 5, "USER"])
-def test_unknown_role_is_refused(role: Any, ask: Callable[..., Asked]) -> None:
+def test_unknown_role_is_refused(role: Any, ask: Ask) -> None:
     assert_refused(ask(messages=[{"role": role, "content": "x"}]), "messages[0].role")
 
 
 @pytest.mark.parametrize("content", [5, {"type": "text", "text": "a"}])
-def test_content_of_another_kind_is_refused(content: Any, ask: Callable[..., Asked]) -> None:
+def test_content_of_another_kind_is_refused(content: Any, ask: Ask) -> None:
     assert_refused(ask(messages=[{"role": "user", "content": content}]), "messages[0].content")
 
 
-def test_message_that_is_no_object_is_refused(ask: Callable[..., Asked]) -> None:
+def test_message_that_is_no_object_is_refused(ask: Ask) -> None:
     assert_refused(ask(messages=[*USER, "x"]), "messages[1]")
 
 
-def test_image_of_a_private_address_is_refused_by_name(
-    ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_image_of_a_private_address_is_refused_by_name(ask: Ask, upstream: FaultUpstream) -> None:
     """B20: fetched by policy, and this is none of the addresses that may be."""
     address = {"type": "url", "url": f"{upstream.url}/cat.png"}
     assert_refused(
@@ -223,7 +213,7 @@ def test_image_of_a_private_address_is_refused_by_name(
 CALL = {"type": "tool_use", "id": "t1", "name": "f", "input": {"b": 1, "a": 2}}
 
 
-def after_call(ask: Callable[..., Asked], *blocks: Document) -> list[Document]:
+def after_call(ask: Ask, *blocks: Document) -> list[Document]:
     """What is sent behind the message with the call."""
     history = [
         *USER,
@@ -259,13 +249,13 @@ TOOL_MESSAGE = {"role": "tool", "tool_name": "f", "tool_call_id": "t1"}
     ],
 )
 def test_result_of_a_tool_is_a_message_with_the_name_of_the_tool(
-    block: Document, expected: Document, ask: Callable[..., Asked]
+    block: Document, expected: Document, ask: Ask
 ) -> None:
     """S2-48"""
     assert after_call(ask, block) == [TOOL_MESSAGE | expected]
 
 
-def test_results_come_before_what_the_user_says_with_them(ask: Callable[..., Asked]) -> None:
+def test_results_come_before_what_the_user_says_with_them(ask: Ask) -> None:
     sent_messages = after_call(ask, text("a"), result("r"), base64_image())
     assert sent_messages == [
         TOOL_MESSAGE | {"content": "r"},
@@ -273,12 +263,12 @@ def test_results_come_before_what_the_user_says_with_them(ask: Callable[..., Ask
     ]
 
 
-def test_result_of_an_unknown_call_keeps_its_id(ask: Callable[..., Asked]) -> None:
+def test_result_of_an_unknown_call_keeps_its_id(ask: Ask) -> None:
     [one] = ask(messages=[{"role": "user", "content": [result("r")]}]).sent["messages"]
     assert one == {"role": "tool", "content": "r", "tool_call_id": "t1"}
 
 
-def test_arguments_keep_their_order(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_arguments_keep_their_order(ask: Ask, upstream: FaultUpstream) -> None:
     after_call(ask, result("r"))
     assert (
         b'"arguments":{"b":1,"a":2}'
@@ -288,9 +278,7 @@ def test_arguments_keep_their_order(ask: Callable[..., Asked], upstream: FaultUp
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
 @pytest.mark.parametrize("stream", [True, False])
-def test_arguments_that_are_nested_too_deep_are_refused(
-    path: str, stream: bool, ask: Callable[..., Asked]
-) -> None:
+def test_arguments_that_are_nested_too_deep_are_refused(path: str, stream: bool, ask: Ask) -> None:
     deep: Document = {}
     for _ in range(300):
         deep = {"a": deep}
@@ -300,7 +288,7 @@ def test_arguments_that_are_nested_too_deep_are_refused(
     assert "nested too deep" in assert_refused(asked, "")
 
 
-def test_search_of_another_server_is_a_call_and_its_result(ask: Callable[..., Asked]) -> None:
+def test_search_of_another_server_is_a_call_and_its_result(ask: Ask) -> None:
     hits = [
         {
             "type": "web_search_result",
@@ -341,9 +329,7 @@ def test_search_of_another_server_is_a_call_and_its_result(ask: Callable[..., As
     ],
     ids=["plain", "custom", "null", "openai", "bare"],
 )
-def test_tools_in_either_form(
-    tool: Document, sent_tool: Document, ask: Callable[..., Asked]
-) -> None:
+def test_tools_in_either_form(tool: Document, sent_tool: Document, ask: Ask) -> None:
     """S2-45"""
     assert ask(tools=[tool]).sent["tools"] == [sent_tool]
 
@@ -359,7 +345,7 @@ def test_tools_in_either_form(
     ],
 )
 def test_tool_that_the_client_runs_is_offered_with_a_schema(
-    kind: str, name: str, needed: str, ask: Callable[..., Asked]
+    kind: str, name: str, needed: str, ask: Ask
 ) -> None:
     [tool] = ask(tools=[{"type": kind, "name": name}]).sent["tools"]
     function = tool["function"]
@@ -370,7 +356,7 @@ def test_tool_that_the_client_runs_is_offered_with_a_schema(
     )
 
 
-def test_model_is_told_how_large_the_screen_is(ask: Callable[..., Asked]) -> None:
+def test_model_is_told_how_large_the_screen_is(ask: Ask) -> None:
     screen = {
         "type": "computer_20250124",
         "name": "computer",
@@ -393,9 +379,7 @@ def test_model_is_told_how_large_the_screen_is(ask: Callable[..., Asked]) -> Non
         ("f", ""),
     ],
 )
-def test_tool_that_cannot_be_used_is_named(
-    tool: Any, where: str, ask: Callable[..., Asked]
-) -> None:
+def test_tool_that_cannot_be_used_is_named(tool: Any, where: str, ask: Ask) -> None:
     assert_refused(ask(tools=[TOOL, tool]), f"tools[1]{where}")
 
 
@@ -409,7 +393,7 @@ def test_tool_that_cannot_be_used_is_named(
         {"type": "mcp_toolset", "mcp_server_name": "x"},
     ],
 )
-def test_tool_that_anthropics_servers_run_is_left_out(tool: Any, ask: Callable[..., Asked]) -> None:
+def test_tool_that_anthropics_servers_run_is_left_out(tool: Any, ask: Ask) -> None:
     asked = ask(tools=[TOOL, tool])
     assert (len(asked.sent["tools"]), asked.ignored) == (1, [tool["type"]])
 
@@ -418,9 +402,7 @@ G = {**TOOL, "name": "g"}
 
 
 @pytest.mark.parametrize("choice", [{"type": "none"}, "none"])
-def test_G19_no_tool_is_shown_when_none_may_be_called(
-    choice: Any, ask: Callable[..., Asked]
-) -> None:
+def test_G19_no_tool_is_shown_when_none_may_be_called(choice: Any, ask: Ask) -> None:
     assert "tools" not in ask(tools=[TOOL, G], tool_choice=choice).sent
 
 
@@ -433,9 +415,7 @@ def test_G19_no_tool_is_shown_when_none_may_be_called(
     ],
     ids=["any", "required", "tool"],
 )
-def test_G19_call_that_is_demanded_is_asked_for(
-    choice: Any, names: list[str], ask: Callable[..., Asked]
-) -> None:
+def test_G19_call_that_is_demanded_is_asked_for(choice: Any, names: list[str], ask: Ask) -> None:
     asked = ask(tools=[TOOL, G], tool_choice=choice)
     assert [tool["function"]["name"] for tool in asked.sent["tools"]] == names
     [message] = asked.sent["messages"]
@@ -444,7 +424,7 @@ def test_G19_call_that_is_demanded_is_asked_for(
 
 
 @pytest.mark.parametrize("choice", [{"type": "auto"}, "auto", None])
-def test_G19_model_decides_by_itself(choice: Any, ask: Callable[..., Asked]) -> None:
+def test_G19_model_decides_by_itself(choice: Any, ask: Ask) -> None:
     asked = ask(tools=[TOOL, G], tool_choice=choice)
     assert (len(asked.sent["tools"]), asked.sent["messages"]) == (2, USER)
     assert asked.answer.headers.get("X-Ollama-Proxy-Approximated") is None
@@ -460,27 +440,22 @@ def test_G19_model_decides_by_itself(choice: Any, ask: Callable[..., Asked]) -> 
         ({}, "tool_choice.type"),
     ],
 )
-def test_choice_that_cannot_be_kept_is_named(
-    choice: Any, where: str, ask: Callable[..., Asked]
-) -> None:
+def test_choice_that_cannot_be_kept_is_named(choice: Any, where: str, ask: Ask) -> None:
     assert_refused(ask(tools=[TOOL], tool_choice=choice), where)
 
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "f"}])
-def test_choice_without_tools_is_refused(choice: Document, ask: Callable[..., Asked]) -> None:
+def test_choice_without_tools_is_refused(choice: Document, ask: Ask) -> None:
     assert_refused(ask(tool_choice=choice), "tool_choice")
 
 
 @pytest.mark.parametrize("kind", ["auto", "any"])
 @pytest.mark.parametrize(("disable", "calls"), [(True, 1), (False, 2), (None, 2)])
 def test_parallel_calls_may_be_disabled(
-    kind: str, disable: bool | None, calls: int, ask: Callable[..., Asked], upstream: FaultUpstream
+    kind: str, disable: bool | None, calls: int, ask: Ask, upstream: FaultUpstream
 ) -> None:
     made = [{"id": f"c{n}", "function": {"name": "f", "arguments": {"n": n}}} for n in range(2)]
-    message = {"role": "assistant", "content": "", "tool_calls": made}
-    upstream.script(
-        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
-    )
+    upstream.script("/api/chat", [Json(native_chat.done(tool_calls=made))])
     answer = ask(
         tools=[TOOL], tool_choice={"type": kind, "disable_parallel_tool_use": disable}
     ).answer.json()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.golden import face
 from tests.golden.face import TOKEN, forwarded, named_frames, post
+from tests.rig import native_chat
 from tests.rig.calls import access_line
 from tests.rig.fault_upstream import (
     Cut,
@@ -35,18 +36,9 @@ READER, NARROW = "reader-token", "narrow-token"
 LIMIT = 64 * 1024
 HEARTBEAT_S = 0.4
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
-LINE = {"model": "m", "message": {"role": "assistant", "content": "Hel"}, "done": False}
-THOUGHT = {
-    "model": "m",
-    "message": {"role": "assistant", "content": "", "thinking": "hm"},
-    "done": False,
-}
-DONE = {
-    "model": "m",
-    "message": {"role": "assistant", "content": ""},
-    "done": True,
-    "done_reason": "stop",
-}
+LINE = native_chat.piece("Hel")
+THOUGHT = native_chat.piece(thinking="hm")
+DONE = native_chat.done()
 
 each_way = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "single"])
 
@@ -122,7 +114,7 @@ def test_G29_401_for_a_wrong_token_says_so_in_both_languages(name: str, gateway:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_403_names_the_scope_that_is_missing(path: str, gateway: Gateway) -> None:
-    answer = request(gateway.url, "POST", path, BODY, bearer(READER))
+    answer = gateway.ask(path, BODY, token=READER)
     assert "'generate'" in assert_error(answer, 403, "permission_error")
 
 
@@ -130,13 +122,9 @@ def test_403_names_the_scope_that_is_missing(path: str, gateway: Gateway) -> Non
 def test_404_for_a_model_that_the_token_may_not_use(
     path: str, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
-    text = assert_error(
-        request(gateway.url, "POST", path, BODY, bearer(NARROW)), 404, "not_found_error"
-    )
+    text = assert_error(gateway.ask(path, BODY, token=NARROW), 404, "not_found_error")
     assert text == "model 'm' not found"
-    assert (
-        request(gateway.url, "POST", path, BODY | {"model": "small"}, bearer(NARROW)).status == 200
-    )
+    assert gateway.ask(path, BODY | {"model": "small"}, token=NARROW).status == 200
     assert "m" not in [
         seen.json().get("model") for seen in forwarded(upstream) if seen.path == "/api/chat"
     ]
@@ -157,13 +145,13 @@ def test_404_for_a_model_that_the_token_may_not_use(
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_404_for_an_unknown_address(method: str, path: str, gateway: Gateway) -> None:
     body = BODY if method == "POST" else None
-    assert_error(request(gateway.url, method, path, body, bearer(TOKEN)), 404, "not_found_error")
+    assert_error(gateway.ask(path, body, method=method), 404, "not_found_error")
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_405_says_what_the_address_takes(method: str, path: str, gateway: Gateway) -> None:
-    answer = request(gateway.url, method, path, None, bearer(TOKEN))
+    answer = gateway.ask(path, method=method)
     assert_error(answer, 405, "invalid_request_error")
     assert "POST" in (answer.headers.get("Allow") or "")
 
@@ -362,9 +350,7 @@ def test_failure_after_heartbeats_alone_is_an_event_too(
 ) -> None:
     go_on = Event()
     upstream.script("/api/chat", [WaitFor(go_on), Json({"error": "no such model"}, 404)])
-    with open_stream(
-        gateway.url, "POST", MESSAGES, BODY | {"stream": True}, bearer(TOKEN)
-    ) as stream:
+    with gateway.open(MESSAGES, BODY | {"stream": True}) as stream:
         waiting = read_until(stream, "ping", 1)
         go_on.set()
         events = without_heartbeats(named_frames(waiting + stream.read_all()))
@@ -390,9 +376,7 @@ def test_ping_before_the_first_token_comes_behind_the_start_of_the_message(
 ) -> None:
     go_on = Event()
     upstream.script("/api/chat", [WaitFor(go_on), Lines([LINE, DONE])])
-    with open_stream(
-        gateway.url, "POST", MESSAGES, BODY | {"stream": True}, bearer(TOKEN)
-    ) as stream:
+    with gateway.open(MESSAGES, BODY | {"stream": True}) as stream:
         # One belongs to the start.
         waiting = read_until(stream, "ping", 3)
         go_on.set()
@@ -404,9 +388,7 @@ def test_ping_before_the_first_token_comes_behind_the_start_of_the_message(
 def test_ping_between_tokens(gateway: Gateway, upstream: FaultUpstream) -> None:
     go_on = Event()
     upstream.script("/api/chat", [Lines([LINE]), WaitFor(go_on), Lines([LINE, DONE])])
-    with open_stream(
-        gateway.url, "POST", MESSAGES, BODY | {"stream": True}, bearer(TOKEN)
-    ) as stream:
+    with gateway.open(MESSAGES, BODY | {"stream": True}) as stream:
         waiting = read_until(stream, "ping", 3)
         go_on.set()
         types = [event["type"] for event in named_frames(waiting + stream.read_all())]
@@ -419,9 +401,7 @@ def test_first_event_does_not_wait_for_the_second(
     gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Lines([LINE]), WaitForPeerClose(5)])
-    with open_stream(
-        gateway.url, "POST", MESSAGES, BODY | {"stream": True}, bearer(TOKEN)
-    ) as stream:
+    with gateway.open(MESSAGES, BODY | {"stream": True}) as stream:
         assert stream.status == 200
         assert stream.headers.get("X-Accel-Buffering") == "no"
         assert b"Hel" in stream.read_some()

@@ -18,6 +18,7 @@ from tests.rig.calls import FACES, PING, Face, access_line, each_face, last_erro
 from tests.rig.dialects import DIALECTS, IMAGE, Dialect, Told, Wanted
 from tests.rig.errors import ANTHROPIC, assert_error
 from tests.rig.fault_upstream import Wait, WaitForPeerClose
+from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream
 from tests.rig.leaks import LeakCheck
@@ -56,10 +57,7 @@ each_chat = pytest.mark.parametrize("dialect", CHATS.values(), ids=CHATS)
 each_mode = pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
 
 
-@pytest.fixture(scope="module")
-def shared_provider() -> Iterator[MessagesProvider]:
-    with MessagesProvider() as server:
-        yield server
+shared_provider = module_fixture(MessagesProvider)
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +87,10 @@ def gateway(shared_gateway: Gateway, provider: MessagesProvider) -> Gateway:
     return shared_gateway
 
 
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[anthropic.Anthropic]:
-    """Anthropic's own client, which knows of no gateway."""
-    with anthropic.Anthropic(base_url=gateway.url, api_key=TOKEN, max_retries=0) as opened:
-        yield opened
+#: Anthropic's own client, which knows of no gateway.
+client = function_fixture(
+    lambda gateway: anthropic.Anthropic(base_url=gateway.url, api_key=TOKEN, max_retries=0)
+)
 
 
 def told(dialect: Dialect, answer: Answer, stream: bool) -> Told:

@@ -4,7 +4,6 @@ shows; so is every block."""
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,7 +26,8 @@ from tests.golden.anthropic_fates import (
     base64_image,
 )
 from tests.golden.face import TOKEN, forwarded, post
-from tests.golden.fates import Asked, Document
+from tests.golden.fates import Ask, Document
+from tests.rig import native_chat
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
@@ -44,7 +44,7 @@ def test_every_field_of_the_official_client_has_a_fate() -> None:
 
 
 @pytest.mark.parametrize("name", FATES)
-def test_field_has_the_effect_that_its_fate_promises(name: str, ask: Callable[..., Asked]) -> None:
+def test_field_has_the_effect_that_its_fate_promises(name: str, ask: Ask) -> None:
     fate = FATES[name]
     assert getattr(MessagesSchema().fields[name], "handling", None) == fate.kind
     asked = ask(**fate.beside, **{name: fate.value})
@@ -76,7 +76,7 @@ def test_field_has_the_effect_that_its_fate_promises(name: str, ask: Callable[..
     ],
 )
 def test_values_that_ask_for_nothing_special_are_taken_in_silence(
-    name: str, value: Any, ask: Callable[..., Asked]
+    name: str, value: Any, ask: Ask
 ) -> None:
     asked = ask(**{name: value})
     assert (asked.answer.status, asked.answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, None)
@@ -92,7 +92,7 @@ def test_values_that_ask_for_nothing_special_are_taken_in_silence(
     assert asked.sent["messages"] == USER and asked.options == {"num_predict": 9}
 
 
-def test_unknown_fields_are_carried_and_named(ask: Callable[..., Asked]) -> None:
+def test_unknown_fields_are_carried_and_named(ask: Ask) -> None:
     asked = ask(brand_new_field={"a": 1}, another="x")
     assert asked.ignored == ["brand_new_field", "another"]
     assert not asked.sent.keys() & {"brand_new_field", "another"}
@@ -111,7 +111,7 @@ def test_unknown_fields_are_carried_and_named(ask: Callable[..., Asked]) -> None
     ],
 )
 def test_what_is_missing_is_told_one_by_one_and_no_order_to_load_a_model(
-    fields: Document, message: str, ask: Callable[..., Asked]
+    fields: Document, message: str, ask: Ask
 ) -> None:
     assert assert_refused(ask(**fields), "") == message
 
@@ -137,18 +137,16 @@ def test_what_is_missing_is_told_one_by_one_and_no_order_to_load_a_model(
         ("request_timeout", -1),
     ],
 )
-def test_value_of_another_type_is_refused_by_name(
-    name: str, value: Any, ask: Callable[..., Asked]
-) -> None:
+def test_value_of_another_type_is_refused_by_name(name: str, value: Any, ask: Ask) -> None:
     assert_refused(ask(**{name: value}), name)
 
 
-def test_every_field_at_fault_is_named_at_once(ask: Callable[..., Asked]) -> None:
+def test_every_field_at_fault_is_named_at_once(ask: Ask) -> None:
     message = assert_refused(ask(temperature="hot", thread={"type": "create"}, top_k=1.5), "")
     assert [name in message for name in ("temperature", "thread", "top_k")] == [True] * 3
 
 
-def test_zero_is_not_absent_and_null_is(ask: Callable[..., Asked]) -> None:
+def test_zero_is_not_absent_and_null_is(ask: Ask) -> None:
     assert ask(temperature=0, top_p=None, top_k=0).options == {
         "temperature": 0,
         "top_k": 0,
@@ -157,23 +155,20 @@ def test_zero_is_not_absent_and_null_is(ask: Callable[..., Asked]) -> None:
 
 
 def test_extensions_of_ollama_are_taken_and_anthropics_own_fields_win(
-    ask: Callable[..., Asked],
+    ask: Ask,
 ) -> None:
     asked = ask(options={"num_predict": 1, "mirostat": 2}, num_ctx=4096, min_p=0.1, keep_alive="5m")
     assert asked.options == {"num_predict": 9, "mirostat": 2, "num_ctx": 4096, "min_p": 0.1}
     assert asked.sent["keep_alive"] == "5m"
 
 
-def test_thinking_may_be_left_out(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
-    message = {"role": "assistant", "content": "a", "thinking": "t"}
-    upstream.script(
-        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
-    )
+def test_thinking_may_be_left_out(ask: Ask, upstream: FaultUpstream) -> None:
+    upstream.script("/api/chat", [Json(native_chat.done("a", thinking="t"))])
     answer = ask(exclude_reasoning=True, thinking={"type": "adaptive"}).answer.json()
     assert answer["content"] == [{"type": "text", "text": "a"}]
 
 
-def test_user_is_in_the_access_log(gateway: Gateway, ask: Callable[..., Asked]) -> None:
+def test_user_is_in_the_access_log(gateway: Gateway, ask: Ask) -> None:
     ask(metadata={"user_id": "somebody of messages"})
     user = "somebody of messages"
     wait_until(
@@ -184,7 +179,7 @@ def test_user_is_in_the_access_log(gateway: Gateway, ask: Callable[..., Asked]) 
 
 
 @pytest.mark.parametrize("metadata", [{"user_id": 5}, {"user_id": ["x"]}])
-def test_user_is_a_text(metadata: Document, ask: Callable[..., Asked]) -> None:
+def test_user_is_a_text(metadata: Document, ask: Ask) -> None:
     assert_refused(ask(metadata=metadata), "metadata.user_id")
 
 
@@ -193,9 +188,7 @@ def test_user_is_a_text(metadata: Document, ask: Callable[..., Asked]) -> None:
 
 @pytest.mark.parametrize("path", [MESSAGES, "/anthropic/v1/messages"])
 @pytest.mark.parametrize("query", ["", "?beta=true", "?a=b&c"])
-def test_both_addresses_take_messages_and_no_query_matters(
-    path: str, query: str, ask: Callable[..., Asked]
-) -> None:
+def test_both_addresses_take_messages_and_no_query_matters(path: str, query: str, ask: Ask) -> None:
     """S2-36"""
     answer = ask(path + query).answer
     assert (answer.status, answer.json()["type"]) == (200, "message")
@@ -292,7 +285,7 @@ def test_other_faces_have_none_of_these_headers(gateway: Gateway) -> None:
         ({"think": False, "thinking": {"type": "enabled", "budget_tokens": 5}}, False),
     ],
 )
-def test_G21_thinking(fields: Document, think: Any, ask: Callable[..., Asked]) -> None:
+def test_G21_thinking(fields: Document, think: Any, ask: Ask) -> None:
     """S2-43"""
     asked = ask(**fields)
     assert (asked.answer.status, asked.sent.get("think")) == (200, think)
@@ -300,7 +293,7 @@ def test_G21_thinking(fields: Document, think: Any, ask: Callable[..., Asked]) -
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_G21_thinking_that_a_model_can_not_do_is_silently_off(
-    stream: bool, ask: Callable[..., Asked], upstream: FaultUpstream, request_id: str
+    stream: bool, ask: Ask, upstream: FaultUpstream, request_id: str
 ) -> None:
     upstream.script(
         "/api/show", [Json({"capabilities": ["completion"], "details": {}, "model_info": {}})]
@@ -312,7 +305,7 @@ def test_G21_thinking_that_a_model_can_not_do_is_silently_off(
     assert (asked.answer.status, asked.sent.get("think")) == (200, None)
 
 
-def test_effort_of_another_type_is_refused(ask: Callable[..., Asked]) -> None:
+def test_effort_of_another_type_is_refused(ask: Ask) -> None:
     assert_refused(ask(output_config={"effort": 5}), "output_config.effort")
 
 
@@ -326,9 +319,7 @@ def test_effort_of_another_type_is_refused(ask: Callable[..., Asked]) -> None:
         ({"output_format": {"type": "json_schema", "schema": []}}, "output_format.schema"),
     ],
 )
-def test_format_that_cannot_be_kept_is_named(
-    fields: Document, where: str, ask: Callable[..., Asked]
-) -> None:
+def test_format_that_cannot_be_kept_is_named(fields: Document, where: str, ask: Ask) -> None:
     assert_refused(ask(**fields), where)
 
 

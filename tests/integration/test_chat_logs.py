@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.rig import fault_upstream as do
+from tests.rig import native_chat
 from tests.rig.checked import checked_gateway, touch_every_worker
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import MODEL, FaultUpstream
@@ -27,28 +28,12 @@ PROMPT, SPOKEN = "canary-prompt-4d5e6f", "canary-answer-7g8h9i"
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(300)).decode()
 SHOWN = "<image image/png 309 bytes>"
 SAID = [
-    {
-        "model": MODEL,
-        "message": {"role": "assistant", "content": "", "thinking": "hm"},
-        "done": False,
-    },
-    {"model": MODEL, "message": {"role": "assistant", "content": SPOKEN}, "done": False},
+    native_chat.piece(model=MODEL, thinking="hm"),
+    native_chat.piece(SPOKEN, model=MODEL),
 ]
 CALL = {"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
-CALLED = {
-    "model": MODEL,
-    "message": {"role": "assistant", "content": "", "tool_calls": [CALL]},
-    "done": False,
-}
-DONE = {
-    **{
-        "model": MODEL,
-        "message": {"role": "assistant", "content": ""},
-        "done": True,
-        "done_reason": "stop",
-    },
-    **{"prompt_eval_count": 7, "eval_count": 3},
-}
+CALLED = native_chat.piece(model=MODEL, tool_calls=[CALL])
+DONE = native_chat.done(model=MODEL) | {"prompt_eval_count": 7, "eval_count": 3}
 CHATS = ("/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses")
 ENDS = {
     "/v1/messages": "tool_use",
@@ -396,16 +381,12 @@ def test_every_request_has_exactly_one_line(gateway: Gateway, upstream: FaultUps
 # The switch.
 
 
-def events(gateway: Gateway, event: str) -> list[dict[str, Any]]:
-    return [line for line in gateway.log_lines("events") if line["event"] == event]
-
-
 def switch(gateway: Gateway, upstream: FaultUpstream, *, on: bool) -> None:
     """Edits the configuration and waits until every worker has it."""
-    wait_until(lambda: len(events(gateway, "worker_started")) == gateway.workers, 10)
-    wanted = len(events(gateway, "configuration_reloaded")) + gateway.workers
+    wait_until(lambda: len(gateway.events("worker_started")) == gateway.workers, 10)
+    wanted = len(gateway.events("configuration_reloaded")) + gateway.workers
     gateway.write_config(config(upstream, chat_logs=on))
-    wait_until(lambda: len(events(gateway, "configuration_reloaded")) == wanted, 10)
+    wait_until(lambda: len(gateway.events("configuration_reloaded")) == wanted, 10)
 
 
 def test_nothing_is_written_unless_it_is_wanted(upstream: FaultUpstream) -> None:
@@ -451,12 +432,12 @@ def test_a_full_disk_stops_no_request_and_is_said_once(upstream: FaultUpstream) 
             path = CHATS[number % len(CHATS)]
             assert ask(running, "lost", path, asked(path, PROMPT, stream=number > 4)).status == 200
 
-        wait_until(lambda: events(running, "chat_log_failed"))
+        wait_until(lambda: running.events("chat_log_failed"))
         for file in full:
             file.unlink()
         ask(running, "kept", "/api/chat", asked("/api/chat", PROMPT))
         record_of(running, "kept")
-        assert [event["problem"] for event in events(running, "chat_log_failed")] == [
+        assert [event["problem"] for event in running.events("chat_log_failed")] == [
             "No space left on device"
         ]
 
@@ -475,7 +456,7 @@ def test_a_disk_that_hangs_fills_the_memory_only_so_far(upstream: FaultUpstream)
         for _ in range(10):
             assert ask(running, "many", "/api/chat", body).status == 200
         written = pool.submit(pipe.read_bytes)
-        [behind] = wait_until(lambda: events(running, "chat_log_behind"), 20)
+        [behind] = wait_until(lambda: running.events("chat_log_behind"), 20)
         running.stop()
         assert len(written.result().splitlines()) + behind["records"] == 10
         assert 3 <= behind["records"] <= 7

@@ -15,6 +15,7 @@ import pytest
 from tests.rig.calls import TOKEN
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream
+from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import HeaderItems, Stream, bearer, encode_request, request
 from tests.rig.nginx import Nginx
@@ -46,11 +47,8 @@ def config(upstream: FaultUpstream, **server: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    """As it is without a setting; of one worker, because each counts for itself."""
-    with Gateway(config(shared_upstream), workers=1) as running:
-        yield running
+#: As it is without a setting; of one worker, because each counts for itself.
+shared_gateway = module_fixture(lambda shared_upstream: Gateway(config(shared_upstream), workers=1))
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +88,8 @@ def test_nobody_is_believed_without_a_setting(
     assert "canary" not in (gateway.logs_directory / "access.log").read_text()
 
 
-@pytest.fixture
-def fresh(upstream: FaultUpstream) -> Iterator[Gateway]:
-    """One that has not counted a wrong token yet."""
-    with Gateway(config(upstream), workers=1) as running:
-        yield running
+#: One that has not counted a wrong token yet.
+fresh = function_fixture(lambda upstream: Gateway(config(upstream), workers=1))
 
 
 def test_claimed_addresses_do_not_get_round_the_limit_for_wrong_tokens(fresh: Gateway) -> None:
@@ -206,7 +201,5 @@ def test_gateway_on_both_protocols_knows_one_spelling(
         with socket.create_connection((peer, running.port), 5) as sock:
             sock.sendall(b"nonsense\r\n\r\n")
             assert sock.recv(12) == b"HTTP/1.1 400"
-        (event,) = wait_until(
-            lambda: [e for e in running.log_lines("events") if e["event"] == "bad_http"]
-        )
+        (event,) = wait_until(lambda: running.events("bad_http"))
         assert event["client"] == peer

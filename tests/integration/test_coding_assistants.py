@@ -10,6 +10,7 @@ import pytest
 
 from tests.golden.face import forwarded, get, post
 from tests.golden.responses.reading import Document, events, rebuilt
+from tests.rig import native_chat
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
@@ -73,19 +74,11 @@ ADDITIONAL: Document = {
 def calling(upstream: FaultUpstream, name: str, **arguments: Any) -> None:
     """The model's next answer is this call."""
     call = {"id": "call_1", "function": {"index": 0, "name": name, "arguments": arguments}}
-    message = {"role": "assistant", "content": "", "tool_calls": [call]}
-    upstream.script(
-        "/api/chat",
-        [Lines([{"model": "m", "message": message, "done": True, "done_reason": "stop"}])],
-    )
+    upstream.script("/api/chat", [Lines([native_chat.done(tool_calls=[call])])])
 
 
 def answering(upstream: FaultUpstream, content: str = "Done.") -> None:
-    message = {"role": "assistant", "content": content}
-    upstream.script(
-        "/api/chat",
-        [Lines([{"model": "m", "message": message, "done": True, "done_reason": "stop"}])],
-    )
+    upstream.script("/api/chat", [Lines([native_chat.done(content)])])
 
 
 def sent(upstream: FaultUpstream) -> Document:
@@ -216,10 +209,7 @@ def test_codex_searches_for_tools(gateway: Gateway, upstream: FaultUpstream) -> 
 
 def test_single_answer_has_the_same_calls(gateway: Gateway, upstream: FaultUpstream) -> None:
     call = {"id": "call_1", "function": {"name": "functions__exec", "arguments": {"input": "x"}}}
-    message = {"role": "assistant", "content": "", "tool_calls": [call]}
-    upstream.script(
-        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
-    )
+    upstream.script("/api/chat", [Json(native_chat.done(tool_calls=[call]))])
     answer = post(gateway, RESPONSES, CODEX | {"stream": False, "input": [ADDITIONAL, USER]})
     [item] = answer.json()["output"]
     assert (item["type"], item["namespace"], item["input"]) == (
@@ -246,8 +236,7 @@ def test_copilot_calls_a_custom_tool_in_a_chat(
         "id": "call_1",
         "function": {"index": 0, "name": "apply_patch", "arguments": {"input": "x"}},
     }
-    message = {"role": "assistant", "content": "", "tool_calls": [call]}
-    document = {"model": "m", "message": message, "done": True, "done_reason": "stop"}
+    document = native_chat.done(tool_calls=[call])
     upstream.script("/api/chat", [Lines([document]) if stream else Json(document)])
     answer = post(gateway, CHAT, request)
     assert answer.headers.get("X-Ollama-Proxy-Approximated") == "tools"

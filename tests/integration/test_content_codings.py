@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from tests.golden.face import TOKEN
 from tests.integration.passing import ANSWER, OWN, provider_gateway
 from tests.rig.errors import NATIVE, assert_error
 from tests.rig.fault_upstream import FaultUpstream, Json
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.provider import CHAT, KEY, Provider, row
@@ -61,16 +62,10 @@ def test_an_ollama_server_gets_the_decoded_bytes(
     assert "content-encoding" not in {name.lower() for name, _ in seen.headers}
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider(row(OWN), key=KEY) as server:
-        yield server
+provider = module_fixture(lambda: Provider(row(OWN), key=KEY))
 
 
-@pytest.fixture(scope="module")
-def lab(provider: Provider) -> Iterator[Gateway]:
-    with provider_gateway(provider) as running:
-        yield running
+lab = module_fixture(lambda provider: provider_gateway(provider))
 
 
 @each_coding

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.rig import fault_upstream as do
+from tests.rig import native_chat
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 
@@ -73,10 +74,7 @@ ANSWERS: list[tuple[str, str, Any, bool]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(shared_upstream, TOKEN) as running:
-        yield running
+gateway = module_fixture(lambda shared_upstream: checked_gateway(shared_upstream, TOKEN))
 
 
 def preflight(
@@ -152,7 +150,7 @@ def test_pages_of_operators_are_for_no_other_site(gateway: Gateway, path: str, m
 
 
 def test_without_an_origin_there_is_nothing_to_allow(gateway: Gateway) -> None:
-    assert allowances(request(gateway.url, "GET", "/api/tags", headers=bearer(TOKEN))) == {}
+    assert allowances(gateway.ask("/api/tags")) == {}
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -165,12 +163,7 @@ def test_what_an_upstream_allows_counts_for_nothing(
         "Access-Control-Allow-Credentials": "true",
         "Cache-Control": "public",
     }
-    done = {
-        "model": MODEL,
-        "message": {"role": "assistant", "content": "hi"},
-        "done": True,
-        "done_reason": "stop",
-    }
+    done = native_chat.done("hi", model=MODEL)
     streamed: list[Any] = [
         do.Head(200, {**said, "Content-Type": "application/x-ndjson"}),
         do.Lines([done]),
@@ -233,12 +226,9 @@ def test_the_upstreams_id_does_not_replace_the_clients(
 def test_streams_are_held_back_by_no_proxy(
     gateway: Gateway, upstream: FaultUpstream, path: str
 ) -> None:
-    answer = request(gateway.url, "POST", path, {**MESSAGE, "stream": True}, bearer(TOKEN))
+    answer = gateway.ask(path, {**MESSAGE, "stream": True})
     assert (answer.status, answer.headers.get("x-accel-buffering")) == (200, "no")
-    assert (
-        request(gateway.url, "POST", path, MESSAGE, bearer(TOKEN)).headers.get("x-accel-buffering")
-        is None
-    )
+    assert gateway.ask(path, MESSAGE).headers.get("x-accel-buffering") is None
 
 
 @pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)

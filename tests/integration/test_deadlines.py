@@ -23,6 +23,7 @@ from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import FaultUpstream, Lines, NoReadBody, Wait, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, request
+from tests.rig.provider import upstream_entry
 
 CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 0.6, 0.5, 1.2
 #: how much later than its limit a call may end
@@ -98,12 +99,9 @@ def test_black_hole_is_503_after_the_connect_limit(gateway_for: Callable[..., Ga
 def test_limits_of_an_upstream_count_before_the_general_ones(
     gateway_for: Callable[..., Gateway], fault_upstream: FaultUpstream
 ) -> None:
-    own = {
-        "name": "box1",
-        "kind": "ollama",
-        "base_url": fault_upstream.url,
-        "timeouts": {"first_byte_s": 0.5},
-    }
+    own = upstream_entry(
+        fault_upstream.url, name="box1", kind="ollama", timeouts={"first_byte_s": 0.5}
+    )
     gateway = gateway_for(
         {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [own], "timeouts": {"first_byte_s": 30}}
     )

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.rig.authority import REFUSED, Authority
+from tests.rig.command_line import run_cli
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.nginx import Nginx
 from tests.rig.plain_ollama import network_address, nobody, plain_ollama
@@ -34,17 +35,14 @@ def examine(
     stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Runs it with the configuration and the state of a gateway, or of an empty directory."""
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **(env or {})}
+    environ = dict(env or {})
     if gateway is not None:
         environ |= {
             "OLLAMA_PROXY_CONFIG": str(gateway.config_path),
             "STATE_DIRECTORY": str(gateway.state_directory),
             "LOGS_DIRECTORY": str(gateway.logs_directory),
         }
-    command = [sys.executable, "-m", "ollama_proxy.cli", "doctor", *arguments]
-    return subprocess.run(
-        command, cwd=directory, env=environ, input=stdin, capture_output=True, text=True, timeout=60
-    )
+    return run_cli("doctor", *arguments, env=environ, cwd=directory, stdin=stdin)
 
 
 def find(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:

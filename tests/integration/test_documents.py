@@ -15,11 +15,12 @@ from tests.integration.passing import OWN
 from tests.rig.calls import KEEP_ALIVE
 from tests.rig.errors import OPENAI, assert_error
 from tests.rig.fault_upstream import FaultUpstream, Lines
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.messages_provider import MESSAGES, MODEL, MessagesProvider
 from tests.rig.pdf import encrypted, in_base64, pdf, slow_pdf
-from tests.rig.provider import CHAT, Provider, row
+from tests.rig.provider import CHAT, Provider, row, upstream_entry
 
 WORDS = "The answer is forty-two."
 DATA = in_base64(pdf(WORDS))
@@ -347,16 +348,10 @@ def test_heartbeats_come_and_others_are_served_while_a_document_is_read(
 # Providers that read documents themselves.
 
 
-@pytest.fixture(scope="module")
-def claude() -> Iterator[MessagesProvider]:
-    with MessagesProvider() as server:
-        yield server
+claude = module_fixture(MessagesProvider)
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Provider]:
-    with Provider(row(OWN)) as server:
-        yield server
+lab = module_fixture(lambda: Provider(row(OWN)))
 
 
 @pytest.fixture(scope="module")
@@ -365,12 +360,7 @@ def providers(claude: MessagesProvider, lab: Provider) -> Iterator[Gateway]:
     says it reads documents."""
     declared = {"kind": "openai", "base_url": lab.base_url}
     upstreams = [
-        {
-            "name": "claude",
-            "kind": "anthropic",
-            "base_url": claude.url,
-            "api_key_env": "CLAUDE_KEY",
-        },
+        upstream_entry(claude.url, name="claude", kind="anthropic", api_key_env="CLAUDE_KEY"),
         {"name": "plain", **declared},
         {"name": "reader", **declared, "profile": {"documents": True}},
     ]

@@ -27,9 +27,12 @@ ALL = {**FACES, **EMBEDDINGS}
 each_translated = pytest.mark.parametrize("name", TRANSLATED)
 each_way = pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
 
+#: By version.
+Engines = dict[str, EngineBox]
+
 
 @pytest.fixture(scope="module")
-def boxes() -> Iterator[dict[str, EngineBox]]:
+def boxes() -> Iterator[Engines]:
     """One for each version, each with a model of its own."""
     with ExitStack() as stack:
         made = {
@@ -42,26 +45,26 @@ def boxes() -> Iterator[dict[str, EngineBox]]:
 
 
 @pytest.fixture(scope="module")
-def gateway(boxes: dict[str, EngineBox]) -> Iterator[Gateway]:
+def gateway(boxes: Engines) -> Iterator[Gateway]:
     with shared_gateway(upstreams=[box.declared for box in boxes.values()], idle=40) as running:
         wait_for_versions(running, boxes)
         yield running
 
 
 @pytest.fixture(autouse=True)
-def _fresh(boxes: dict[str, EngineBox]) -> None:
+def _fresh(boxes: Engines) -> None:
     for box in boxes.values():
         box.clear()
         box.unload()
 
 
 @pytest.fixture
-def box(boxes: dict[str, EngineBox]) -> EngineBox:
+def box(boxes: Engines) -> EngineBox:
     """A current one."""
     return boxes["0.32.15"]
 
 
-def wait_for_versions(gateway: Gateway, boxes: dict[str, EngineBox]) -> None:
+def wait_for_versions(gateway: Gateway, boxes: Engines) -> None:
     """Until every worker knows which version each server has."""
     expected = {box.name: box.version for box in boxes.values()}
 
@@ -97,9 +100,7 @@ def said(box: EngineBox) -> set[Any]:
 
 
 @pytest.mark.parametrize("version", NEW)
-def test_mixed_traffic_takes_one_start(
-    version: str, gateway: Gateway, boxes: dict[str, EngineBox]
-) -> None:
+def test_mixed_traffic_takes_one_start(version: str, gateway: Gateway, boxes: Engines) -> None:
     box = boxes[version]
     for _ in range(2):
         for face in ALL.values():
@@ -111,7 +112,7 @@ def test_mixed_traffic_takes_one_start(
 
 @pytest.mark.parametrize("version", OLD)
 def test_older_releases_always_get_the_same_shift(
-    version: str, gateway: Gateway, boxes: dict[str, EngineBox]
+    version: str, gateway: Gateway, boxes: Engines
 ) -> None:
     box = boxes[version]
     for face in TRANSLATED.values():
@@ -122,9 +123,7 @@ def test_older_releases_always_get_the_same_shift(
     assert said(box) == {False}
 
 
-def test_server_that_was_upgraded_gets_no_shift_any_more(
-    gateway: Gateway, boxes: dict[str, EngineBox]
-) -> None:
+def test_server_that_was_upgraded_gets_no_shift_any_more(gateway: Gateway, boxes: Engines) -> None:
     box = boxes["0.12.3"]
     for version, shift in (("0.33.0", None), ("0.12.3", False)):
         box.refuse()
@@ -185,9 +184,7 @@ def test_gateway_adds_no_launch_option(gateway: Gateway, box: EngineBox) -> None
     assert not any("num_ctx" in (seen.json().get("options") or {}) for seen in box.prompts)
 
 
-def test_launch_option_of_the_client_is_passed_on(
-    gateway: Gateway, boxes: dict[str, EngineBox]
-) -> None:
+def test_launch_option_of_the_client_is_passed_on(gateway: Gateway, boxes: Engines) -> None:
     box = boxes["1.0.0"]
     for name in (
         "openai chat",
@@ -232,7 +229,7 @@ def test_answer_that_outgrew_its_context_is_marked(
     options: dict[str, int],
     is_cut: bool,
     gateway: Gateway,
-    boxes: dict[str, EngineBox],
+    boxes: Engines,
 ) -> None:
     box = boxes[version]
     id = f"{name}-{stream}-{tokens}-{bool(options)}".replace(" ", "-")
@@ -275,9 +272,7 @@ def test_inputs_of_an_embedding_are_no_long_answer(gateway: Gateway, box: Engine
         assert access_line(gateway, id)["truncated"] is None
 
 
-def test_older_release_ends_such_an_answer_and_says_so(
-    gateway: Gateway, boxes: dict[str, EngineBox]
-) -> None:
+def test_older_release_ends_such_an_answer_and_says_so(gateway: Gateway, boxes: Engines) -> None:
     answer = ask_for(gateway, boxes["0.24.0"], "openai chat", 600, "older")
     assert answer.json()["choices"][0]["finish_reason"] == "length"
     assert access_line(gateway, "older")["truncated"] == ["answer"]

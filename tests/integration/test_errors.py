@@ -17,7 +17,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.errors import ANTHROPIC, NATIVE, OPENAI, assert_error
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import PROJECT, Gateway
-from tests.rig.http_client import Answer, bearer, open_stream, raw, request
+from tests.rig.http_client import Answer, bearer, raw, request
 
 TOKEN = "team-token-1"
 READER = "reader-token"
@@ -45,7 +45,7 @@ def chat(
     gateway: Gateway, dialect: str, *, stream: bool = False, body: Any = None, token: str = TOKEN
 ) -> Answer:
     sent = {**BODY, "stream": stream} if body is None else body
-    return request(gateway.url, "POST", CHAT[dialect], sent, bearer(token))
+    return gateway.ask(CHAT[dialect], sent, token=token)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -110,12 +110,12 @@ def test_403_names_the_scope_that_is_missing(gateway: Gateway, dialect: str) -> 
 def test_404_for_an_unknown_address_speaks_the_dialect_of_its_path(
     gateway: Gateway, path: str, dialect: str
 ) -> None:
-    assert_error(request(gateway.url, "GET", path, headers=bearer(TOKEN)), dialect, 404)
+    assert_error(gateway.ask(path), dialect, 404)
     assert_error(request(gateway.url, "GET", f"/k/{TOKEN}{path}"), dialect, 404)
 
 
 def test_404_for_an_unknown_model_has_the_code_that_clients_match_on(gateway: Gateway) -> None:
-    answer = request(gateway.url, "GET", "/v1/models/nope", headers=bearer(TOKEN))
+    answer = gateway.ask("/v1/models/nope")
     assert_error(answer, OPENAI, 404)
     assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == (
         "model_not_found",
@@ -153,7 +153,7 @@ def assert_error_from_upstream(answer: Answer, dialect: str, status: int) -> str
 def test_405_says_what_the_address_takes(
     gateway: Gateway, upstream: FaultUpstream, dialect: str, method: str
 ) -> None:
-    answer = request(gateway.url, method, CHAT[dialect], headers=bearer(TOKEN))
+    answer = gateway.ask(CHAT[dialect], method=method)
     assert_error(answer, dialect, 405)
     assert set((answer.headers.get("allow") or "").split(", ")) == {"OPTIONS", "POST"}
     assert not [seen for seen in upstream.requests if seen.path == "/api/chat"]
@@ -410,7 +410,7 @@ def test_500_tells_the_client_an_id_and_nothing_else(
 
 
 def test_a_failure_in_the_middle_of_an_answer_is_never_a_clean_end(broken: Gateway) -> None:
-    with open_stream(broken.url, "POST", "/api/late", BODY, bearer(TOKEN)) as stream:
+    with broken.open("/api/late", BODY) as stream:
         assert stream.read_all().startswith(b'{"n":1}\n')
         assert not stream.complete
     wait_until(lambda: any(line["path"] == "/api/late" for line in broken.log_lines("access")))
@@ -418,8 +418,5 @@ def test_a_failure_in_the_middle_of_an_answer_is_never_a_clean_end(broken: Gatew
 
 
 def test_the_gateway_goes_on_after_a_failure(broken: Gateway, upstream: FaultUpstream) -> None:
-    request(broken.url, "POST", "/api/broken", BODY, bearer(TOKEN))
-    assert (
-        request(broken.url, "POST", "/api/chat", {**BODY, "stream": False}, bearer(TOKEN)).status
-        == 200
-    )
+    broken.ask("/api/broken", BODY)
+    assert broken.ask("/api/chat", {**BODY, "stream": False}).status == 200

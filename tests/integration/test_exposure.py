@@ -3,15 +3,14 @@ words and its exit status."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.rig.command_line import run_cli
 from tests.rig.fault_upstream import FaultUpstream
-from tests.rig.gateway import PROJECT, Gateway
+from tests.rig.gateway import Gateway
 from tests.rig.plain_ollama import network_address, nobody, plain_ollama
 
 CLOSED, OPEN, WRONG_USE, UNKNOWN, UNCHECKED = 0, 1, 2, 3, 78
@@ -23,18 +22,8 @@ def check(
     """Runs it in a directory of its own, where the configuration is `c.yaml`."""
     if config is not None:
         (directory / "c.yaml").write_text(config)
-    return subprocess.run(
-        [sys.executable, "-m", "ollama_proxy.cli", "check-exposure", *arguments],
-        cwd=directory,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(PROJECT),
-            "OLLAMA_PROXY_CONFIG": "c.yaml",
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    environ = {"OLLAMA_PROXY_CONFIG": "c.yaml"}
+    return run_cli("check-exposure", *arguments, env=environ, cwd=directory)
 
 
 @pytest.fixture

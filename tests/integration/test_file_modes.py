@@ -19,11 +19,7 @@ def warnings(upstream: FaultUpstream, *, config: int, state: int, auth: object =
         gateway.state_directory.chmod(state)
         gateway.start()
         gateway.stop()
-        told = [
-            event
-            for event in gateway.log_lines("events")
-            if event["event"] == "configuration_warning"
-        ]
+        told = gateway.events("configuration_warning")
         assert {event["level"] for event in told} <= {"WARNING"}
         return [event["warning"].replace(str(gateway.directory), "DIR") for event in told]
     finally:

@@ -19,6 +19,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Cut, Json, NoReadBody, Script, Wait, WaitForPeerClose, Whole
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream
+from tests.rig.provider import upstream_entry
 from tests.rig.uploads import MIB, Hash, send_upload
 
 CONTENT = b"GGUF" + bytes(range(256)) * 2000
@@ -28,12 +29,7 @@ LACKING: Script = [Whole(b"", 404, ())]
 READER = "reader-token"
 #: For which a server may take nothing of an upload, in seconds.
 STALL_S = 1
-PROVIDER = {
-    "name": "lab",
-    "kind": "openai",
-    "base_url": "http://127.0.0.1:9",
-    "models": {"gpt-lab": "gpt-lab"},
-}
+PROVIDER = upstream_entry("http://127.0.0.1:9", models={"gpt-lab": "gpt-lab"})
 
 
 class Team(NamedTuple):

@@ -23,6 +23,7 @@ from tests.rig.fault_upstream import Chunk, Head, Json, Wait, WaitFor, WaitForPe
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
 from tests.rig.leaks import worker_details
+from tests.rig.provider import upstream_entry
 
 ALL_FACES = FACES | EMBEDDINGS
 each_way = pytest.mark.parametrize("face", ALL_FACES.values(), ids=ALL_FACES)
@@ -77,12 +78,7 @@ def started() -> Iterator[Fleet]:
         Box("box3", ["third"]),
     )
     with running(*boxes), provider.Provider() as cloud, ExitStack() as stack:
-        declared = {
-            "name": "cloud",
-            "kind": "openai",
-            "base_url": f"{cloud.url}/v1",
-            "models": ["gpt-x", "m"],
-        }
+        declared = upstream_entry(f"{cloud.url}/v1", name="cloud", models=["gpt-x", "m"])
         upstreams = [*(box.declared for box in boxes), declared]
         sections = {"auth": {"generate_tokens": TOKENS}, "upstreams": upstreams, "models": MODELS}
         gateway = stack.enter_context(shared_gateway(idle=12, **sections))
@@ -166,11 +162,11 @@ def test_S4_17_an_unknown_model_is_404_and_asked_of_nobody(
 def test_bytes_of_a_client_pass_as_they_are_also_to_one_of_several(fleet: Fleet) -> None:
     body = b'{ "model":"qwen3:8b" , "messages": [ {"role":"user","content":"\\u4f60\\ud83d\\ude42"} ], "x-y":1.0 }'
     asked = b'{"model":"own/second:1b","prompt":"hi" }'
-    plain = request(fleet.gateway.url, "POST", "/api/generate", asked, bearer(TOKEN))
+    plain = fleet.gateway.ask("/api/generate", asked)
     assert plain.status == 200
     [seen] = fleet.ollama_nodes[1].prompts
     assert seen.body == asked, "no rule is about what it says"
-    answer = request(fleet.gateway.url, "POST", "/api/chat", body, bearer(TOKEN))
+    answer = fleet.gateway.ask("/api/chat", body)
     direct = request(fleet.ollama_nodes[0].url, "POST", "/api/chat", body)
     assert answer.body == direct.body
 
@@ -188,7 +184,7 @@ SHOWN = {"m:latest", "coder", "qwen3:8b", "own/second:1b", "third", "gpt-x", "cl
 
 def shown(gateway: Gateway, token: str = TOKEN) -> set[str]:
     """The models of the native list, of whatever worker answers."""
-    rows = request(gateway.url, path="/api/tags", headers=bearer(token)).json()["models"]
+    rows = gateway.ask("/api/tags", token=token).json()["models"]
     return without_tag(each["name"] for each in rows)
 
 
@@ -210,7 +206,7 @@ def test_every_name_of_the_list_can_be_used_and_looked_up(fleet: Fleet, name: st
     fleet.provider.script(provider.CHAT, [Json(provider.completion())])
     assert fleet.ask(name).status == 200
     assert fleet.get(f"/v1/models/{name}")["id"] == name
-    shown = request(fleet.gateway.url, "POST", "/api/show", {"model": name}, bearer(TOKEN))
+    shown = fleet.gateway.ask("/api/show", {"model": name})
     assert shown.status == 200
 
 
@@ -377,7 +373,7 @@ def finished(stream: Stream) -> None:
 
 def loaded(gateway: Gateway) -> set[str]:
     """What a gateway knows to be loaded anywhere."""
-    rows = request(gateway.url, path="/api/ps", headers=bearer(TOKEN)).json()["models"]
+    rows = gateway.ask("/api/ps").json()["models"]
     return {each["name"] for each in rows}
 
 
@@ -422,13 +418,7 @@ def test_the_first_request_waits_for_lists_and_not_for_luck(
         gateway = gateway_for(fleet_config(TOKEN, boxes))
         for number in (4, 3, 2, 1):
             assert (
-                request(
-                    gateway.url,
-                    "POST",
-                    "/api/chat",
-                    {"model": f"m{number}", "messages": MESSAGES},
-                    bearer(TOKEN),
-                ).status
+                gateway.ask("/api/chat", {"model": f"m{number}", "messages": MESSAGES}).status
                 == 200
             )
         assert [len(box.prompts) for box in boxes] == [1, 1, 1, 1]
@@ -578,7 +568,7 @@ def test_a_box_is_drained_by_the_configuration(gateway_for: Callable[..., Gatewa
         one.clear()
         for _ in range(8):
             finished(ask_for(gateway, "m"))
-            answer = request(gateway.url, "POST", "/api/chat", alone, bearer(TOKEN))
+            answer = gateway.ask("/api/chat", alone)
             assert (answer.status, answer.headers.get("Retry-After")) == (503, "5")
             assert "drained" in answer.json()["error"]
         assert one.prompts == []
@@ -586,7 +576,5 @@ def test_a_box_is_drained_by_the_configuration(gateway_for: Callable[..., Gatewa
         streams.finish()
 
         edit(gateway, fleet_config(TOKEN, [one, two]))
-        answers = [
-            request(gateway.url, "POST", "/api/chat", alone, bearer(TOKEN)) for _ in range(8)
-        ]
+        answers = [gateway.ask("/api/chat", alone) for _ in range(8)]
         assert {answer.status for answer in answers} == {200}

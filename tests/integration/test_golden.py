@@ -13,6 +13,7 @@ from tests.golden.cases import Case, cases
 from tests.golden.replay import EDGES, single, sorted_top, stream
 from tests.golden.responses import reading
 from tests.rig.fault_upstream import FaultUpstream
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 
 #: By dialect: an answer without what differs from one run to the next.
@@ -34,10 +35,7 @@ def current_ollama() -> Iterator[FaultUpstream]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def current_gateway(current_ollama: FaultUpstream) -> Iterator[Gateway]:
-    with face.shared_gateway(current_ollama) as running:
-        yield running
+current_gateway = module_fixture(lambda current_ollama: face.shared_gateway(current_ollama))
 
 
 each = pytest.mark.parametrize(

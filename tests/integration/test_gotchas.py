@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.golden.face import TOKEN, forwarded, get, post, shared_gateway
+from tests.rig import native_chat
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Wait
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, request
@@ -25,13 +26,8 @@ from tests.rig.http_client import bearer, request
 TESTS = Path(__file__).parents[1]
 
 MESSAGES = [{"role": "user", "content": "hi"}]
-HEL = {"model": "m", "message": {"role": "assistant", "content": "Hel"}, "done": False}
-LAST = {
-    "model": "m",
-    "message": {"role": "assistant", "content": ""},
-    "done": True,
-    "done_reason": "stop",
-}
+HEL = native_chat.piece("Hel")
+LAST = native_chat.done()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ who share its address."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from tests.rig.calls import Face, each_dialect
 from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 
@@ -31,11 +31,8 @@ def config(upstream: FaultUpstream, limit: int = LIMIT) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    """Of one worker: each counts for itself."""
-    with Gateway(config(shared_upstream), workers=1) as running:
-        yield running
+#: Of one worker: each counts for itself.
+shared_gateway = module_fixture(lambda shared_upstream: Gateway(config(shared_upstream), workers=1))
 
 
 @pytest.fixture
@@ -178,8 +175,4 @@ def test_edit_of_the_configuration_forgives_nobody(upstream: FaultUpstream, addr
 
 
 def reloads(gateway: Gateway) -> list[str]:
-    return [
-        line["event"]
-        for line in gateway.log_lines("events")
-        if line["event"] == "configuration_reloaded"
-    ]
+    return [line["event"] for line in gateway.events("configuration_reloaded")]

@@ -6,7 +6,6 @@ import contextlib
 import select
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +14,7 @@ import pytest
 from ollama_proxy.settings.schema import Images
 from tests.rig.authority import Authority
 from tests.rig.fault_upstream import Json, ScriptedServer, Whole
+from tests.rig.fixtures import function_fixture
 from tests.unit.gateway.test_images import HERE, NO_URL, PNG, complaint, fetch, names, settings
 
 NOT_FROM_THERE = "this gateway fetches no images from this host"
@@ -42,11 +42,8 @@ class Canary:
         self._listener.close()
 
 
-@pytest.fixture
-def canary() -> Iterator[Canary]:
-    """A listener on every address of this machine."""
-    with contextlib.closing(Canary.everywhere()) as listener:
-        yield listener
+#: A listener on every address of this machine.
+canary = function_fixture(lambda: contextlib.closing(Canary.everywhere()))
 
 
 def own_address() -> str:

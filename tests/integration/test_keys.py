@@ -18,6 +18,7 @@ from tests.rig.calls import FACES, TOKEN
 from tests.rig.coordinator import kill_coordinator
 from tests.rig.deadline import wait_for_minute, wait_until
 from tests.rig.edits import wait_until_known
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.keys import (
     FOLLOWED_S,
@@ -47,10 +48,7 @@ def configured(box: WorkBox, url: str, **sections: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def module_box() -> Iterator[WorkBox]:
-    with WorkBox("box1", ["m", "other"], slots=200) as running:
-        yield running
+module_box = module_fixture(lambda: WorkBox("box1", ["m", "other"], slots=200))
 
 
 @pytest.fixture
@@ -143,9 +141,7 @@ def test_the_file_takes_precedence(shared: Gateway, box: WorkBox) -> None:
     assert (done.returncode, "late is defined in " in done.stderr) == (2, True)
     shared.write_config(configured(box, SQLITE))
     wait_until_known(shared, key)
-    skipped = [
-        line for line in shared.log_lines("events") if line["event"] == "managed_entry_skipped"
-    ]
+    skipped = shared.events("managed_entry_skipped")
     assert {(line["kind"], line["name"]) for line in skipped} == {("tokens", "late")}
 
 

@@ -32,8 +32,9 @@ from tests.rig.calls import (
 from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import Chunk, Flood, Head, Json, Reset, Script, Wait, WaitForPeerClose
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, Gateway
-from tests.rig.http_client import Answer, bearer, open_stream, request
+from tests.rig.http_client import Answer, bearer, open_stream
 from tests.rig.leaks import LeakCheck, worker_details
 from tests.rig.provider import CHAT, HELLO, Provider, chunk, error, refused, said, streamed
 from tests.sdk.samples import PNG, QUESTION, WEATHER
@@ -80,10 +81,7 @@ def upstreams_of(server: Provider) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture(scope="module")
-def shared_server() -> Iterator[Provider]:
-    with Provider(key=KEY) as server:
-        yield server
+shared_server = module_fixture(lambda: Provider(key=KEY))
 
 
 @pytest.fixture
@@ -136,7 +134,7 @@ def chat(
     gateway: Gateway, model: str = "openai/m", path: str = "/v1/chat/completions", **fields: Any
 ) -> Answer:
     body = {"model": model, "messages": [{"role": "user", "content": PROMPT}], **fields}
-    return request(gateway.url, "POST", path, body, bearer(TOKEN), timeout=20)
+    return gateway.ask(path, body, timeout=20)
 
 
 def native(gateway: Gateway, **fields: Any) -> Answer:
@@ -165,9 +163,7 @@ def test_every_face_reaches_it(
 
 @pytest.mark.parametrize("face", EMBEDDINGS.values(), ids=EMBEDDINGS)
 def test_vectors(gateway: Gateway, server: Provider, face: Face) -> None:
-    answer = request(
-        gateway.url, "POST", face.path, face.body | {"input": ["a", "b"]}, bearer(TOKEN)
-    ).json()
+    answer = gateway.ask(face.path, face.body | {"input": ["a", "b"]}).json()
     vectors = answer.get("embeddings") or [row["embedding"] for row in answer["data"]]
     assert vectors[0] in ([3.0, 4.0, 0.0], [0.6, 0.8, 0.0])
     assert (len(vectors), server.bodies(provider.EMBEDDINGS)[0]["input"]) == (2, ["a", "b"])
@@ -177,7 +173,7 @@ def test_vectors_that_the_provider_did_not_shorten_are_shortened(
     gateway: Gateway, server: Provider
 ) -> None:
     body = {"model": "openai/m", "input": "a", "dimensions": 2}
-    answer = request(gateway.url, "POST", "/api/embed", body, bearer(TOKEN)).json()
+    answer = gateway.ask("/api/embed", body).json()
     assert answer["embeddings"] == [[0.6, 0.8]]
 
 
@@ -299,9 +295,7 @@ def test_the_same_piece_again_and_again_is_no_failure(gateway: Gateway, server: 
 def test_any_name_is_routed_without_a_mapping(
     gateway: Gateway, server: Provider, name: str
 ) -> None:
-    answer = request(
-        gateway.url, "POST", "/api/generate", {"model": name, "prompt": "hi"}, bearer(TOKEN)
-    )
+    answer = gateway.ask("/api/generate", {"model": name, "prompt": "hi"})
     assert {line["model"] for line in lines(answer)} == {name}
     assert server.bodies()[0]["model"].endswith(name.partition("/")[2])
 
@@ -345,7 +339,7 @@ def test_its_own_name_may_stand_in_front(gateway: Gateway, server: Provider, nam
 @each_dialect
 def test_an_address_is_no_name(gateway: Gateway, server: Provider, face: Face) -> None:
     body = face.body | {"model": f"huggingface/{server.url}/x", "stream": False}
-    answer = request(gateway.url, "POST", face.path, body, bearer(TOKEN))
+    answer = gateway.ask(face.path, body)
     assert "invalid model name" in assert_error(answer, face.dialect, 400)
     assert server.bodies() == []
 
@@ -375,8 +369,8 @@ def test_nothing_of_a_request_changes_where_it_goes(gateway: Gateway, server: Pr
 
 
 def test_the_models_of_the_configuration_are_listed(gateway: Gateway, server: Provider) -> None:
-    rows = request(gateway.url, path="/api/tags", headers=bearer(TOKEN)).json()["models"]
-    shown = request(gateway.url, "POST", "/api/show", {"model": "fast"}, bearer(TOKEN)).json()
+    rows = gateway.ask("/api/tags").json()["models"]
+    shown = gateway.ask("/api/show", {"model": "fast"}).json()
     assert chat(gateway, "fast").status == 200
     assert {row["name"].removesuffix(":latest") for row in rows} == {
         "fast",
@@ -514,7 +508,7 @@ def test_no_tools_for_a_model_without(gateway: Gateway, server: Provider) -> Non
 
 def test_no_suffix(gateway: Gateway, server: Provider) -> None:
     body = {"model": "openai/m", "prompt": "a", "suffix": "b"}
-    answer = request(gateway.url, "POST", "/api/generate", body, bearer(TOKEN))
+    answer = gateway.ask("/api/generate", body)
     assert "does not support insert" in assert_error(answer, "native", 400)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.rig import fault_upstream as do
+from tests.rig import native_chat
 from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.errors import dialect_of
@@ -42,13 +43,8 @@ FIELDS = {
     *("prompt_eval_count", "eval_count", "first_byte_ms", "total_ms", "state", "error"),
 }
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]}
-GOOD = {"model": MODEL, "message": {"role": "assistant", "content": SPOKEN}, "done": False}
-DONE = {
-    "model": MODEL,
-    "message": {"role": "assistant", "content": ""},
-    "done": True,
-    "done_reason": "stop",
-}
+GOOD = native_chat.piece(SPOKEN, model=MODEL)
+DONE = native_chat.done(model=MODEL)
 CHATS = ("/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses")
 
 
@@ -479,14 +475,12 @@ def test_a_configured_token_is_no_part_of_any_log(upstream: FaultUpstream) -> No
         request(running.url, "GET", "/api/tags", headers=bearer(TOKEN))
         running.write_config({**config, "auth": {"generate_tokens": [TOKEN, TOKEN]}})
         wait_until(
-            lambda: any(e["event"] == "configuration_broken" for e in running.log_lines("events")),
+            lambda: running.events("configuration_broken"),
             10,
         )
         running.write_config({**config, "auth": {"generate_tokens": [TOKEN, WRONG]}})
         wait_until(
-            lambda: any(
-                e["event"] == "configuration_reloaded" for e in running.log_lines("events")
-            ),
+            lambda: running.events("configuration_reloaded"),
             10,
         )
         for where, text in (everything_written(running) | command_lines(running)).items():

@@ -10,9 +10,10 @@ from sqlalchemy import Connection
 
 from ollama_proxy.records import audit, database, tables
 from ollama_proxy.records.managed_settings import delete_setting, put_setting
-from tests.rig.boxes import Box
+from tests.rig.boxes import Box, fleet_config, running
 from tests.rig.calls import TOKEN
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.keys import FOLLOWED_S, wait_for_records
 
@@ -20,20 +21,14 @@ ACTOR = audit.Actor({"by": "admin", "from": "10.0.0.7"})
 SQLITE = "sqlite:state/records.db"
 
 
-@pytest.fixture
-def boxes() -> Iterator[tuple[Box, Box]]:
-    with Box("box1", ["m"]) as first, Box("box2", ["n"]) as second:
-        yield first, second
+boxes = function_fixture(lambda: running(Box("box1", ["m"]), Box("box2", ["n"])))
 
 
 @pytest.fixture
 def gateway(boxes: tuple[Box, Box]) -> Iterator[Gateway]:
-    config: dict[str, Any] = {
-        "auth": {"generate_tokens": [TOKEN]},
-        "upstreams": [boxes[0].declared],
-        "models": {"coder": {"target": "m"}},
-        "records": {"url": SQLITE},
-    }
+    config: dict[str, Any] = fleet_config(
+        TOKEN, [boxes[0]], models={"coder": {"target": "m"}}, records={"url": SQLITE}
+    )
     with Gateway(config, records=True) as running:
         wait_for_records(running)
         yield running
@@ -114,9 +109,7 @@ def test_what_does_not_fit_is_reported_and_stops_nothing(gateway: Gateway, chang
     )
 
     def find_reasons() -> dict[str, str]:
-        skipped = [
-            line for line in gateway.log_lines("events") if line["event"] == "managed_entry_skipped"
-        ]
+        skipped = gateway.events("managed_entry_skipped")
         return {line["name"]: line["reason"] for line in skipped}
 
     wait_until(

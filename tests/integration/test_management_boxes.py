@@ -25,7 +25,7 @@ from tests.rig.fault_upstream import (
     Whole,
 )
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream
+from tests.rig.http_client import Answer, bearer
 
 NAMES = ("box1", "box2", "box3")
 SUCCESS = {"status": "success"}
@@ -260,9 +260,7 @@ def test_servers_without_the_model_do_not_count(
 
 def test_a_client_that_leaves_ends_the_work_on_every_server(team: Boxes) -> None:
     team.script("/api/pull", *[[Lines(PULL[:2]), WaitForPeerClose(8)]] * 3)
-    with open_stream(
-        team.gateway.url, "POST", "/api/pull", {"model": "m"}, bearer(TOKEN)
-    ) as pulling:
+    with team.gateway.open("/api/pull", {"model": "m"}) as pulling:
         next(pulling.lines())
     wait_until(
         lambda: all(any(e.kind == "peer_closed" for e in box.events) for box in team.boxes),
@@ -282,9 +280,7 @@ def test_a_server_whose_work_is_done_is_free_while_others_go_on(team: Boxes) -> 
     team.script(
         "/api/pull", [Lines(PULL)], [WaitFor(go_on), Lines(PULL)], [Json({"error": "no"}, 500)]
     )
-    with open_stream(
-        team.gateway.url, "POST", "/api/pull", {"model": "m"}, bearer(TOKEN)
-    ) as pulling:
+    with team.gateway.open("/api/pull", {"model": "m"}) as pulling:
         told = [line.json()["status"] for line in islice(pulling.lines(), 5)]
         assert {"box1: success", "box3: failed: no"} <= set(told)
         wait_until(
@@ -298,9 +294,7 @@ def test_lines_come_as_soon_as_any_server_has_one(team: Boxes) -> None:
     team.script(
         "/api/pull", [WaitFor(go_on), Lines(PULL)], [Lines(PULL)], [WaitFor(go_on), Lines(PULL)]
     )
-    with open_stream(
-        team.gateway.url, "POST", "/api/pull", {"model": "m"}, bearer(TOKEN)
-    ) as pulling:
+    with team.gateway.open("/api/pull", {"model": "m"}) as pulling:
         assert next(pulling.lines()).json()["box"] == "box2"
         go_on.set()
 
@@ -355,9 +349,7 @@ def test_rights_are_those_of_every_other_call(team: Boxes) -> None:
 
 def test_a_server_that_never_says_a_word_keeps_nobody_from_seeing_the_others(team: Boxes) -> None:
     team.script("/api/pull", [Wait(30)], [Lines(PULL)], [Lines(PULL)])
-    with open_stream(
-        team.gateway.url, "POST", "/api/pull", {"model": "m"}, bearer(TOKEN)
-    ) as pulling:
+    with team.gateway.open("/api/pull", {"model": "m"}) as pulling:
         seen = {line.json()["status"] for line in islice(pulling.lines(), 8)}
     assert {"box2: success", "box3: success"} <= seen
 

@@ -13,6 +13,7 @@ import pytest
 from tests.rig.calls import TOKEN
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import ScriptedServer, Whole
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.provider import KEY, Provider, row
@@ -78,23 +79,14 @@ def gateway_with(provider: Provider, images: dict[str, Any]) -> Gateway:
     return Gateway(config, workers=1, env={"LAB_SECRET": KEY})
 
 
-@pytest.fixture(scope="module")
-def shared_provider() -> Iterator[Provider]:
-    with Provider(row(OWN), key=KEY) as server:
-        yield server
+shared_provider = module_fixture(lambda: Provider(row(OWN), key=KEY))
 
 
-@pytest.fixture(scope="module")
-def off(shared_provider: Provider) -> Iterator[Gateway]:
-    with gateway_with(shared_provider, {"fetch": "off"}) as running:
-        yield running
+off = module_fixture(lambda shared_provider: gateway_with(shared_provider, {"fetch": "off"}))
 
 
-@pytest.fixture(scope="module")
-def strict(shared_provider: Provider) -> Iterator[Gateway]:
-    """As shipped: public addresses alone."""
-    with gateway_with(shared_provider, {}) as running:
-        yield running
+#: As shipped: public addresses alone.
+strict = module_fixture(lambda shared_provider: gateway_with(shared_provider, {}))
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from tests.reliability.canaries import canary, leaks
-from tests.rig.boxes import WorkBox, running
+from tests.rig.boxes import WorkBox
 from tests.rig.calls import EMBEDDINGS, FACES, TOKEN
 from tests.rig.deadline import wait_for_minute, wait_until
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import bearer, encode_request, open_stream, raw, request
+from tests.rig.http_client import bearer, encode_request, raw, request
 from tests.rig.metrics import Samples, parse_metrics, scrape, total
 from tests.rig.nginx import Nginx
 
@@ -47,11 +48,7 @@ CALLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[WorkBox]:
-    made = WorkBox("box1", ["m"], slots=50)
-    with running(made):
-        yield made
+box = module_fixture(lambda: WorkBox("box1", ["m"], slots=50))
 
 
 @pytest.fixture
@@ -146,14 +143,7 @@ def test_what_a_killed_worker_was_doing_is_over(gateway: Gateway, box: WorkBox) 
     box.go.clear()
     try:
         streams = [
-            open_stream(
-                gateway.url,
-                "POST",
-                "/api/chat",
-                FACES["native chat"].body,
-                bearer(TOKEN),
-                wait_for_head=False,
-            )
+            gateway.open("/api/chat", FACES["native chat"].body, wait_for_head=False)
             for _ in range(6)
         ]
         wait_until(
@@ -249,9 +239,7 @@ def test_the_last_request_of_a_worker_is_counted(gateway: Gateway, box: WorkBox)
     box.go.clear()
     try:
         body = FACES["native chat"].body
-        with open_stream(
-            gateway.url, "POST", "/api/chat", body, bearer(TOKEN), wait_for_head=False
-        ) as stream:
+        with gateway.open("/api/chat", body, wait_for_head=False) as stream:
             wait_until(
                 lambda: total(scrape(gateway), "in_flight", upstream="box1") == 1,
                 10,

@@ -17,6 +17,7 @@ from tests.reliability.sweep import BODIES, answer_everything
 from tests.rig.calls import FACES
 from tests.rig.errors import NATIVE, OPENAI, assert_error, dialect_of
 from tests.rig.fault_upstream import FaultUpstream, Json
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.provider import CHAT, Provider, row
@@ -253,10 +254,7 @@ IDS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def shared_provider() -> Iterator[Provider]:
-    with Provider(row(IDS[0]), row("spaced name")) as server:
-        yield server
+shared_provider = module_fixture(lambda: Provider(row(IDS[0]), row("spaced name")))
 
 
 @pytest.fixture(scope="module")

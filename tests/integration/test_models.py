@@ -13,7 +13,7 @@ from anthropic.types import ModelInfo
 from tests.golden.face import TOKEN, forwarded, get, shared_gateway
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import bearer, request
+from tests.rig.http_client import request
 from tests.rig.replay_upstream import recording
 
 NARROW = "narrow-token"
@@ -147,7 +147,7 @@ def test_games_with_the_path_find_nothing(
 
 
 def test_token_sees_only_its_models(gateway: Gateway) -> None:
-    listed = request(gateway.url, path="/v1/models", headers=bearer(NARROW)).json()["data"]
+    listed = gateway.ask("/v1/models", token=NARROW).json()["data"]
     assert [one["id"] for one in listed] == ["tiny-test:latest", "ns/m:latest"]
 
 
@@ -155,14 +155,12 @@ def test_token_sees_only_its_models(gateway: Gateway) -> None:
     ("asked", "status"), [("tiny-test", 200), ("ns/m", 200), ("qwen3:8b", 404), ("nope", 404)]
 )
 def test_token_finds_only_its_models(asked: str, status: int, gateway: Gateway) -> None:
-    assert request(gateway.url, path=f"/v1/models/{asked}", headers=bearer(NARROW)).status == status
+    assert gateway.ask(f"/v1/models/{asked}", token=NARROW).status == status
 
 
 def test_foreign_and_missing_models_look_alike(gateway: Gateway) -> None:
     texts = [
-        request(gateway.url, path=f"/v1/models/{name}", headers=bearer(NARROW)).text.replace(
-            name, "NAME"
-        )
+        gateway.ask(f"/v1/models/{name}", token=NARROW).text.replace(name, "NAME")
         for name in ("qwen3:8b", "missing")
     ]
     assert texts[0] == texts[1]
@@ -172,7 +170,7 @@ def test_foreign_and_missing_models_look_alike(gateway: Gateway) -> None:
 def test_models_cannot_be_deleted_here(
     path: str, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
-    answer = request(gateway.url, "DELETE", path, headers=bearer(TOKEN))
+    answer = gateway.ask(path, method="DELETE")
     assert answer.status == 405
     assert answer.json()["error"]["type"] == "invalid_request_error"
     assert "GET" in (answer.headers.get("Allow") or "")

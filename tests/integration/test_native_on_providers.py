@@ -26,8 +26,10 @@ from tests.rig.fault_upstream import (
     WaitFor,
     WaitForPeerClose,
 )
+from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream
+from tests.rig.http_client import Answer, bearer
+from tests.rig.provider import upstream_entry
 
 Document = dict[str, Any]
 
@@ -101,10 +103,7 @@ def answered(message: Document, finish: str = "stop") -> Document:
     }
 
 
-@pytest.fixture(scope="module")
-def shared_provider() -> Iterator[FaultUpstream]:
-    with FaultUpstream() as server:
-        yield server
+shared_provider = module_fixture(FaultUpstream)
 
 
 @pytest.fixture
@@ -121,12 +120,7 @@ def provider(shared_provider: FaultUpstream) -> FaultUpstream:
 @pytest.fixture(scope="module")
 def shared_lab(shared_provider: FaultUpstream) -> Iterator[Gateway]:
     """A gateway with one provider and no Ollama."""
-    lab = {
-        "name": "lab",
-        "kind": "openai",
-        "base_url": f"{shared_provider.url}/v1",
-        "models": MODELS,
-    }
+    lab = upstream_entry(f"{shared_provider.url}/v1", models=MODELS)
     auth = {
         "generate_tokens": [TOKEN, {"name": "some", "token": "some-token", "models": ["plain"]}]
     }
@@ -158,11 +152,8 @@ def sent(provider: FaultUpstream, path: str = CHAT) -> Document:
     return document
 
 
-@pytest.fixture
-def own(lab: Gateway) -> Iterator[ollama.Client]:
-    """Ollama's own client."""
-    with ollama.Client(lab.url, headers=bearer(TOKEN)) as client:
-        yield client
+#: Ollama's own client.
+own = function_fixture(lambda lab: ollama.Client(lab.url, headers=bearer(TOKEN)))
 
 
 def sse(documents: list[Document]) -> bytes:
@@ -221,9 +212,7 @@ def test_G07_signs_of_life_of_the_provider_are_not_passed_on(
         Chunk(sse(TEXT[2:])),
     ]
     provider.script(CHAT, script)
-    with open_stream(
-        lab.url, "POST", "/api/chat", {"model": "gpt-lab", "messages": HI}, bearer(TOKEN)
-    ) as answer:
+    with lab.open("/api/chat", {"model": "gpt-lab", "messages": HI}) as answer:
         assert next(answer.lines()).json()["message"]["content"] == "Hel"
         go_on.set()
         assert [line.json()["done"] for line in answer.lines()] == [False, True]
@@ -371,9 +360,7 @@ def test_a_client_that_leaves_ends_the_providers_answer(
     lab: Gateway, provider: FaultUpstream
 ) -> None:
     provider.script(CHAT, [Sse(TEXT[:2], done=False), WaitForPeerClose(8)])
-    with open_stream(
-        lab.url, "POST", "/api/chat", {"model": "gpt-lab", "messages": HI}, bearer(TOKEN)
-    ) as answer:
+    with lab.open("/api/chat", {"model": "gpt-lab", "messages": HI}) as answer:
         next(answer.lines())
     provider.wait_event("peer_closed", seconds=2)
 
@@ -627,12 +614,7 @@ def mixed(shared_provider: FaultUpstream) -> Iterator[Gateway]:
         ollama_server(one, "0.33.0", "qwen3:8b")
         ollama_server(two, "0.24.1", "other", "qwen3:8b")
         boxes = [{"name": name, "base_url": box.url} for name, box in (("one", one), ("two", two))]
-        lab = {
-            "name": "lab",
-            "kind": "openai",
-            "base_url": f"{shared_provider.url}/v1",
-            "models": MODELS,
-        }
+        lab = upstream_entry(f"{shared_provider.url}/v1", models=MODELS)
         models = {
             "coder": {"target": "qwen3:8b"},
             "pinned": {"target": "one/qwen3:8b"},

@@ -8,14 +8,15 @@ its reason and its answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
 
 from tests.golden.face import TOKEN, KeptConnection, forwarded, shared_gateway
 from tests.rig.fault_upstream import Json, Lines, Whole
-from tests.rig.gateway import Gateway
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, Headers, bearer
 from tests.rig.replay_upstream import Cut, Edges, Recording, ReplayUpstream, recording, recordings
 
@@ -33,23 +34,13 @@ IDENTITY = {
 }
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[ReplayUpstream]:
-    with ReplayUpstream() as running:
-        yield running
+upstream = module_fixture(ReplayUpstream)
 
 
-@pytest.fixture(scope="module")
-def gateway(upstream: ReplayUpstream) -> Iterator[Gateway]:
-    with shared_gateway(upstream) as running:
-        yield running
+gateway = module_fixture(lambda upstream: shared_gateway(upstream))
 
 
-@pytest.fixture(scope="module")
-def connection(gateway: Gateway) -> Iterator[KeptConnection]:
-    kept = KeptConnection(gateway)
-    yield kept
-    kept.close()
+connection = module_fixture(lambda gateway: closing(KeptConnection(gateway)))
 
 
 @pytest.fixture(autouse=True)

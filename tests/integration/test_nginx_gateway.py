@@ -6,50 +6,31 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.integration import test_bad_input
+from tests.integration.test_bad_input import CHAT, CHATS, posts_seen
 from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, open_stream, raw, request
 from tests.rig.nginx import Nginx
 
 TOKEN = "sk-team-token-1"
 LIMIT = 64 * 1024 * 1024
-CHAT = {
-    "model": MODEL,
-    "max_tokens": 9,
-    "messages": [{"role": "user", "content": "hi"}],
-    "stream": False,
-}
-CHATS = ("/api/chat", "/v1/chat/completions", "/v1/messages")
+upstream = test_bad_input.upstream
 GOOD = {"model": MODEL, "message": {"role": "assistant", "content": "hi"}, "done": False}
 
 
-@pytest.fixture(scope="module")
-def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    # nginx keeps its idle connections for ten seconds.
-    with checked_gateway(shared_upstream, TOKEN, seconds=15) as running:
-        yield running
-
-
-@pytest.fixture
-def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
-    """The gateway's upstream, healthy again; it shows every model whatever the
-    bytes of the request."""
-    shared_upstream.clear()
-    shared_upstream.script("/api/show", [do.Json({"model_info": {}})])
-    return shared_upstream
-
-
-def posts_seen(upstream: FaultUpstream) -> list[bytes]:
-    return [seen.body for seen in upstream.requests if seen.method == "POST"]
+shared_gateway = module_fixture(
+    lambda shared_upstream: checked_gateway(shared_upstream, TOKEN, seconds=15)
+)
 
 
 # What may pass.

@@ -36,11 +36,7 @@ def configuration(auth: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def warnings(gateway: Gateway) -> list[str]:
-    return [
-        line["warning"]
-        for line in gateway.log_lines("events")
-        if line["event"] == "configuration_warning"
-    ]
+    return [line["warning"] for line in gateway.events("configuration_warning")]
 
 
 @pytest.fixture(scope="module", params=LISTS)

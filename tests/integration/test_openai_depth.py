@@ -5,7 +5,6 @@ schemas whose order counts."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import openai
@@ -13,10 +12,21 @@ import pytest
 
 from tests.golden import face, fates
 from tests.golden.face import TOKEN, forwarded, frames, post
-from tests.golden.fates import CHAT, COMPLETION, SMALLEST, TOOL, UPSTREAM, USER, Asked, Document
+from tests.golden.fates import (
+    CHAT,
+    COMPLETION,
+    SMALLEST,
+    TOOL,
+    UPSTREAM,
+    USER,
+    Ask,
+    Asked,
+    Document,
+)
 from tests.rig import SeenRequest
 from tests.rig.calls import access_line
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Script, Wait, WaitForPeerClose
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 
 COUNTS = {"prompt_eval_count": 7, "eval_count": 3}
@@ -56,17 +66,13 @@ def told(body: Document, words: list[str], logprob: float) -> Script:
     return [Json(part("".join(words), words) | done)]
 
 
-@pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[FaultUpstream]:
-    with TellingUpstream() as server:
-        yield server
+shared_upstream = module_fixture(TellingUpstream)
 
 
-@pytest.fixture(scope="module")
-def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    """Keeps as many upstream connections as it has asked for answers at once."""
-    with face.shared_gateway(shared_upstream, idle=64) as running:
-        yield running
+#: Keeps as many upstream connections as it has asked for answers at once.
+shared_gateway = module_fixture(
+    lambda shared_upstream: face.shared_gateway(shared_upstream, idle=64)
+)
 
 
 ask = fates.ask
@@ -104,9 +110,7 @@ def refused(asked: Asked, param: str) -> None:
 # --- Several choices ------------------------------------------------------------------------------
 
 
-def test_every_choice_is_an_answer_of_its_own(
-    ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_every_choice_is_an_answer_of_its_own(ask: Ask, upstream: FaultUpstream) -> None:
     asked = ask(n=3, seed=7)
     assert texts(asked) == ["said 7", "said 8", "said 9"]
     assert asked.answer.json()["usage"] == {
@@ -118,16 +122,14 @@ def test_every_choice_is_an_answer_of_its_own(
     assert all("n" not in sent for sent in sent_all(upstream))
 
 
-def test_choices_without_a_seed_are_asked_for_alike(
-    ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_choices_without_a_seed_are_asked_for_alike(ask: Ask, upstream: FaultUpstream) -> None:
     ask(n=2)
     first, second = sent_all(upstream)
     assert first == second
     assert "options" not in first
 
 
-def test_every_choice_of_a_stream_has_its_beginning_and_its_end(ask: Callable[..., Asked]) -> None:
+def test_every_choice_of_a_stream_has_its_beginning_and_its_end(ask: Ask) -> None:
     asked = ask(n=3, seed=7, stream=True, stream_options={"include_usage": True})
     *chunks, last = frames(asked.answer.body)
     assert (
@@ -150,7 +152,7 @@ def test_every_choice_of_a_stream_has_its_beginning_and_its_end(ask: Callable[..
 
 
 def test_choices_begin_in_their_order_whichever_comes_first(
-    ask: Callable[..., Asked], upstream: FaultUpstream
+    ask: Ask, upstream: FaultUpstream
 ) -> None:
     """openai-python's helper mixes them up otherwise."""
     slow = [Wait(0.2), *told({"model": "m", "stream": True}, ["slow"], 0.0)]
@@ -173,17 +175,15 @@ def test_all_tokens_are_in_the_access_log(gateway: Gateway, request_id: str) -> 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
 @pytest.mark.parametrize("n", [0, -1, 17])
-def test_number_of_choices_has_its_limits(path: str, n: int, ask: Callable[..., Asked]) -> None:
+def test_number_of_choices_has_its_limits(path: str, n: int, ask: Ask) -> None:
     refused(ask(path, n=n), "n")
 
 
-def test_sixteen_choices_are_possible(ask: Callable[..., Asked]) -> None:
+def test_sixteen_choices_are_possible(ask: Ask) -> None:
     assert texts(ask(n=16, seed=1)) == [f"said {seed}" for seed in range(1, 17)]
 
 
-def test_G24_calls_of_each_choice_are_counted_from_zero(
-    ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_G24_calls_of_each_choice_are_counted_from_zero(ask: Ask, upstream: FaultUpstream) -> None:
     call = {"function": {"name": "f", "arguments": {}}}
     done = {
         "message": {"role": "assistant", "content": "", "tool_calls": [call, call]},
@@ -228,7 +228,7 @@ def calling(upstream: FaultUpstream, *names: str) -> None:
 
 
 def test_functions_are_tools_and_the_call_comes_back_in_their_form(
-    ask: Callable[..., Asked], upstream: FaultUpstream
+    ask: Ask, upstream: FaultUpstream
 ) -> None:
     calling(upstream, "f", "g")
     asked = ask(functions=[FUNCTION])
@@ -243,9 +243,7 @@ def test_functions_are_tools_and_the_call_comes_back_in_their_form(
     assert asked.sent["tools"] == [TOOL]
 
 
-def test_streamed_call_has_the_older_form_and_comes_once(
-    ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_streamed_call_has_the_older_form_and_comes_once(ask: Ask, upstream: FaultUpstream) -> None:
     calls = [{"function": {"name": name, "arguments": {"x": 1}}} for name in ("f", "g")]
     lines = [
         {"message": {"role": "assistant", "content": "", "tool_calls": [call]}, "done": False}
@@ -262,7 +260,7 @@ def test_streamed_call_has_the_older_form_and_comes_once(
     assert choices[-1]["finish_reason"] == "function_call"
 
 
-def test_answer_without_a_call_is_a_plain_one(ask: Callable[..., Asked]) -> None:
+def test_answer_without_a_call_is_a_plain_one(ask: Ask) -> None:
     [choice] = ask(functions=[FUNCTION]).answer.json()["choices"]
     assert (choice["finish_reason"], choice["message"].keys()) == (
         "stop",
@@ -275,7 +273,7 @@ def test_answer_without_a_call_is_a_plain_one(ask: Callable[..., Asked]) -> None
     [("none", [], None), ("auto", ["f", "g"], None), ({"name": "g"}, ["g"], "tool_choice")],
 )
 def test_function_call_chooses_among_them(
-    choice: Any, shown: list[str], approximated: str | None, ask: Callable[..., Asked]
+    choice: Any, shown: list[str], approximated: str | None, ask: Ask
 ) -> None:
     asked = ask(functions=[FUNCTION, FUNCTION | {"name": "g"}], function_call=choice)
     assert [tool["function"]["name"] for tool in asked.sent.get("tools", ())] == shown
@@ -307,14 +305,12 @@ def test_function_call_chooses_among_them(
         ),
     ],
 )
-def test_function_that_cannot_be_used_is_named(
-    fields: Document, param: str, ask: Callable[..., Asked]
-) -> None:
+def test_function_that_cannot_be_used_is_named(fields: Document, param: str, ask: Ask) -> None:
     refused(ask(**fields), param)
 
 
 def test_G22_history_with_functions_becomes_calls_and_results(
-    ask: Callable[..., Asked], upstream: FaultUpstream
+    ask: Ask, upstream: FaultUpstream
 ) -> None:
     """The ids are the same whenever it is sent again."""
     history = [
@@ -373,9 +369,7 @@ def allowed(mode: str, *names: str) -> Document:
         (allowed("required", "f", "g"), ["f", "g"], True),
     ],
 )
-def test_G19_choice_of_tools(
-    choice: Any, shown: list[str], forced: bool, ask: Callable[..., Asked]
-) -> None:
+def test_G19_choice_of_tools(choice: Any, shown: list[str], forced: bool, ask: Ask) -> None:
     asked = ask(tools=TOOLS, tool_choice=choice)
     assert [tool["function"]["name"] for tool in asked.sent.get("tools", ())] == shown
     assert asked.answer.headers.get("X-Ollama-Proxy-Approximated") == (
@@ -389,7 +383,7 @@ def test_G19_choice_of_tools(
     assert message["content"].startswith(USER[0]["content"])
 
 
-def test_order_to_call_stands_behind_the_system_message(ask: Callable[..., Asked]) -> None:
+def test_order_to_call_stands_behind_the_system_message(ask: Ask) -> None:
     system = {"role": "system", "content": "Be brief."}
     first, second = ask(tools=TOOLS, tool_choice=named("g"), messages=[system, *USER]).sent[
         "messages"
@@ -420,14 +414,12 @@ def test_order_to_call_stands_behind_the_system_message(ask: Callable[..., Asked
         ),
     ],
 )
-def test_choice_that_is_not_on_offer_is_refused(
-    fields: Document, param: str, ask: Callable[..., Asked]
-) -> None:
+def test_choice_that_is_not_on_offer_is_refused(fields: Document, param: str, ask: Ask) -> None:
     refused(ask(**fields), param)
 
 
 def test_only_the_first_call_comes_where_calls_may_not_be_parallel(
-    ask: Callable[..., Asked], upstream: FaultUpstream
+    ask: Ask, upstream: FaultUpstream
 ) -> None:
     calling(upstream, "f", "g")
     asked = ask(tools=TOOLS, parallel_tool_calls=False)
@@ -436,9 +428,7 @@ def test_only_the_first_call_comes_where_calls_may_not_be_parallel(
     assert asked.answer.headers.get("X-Ollama-Proxy-Ignored") is None
 
 
-def test_only_the_first_call_of_each_choice_comes(
-    ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_only_the_first_call_of_each_choice_comes(ask: Ask, upstream: FaultUpstream) -> None:
     calling(upstream, "f", "g")
     choices = ask(tools=TOOLS, parallel_tool_calls=False, n=2).answer.json()["choices"]
     assert [
@@ -449,16 +439,14 @@ def test_only_the_first_call_of_each_choice_comes(
 # --- Completions ----------------------------------------------------------------------------------
 
 
-def test_list_of_prompts_gives_the_choices_of_each(
-    ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_list_of_prompts_gives_the_choices_of_each(ask: Ask, upstream: FaultUpstream) -> None:
     asked = ask(COMPLETION, prompt=["a", "b"], n=2, seed=3)
     assert texts(asked) == ["a 3", "a 4", "b 3", "b 4"]
     assert asked.answer.json()["usage"]["total_tokens"] == 40
     assert {sent["prompt"] for sent in sent_all(upstream)} == {"a", "b"}
 
 
-def test_list_of_prompts_streams_by_index(ask: Callable[..., Asked]) -> None:
+def test_list_of_prompts_streams_by_index(ask: Ask) -> None:
     asked = ask(COMPLETION, prompt=["a", "b"], n=2, seed=3, stream=True)
     told = {
         index: "".join(one["text"] for one in choices) for index, choices in by_index(asked).items()
@@ -471,20 +459,20 @@ def test_list_of_prompts_streams_by_index(ask: Callable[..., Asked]) -> None:
 @pytest.mark.parametrize(
     "prompt", [[1, 2], [[1, 2], [3]], ["a", 1], [True], [None], [], ["a", ""], {"a": 1}]
 )
-def test_prompts_that_are_no_texts_are_refused(prompt: Any, ask: Callable[..., Asked]) -> None:
+def test_prompts_that_are_no_texts_are_refused(prompt: Any, ask: Ask) -> None:
     refused(ask(COMPLETION, prompt=prompt), "prompt")
 
 
-def test_token_ids_are_refused_with_the_way_out(ask: Callable[..., Asked]) -> None:
+def test_token_ids_are_refused_with_the_way_out(ask: Ask) -> None:
     assert "as a string" in ask(COMPLETION, prompt=[1, 2]).answer.json()["error"]["message"]
 
 
-def test_answers_of_one_request_are_limited(ask: Callable[..., Asked]) -> None:
+def test_answers_of_one_request_are_limited(ask: Ask) -> None:
     refused(ask(COMPLETION, prompt=["a"] * 33, n=2), "prompt")
 
 
 @pytest.mark.parametrize("prompt", ["Hi", ["Hi", "Yo"]])
-def test_echo_puts_the_prompt_before_its_answer(prompt: Any, ask: Callable[..., Asked]) -> None:
+def test_echo_puts_the_prompt_before_its_answer(prompt: Any, ask: Ask) -> None:
     expected = [f"{one}{one} 0" for one in ([prompt] if isinstance(prompt, str) else prompt)]
     assert texts(ask(COMPLETION, prompt=prompt, echo=True)) == expected
     streamed = by_index(ask(COMPLETION, prompt=prompt, echo=True, stream=True))
@@ -496,18 +484,14 @@ def test_echo_puts_the_prompt_before_its_answer(prompt: Any, ask: Callable[..., 
     ]
 
 
-def test_echo_without_an_answer_is_the_prompt(
-    ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_echo_without_an_answer_is_the_prompt(ask: Ask, upstream: FaultUpstream) -> None:
     end = {"response": "", "done": True, "done_reason": "length"}
     upstream.script("/api/generate", [Lines([end])])
     [first, last] = by_index(ask(COMPLETION, echo=True, stream=True))[0]
     assert (first["text"], last["text"], last["finish_reason"]) == ("Hi", "", "length")
 
 
-def test_best_of_shows_the_surest_and_counts_all(
-    ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_best_of_shows_the_surest_and_counts_all(ask: Ask, upstream: FaultUpstream) -> None:
     asked = ask(COMPLETION, best_of=4, n=2, seed=1)
     assert texts(asked) == ["Hi 4", "Hi 3"]
     assert asked.answer.json()["usage"] == {
@@ -519,11 +503,11 @@ def test_best_of_shows_the_surest_and_counts_all(
     assert [choice["logprobs"] for choice in asked.answer.json()["choices"]] == [None, None]
 
 
-def test_best_of_each_prompt(ask: Callable[..., Asked]) -> None:
+def test_best_of_each_prompt(ask: Ask) -> None:
     assert texts(ask(COMPLETION, prompt=["a", "b"], best_of=2, seed=1)) == ["a 2", "b 2"]
 
 
-def test_best_of_as_many_as_are_shown_asks_for_nothing_more(ask: Callable[..., Asked]) -> None:
+def test_best_of_as_many_as_are_shown_asks_for_nothing_more(ask: Ask) -> None:
     asked = ask(COMPLETION, best_of=2, n=2, seed=1)
     assert texts(asked) == ["Hi 1", "Hi 2"]
     assert "logprobs" not in asked.sent
@@ -539,15 +523,13 @@ def test_best_of_as_many_as_are_shown_asks_for_nothing_more(ask: Callable[..., A
     ],
 )
 def test_wishes_that_contradict_each_other_are_refused(
-    fields: Document, param: str, ask: Callable[..., Asked]
+    fields: Document, param: str, ask: Ask
 ) -> None:
     refused(ask(COMPLETION, **fields), param)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_offsets_of_tokens_begin_anew_in_every_choice(
-    stream: bool, ask: Callable[..., Asked]
-) -> None:
+def test_offsets_of_tokens_begin_anew_in_every_choice(stream: bool, ask: Ask) -> None:
     asked = ask(COMPLETION, n=2, logprobs=0, seed=3, stream=stream)
     if stream:
         shown = {
@@ -562,7 +544,7 @@ def test_offsets_of_tokens_begin_anew_in_every_choice(
     assert offsets == [[0, 2], [0, 2]]
 
 
-def test_suffix_goes_with_every_answer(ask: Callable[..., Asked], upstream: FaultUpstream) -> None:
+def test_suffix_goes_with_every_answer(ask: Ask, upstream: FaultUpstream) -> None:
     ask(COMPLETION, suffix="end", n=2)
     assert [sent["suffix"] for sent in sent_all(upstream)] == ["end", "end"]
 
@@ -583,9 +565,7 @@ SCHEMA: Document = {
 
 
 @pytest.mark.parametrize("strict", [True, False, None])
-def test_schema_arrives_in_its_own_order(
-    strict: Any, ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_schema_arrives_in_its_own_order(strict: Any, ask: Ask, upstream: FaultUpstream) -> None:
     """The model writes the fields in the order of the schema."""
     schema = {"name": "answer", "strict": strict, "schema": SCHEMA}
     asked = ask(response_format={"type": "json_schema", "json_schema": schema})
@@ -615,7 +595,7 @@ THOUGHT = {
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_thinking_is_left_out_where_it_is_not_wanted(
-    fields: Document, shown: bool, stream: bool, ask: Callable[..., Asked], upstream: FaultUpstream
+    fields: Document, shown: bool, stream: bool, ask: Ask, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Lines([THOUGHT]) if stream else Json(THOUGHT)])
     body = ask(stream=stream, **fields).answer.body
@@ -628,7 +608,7 @@ TOO_LONG = Json({"error": "the input length exceeds the context length"}, 400)
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
 def test_prompt_that_is_too_long_is_refused_in_words_that_clients_test_for(
-    path: str, n: int, ask: Callable[..., Asked], upstream: FaultUpstream
+    path: str, n: int, ask: Ask, upstream: FaultUpstream
 ) -> None:
     upstream.script(UPSTREAM[path], [TOO_LONG])
     asked = ask(path, n=n)
@@ -642,7 +622,7 @@ def test_prompt_that_is_too_long_is_refused_in_words_that_clients_test_for(
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
 def test_prompt_is_cut_for_those_who_ask_for_it(
-    path: str, stream: bool, ask: Callable[..., Asked], upstream: FaultUpstream
+    path: str, stream: bool, ask: Ask, upstream: FaultUpstream
 ) -> None:
     end = {
         "message": {"role": "assistant", "content": "x"},
@@ -661,9 +641,7 @@ def test_prompt_is_cut_for_those_who_ask_for_it(
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
 @pytest.mark.parametrize("name", ["request_timeout", "timeout_ms"])
-def test_client_may_wait_for_less(
-    path: str, name: str, ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_client_may_wait_for_less(path: str, name: str, ask: Ask, upstream: FaultUpstream) -> None:
     upstream.script(UPSTREAM[path], [WaitForPeerClose()])
     answer = ask(path, **{name: 300}).answer
     assert (answer.status, answer.json()["error"]["type"]) == (504, "timeout_error")
@@ -679,9 +657,7 @@ def test_client_may_wait_for_less(
         ("include_reasoning", 0),
     ],
 )
-def test_extension_of_another_type_is_refused(
-    name: str, value: Any, ask: Callable[..., Asked]
-) -> None:
+def test_extension_of_another_type_is_refused(name: str, value: Any, ask: Ask) -> None:
     refused(ask(**{name: value}), name)
 
 

@@ -25,7 +25,7 @@ from tests.integration.passing import (
 )
 from tests.rig.fault_upstream import Json, Script, Sse
 from tests.rig.gateway import Gateway
-from tests.rig.provider import CHAT, EMBEDDINGS, Provider
+from tests.rig.provider import CHAT, EMBEDDINGS, Provider, upstream_entry
 
 TOOL = {
     "id": "t1",
@@ -163,12 +163,7 @@ def test_sdk_raises(
 
 
 def test_gateway_is_a_provider_for_another(demo_gateway: Gateway) -> None:
-    back = {
-        "name": "back",
-        "kind": "openai",
-        "base_url": f"{demo_gateway.url}/v1",
-        "api_key_env": "BACK_KEY",
-    }
+    back = upstream_entry(f"{demo_gateway.url}/v1", name="back", api_key_env="BACK_KEY")
     config = {
         "auth": {"generate_tokens": [TOKEN]},
         "upstreams": [back],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from tests.golden.fates import (
     TOOL,
     UPSTREAM,
     USER,
-    Asked,
+    Ask,
     Document,
 )
 from tests.rig.deadline import wait_until
@@ -49,9 +48,7 @@ def test_every_field_of_the_api_has_a_fate_here_and_in_the_schema(path: str) -> 
 @pytest.mark.parametrize(
     ("path", "name"), ALL, ids=[f"{path.rpartition('/')[2]}-{name}" for path, name in ALL]
 )
-def test_field_has_the_effect_that_its_fate_promises(
-    path: str, name: str, ask: Callable[..., Asked]
-) -> None:
+def test_field_has_the_effect_that_its_fate_promises(path: str, name: str, ask: Ask) -> None:
     fate = FATES[path][name]
     asked = ask(path, **fate.beside, **{name: fate.value})
     if fate.kind == REFUSED:
@@ -97,7 +94,7 @@ def test_schema_agrees_with_what_happens(path: str, name: str) -> None:
     ],
 )
 def test_values_that_ask_for_nothing_special_are_taken_in_silence(
-    name: str, value: Any, ask: Callable[..., Asked]
+    name: str, value: Any, ask: Ask
 ) -> None:
     asked = ask(**{name: value})
     assert (asked.answer.status, asked.answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, None)
@@ -116,7 +113,7 @@ def test_user_is_in_the_access_log(path: str, gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", UPSTREAM)
-def test_unknown_fields_are_carried_and_named(path: str, ask: Callable[..., Asked]) -> None:
+def test_unknown_fields_are_carried_and_named(path: str, ask: Ask) -> None:
     asked = ask(path, brand_new_field={"a": 1}, another="x")
     assert asked.answer.status == 200
     assert asked.ignored == ["brand_new_field", "another"]
@@ -124,9 +121,7 @@ def test_unknown_fields_are_carried_and_named(path: str, ask: Callable[..., Aske
 
 
 @pytest.mark.parametrize("name", ["x\r\nSet-Cookie: a=b", "é", "☃", "a, b", "", "x" * 2000, "\0"])
-def test_field_name_can_do_no_harm_in_the_head_of_the_answer(
-    name: str, ask: Callable[..., Asked]
-) -> None:
+def test_field_name_can_do_no_harm_in_the_head_of_the_answer(name: str, ask: Ask) -> None:
     """A name is the client's own text: one that no header can hold must neither break the
     answer nor leak its slot."""
     asked = ask(**{name: 1})
@@ -137,7 +132,7 @@ def test_field_name_can_do_no_harm_in_the_head_of_the_answer(
     assert len(named) <= 500
 
 
-def test_every_field_at_fault_is_named_at_once(ask: Callable[..., Asked]) -> None:
+def test_every_field_at_fault_is_named_at_once(ask: Ask) -> None:
     error = ask(temperature="hot", n="3", seed=1.5).answer.json()["error"]
     assert [name in error["message"] for name in ("temperature", "n: ", "seed")] == [True] * 3
 
@@ -157,14 +152,14 @@ def test_every_field_at_fault_is_named_at_once(ask: Callable[..., Asked]) -> Non
     ],
 )
 def test_G10_empty_request_is_no_order_to_load_a_model(
-    path: str, fields: Document, ask: Callable[..., Asked]
+    path: str, fields: Document, ask: Ask
 ) -> None:
     asked = ask(path, **fields)
     assert (asked.answer.status, asked.sent) == (400, {})
     assert asked.answer.json()["error"]["param"] == next(iter(fields))
 
 
-def test_prompt_in_a_list_of_one_is_unwrapped(ask: Callable[..., Asked]) -> None:
+def test_prompt_in_a_list_of_one_is_unwrapped(ask: Ask) -> None:
     assert ask(COMPLETION, prompt=["Hi"]).sent["prompt"] == "Hi"
 
 
@@ -178,14 +173,12 @@ def test_prompt_in_a_list_of_one_is_unwrapped(ask: Callable[..., Asked]) -> None
         ({"max_tokens": 9, "max_completion_tokens": None}, 9),
     ],
 )
-def test_G14_limit_of_tokens(fields: Document, expected: int, ask: Callable[..., Asked]) -> None:
+def test_G14_limit_of_tokens(fields: Document, expected: int, ask: Ask) -> None:
     assert ask(**fields).options == {"num_predict": expected}
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
-def test_G14_no_limit_is_said_as_clients_of_ollama_say_it(
-    path: str, ask: Callable[..., Asked]
-) -> None:
+def test_G14_no_limit_is_said_as_clients_of_ollama_say_it(path: str, ask: Ask) -> None:
     assert ask(path, max_tokens=-1).options == {"num_predict": -1}
 
 
@@ -202,18 +195,18 @@ def test_G14_limit_that_is_none_is_refused(
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
-def test_G15_absent_sampling_stays_absent(path: str, ask: Callable[..., Asked]) -> None:
+def test_G15_absent_sampling_stays_absent(path: str, ask: Ask) -> None:
     assert "options" not in ask(path).sent
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
-def test_null_sampling_stays_absent(path: str, ask: Callable[..., Asked]) -> None:
+def test_null_sampling_stays_absent(path: str, ask: Ask) -> None:
     asked = ask(path, temperature=None, top_p=None, max_tokens=None, stop=None, seed=None)
     assert "options" not in asked.sent
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
-def test_G15_zero_is_not_absent(path: str, ask: Callable[..., Asked]) -> None:
+def test_G15_zero_is_not_absent(path: str, ask: Ask) -> None:
     fields = {
         "temperature": 0,
         "top_p": 0,
@@ -226,19 +219,17 @@ def test_G15_zero_is_not_absent(path: str, ask: Callable[..., Asked]) -> None:
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
 @pytest.mark.parametrize(("stop", "expected"), [("X", ["X"]), (["X", "Y"], ["X", "Y"])])
-def test_G16_stop_is_a_list_for_ollama(
-    path: str, stop: Any, expected: list[str], ask: Callable[..., Asked]
-) -> None:
+def test_G16_stop_is_a_list_for_ollama(path: str, stop: Any, expected: list[str], ask: Ask) -> None:
     assert ask(path, stop=stop).options == {"stop": expected}
 
 
 @pytest.mark.parametrize("stop", [5, ["X", 5], {"a": 1}])
-def test_stop_of_another_type_is_refused(stop: Any, ask: Callable[..., Asked]) -> None:
+def test_stop_of_another_type_is_refused(stop: Any, ask: Ask) -> None:
     asked = ask(stop=stop)
     assert (asked.answer.status, asked.answer.json()["error"]["param"]) == (400, "stop")
 
 
-def message(ask: Callable[..., Asked], **fields: Any) -> Document:
+def message(ask: Ask, **fields: Any) -> Document:
     asked = ask(messages=[{"role": "user", **fields}])
     assert asked.answer.status == 200, asked.answer.text
     [one] = asked.sent["messages"]
@@ -277,9 +268,7 @@ def image(url: Any) -> Document:
         ),
     ],
 )
-def test_G17_parts_stay_one_message(
-    content: Any, expected: Document, ask: Callable[..., Asked]
-) -> None:
+def test_G17_parts_stay_one_message(content: Any, expected: Document, ask: Ask) -> None:
     assert message(ask, content=content) == {"role": "user"} | expected
 
 
@@ -298,7 +287,7 @@ def test_G17_parts_stay_one_message(
         "text",
     ],
 )
-def test_part_that_cannot_be_used_is_named(part: Any, ask: Callable[..., Asked]) -> None:
+def test_part_that_cannot_be_used_is_named(part: Any, ask: Ask) -> None:
     asked = ask(messages=[{"role": "user", "content": [text("a"), part]}])
     error = asked.answer.json()["error"]
     assert (asked.answer.status, asked.sent) == (400, {})
@@ -307,7 +296,7 @@ def test_part_that_cannot_be_used_is_named(part: Any, ask: Callable[..., Asked])
 
 
 def test_G17_image_of_a_private_address_is_refused_by_name(
-    ask: Callable[..., Asked], upstream: FaultUpstream
+    ask: Ask, upstream: FaultUpstream
 ) -> None:
     asked = ask(messages=[{"role": "user", "content": [image({"url": f"{upstream.url}/cat.png"})]}])
     assert asked.answer.status == 400
@@ -318,13 +307,13 @@ def test_G17_image_of_a_private_address_is_refused_by_name(
 @pytest.mark.parametrize(
     ("role", "sent_role"), [("system", "system"), ("developer", "system"), ("user", "user")]
 )
-def test_roles(role: str, sent_role: str, ask: Callable[..., Asked]) -> None:
+def test_roles(role: str, sent_role: str, ask: Ask) -> None:
     asked = ask(messages=[{"role": role, "content": "x"}])
     assert asked.sent["messages"] == [{"role": sent_role, "content": "x"}]
 
 
 @pytest.mark.parametrize("role", ["wizard", "", None, 5])
-def test_unknown_role_is_refused(role: Any, ask: Callable[..., Asked]) -> None:
+def test_unknown_role_is_refused(role: Any, ask: Ask) -> None:
     error = ask(messages=[{"role": role, "content": "x"}]).answer.json()["error"]
     assert error["param"] == "messages[0].role"
 
@@ -347,7 +336,7 @@ def history(call: Document, result: Document) -> list[Document]:
     ],
 )
 def test_G18_arguments_become_an_object_in_their_order(
-    arguments: Any, expected: str, ask: Callable[..., Asked], upstream: FaultUpstream
+    arguments: Any, expected: str, ask: Ask, upstream: FaultUpstream
 ) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
     ask(messages=history(call, {"tool_call_id": "c1", "content": "r"}))
@@ -355,7 +344,7 @@ def test_G18_arguments_become_an_object_in_their_order(
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", '"x"', "5", [1], 5])
-def test_arguments_of_another_kind_are_refused(arguments: Any, ask: Callable[..., Asked]) -> None:
+def test_arguments_of_another_kind_are_refused(arguments: Any, ask: Ask) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
     asked = ask(messages=history(call, {"tool_call_id": "c1", "content": "r"}))
     assert asked.answer.status == 400
@@ -363,9 +352,7 @@ def test_arguments_of_another_kind_are_refused(arguments: Any, ask: Callable[...
 
 
 @pytest.mark.parametrize("content", ["r", [text("r")]])
-def test_G17_result_of_a_tool_keeps_its_id_and_gets_its_name(
-    content: Any, ask: Callable[..., Asked]
-) -> None:
+def test_G17_result_of_a_tool_keeps_its_id_and_gets_its_name(content: Any, ask: Ask) -> None:
     """A list of parts must not lose them."""
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     asked = ask(messages=history(call, {"tool_call_id": "c1", "content": content}))
@@ -377,7 +364,7 @@ def test_G17_result_of_a_tool_keeps_its_id_and_gets_its_name(
     }
 
 
-def test_G19_tool_choice_none_hides_the_tools(ask: Callable[..., Asked]) -> None:
+def test_G19_tool_choice_none_hides_the_tools(ask: Ask) -> None:
     asked = ask(tools=[TOOL], tool_choice="none")
     assert "tools" not in asked.sent
     assert asked.answer.headers.get("X-Ollama-Proxy-Ignored") is None
@@ -396,15 +383,13 @@ def test_G19_tool_choice_none_hides_the_tools(ask: Callable[..., Asked]) -> None
         "f",
     ],
 )
-def test_tool_that_cannot_be_used_is_named(tool: Any, ask: Callable[..., Asked]) -> None:
+def test_tool_that_cannot_be_used_is_named(tool: Any, ask: Ask) -> None:
     asked = ask(tools=[TOOL, tool])
     assert (asked.answer.status, asked.sent) == (400, {})
     assert asked.answer.json()["error"]["param"].startswith("tools[1]")
 
 
-def test_G20_schema_of_a_tool_arrives_whole_and_in_order(
-    ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_G20_schema_of_a_tool_arrives_whole_and_in_order(ask: Ask, upstream: FaultUpstream) -> None:
     """The face narrows nothing; what Ollama reads of it is Ollama's."""
     parameters: Document = {
         "type": "object",
@@ -437,12 +422,12 @@ def test_G20_schema_of_a_tool_arrives_whole_and_in_order(
         ({"think": "low"}, "low"),
     ],
 )
-def test_G21_effort_becomes_think(fields: Document, think: Any, ask: Callable[..., Asked]) -> None:
+def test_G21_effort_becomes_think(fields: Document, think: Any, ask: Ask) -> None:
     assert ask(**fields).sent["think"] == think
 
 
 @pytest.mark.parametrize("effort", ["", None])
-def test_no_effort_leaves_thinking_to_the_model(effort: Any, ask: Callable[..., Asked]) -> None:
+def test_no_effort_leaves_thinking_to_the_model(effort: Any, ask: Ask) -> None:
     assert "think" not in ask(reasoning_effort=effort).sent
 
 
@@ -450,13 +435,13 @@ def test_no_effort_leaves_thinking_to_the_model(effort: Any, ask: Callable[..., 
     "fields",
     [{"reasoning_effort": "High"}, {"reasoning_effort": "huge"}, {"think": "huge"}, {"think": 1}],
 )
-def test_G21_unknown_effort_is_refused(fields: Document, ask: Callable[..., Asked]) -> None:
+def test_G21_unknown_effort_is_refused(fields: Document, ask: Ask) -> None:
     asked = ask(**fields)
     assert (asked.answer.status, asked.sent) == (400, {})
 
 
 def test_G21_thinking_on_a_model_without_it_is_the_upstreams_400(
-    ask: Callable[..., Asked], upstream: FaultUpstream
+    ask: Ask, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Json({"error": '"m" does not support thinking'}, 400)])
     asked = ask(reasoning_effort="high")
@@ -505,15 +490,13 @@ SCHEMA: Document = {
         ({"format": "", "stop": []}, {}),
     ],
 )
-def test_extensions_of_ollama_clients(
-    fields: Document, expected: Document, ask: Callable[..., Asked]
-) -> None:
+def test_extensions_of_ollama_clients(fields: Document, expected: Document, ask: Ask) -> None:
     asked = ask(**fields)
     assert asked.sent == {"model": "m", "messages": USER, "stream": False, **UNCUT} | expected
     assert asked.answer.headers.get("X-Ollama-Proxy-Ignored") is None
 
 
-def test_rendering_for_debugging_is_not_passed_on(ask: Callable[..., Asked]) -> None:
+def test_rendering_for_debugging_is_not_passed_on(ask: Ask) -> None:
     asked = ask(_debug_render_only=True)
     assert (asked.answer.status, asked.sent) == (400, {})
 
@@ -541,9 +524,7 @@ def test_rendering_for_debugging_is_not_passed_on(ask: Callable[..., Asked]) -> 
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
     ],
 )
-def test_wrong_value_is_a_400_that_names_the_field(
-    fields: Document, param: str, ask: Callable[..., Asked]
-) -> None:
+def test_wrong_value_is_a_400_that_names_the_field(fields: Document, param: str, ask: Ask) -> None:
     asked = ask(**fields)
     error = asked.answer.json()["error"]
     assert (asked.answer.status, error["type"], asked.sent) == (400, "invalid_request_error", {})
@@ -554,16 +535,14 @@ def test_wrong_value_is_a_400_that_names_the_field(
     ("stream", "content_type"),
     [(None, "application/json"), (False, "application/json"), (True, "text/event-stream")],
 )
-def test_streaming_is_asked_for(stream: Any, content_type: str, ask: Callable[..., Asked]) -> None:
+def test_streaming_is_asked_for(stream: Any, content_type: str, ask: Ask) -> None:
     asked = ask(stream=stream)
     assert (asked.answer.headers.get("Content-Type") or "").startswith(content_type)
     assert asked.sent["stream"] is bool(stream)
 
 
 @pytest.mark.parametrize("model", ["tiny-test", "M:Latest", "library/m", "ns/m:v1"])
-def test_G12_model_is_echoed_and_sent_as_it_was_written(
-    model: str, ask: Callable[..., Asked]
-) -> None:
+def test_G12_model_is_echoed_and_sent_as_it_was_written(model: str, ask: Ask) -> None:
     asked = ask(model=model)
     assert (asked.answer.json()["model"], asked.sent["model"]) == (model, model)
 
@@ -578,7 +557,7 @@ def test_G12_model_is_echoed_and_sent_as_it_was_written(
     ],
 )
 def test_errors_of_the_upstream_become_one_sentence(
-    status: int, document: Document, text: str, ask: Callable[..., Asked], upstream: FaultUpstream
+    status: int, document: Document, text: str, ask: Ask, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Json(document, status)])
     asked = ask()
@@ -587,7 +566,7 @@ def test_errors_of_the_upstream_become_one_sentence(
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_G05_missing_model_keeps_its_status_when_streaming_too(
-    stream: bool, ask: Callable[..., Asked], upstream: FaultUpstream
+    stream: bool, ask: Ask, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Json({"error": "model 'x' not found"}, 404)])
     asked = ask(stream=stream)
@@ -597,7 +576,7 @@ def test_G05_missing_model_keeps_its_status_when_streaming_too(
 
 
 def test_prompt_that_is_too_long_has_the_code_that_clients_look_for(
-    ask: Callable[..., Asked], upstream: FaultUpstream
+    ask: Ask, upstream: FaultUpstream
 ) -> None:
     upstream.script(
         "/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)]
@@ -605,16 +584,14 @@ def test_prompt_that_is_too_long_has_the_code_that_clients_look_for(
     assert ask().answer.json()["error"]["code"] == "context_length_exceeded"
 
 
-def test_G30_busy_upstream_says_when_to_come_back(
-    ask: Callable[..., Asked], upstream: FaultUpstream
-) -> None:
+def test_G30_busy_upstream_says_when_to_come_back(ask: Ask, upstream: FaultUpstream) -> None:
     upstream.script("/api/chat", [Json({"error": "server busy, please try again."}, 503)])
     asked = ask()
     assert (asked.answer.status, asked.answer.json()["error"]["type"]) == (503, "api_error")
     assert int(asked.answer.headers.get("Retry-After") or 0) > 0
 
 
-def test_usage_chunk_is_last_and_alone(ask: Callable[..., Asked]) -> None:
+def test_usage_chunk_is_last_and_alone(ask: Ask) -> None:
     body = ask(
         stream=True, stream_options={"include_usage": True, "include_obfuscation": False}
     ).answer.body

@@ -15,6 +15,7 @@ from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import FaultUpstream
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.leaks import worker_details
@@ -26,10 +27,7 @@ JSON = {"Accept": "application/json"}
 NOTICED_S = 10.0
 
 
-@pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(shared_upstream, TOKEN) as running:
-        yield running
+gateway = module_fixture(lambda shared_upstream: checked_gateway(shared_upstream, TOKEN))
 
 
 @pytest.fixture

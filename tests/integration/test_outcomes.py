@@ -23,8 +23,9 @@ from tests.rig.fault_upstream import (
     Script,
     WaitForPeerClose,
 )
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream, request
+from tests.rig.http_client import Answer, bearer, open_stream
 
 #: Failures in a row after which a node is avoided for a model.
 FAILURES = 5
@@ -73,11 +74,8 @@ def boxes() -> Iterator[list[Box]]:
         yield [stack.enter_context(Box(f"box{n}", ["m"], loaded=["m"])) for n in range(1, 5)]
 
 
-@pytest.fixture
-def gateway(boxes: list[Box]) -> Iterator[Gateway]:
-    """In front of all of them."""
-    with started(boxes) as running:
-        yield running
+#: In front of all of them.
+gateway = function_fixture(lambda boxes: started(boxes))
 
 
 @contextmanager
@@ -100,17 +98,13 @@ def started(boxes: list[Box], tokens: str = "generate_tokens") -> Iterator[Gatew
 
 def states(gateway: Gateway) -> dict[str, Any]:
     """What the gateway knows of each node."""
-    found: dict[str, Any] = request(gateway.url, path="/health", headers=bearer(TOKEN)).json()[
-        "upstreams"
-    ]
+    found: dict[str, Any] = gateway.ask("/health", token=TOKEN).json()["upstreams"]
     return found
 
 
 def ask(gateway: Gateway, way: Way, id: str, *, stream: bool) -> Answer:
     body = {**way[2], "model": "m", "stream": stream}
-    return request(
-        gateway.url, "POST", way[0], body, bearer(TOKEN) | {"X-Request-Id": id}, timeout=20
-    )
+    return gateway.ask(way[0], body, **{"X-Request-Id": id})
 
 
 def avoided(gateway: Gateway) -> dict[str, list[str]]:
@@ -134,11 +128,7 @@ def named(entry: dict[str, Any]) -> list[str]:
 
 def reported(gateway: Gateway, id: str) -> list[str]:
     """The upstreams that the event log blames for this request."""
-    return [
-        e["upstream"]
-        for e in gateway.log_lines("events")
-        if e["event"] == "upstream_error" and e["id"] == id
-    ]
+    return [e["upstream"] for e in gateway.events("upstream_error") if e["id"] == id]
 
 
 @each_kind
@@ -213,14 +203,7 @@ def test_repeated_attempt_is_not_among_the_chosen(
 def test_one_answer_names_one_upstream(boxes: list[Box], gateway: Gateway) -> None:
     for name in ("box1", "box2"):
         alone: Way = (CHAT[0], CHAT[1], {"messages": MESSAGES, "model": f"{name}/m"}, CHAT_LINE)
-        request(
-            gateway.url,
-            "POST",
-            alone[0],
-            alone[2],
-            bearer(TOKEN) | {"X-Request-Id": f"one-{name}"},
-            timeout=20,
-        )
+        gateway.ask(alone[0], alone[2], **{"X-Request-Id": f"one-{name}"})
         assert access_line(gateway, f"one-{name}")["upstream"] == name
 
 
@@ -233,14 +216,7 @@ def test_work_on_models_names_every_server_and_blames_the_one_that_failed(
             box.script("/api/pull", [Lines([{"status": "success"}])])
         boxes[2].script("/api/pull", [Lines([{"status": "pulling"}, {"error": "disk full"}])])
         body = {"model": "new", "stream": stream}
-        request(
-            gateway.url,
-            "POST",
-            "/api/pull",
-            body,
-            bearer(TOKEN) | {"X-Request-Id": "pull"},
-            timeout=20,
-        )
+        gateway.ask("/api/pull", body, token=TOKEN, **{"X-Request-Id": "pull"})
         assert access_line(gateway, "pull")["upstream"] == "box1,box2,box3,box4"
         wait_until(lambda: reported(gateway, "pull"), 5, "no event")
         assert reported(gateway, "pull") == ["box3"]

@@ -13,9 +13,10 @@ from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, raw, request
-from tests.rig.nginx import Nginx
+from tests.rig.nginx import Nginx, nginx_before
 
 PAGE, EVIL = "https://chat.example", "https://evil.example"
 CHAT = {
@@ -59,13 +60,12 @@ SIMPLE_TYPES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def listed(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    """A gateway with tokens for one page, and for a desktop program."""
-    with checked_gateway(
+#: A gateway with tokens for one page, and for a desktop program.
+listed = module_fixture(
+    lambda shared_upstream: checked_gateway(
         shared_upstream, TOKEN, cors={"origins": [PAGE, "app://obsidian.md"]}
-    ) as running:
-        yield running
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,7 @@ def tokenless(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def nginx(tokenless: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with Nginx(tmp_path_factory.mktemp("nginx"), f"127.0.0.1:{tokenless.port}") as running:
-        yield running
+nginx = module_fixture(lambda tokenless: nginx_before(tokenless))
 
 
 def allowances(answer: Answer) -> list[str]:

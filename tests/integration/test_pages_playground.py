@@ -17,8 +17,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.rig import native_chat
 from tests.rig.boxes import Box, fleet_config
 from tests.rig.fault_upstream import Head, Lines, WaitFor, WaitForPeerClose
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, open_stream
 from tests.rig.nginx import Nginx
@@ -31,10 +33,7 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
 NODE = Path(__file__).parents[1] / "node"
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Box]:
-    with Box("box1", [MODEL, FORBIDDEN]) as running:
-        yield running
+box = module_fixture(lambda: Box("box1", [MODEL, FORBIDDEN]))
 
 
 @pytest.fixture(scope="module")
@@ -149,13 +148,8 @@ def test_a_call_without_a_session_is_refused(gateway: Gateway, member: PageClien
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
 def test_parts_arrive_as_the_box_sends_them(path: str, member: PageClient, box: Box) -> None:
     go = threading.Event()
-    first = {"model": MODEL, "message": {"role": "assistant", "content": "One"}, "done": False}
-    last = {
-        "model": MODEL,
-        "message": {"role": "assistant", "content": "."},
-        "done": True,
-        "done_reason": "stop",
-    }
+    first = native_chat.piece("One", model=MODEL)
+    last = native_chat.done(".", model=MODEL)
     ndjson = Head(headers={"Content-Type": "application/x-ndjson"})
     box.script("/api/chat", [ndjson, Lines([first]), WaitFor(go), Lines([last])])
     with start(member, path, CHAT | {"stream": True}) as stream:
@@ -172,7 +166,7 @@ def test_parts_arrive_as_the_box_sends_them(path: str, member: PageClient, box: 
 )
 def test_leaving_ends_the_request_of_the_box(path: str, member: PageClient, box: Box) -> None:
     """That is what the stop button does."""
-    first = {"model": MODEL, "message": {"role": "assistant", "content": "One"}, "done": False}
+    first = native_chat.piece("One", model=MODEL)
     box.script(
         "/api/chat",
         [

@@ -14,6 +14,7 @@ import pytest
 
 from tests.rig.calls import TOKEN
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.html_tables import read_rows
 from tests.rig.http_client import bearer, request
@@ -36,10 +37,7 @@ PAGES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[CountingBox]:
-    with CountingBox("box1", ["m", "other"]) as server:
-        yield server
+box = module_fixture(lambda: CountingBox("box1", ["m", "other"]))
 
 
 def make_config(box: CountingBox, **more: Any) -> dict[str, Any]:
@@ -63,9 +61,7 @@ def ask(gateway: Gateway, number: int, model: str = "m", token: str = TOKEN, **h
 
 
 def api(gateway: Gateway, path: str) -> Any:
-    return request(
-        gateway.url, path=f"/admin/api/{path}", headers=bearer(OPERATOR), timeout=20
-    ).json()
+    return gateway.ask(f"/admin/api/{path}", token=OPERATOR, timeout=20).json()
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +70,8 @@ def gateway(box: CountingBox) -> Iterator[Gateway]:
     model that does not exist."""
     with Gateway(make_config(box), workers=1, records=True) as running:
         wait_for_records(running)
-        made = request(
-            running.url,
-            "POST",
-            "/admin/api/tokens",
-            {"name": "a-key", "note": CANARY},
-            bearer(OPERATOR),
+        made = running.ask(
+            "/admin/api/tokens", {"name": "a-key", "note": CANARY}, token=OPERATOR
         ).json()
         wait_until(lambda: ask(running, 0, token=made["token"]) == 200, 10, "the key has no effect")
         for number in range(1, 6):

@@ -4,12 +4,12 @@ through the shipped nginx."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, encode_request, raw, request
 from tests.rig.nginx import Nginx
@@ -33,10 +33,7 @@ CONSTANTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(shared_upstream, TOKEN) as running:
-        yield running
+shared_gateway = module_fixture(lambda shared_upstream: checked_gateway(shared_upstream, TOKEN))
 
 
 @pytest.fixture(params=["straight", "nginx"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.rig import SSE
+from tests.rig import SSE, native_chat
 from tests.rig.boxes import Box
 from tests.rig.calls import (
     CHUNKS,
@@ -34,8 +34,9 @@ from tests.rig.calls import (
 )
 from tests.rig.deadline import wait_for_minute, wait_until
 from tests.rig.fault_upstream import Chunk, Cut, Head, Json, Lines, Script, WaitFor
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
+from tests.rig.http_client import Answer, Stream, bearer, open_stream
 from tests.rig.provider import Provider, chunks, row, streamed
 
 HEARTBEAT_S = 0.2
@@ -44,12 +45,7 @@ NOTICED_S = 1.0
 OTHER_TOKEN = "other-token-1"
 
 HOLDER = {"model": "m", "messages": MESSAGES, "stream": False}
-ANSWER = {
-    "model": "m",
-    "message": {"role": "assistant", "content": "Yes."},
-    "done": True,
-    "done_reason": "stop",
-}
+ANSWER = native_chat.done("Yes.")
 TEXT = {"model": "m", "response": "Yes.", "done": True, "done_reason": "stop"}
 VECTORS = {"model": "m", "embeddings": [[0.5]], "prompt_eval_count": 1}
 LINES = {"/api/chat": ANSWER, "/api/generate": TEXT, "/api/embed": VECTORS}
@@ -120,16 +116,10 @@ def gateway_of(*boxes: QueueBox, workers: int = 2, **sections: Any) -> Iterator[
         assert "Traceback" not in running.output(), running.output()
 
 
-@pytest.fixture(scope="module")
-def shared_box() -> Iterator[QueueBox]:
-    with QueueBox() as running:
-        yield running
+shared_box = module_fixture(QueueBox)
 
 
-@pytest.fixture(scope="module")
-def shared_provider() -> Iterator[Provider]:
-    with Provider(row("org/tiny")) as running:
-        yield running
+shared_provider = module_fixture(lambda: Provider(row("org/tiny")))
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +130,10 @@ def patient(shared_box: QueueBox, shared_provider: Provider) -> Iterator[Gateway
         yield running
 
 
-@pytest.fixture(scope="module")
-def strict(shared_box: QueueBox) -> Iterator[Gateway]:
-    """A gateway whose queue has one place, for a second."""
-    with gateway_of(shared_box, queue={"max_waiting": 1, "max_wait_s": 1}) as running:
-        yield running
+#: A gateway whose queue has one place, for a second.
+strict = module_fixture(
+    lambda shared_box: gateway_of(shared_box, queue={"max_waiting": 1, "max_wait_s": 1})
+)
 
 
 @pytest.fixture
@@ -164,9 +153,7 @@ def held(gateway: Gateway, box: QueueBox) -> Iterator[Stream]:
     wait_until(lambda: is_free(gateway), 10, "earlier requests still wait")
     box.clear()
     box.go.clear()
-    with open_stream(
-        gateway.url, "POST", "/api/chat", HOLDER, bearer(OTHER_TOKEN), wait_for_head=False
-    ) as stream:
+    with gateway.open("/api/chat", HOLDER, token=OTHER_TOKEN, wait_for_head=False) as stream:
         wait_until(lambda: len(box.prompts) == 1, 10, "the first request did not reach the box")
         yield stream
         box.go.set()
@@ -257,9 +244,7 @@ def test_a_request_that_does_not_wait_says_nothing_of_it(patient: Gateway, box: 
 def waiting(gateway: Gateway) -> int:
     """How many requests wait, told by the order of a further one."""
     probe = {"model": "m", "messages": MESSAGES, "stream": True}
-    with open_stream(
-        gateway.url, "POST", "/v1/chat/completions", probe, bearer(TOKEN), wait_for_head=False
-    ) as stream:
+    with gateway.open("/v1/chat/completions", probe, wait_for_head=False) as stream:
         found = re.search(rb"waiting, \d+\w\w of (\d+)", read_until(stream, rb"of \d+"))
     assert found is not None
     return int(found[1]) - 1
@@ -286,7 +271,7 @@ def test_a_passed_through_stream_waits_with_comments(
     shared_provider.script("/v1/chat/completions", [WaitFor(go, 20), *script], script)
 
     def open_one() -> Stream:
-        return open_stream(patient.url, "POST", "/v1/chat/completions", body, bearer(TOKEN))
+        return patient.open("/v1/chat/completions", body)
 
     with open_one() as first, open_one() as second:
         read = read_until(second, rb": waiting, 1st of 1, about \d+ s\n\n")
@@ -337,7 +322,7 @@ def test_a_transcription_waits_with_comments(
 
 def test_a_stream_is_told_that_its_model_is_being_loaded(patient: Gateway, box: QueueBox) -> None:
     body = {"model": "box1/n", "messages": MESSAGES, "stream": True}
-    with open_stream(patient.url, "POST", "/v1/chat/completions", body, bearer(TOKEN)) as stream:
+    with patient.open("/v1/chat/completions", body) as stream:
         read_until(stream, rb": loading box1/n on box1\n\n")
         box.go.set()
         assert re.search(CHUNKS.good_end, stream.read_all())
@@ -350,9 +335,7 @@ def test_a_stream_is_told_that_its_model_is_being_loaded(patient: Gateway, box: 
 def test_a_full_queue_is_a_status(strict: Gateway, box: QueueBox, face: Face) -> None:
     with held(strict, box), ask(strict.url, FACES["openai chat"]) as first:
         read_until(first, b": waiting, 1st of 1")
-        answer = request(
-            strict.url, "POST", face.path, {**face.body, "stream": True}, bearer(TOKEN)
-        )
+        answer = strict.ask(face.path, {**face.body, "stream": True})
     assert (answer.status, answer.headers.get("X-Ollama-Proxy-Queue")) == (503, None)
     assert int(answer.headers.get("Retry-After") or 0) >= 1
     assert "waiting for this model already" in error_text(answer, face)
@@ -363,9 +346,7 @@ def test_a_wait_that_is_too_long_is_a_status_before_the_head(
     strict: Gateway, box: QueueBox, face: Face
 ) -> None:
     with held(strict, box):
-        answer = request(
-            strict.url, "POST", face.path, {**face.body, "stream": False}, bearer(TOKEN)
-        )
+        answer = strict.ask(face.path, {**face.body, "stream": False})
     assert (answer.status, 0.9 <= waited_s(answer) < 4) == (503, True)
     assert "longest wait" in error_text(answer, face)
 
@@ -414,9 +395,7 @@ def test_each_of_several_answers_takes_a_slot(patient: Gateway, box: QueueBox) -
     wait_until(lambda: is_free(patient))
     box.clear()
     box.go.clear()
-    with open_stream(
-        patient.url, "POST", "/v1/chat/completions", body, bearer(TOKEN), wait_for_head=False
-    ) as stream:
+    with patient.open("/v1/chat/completions", body, wait_for_head=False) as stream:
         read_until(stream, rb": waiting, \d\w\w of 2")
         assert len(box.prompts) == 1
         box.go.set()
@@ -430,14 +409,7 @@ def test_a_further_attempt_keeps_its_place() -> None:
     failing, other = QueueBox("box1"), QueueBox("box2")
 
     def chat(gateway: Gateway, model: str) -> Stream:
-        return open_stream(
-            gateway.url,
-            "POST",
-            "/api/chat",
-            HOLDER | {"model": model},
-            bearer(TOKEN),
-            wait_for_head=False,
-        )
+        return gateway.open("/api/chat", HOLDER | {"model": model}, wait_for_head=False)
 
     with failing, other, gateway_of(failing, other) as gateway, ExitStack() as streams:
         failing.script("/api/chat", [WaitFor(failing.go, 20), Json({"error": "broken"}, 500)])
@@ -445,9 +417,7 @@ def test_a_further_attempt_keeps_its_place() -> None:
         wait_until(lambda: len(failing.prompts) == len(other.prompts) == 1, 10)
         running.append(streams.enter_context(chat(gateway, "m")))
         body = {"model": "box2/m", "messages": MESSAGES, "stream": True}
-        later = streams.enter_context(
-            open_stream(gateway.url, "POST", "/v1/chat/completions", body, bearer(TOKEN))
-        )
+        later = streams.enter_context(gateway.open("/v1/chat/completions", body))
         read_until(later, rb": waiting, 1st of 1")
         failing.go.set()
         # The one that may use both boxes fails on the first, and is then in front of the later one.
@@ -496,15 +466,9 @@ def test_a_request_moves_on_to_another_box() -> None:
     with lost, other, gateway_of(lost, other) as gateway, ExitStack() as streams:
         bodies = [HOLDER | {"model": name} for name in ("box1/m", "box2/m", "m")]
         for body in bodies[:2]:
-            streams.enter_context(
-                open_stream(
-                    gateway.url, "POST", "/api/chat", body, bearer(TOKEN), wait_for_head=False
-                )
-            )
+            streams.enter_context(gateway.open("/api/chat", body, wait_for_head=False))
         wait_until(lambda: len(lost.prompts) == len(other.prompts) == 1)
-        single = open_stream(
-            gateway.url, "POST", "/api/chat", bodies[2], bearer(TOKEN), wait_for_head=False
-        )
+        single = gateway.open("/api/chat", bodies[2], wait_for_head=False)
         with single:
             wait_until(lambda: waiting(gateway) == 1)
             lost.refuse()
@@ -619,11 +583,7 @@ def test_several_answers_are_one_request_for_the_limits(
 
 def test_a_drain_refuses_what_waits_and_finishes_what_runs() -> None:
     with QueueBox() as box, gateway_of(box, workers=1) as gateway, ExitStack() as streams:
-        running = streams.enter_context(
-            open_stream(
-                gateway.url, "POST", "/api/chat", HOLDER, bearer(TOKEN), wait_for_head=False
-            )
-        )
+        running = streams.enter_context(gateway.open("/api/chat", HOLDER, wait_for_head=False))
         wait_until(lambda: len(box.prompts) == 1)
         late = streams.enter_context(ask(gateway.url, FACES["openai chat"]))
         read_until(late, rb": waiting, 1st of 1")

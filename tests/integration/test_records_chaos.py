@@ -18,6 +18,7 @@ from tests.rig.boxes import fleet_config
 from tests.rig.calls import TOKEN
 from tests.rig.coordinator import coordinator_pid
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.numbered_requests import NumberedClient, asking
 from tests.rig.postgres import PostgresServer
@@ -30,10 +31,7 @@ CHAOS_S, ENOUGH = 12.0, 500
 LEAVING = 7
 
 
-@pytest.fixture
-def box() -> Iterator[CountingBox]:
-    with CountingBox("box1", ["m"], line_s=0.01) as running:
-        yield running
+box = function_fixture(lambda: CountingBox("box1", ["m"], line_s=0.01))
 
 
 @pytest.fixture

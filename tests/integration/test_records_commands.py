@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.rig.boxes import WorkBox
+from tests.rig.boxes import WorkBox, fleet_config
 from tests.rig.calls import FACES, TOKEN
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import Gateway
@@ -22,11 +22,7 @@ def test_imported_tokens_are_accepted_and_their_usage_is_reported(
     write_one_api(tmp_path / "one-api.db", "one-api", {"name": "moved", "models": "m"})
     with WorkBox("box1", ["m", "other"], slots=4) as box:
         box.go.set()
-        config = {
-            "auth": {"generate_tokens": [TOKEN]},
-            "upstreams": [box.declared],
-            "records": {"url": records_url},
-        }
+        config = fleet_config(TOKEN, [box], records={"url": records_url})
         with Gateway(config, records=True) as gateway:
             wait_for_records(gateway)
             assert gateway.ask("/api/tags", token=f"sk-{KEY}").status == 401

@@ -6,10 +6,8 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -21,9 +19,12 @@ from sqlalchemy import Engine, select
 from ollama_proxy.records import database
 from ollama_proxy.records.check import check_records
 from ollama_proxy.records.tables import usage, usage_open
+from tests.rig.command_line import run_cli
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import function_fixture
 from tests.rig.postgres import PostgresServer
 from tests.rig.records_process import ImportingProcess
+from tests.rig.records_view import new_records
 from tests.rig.worker_spool import WorkerSpool
 
 #: How often an importer is killed; `RECORDS_KILLS=200` is the number of the fault table.
@@ -71,19 +72,10 @@ class Traffic:
             self.workers.pop().close()
 
 
-@pytest.fixture
-def engine(records_url: str, tmp_path: Path) -> Iterator[Engine]:
-    opened = database.open_database(records_url, tmp_path)
-    database.upgrade(opened)
-    yield opened
-    opened.dispose()
+engine = function_fixture(lambda records_url, tmp_path: new_records(records_url, tmp_path))
 
 
-@pytest.fixture
-def traffic(tmp_path: Path) -> Iterator[Traffic]:
-    started = Traffic(tmp_path)
-    yield started
-    started.close()
+traffic = function_fixture(lambda tmp_path: closing(Traffic(tmp_path)))
 
 
 @pytest.fixture
@@ -189,15 +181,13 @@ def test_drill_of_the_documents_brings_back_all_that_the_backup_and_the_spool_ha
 ) -> None:
     config, file = tmp_path / "config.yaml", str(tmp_path / "backup.db")
     config.write_text(f"records: {{url: '{records_url}'}}\n", encoding="utf-8")
-    state, command = (
-        {**os.environ, "STATE_DIRECTORY": str(tmp_path)},
-        ["--config", str(config), "records"],
-    )
+    state = {"STATE_DIRECTORY": str(tmp_path)}
 
     def run(*words: str) -> str:
         """Runs `ollama-proxy records ...`."""
-        run = [sys.executable, "-m", "ollama_proxy.cli", *command, *words]
-        return subprocess.run(run, env=state, check=True, capture_output=True, text=True).stdout
+        done = run_cli("--config", str(config), "records", *words, env=state)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     with ImportingProcess(tmp_path, records_url) as importing:
         importing.start()

@@ -11,6 +11,7 @@ from tests.rig.boxes import fleet_config
 from tests.rig.calls import TOKEN
 from tests.rig.coordinator import coordinator_pid, kill_coordinator, workers_connected
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, open_stream, request
 from tests.rig.records_view import CountingBox, RecordsView, tokens_of
@@ -22,10 +23,7 @@ QUOTA, STEP = 10, 97 * 13
 EACH = sum(tokens_of(0))
 
 
-@pytest.fixture
-def box() -> Iterator[CountingBox]:
-    with CountingBox("box1", ["m"], line_s=0.1) as running:
-        yield running
+box = function_fixture(lambda: CountingBox("box1", ["m"], line_s=0.1))
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from tests.rig.boxes import fleet_config
 from tests.rig.calls import FACES, TOKEN
 from tests.rig.coordinator import workers_connected
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.records_view import CountingBox, RecordsView
 
@@ -21,10 +21,7 @@ WORKERS, URL = 4, "sqlite:state/records.db"
 STARTS = int(os.environ.get("RECORDS_STARTS") or 3)
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[CountingBox]:
-    with CountingBox("box1", ["m"]) as running:
-        yield running
+box = module_fixture(lambda: CountingBox("box1", ["m"]))
 
 
 @pytest.fixture(scope="module")

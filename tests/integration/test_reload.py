@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +19,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.edits import FOLLOWED_S, edit, problems, put, wait_until_known, workers_that_know
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, WaitFor
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Stream, bearer, request
+from tests.rig.http_client import Stream
 
 pytestmark = pytest.mark.slow
 
@@ -30,11 +29,7 @@ NEW_TOKEN = "team-token-new"
 
 def status(gateway: Gateway, token: str = TOKEN) -> int:
     """How a request with a token fares, on a new connection."""
-    return request(gateway.url, path="/api/tags", headers=bearer(token)).status
-
-
-def events(gateway: Gateway, event: str) -> list[dict[str, Any]]:
-    return [line for line in gateway.log_lines("events") if line["event"] == event]
+    return gateway.ask("/api/tags", token=token).status
 
 
 class RunningStream:
@@ -84,7 +79,7 @@ def test_moved_upstream_gets_the_next_request_and_loses_none_in_progress(
     wait_until_known(gateway, NEW_TOKEN)
     upstream.clear()
     for _ in range(6):
-        assert request(gateway.url, path="/api/tags", headers=bearer(TOKEN)).status == 200
+        assert gateway.ask("/api/tags").status == 200
     assert [seen.path for seen in upstream.requests if seen.path == "/api/tags"] == []
     assert len([seen.path for seen in fault_upstream.requests if seen.path == "/api/tags"]) == 6
     stream.finish()
@@ -112,12 +107,12 @@ BROKEN: dict[str, Callable[[Path, str], None]] = {
 
 
 def test_complaint_about_a_file_that_stays_broken_is_not_repeated(gateway: Gateway) -> None:
-    told_before = len(events(gateway, "configuration_broken"))
+    told_before = len(gateway.events("configuration_broken"))
     put(gateway.config_path, b"auth: [\n")
-    wait_until(lambda: len(events(gateway, "configuration_broken")) == told_before + 2, FOLLOWED_S)
+    wait_until(lambda: len(gateway.events("configuration_broken")) == told_before + 2, FOLLOWED_S)
     os.utime(gateway.config_path)
     with pytest.raises(AssertionError, match="condition not met"):
-        wait_until(lambda: len(events(gateway, "configuration_broken")) > told_before + 2, 2.5)
+        wait_until(lambda: len(gateway.events("configuration_broken")) > told_before + 2, 2.5)
 
 
 # --- Processes that start while the file is broken ------------------------------------------------
@@ -157,7 +152,5 @@ def test_upstream_can_be_edited_without_touching_a_request(
     body = {"model": "m", "messages": MESSAGES, "stream": False}
     deadline = time.monotonic() + FOLLOWED_S
     while time.monotonic() < deadline and len(workers_that_know(gateway, NEW_TOKEN)) < 2:
-        statuses.add(
-            request(gateway.url, "POST", "/v1/chat/completions", body, bearer(TOKEN)).status
-        )
+        statuses.add(gateway.ask("/v1/chat/completions", body).status)
     assert statuses == {200}

@@ -11,13 +11,14 @@ import pytest
 
 from tests.golden import face
 from tests.integration.passing import ALIAS, ASKED, OWN, provider_gateway
-from tests.rig import NDJSON, SSE
+from tests.rig import NDJSON, SSE, native_chat
 from tests.rig.calls import DIGEST, TOKEN
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, Chunk, FaultUpstream, Head, Json, Script, Send
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
-from tests.rig.nginx import Nginx
+from tests.rig.nginx import Nginx, nginx_before
 from tests.rig.provider import CHAT, KEY, Provider, row
 
 #: Headers that proxies, browsers and caches obey, that describe the upstream, or that nobody knows.
@@ -90,26 +91,15 @@ OURS = {
         "x-request-id",
     ),
 }
-DONE = {
-    "model": MODEL,
-    "message": {"role": "assistant", "content": "hi"},
-    "done": True,
-    "done_reason": "stop",
-}
+DONE = native_chat.done("hi", model=MODEL)
 MESSAGE = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}
 FORWARDED = {"retry-after", "openai-processing-ms", "x-generation-id", "x-siliconcloud-trace-id"}
 
 
-@pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(shared_upstream, TOKEN) as running:
-        yield running
+gateway = module_fixture(lambda shared_upstream: checked_gateway(shared_upstream, TOKEN))
 
 
-@pytest.fixture(scope="module")
-def nginx(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with Nginx(tmp_path_factory.mktemp("nginx"), f"127.0.0.1:{gateway.port}") as running:
-        yield running
+nginx = module_fixture(lambda gateway: nginx_before(gateway))
 
 
 def names_of(answer: Answer) -> set[str]:
@@ -251,16 +241,10 @@ def test_a_plain_content_type_passes(
 # Providers whose bytes pass.
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider(row(OWN), key=KEY) as server:
-        yield server
+provider = module_fixture(lambda: Provider(row(OWN), key=KEY))
 
 
-@pytest.fixture(scope="module")
-def passing(provider: Provider) -> Iterator[Gateway]:
-    with provider_gateway(provider) as running:
-        yield running
+passing = module_fixture(lambda provider: provider_gateway(provider))
 
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}

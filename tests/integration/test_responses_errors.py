@@ -12,7 +12,7 @@ import pytest
 from tests.golden import face
 from tests.golden.face import TOKEN, get, post
 from tests.golden.responses.reading import Document, events, rebuilt
-from tests.rig import NDJSON
+from tests.rig import NDJSON, native_chat
 from tests.rig.errors import OPENAI, assert_error
 from tests.rig.fault_upstream import (
     Action,
@@ -33,13 +33,8 @@ PATH, CHAT = "/v1/responses", "/v1/chat/completions"
 HEARTBEAT_S, LIMIT_S = 0.3, 1.6
 KEEP_ALIVE = b": keep-alive\n\n"
 OPENING = ["response.created", "response.in_progress"]
-LINE = {"model": "m", "message": {"role": "assistant", "content": "Hel"}, "done": False}
-DONE = {
-    "model": "m",
-    "message": {"role": "assistant", "content": ""},
-    "done": True,
-    "done_reason": "stop",
-}
+LINE = native_chat.piece("Hel")
+DONE = native_chat.done()
 CUT_TEXT = "The model server stopped in the middle of its answer."
 Ask = Callable[..., Answer]
 

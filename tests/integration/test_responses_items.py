@@ -14,6 +14,7 @@ from tests.golden.fates import Ask
 from tests.golden.responses import asking
 from tests.golden.responses.asking import messages
 from tests.golden.responses.reading import Document
+from tests.rig import native_chat
 from tests.rig.fault_upstream import FaultUpstream, Json
 
 TOOL: Document = {"type": "function", "name": "f", "parameters": {"type": "object"}}
@@ -318,10 +319,9 @@ def test_arguments_become_an_object_in_their_order(
 
 def test_own_output_can_be_sent_back_as_it_is(ask: Ask, upstream: FaultUpstream) -> None:
     calls = [{"id": "call_1", "function": {"name": "f", "arguments": {"b": 1, "a": 2}}}]
-    message = {"role": "assistant", "content": "One moment.", "thinking": "hm", "tool_calls": calls}
-    upstream.script(
-        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
-    )
+    line = native_chat.done("One moment.", thinking="hm", tool_calls=calls)
+    message = line["message"]
+    upstream.script("/api/chat", [Json(line)])
     include = ["reasoning.encrypted_content"]
     output = ask(tools=[TOOL], include=include).answer.json()["output"]
     asked = ask(input=[*user(text("Hi")), *output, result("call_1")], tools=[TOOL], include=include)

@@ -16,6 +16,7 @@ from tests.golden.fates import Ask, Asked, Document, Fate, option, sent
 from tests.golden.responses import asking
 from tests.golden.responses.asking import PATH, messages
 from tests.golden.responses.reading import events
+from tests.rig import native_chat
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines
 from tests.rig.gateway import Gateway
@@ -234,8 +235,7 @@ def test_other_extensions(name: str, value: Any, ask: Ask) -> None:
 def test_thinking_is_left_out_where_nobody_wants_it(
     stream: bool, ask: Ask, upstream: FaultUpstream
 ) -> None:
-    message = {"role": "assistant", "content": "Yes.", "thinking": "hm"}
-    document = {"model": "m", "message": message, "done": True, "done_reason": "stop"}
+    document = native_chat.done("Yes.", thinking="hm")
     upstream.script("/api/chat", [Lines([document])] if stream else [Json(document)])
     answer = ask(exclude_reasoning=True, stream=stream).answer
     response = events(answer.body)[-1]["response"] if stream else answer.json()
@@ -434,10 +434,7 @@ def test_one_call_at_a_time(ask: Ask, upstream: FaultUpstream) -> None:
     calls = [
         {"id": f"c{number}", "function": {"name": "f", "arguments": {}}} for number in range(2)
     ]
-    message = {"role": "assistant", "content": "", "tool_calls": calls}
-    upstream.script(
-        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
-    )
+    upstream.script("/api/chat", [Json(native_chat.done(tool_calls=calls))])
     asked = ask(tools=[TOOL], parallel_tool_calls=False)
     assert [item["call_id"] for item in asked.answer.json()["output"]] == ["c0"]
 

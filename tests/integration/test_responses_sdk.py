@@ -16,8 +16,9 @@ from tests.golden.blocking import Blocking
 from tests.golden.cases import Case, cases
 from tests.golden.face import TOKEN, forwarded
 from tests.golden.responses.reading import texts
-from tests.rig import NDJSON
+from tests.rig import NDJSON, native_chat
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, Lines
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 
 CASES = {case.name: case for case in cases("responses")}
@@ -58,11 +59,10 @@ def client(request: pytest.FixtureRequest, gateway: Gateway) -> Iterator[Any]:
             yield blocking
 
 
-@pytest.fixture
-def plain(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    """The synchronous client: the helpers that are context managers."""
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0) as opened:
-        yield opened
+#: The synchronous client: the helpers that are context managers.
+plain = function_fixture(
+    lambda gateway: openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0)
+)
 
 
 def arguments(case: Case) -> dict[str, Any]:
@@ -131,10 +131,7 @@ def test_stream_helper_puts_the_same_answer_together(
 
 
 def test_parse(client: Any, upstream: FaultUpstream) -> None:
-    message = {"role": "assistant", "content": '{"name":"Paris","people":2}'}
-    upstream.script(
-        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
-    )
+    upstream.script("/api/chat", [Json(native_chat.done('{"name":"Paris","people":2}'))])
     answer = client.responses.parse(model="m", input="Hi", text_format=City)
     assert answer.output_parsed == City(name="Paris", people=2)
     assert forwarded(upstream)[-1].json()["format"]["properties"].keys() == {"name", "people"}
@@ -142,17 +139,8 @@ def test_parse(client: Any, upstream: FaultUpstream) -> None:
 
 def test_stream_helper_parses(plain: openai.OpenAI, upstream: FaultUpstream) -> None:
     lines = [
-        {
-            "model": "m",
-            "message": {"role": "assistant", "content": '{"name":"Paris",'},
-            "done": False,
-        },
-        {
-            "model": "m",
-            "message": {"role": "assistant", "content": '"people":2}'},
-            "done": True,
-            "done_reason": "stop",
-        },
+        native_chat.piece('{"name":"Paris",'),
+        native_chat.done('"people":2}'),
     ]
     upstream.script("/api/chat", [Lines(lines)])
     with plain.responses.stream(model="m", input="Hi", text_format=City) as stream:
@@ -161,14 +149,8 @@ def test_stream_helper_parses(plain: openai.OpenAI, upstream: FaultUpstream) -> 
 
 def test_tools_there_and_back_with_their_thinking(client: Any, upstream: FaultUpstream) -> None:
     calls = [{"id": "call_1", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}]
-    message = {
-        "role": "assistant",
-        "content": "",
-        "thinking": "I need the tool.",
-        "tool_calls": calls,
-    }
     upstream.script(
-        "/api/chat", [Json({"model": "m", "message": message, "done": True, "done_reason": "stop"})]
+        "/api/chat", [Json(native_chat.done(thinking="I need the tool.", tool_calls=calls))]
     )
     asked: Any = {
         "model": "m",
@@ -196,11 +178,7 @@ def test_tools_there_and_back_with_their_thinking(client: Any, upstream: FaultUp
 
 def test_stream_helper_parses_arguments(plain: openai.OpenAI, upstream: FaultUpstream) -> None:
     calls = [{"id": "call_1", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}]
-    message = {"role": "assistant", "content": "One moment.", "tool_calls": calls}
-    upstream.script(
-        "/api/chat",
-        [Lines([{"model": "m", "message": message, "done": True, "done_reason": "stop"}])],
-    )
+    upstream.script("/api/chat", [Lines([native_chat.done("One moment.", tool_calls=calls)])])
     with plain.responses.stream(model="m", input="Weather?", tools=[WEATHER]) as stream:
         final = stream.get_final_response()
     text, call = final.output

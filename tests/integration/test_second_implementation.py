@@ -18,6 +18,7 @@ from tests.rig.errors import assert_error
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.leaks import worker_details
+from tests.rig.provider import upstream_entry
 from tests.rig.second_implementation import KEY, SecondImplementation
 from tests.sdk.samples import WEATHER
 
@@ -41,21 +42,10 @@ def second(demo_gateway: Gateway) -> Iterator[SecondImplementation]:
 def gateway(second: SecondImplementation) -> Iterator[Gateway]:
     common = {"api_key_env": "SECOND_KEY"}
     upstreams: list[dict[str, Any]] = [
-        common | {"name": "second", "kind": "openai", "base_url": second.base_url},
+        common | upstream_entry(second.base_url, name="second"),
         common
-        | {
-            "name": "claude",
-            "kind": "anthropic",
-            "base_url": second.url,
-            "models": {"lab-claude": "lab"},
-        },
-        common
-        | {
-            "name": "other",
-            "kind": "openai",
-            "base_url": second.base_url,
-            "models": {"unknown": "of-nobody"},
-        },
+        | upstream_entry(second.url, name="claude", kind="anthropic", models={"lab-claude": "lab"}),
+        common | upstream_entry(second.base_url, name="other", models={"unknown": "of-nobody"}),
     ]
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": upstreams}
     with Gateway(config, env={"SECOND_KEY": KEY}) as running:
@@ -208,12 +198,7 @@ def test_a_model_that_its_own_upstream_does_not_have(
 def test_its_refusal_of_our_key_is_not_the_clients_fault(
     second: SecondImplementation, dialect: str, path: str
 ) -> None:
-    lab = {
-        "name": "second",
-        "kind": "openai",
-        "base_url": second.base_url,
-        "api_key_env": "SECOND_KEY",
-    }
+    lab = upstream_entry(second.base_url, name="second", api_key_env="SECOND_KEY")
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [lab | {"models": ["lab"]}]}
     with Gateway(config, env={"SECOND_KEY": "no-key-at-all"}, workers=1) as gateway:
         answer = ask(gateway, path, "lab")

@@ -27,6 +27,7 @@ from tests.rig.calls import (
 from tests.rig.coordinator import counts, join_coordinator, wait_until_counted
 from tests.rig.deadline import wait_for_minute, wait_until
 from tests.rig.edits import FOLLOWED_S, edit
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream
 
@@ -37,10 +38,7 @@ SINGLE = {**CHAT.body, "stream": False}
 ENDED_S = 20.0
 
 
-@pytest.fixture
-def box() -> Iterator[WorkBox]:
-    with WorkBox("box1", ["m"], slots=1) as running:
-        yield running
+box = function_fixture(lambda: WorkBox("box1", ["m"], slots=1))
 
 
 def configured(

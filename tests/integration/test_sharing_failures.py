@@ -25,6 +25,7 @@ from tests.rig.coordinator import (
     wait_until_counted,
 )
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream
 from tests.rig.leaks import worker_details
@@ -34,10 +35,7 @@ SLOTS, WORKERS = 4, 2
 FACE = SSE_FACES["openai chat"]
 
 
-@pytest.fixture
-def box() -> Iterator[WorkBox]:
-    with WorkBox("box1", ["m"], slots=SLOTS) as running:
-        yield running
+box = function_fixture(lambda: WorkBox("box1", ["m"], slots=SLOTS))
 
 
 @pytest.fixture

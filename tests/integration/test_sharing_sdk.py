@@ -19,8 +19,8 @@ from tests.rig.boxes import WorkBox, fleet_config
 from tests.rig.calls import FACES, MESSAGES, TOKEN
 from tests.rig.coordinator import join_coordinator, shared, wait_until_counted
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import bearer, open_stream
 from tests.rig.programs import require_program
 
 OTHER, MINUTE, DAY, ONE = (
@@ -35,10 +35,7 @@ TIMEOUT_S, QUEUE_S = 1.0, 3.5
 CHAT = FACES["native chat"]
 
 
-@pytest.fixture(scope="module")
-def shared_box() -> Iterator[WorkBox]:
-    with WorkBox("box1", ["m"], slots=1) as running:
-        yield running
+shared_box = module_fixture(lambda: WorkBox("box1", ["m"], slots=1))
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +80,7 @@ def slot_taken(gateway: Gateway, box: WorkBox, token: str = OTHER) -> Iterator[N
     """Another request has the slot."""
     box.go.clear()
     body = CHAT.body | {"stream": False}
-    with open_stream(
-        gateway.url, "POST", CHAT.path, body, bearer(token), wait_for_head=False
-    ) as stream:
+    with gateway.open(CHAT.path, body, token=token, wait_for_head=False) as stream:
         wait_until_counted(gateway, 1, 0)
         yield
         box.go.set()

@@ -13,7 +13,7 @@ from tests.rig.calls import TOKEN, warm_up
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, FaultUpstream, Json
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Stream, bearer, open_stream, raw
+from tests.rig.http_client import Stream, raw
 
 SEND_IDLE_S = 0.6
 DIGEST = "sha256:" + "0" * 64
@@ -87,9 +87,7 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream
 def large_answer(gateway: Gateway, upstream: FaultUpstream) -> Iterator[Stream]:
     """It is on its way, and nothing has been read."""
     upstream.script("/api/chat", [Json(ANSWER)])
-    with open_stream(
-        gateway.url, "POST", "/api/chat", CHAT, bearer(TOKEN), receive_buffer=8192
-    ) as stream:
+    with gateway.open("/api/chat", CHAT, receive_buffer=8192) as stream:
         yield stream
 
 

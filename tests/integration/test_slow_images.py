@@ -8,17 +8,13 @@ import pytest
 
 from tests.golden.face import TOKEN, post
 from tests.integration.test_images_gateway import FACES, Face
+from tests.rig import native_chat
 from tests.rig.calls import STREAMS
 from tests.rig.fault_upstream import FaultUpstream, Lines, ScriptedServer, Wait, Whole
 from tests.rig.gateway import Gateway
 from tests.unit.gateway.test_images import PNG
 
-DONE = {
-    "model": "m",
-    "message": {"role": "assistant", "content": "A cat."},
-    "done": True,
-    "done_reason": "stop",
-}
+DONE = native_chat.done("A cat.")
 
 
 @pytest.fixture(scope="module")

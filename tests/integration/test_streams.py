@@ -48,7 +48,7 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
 )
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Stream, bearer, encode_request, open_stream, raw, request
+from tests.rig.http_client import Stream, bearer, encode_request, open_stream, raw
 from tests.rig.uploads import MIB, Hash, send_upload
 
 pytestmark = pytest.mark.slow
@@ -401,7 +401,7 @@ def test_refusal_of_a_body_that_is_still_being_sent_arrives(
 ) -> None:
     upstream.script("/api/chat", [NoReadBody(), Json({"error": "too large"}, 413)])
     body = {"model": "m", "messages": [{"role": "user", "content": "x" * 20_000_000}]}
-    answer = request(gateway.url, "POST", "/api/chat", body, bearer(TOKEN))
+    answer = gateway.ask("/api/chat", body)
     assert (answer.status, answer.json()) == (413, {"error": "too large"})
 
 
@@ -411,7 +411,7 @@ def test_head_passes_and_has_no_body(gateway: Gateway, upstream: FaultUpstream, 
         face,
         [Head(200, {"Content-Type": "application/json", "Content-Length": "500"}, chunked=False)],
     )
-    answer = request(gateway.url, "HEAD", face, headers=bearer(TOKEN))
+    answer = gateway.ask(face, method="HEAD")
     assert (answer.status, answer.body, answer.complete) == (200, b"", True)
     assert upstream.wait_for_request(1, face).method == "HEAD"
 
@@ -421,13 +421,13 @@ def test_head_of_a_blob_keeps_its_status(
     gateway: Gateway, upstream: FaultUpstream, status: int
 ) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [Head(status, {"Content-Length": "0"}, chunked=False)])
-    answer = request(gateway.url, "HEAD", f"/api/blobs/{DIGEST}", headers=bearer(TOKEN))
+    answer = gateway.ask(f"/api/blobs/{DIGEST}", method="HEAD")
     assert (answer.status, answer.body) == (status, b"")
 
 
 def test_answer_without_a_body_passes(gateway: Gateway, upstream: FaultUpstream) -> None:
     upstream.script(f"/api/blobs/{DIGEST}", [Head(204, chunked=False)])
-    answer = request(gateway.url, "POST", f"/api/blobs/{DIGEST}", b"x", bearer(TOKEN))
+    answer = gateway.ask(f"/api/blobs/{DIGEST}", b"x")
     assert (answer.status, answer.body, answer.complete) == (204, b"", True)
 
 
@@ -502,10 +502,7 @@ def test_refusal_of_an_upload_in_progress_arrives(
             stream.sock.sendall(MIB)
             sent += len(MIB)
         assert (stream.status, stream.read_all()) == (507, b'{"error":"disk full"}')
-    assert (
-        request(gateway.url, "POST", "/api/chat", FACES["native chat"].body, bearer(TOKEN)).status
-        == 200
-    )
+    assert gateway.ask("/api/chat", FACES["native chat"].body).status == 200
 
 
 def _can_read(stream: Stream) -> bool:

@@ -96,9 +96,7 @@ def test_native_bodies_pass_byte_for_byte_where_no_rule_changes_them(
     upstream.script(
         face.upstream_path, [Head(200, {"Content-Type": "application/json"}), Chunk(answered)]
     )
-    answer = request(
-        gateway.url, "POST", face.path, body, bearer(TOKEN) | {"Content-Type": "application/json"}
-    )
+    answer = gateway.ask(face.path, body, **{"Content-Type": "application/json"})
     assert (answer.status, answer.body) == (200, answered)
     assert upstream.wait_for_request(path=face.upstream_path).body == body
 
@@ -136,7 +134,7 @@ def test_work_on_models_means_the_name_itself(
     method: str, path: str, body: Document, gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(path, [Json({"status": "success"})])
-    assert request(gateway.url, method, path, body, bearer(TOKEN)).status == 200
+    assert gateway.ask(path, body, method=method).status == 200
     assert upstream.wait_for_request(path=path).json() == body
 
 
@@ -200,7 +198,7 @@ def test_hidden_model_can_be_looked_up_by_its_name(
 
 
 def test_hidden_model_is_not_there_for_a_token_that_may_not_use_it(gateway: Gateway) -> None:
-    assert request(gateway.url, path="/v1/models/ghost", headers=bearer(ALIAS_ONLY)).status == 404
+    assert gateway.ask("/v1/models/ghost", token=ALIAS_ONLY).status == 404
 
 
 def test_rights_on_an_alias_are_no_rights_to_manage_a_real_model_of_its_name(
@@ -209,7 +207,7 @@ def test_rights_on_an_alias_are_no_rights_to_manage_a_real_model_of_its_name(
     """The token may use qwen3, which `coder` stands for; a model of the server's that is
     called coder is another."""
     upstream.script("/api/delete", [Json({})])
-    answer = request(gateway.url, "DELETE", "/api/delete", {"model": "coder"}, bearer(TARGET_ONLY))
+    answer = gateway.ask("/api/delete", {"model": "coder"}, method="DELETE", token=TARGET_ONLY)
     assert answer.status == 404
     assert not forwarded(upstream)
 
@@ -299,10 +297,7 @@ def test_B10_a_token_for_the_target_may_use_its_aliases(
 def test_B10_rights_count_for_show_by_either_field(
     field: str, model: str, status: int, gateway: Gateway
 ) -> None:
-    assert (
-        request(gateway.url, "POST", "/api/show", {field: model}, bearer(ALIAS_ONLY)).status
-        == status
-    )
+    assert gateway.ask("/api/show", {field: model}, token=ALIAS_ONLY).status == status
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.rig.calls import FACES, TOKEN, config
+from tests.rig.calls import FACES, config
 from tests.rig.deadline import wait_until
 from tests.rig.edits import FOLLOWED_S, edit, problems
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
+from tests.rig.http_client import Answer
 
 pytestmark = pytest.mark.slow
 
@@ -33,9 +33,7 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
 
 def chat(gateway: Gateway, model: str, **fields: Any) -> Answer:
     face = FACES["openai chat"]
-    return request(
-        gateway.url, "POST", face.path, {**face.body, "model": model, **fields}, bearer(TOKEN)
-    )
+    return gateway.ask(face.path, {**face.body, "model": model, **fields})
 
 
 def targets(gateway: Gateway, upstream: FaultUpstream, model: str) -> set[str]:
@@ -47,10 +45,7 @@ def targets(gateway: Gateway, upstream: FaultUpstream, model: str) -> set[str]:
 
 
 def listed(gateway: Gateway) -> set[tuple[str, ...]]:
-    answers = [
-        request(gateway.url, path="/v1/models", headers=bearer(TOKEN)).json()["data"]
-        for _ in range(TRIES)
-    ]
+    answers = [gateway.ask("/v1/models").json()["data"] for _ in range(TRIES)]
     return {tuple(row["id"] for row in rows) for rows in answers}
 
 

@@ -14,6 +14,7 @@ from ollama_proxy.settings.provider_profiles import MODEL_FIELDS, PROFILES, ROUT
 from tests.golden.face import TOKEN, shared_gateway
 from tests.rig.calls import EMBEDDINGS, FACES
 from tests.rig.errors import assert_error
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.provider import CHAT, Provider, row
@@ -28,10 +29,7 @@ TRANSLATED = {"think": False}
 each_way = pytest.mark.parametrize("way", WAYS)
 
 
-@pytest.fixture(scope="module")
-def shared_provider() -> Iterator[Provider]:
-    with Provider(row(CHEAP), row(OTHER), row(PRICEY)) as server:
-        yield server
+shared_provider = module_fixture(lambda: Provider(row(CHEAP), row(OTHER), row(PRICEY)))
 
 
 @pytest.fixture(scope="module")

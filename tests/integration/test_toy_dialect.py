@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.rig import fault_upstream as do
+from tests.rig import native_chat
 from tests.rig.calls import access_line, config
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import MODEL, FaultUpstream
@@ -18,19 +19,8 @@ from tests.rig.http_client import Answer, bearer, open_stream, raw, request
 
 TOKEN, READER = "toy-token-1a2b", "toy-token-3c4d"
 PAGE = "https://chat.example"
-SAID = [
-    {"model": MODEL, "message": {"role": "assistant", "content": word}, "done": False}
-    for word in ("one ", "two")
-]
-DONE = {
-    **{
-        "model": MODEL,
-        "message": {"role": "assistant", "content": ""},
-        "done": True,
-        "done_reason": "stop",
-    },
-    **{"prompt_eval_count": 7, "eval_count": 3},
-}
+SAID = [native_chat.piece(word, model=MODEL) for word in ("one ", "two")]
+DONE = native_chat.done(model=MODEL) | {"prompt_eval_count": 7, "eval_count": 3}
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ import pytest
 
 from tests.reliability.canaries import canary, leaks
 from tests.rig import SeenRequest
-from tests.rig.boxes import Box, running
+from tests.rig.boxes import Box, fleet_config, running
 from tests.rig.calls import EMBEDDINGS, FACES, TOKEN
 from tests.rig.collector import Collector, SeenSpan
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Json
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -25,27 +26,20 @@ SAMPLED = f"00-{TRACE}-{PARENT}-01"
 CHAT = FACES["openai chat"]
 
 
-@pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    with Collector() as running_collector:
-        yield running_collector
+collector = module_fixture(Collector)
 
 
-@pytest.fixture(scope="module")
-def boxes() -> Iterator[tuple[Box, Box]]:
-    made = Box("box1", ["m", "only-here"]), Box("box2", ["m"])
-    with running(*made):
-        yield made
+boxes = module_fixture(lambda: running(Box("box1", ["m", "only-here"]), Box("box2", ["m"])))
 
 
 @pytest.fixture(scope="module")
 def shared_gateway(collector: Collector, boxes: tuple[Box, Box]) -> Iterator[Gateway]:
-    config = {
-        "auth": {"generate_tokens": [TOKEN]},
-        "upstreams": [box.declared for box in boxes],
-        "models": {"alias": {"target": "box1:only-here"}},
-        "tracing": {"otlp_endpoint": collector.url},
-    }
+    config = fleet_config(
+        TOKEN,
+        boxes,
+        models={"alias": {"target": "box1:only-here"}},
+        tracing={"otlp_endpoint": collector.url},
+    )
     with Gateway(config) as started:
         yield started
         assert "Traceback" not in started.output()
@@ -250,11 +244,7 @@ def events(gateway: Gateway) -> set[str]:
 def test_the_last_spans_are_sent_when_the_gateway_ends(
     collector: Collector, boxes: tuple[Box, Box]
 ) -> None:
-    config = {
-        "auth": {"generate_tokens": [TOKEN]},
-        "upstreams": [box.declared for box in boxes],
-        "tracing": {"otlp_endpoint": f"{collector.url}/v1/traces"},
-    }
+    config = fleet_config(TOKEN, boxes, tracing={"otlp_endpoint": f"{collector.url}/v1/traces"})
     with Gateway(config) as gateway:
         assert gateway.ask(CHAT.path, CHAT.body, **{"X-Request-Id": "last"}).status == 200
         # Not SIGTERM, after which there is time enough.
@@ -264,9 +254,7 @@ def test_the_last_spans_are_sent_when_the_gateway_ends(
 
 def test_without_tracing_nothing_is_passed_on(boxes: tuple[Box, Box]) -> None:
     boxes[0].clear()
-    with Gateway(
-        {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [boxes[0].declared]}
-    ) as gateway:
+    with Gateway(fleet_config(TOKEN, [boxes[0]])) as gateway:
         assert gateway.ask(CHAT.path, CHAT.body, traceparent=SAMPLED).status == 200
         assert sent_to(boxes[0]).header("traceparent") is None
 

@@ -30,9 +30,10 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
     Whole,
 )
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
-from tests.rig.provider import Provider, row
+from tests.rig.provider import Provider, row, upstream_entry
 
 PATH = "/v1/audio/transcriptions"
 HEARING, OTHER, SILENT = "org/whisper", "org/large", "messages-model"
@@ -51,16 +52,10 @@ EVENTS = [
 MAX_BODY = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def shared_provider() -> Iterator[Provider]:
-    with Provider(row(HEARING), row(OTHER)) as server:
-        yield server
+shared_provider = module_fixture(lambda: Provider(row(HEARING), row(OTHER)))
 
 
-@pytest.fixture(scope="module")
-def shared_box() -> Iterator[Box]:
-    with Box("box", ["gemma"]) as server:
-        yield server
+shared_box = module_fixture(lambda: Box("box", ["gemma"]))
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +66,9 @@ def shared_gateway_(shared_provider: Provider, shared_box: Box) -> Iterator[Gate
         {"name": "reader", "token": READER, "scopes": ["read"]},
     ]
     upstreams: list[dict[str, Any]] = [
-        {"name": "lab", "kind": "openai", "base_url": shared_provider.base_url},
+        upstream_entry(shared_provider.base_url),
         {"name": "box", "base_url": shared_box.url},
-        {
-            "name": "words",
-            "kind": "anthropic",
-            "base_url": "http://127.0.0.1:9",
-            "models": [SILENT],
-        },
+        upstream_entry("http://127.0.0.1:9", name="words", kind="anthropic", models=[SILENT]),
     ]
     with shared_gateway(
         upstreams=upstreams,

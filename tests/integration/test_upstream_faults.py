@@ -39,7 +39,7 @@ from tests.rig.fault_upstream import (
     Whole,
 )
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import bearer, request
+from tests.rig.http_client import request
 
 JSON = {"Content-Type": "application/json"}
 DONE = {"model": "m", "done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3}
@@ -137,9 +137,7 @@ def test_embeddings_that_do_not_match_their_inputs_are_502(
     gateway: Gateway, upstream: FaultUpstream, vectors: Any
 ) -> None:
     upstream.script("/api/embed", [Json({"model": "m", "embeddings": vectors})])
-    answer = request(
-        gateway.url, "POST", "/v1/embeddings", {"model": "m", "input": ["one"]}, bearer(TOKEN)
-    )
+    answer = gateway.ask("/v1/embeddings", {"model": "m", "input": ["one"]})
     assert answer.status == 502
 
 

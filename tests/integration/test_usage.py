@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.rig import fault_upstream as do
+from tests.rig import native_chat
 from tests.rig.calls import FACES, TOKEN, access_line, warm_up, whole
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, FaultUpstream
@@ -15,16 +16,8 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import request
 
 CHATS = ["native chat", "openai chat", "anthropic messages", "openai responses"]
-SAID = [
-    {"model": MODEL, "message": {"role": "assistant", "content": f"word{n} "}, "done": False}
-    for n in range(20)
-]
-LAST = {
-    "model": MODEL,
-    "message": {"role": "assistant", "content": ""},
-    "done": True,
-    "done_reason": "stop",
-}
+SAID = [native_chat.piece(f"word{n} ", model=MODEL) for n in range(20)]
+LAST = native_chat.done(model=MODEL)
 
 
 @pytest.fixture(scope="module")

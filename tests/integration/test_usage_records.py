@@ -20,6 +20,7 @@ from tests.rig.boxes import Box
 from tests.rig.calls import CHAT_LINE, EMBEDDINGS, FACES, Face, access_line
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Cut, Json, Lines, Reset, Script, WaitForPeerClose
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
 from tests.rig.provider import Provider, completion, row, said
@@ -76,16 +77,10 @@ TOOK = {
 }
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Box]:
-    with Box("box1", ["m"]) as server:
-        yield server
+box = module_fixture(lambda: Box("box1", ["m"]))
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider(row(HOSTED)) as server:
-        yield server
+provider = module_fixture(lambda: Provider(row(HOSTED)))
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.rig import fault_upstream as do
+from tests.rig import native_chat
 from tests.rig.fault_upstream import MODEL
 
 BEGINNING = "canary-"
@@ -123,15 +124,10 @@ BROKEN_HTTP = [
 
 
 def _spoken(text: str) -> dict[str, Any]:
-    return {"model": MODEL, "message": {"role": "assistant", "content": text}, "done": False}
+    return native_chat.piece(text, model=MODEL)
 
 
-_DONE = {
-    "model": MODEL,
-    "message": {"role": "assistant", "content": ""},
-    "done": True,
-    "done_reason": "stop",
-}
+_DONE = native_chat.done(model=MODEL)
 
 
 def upstream_scripts(secret: str) -> dict[str, do.Script]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,15 +16,13 @@ from tests.rig import chunk
 from tests.rig.calls import EMBEDDINGS, FACES, Face
 from tests.rig.crowd import Visitor
 from tests.rig.errors import assert_error
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import bearer, encode_request, raw
 
 CUT_FACES = [*FACES.values(), *EMBEDDINGS.values()]
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as rig:
-        yield rig
+rig = module_fixture(Rig)
 
 
 def cut_short(row: Row, face: Face, framing: tuple[str, str], sent: bytes) -> None:

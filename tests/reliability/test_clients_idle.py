@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig.crowd import Crowd, Visitor
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, bearer, encode_request, request
 
 WORKERS, CONNECTIONS = 2, 40
@@ -20,10 +21,7 @@ HEAD = encode_request("gateway.test", "GET", "/livez", None, {"Connection": "kee
 KINDS = {"silent": b"", "half a head": HEAD[:-2], "kept after a call": HEAD}
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig(env={"WORKER_CONNECTIONS": str(CONNECTIONS)}, workers=WORKERS) as rig:
-        yield rig
+rig = module_fixture(lambda: Rig(env={"WORKER_CONNECTIONS": str(CONNECTIONS)}, workers=WORKERS))
 
 
 def timed(call: Callable[[], Answer]) -> tuple[int, float]:

@@ -8,7 +8,7 @@ import secrets
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,6 +18,7 @@ from tests.rig import SeenRequest
 from tests.rig.calls import CHAT_LINE, EMBEDDINGS, FACES, STREAM_HEAD, TEXT_LINE, Face
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, Head, Json, Lines, Script, WaitFor, WaitForPeerClose
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Stream, bearer, open_stream
 
 #: The promise: how long after its client the connection to the upstream may live.
@@ -27,10 +28,7 @@ SILENCE = WaitForPeerClose(60)
 WORDS = ("one", " two", " three")
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as rig:
-        yield rig
+rig = module_fixture(Rig)
 
 
 # --- C1 to C4: what the upstream notices ----------------------------------------------------------

@@ -7,11 +7,8 @@ import json
 import random
 import secrets
 from collections import Counter
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
-
-import pytest
 
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
@@ -20,6 +17,7 @@ from tests.rig.calls import CHAT_LINE, DIGEST, EMBEDDINGS, FACES, STREAM_HEAD, T
 from tests.rig.crowd import Crowd, Visitor
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Cut, Json, Lines, Script, Wait, WaitForPeerClose
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import bearer, encode_request
 
 STARTS, PER_SECOND, STAY_S, BOXES = 1000, 200, 0.5, 3
@@ -58,10 +56,7 @@ MOODY = (
 )
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig(boxes=BOXES) as rig:
-        yield rig
+rig = module_fixture(lambda: Rig(boxes=BOXES))
 
 
 @cache

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.integration.test_documents import as_chat, as_messages, as_responses
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.reliability.test_process_host import memory_mib
 from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error, dialect_of
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import bearer, open_stream
 from tests.rig.pdf import HOSTILE, in_base64, slow_pdf
 from tests.unit.gateway.conversion.pictures import gif_with_a_huge_frame, huge_gif, picture
@@ -29,10 +27,7 @@ PICTURES = {
 }
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig(config={"documents": {"timeout_s": TIMEOUT_S}}) as running:
-        yield running
+rig = module_fixture(lambda: Rig(config={"documents": {"timeout_s": TIMEOUT_S}}))
 
 
 def programs(row: Row) -> set[int]:

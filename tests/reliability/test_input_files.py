@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -15,6 +14,7 @@ from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings.schema import load_settings
 from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import FailedStart, Gateway
 from tests.rig.leaks import worker_details
 
@@ -107,10 +107,7 @@ EDITS = (
 )
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as running:
-        yield running
+rig = module_fixture(Rig)
 
 
 def started(content: bytes, directory: Path) -> FailedStart:

@@ -7,17 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.reliability.sweep import CHAT, sweep
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, Stream, encode_request, raw
 
-
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as running:
-        yield running
+rig = module_fixture(Rig)
 
 
 def chats(row: Row) -> int:

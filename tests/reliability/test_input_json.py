@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from itertools import product
-
-import pytest
 
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.reliability.sweep import BODIES, TO_F, answer_everything, sweep
 from tests.rig.errors import assert_error, dialect_of
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, bearer, request
 
 #: Promised for what is nested deep and for forms, in seconds.
@@ -20,10 +18,7 @@ DEEP_S, FORM_S = 0.1, 0.05
 TRIES = 4
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as running:
-        yield running
+rig = module_fixture(Rig)
 
 
 def method_of(path: str) -> str:

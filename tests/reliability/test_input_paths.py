@@ -4,16 +4,13 @@ address that needs a token."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import product
 
-import pytest
-
+from tests.integration.test_paths import CONSTANTS
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.reliability.sweep import (
     BODIES,
     CHAT,
-    DIGEST,
     MODEL,
     TO_F,
     Route,
@@ -22,6 +19,7 @@ from tests.reliability.sweep import (
     protected_routes,
     sweep,
 )
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.pages import PageClient
 
@@ -29,16 +27,6 @@ from tests.rig.pages import PageClient
 ANY_BODY = json.dumps(
     {**CHAT, "source": MODEL, "destination": MODEL, "from": MODEL, "max_tokens": 9, "input": "hi"}
 )
-
-#: Every address that the gateway may ever ask an upstream for.
-CONSTANTS = {
-    *(
-        f"/api/{name}"
-        for name in "version status tags ps show generate chat embed embeddings".split()
-    ),
-    *(f"/api/{name}" for name in "pull push create copy delete".split()),
-    f"/api/blobs/{DIGEST}",
-}
 
 #: Another form of the name of a managed entry is another name, which goes to no upstream.
 NAMES = ("/admin/api/models/", "/admin/api/tokens/", "/admin/api/upstreams/")
@@ -106,10 +94,7 @@ def played(game: str, path: str) -> str:
     return GAMES[game].format(**fields, token=TOKEN)
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as running:
-        yield running
+rig = module_fixture(Rig)
 
 
 def foreign_paths(row: Row) -> set[str]:

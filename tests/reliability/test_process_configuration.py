@@ -23,6 +23,7 @@ from tests.rig.calls import FACES, is_well_ended
 from tests.rig.deadline import wait_until
 from tests.rig.edits import FOLLOWED_S, edit, problems, put, wait_until_known
 from tests.rig.fault_upstream import Chunk, Head, WaitFor
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import FailedStart, Gateway, free_port
 
 pytestmark = pytest.mark.slow
@@ -35,10 +36,7 @@ AS_A_USER = (
 )
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig(launcher=AS_A_USER) as rig:
-        yield rig
+rig = module_fixture(lambda: Rig(launcher=AS_A_USER))
 
 
 def with_token(text: str, token: str) -> str:
@@ -176,11 +174,7 @@ def test_p5_broken_edit_leaves_the_last_good_settings(row: Row, kind: str) -> No
 
 def told(gateway: Gateway) -> list[str | None]:
     """What the log has of broken files."""
-    return [
-        line["problem"]
-        for line in gateway.log_lines("events")
-        if line["event"] == "configuration_broken"
-    ]
+    return [line["problem"] for line in gateway.events("configuration_broken")]
 
 
 # --- Hanging up while it is broken ----------------------------------------------------------------

@@ -11,7 +11,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from itertools import cycle, islice
 from pathlib import Path
@@ -24,6 +23,7 @@ from tests.reliability.rig import Rig, Row
 from tests.rig.calls import CHAT_LINE, FACES, TEXT_LINE, Face, is_well_ended, last_error
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Lines, WaitFor
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import group_is_alive
 from tests.rig.http_client import Stream, request
 from tests.rig.nginx import Nginx
@@ -98,10 +98,7 @@ def end_of(row: Row, seconds: float) -> int:
     return row.gateway.process.wait(seconds)
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as rig:
-        yield rig
+rig = module_fixture(Rig)
 
 
 def test_p1_streams_are_finished_before_the_end(row: Row) -> None:

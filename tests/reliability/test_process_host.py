@@ -10,7 +10,6 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -29,6 +28,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.edits import edit
 from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import FaultUpstream, Lines, WaitFor
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, request
 from tests.rig.leaks import open_descriptors
@@ -183,10 +183,7 @@ STREAMS, LINES, INTERVAL_S = 500, 24, 0.5
 MOST_MIB, GROWTH_MIB = 200, 4
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as rig:
-        yield rig
+rig = module_fixture(Rig)
 
 
 @pytest.mark.door("gateway")
@@ -258,7 +255,7 @@ def test_p22_gateway_that_starts_before_its_upstream_heals_by_itself(
 
 def said(gateway: Gateway, event: str) -> int:
     """How often the log says so."""
-    return sum(line["event"] == event for line in gateway.log_lines("events"))
+    return len(gateway.events(event))
 
 
 @needs_root

@@ -9,7 +9,7 @@ import secrets
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tests.reliability.test_process_host import fill, needs_root
 from tests.rig.boxes import fleet_config
 from tests.rig.calls import FACES
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.numbered_requests import NumberedClient, asking
 from tests.rig.postgres import PostgresServer
@@ -36,15 +37,12 @@ KILLS = int(os.environ.get("RECORDS_KILLS") or 5)
 REQUESTS = 20
 
 
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with Rig(config={"records": {"url": SQLITE}}, records=True) as running:
-        yield running
+rig = function_fixture(lambda: Rig(config={"records": {"url": SQLITE}}, records=True))
 
 
 def noted(row: Row, event: str) -> int:
     """How often something is in the log."""
-    return sum(line["event"] == event for line in row.gateway.log_lines("events"))
+    return len(row.gateway.events(event))
 
 
 def problems(gateway: Gateway, token: str = TOKEN) -> list[str]:

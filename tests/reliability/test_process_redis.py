@@ -17,8 +17,9 @@ from tests.rig.boxes import WorkBox
 from tests.rig.calls import FACES
 from tests.rig.coordinator import counts, join_coordinator, wait_until_counted
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import bearer, open_stream
+from tests.rig.http_client import bearer
 from tests.rig.redis_server import RedisServer
 
 COUNTED = "token-with-a-limit"
@@ -28,10 +29,7 @@ REDIS_S, MACHINE_S = 5.0, 16.0
 CHAT = FACES["native chat"]
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
+redis = module_fixture(RedisServer)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +77,7 @@ def more_than(asked: list[Asked], count: int) -> Callable[[], bool]:
 
 def noted(row: Row, event: str) -> int:
     """How often something is in the log."""
-    return sum(line["event"] == event for line in row.gateway.log_lines("events"))
+    return len(row.gateway.events(event))
 
 
 # P25
@@ -139,9 +137,7 @@ def test_p27_a_machine_dies_with_all_slots(row: Row) -> None:
         row.upstream.go.clear()
         for _ in range(SLOTS):
             body = {**CHAT.body, "stream": False}
-            streams.enter_context(
-                open_stream(other.url, "POST", CHAT.path, body, bearer(TOKEN), wait_for_head=False)
-            )
+            streams.enter_context(other.open(CHAT.path, body, wait_for_head=False))
         wait_until_counted(other, SLOTS, 0)
         with ThreadPoolExecutor(len(DIALECTS)) as pool:
             waiting = [pool.submit(ask, row, way) for way in DIALECTS]

@@ -19,8 +19,9 @@ from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
 from tests.rig.calls import CHAT_LINE, FACES, is_well_ended
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Lines, WaitFor
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Stream, bearer, request
+from tests.rig.http_client import Stream
 from tests.rig.leaks import worker_details
 
 pytestmark = pytest.mark.slow
@@ -29,10 +30,7 @@ REPLACED_S = 3.0
 FACE = FACES["openai chat"]
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as rig:
-        yield rig
+rig = module_fixture(Rig)
 
 
 class LongStreams:
@@ -112,9 +110,7 @@ def allow_one_loss(row: Row) -> None:
 
 def answering(gateway: Gateway) -> set[int]:
     """Workers that answer new connections; asks a few times."""
-    answers = [
-        request(gateway.url, path="/readyz", headers=bearer(TOKEN)).json() for _ in range(12)
-    ]
+    answers = [gateway.ask("/readyz").json() for _ in range(12)]
     return {answer["details"]["pid"] for answer in answers}
 
 
@@ -156,9 +152,9 @@ def test_p10_blocked_worker_is_noticed_and_replaced(door: str) -> None:
         allow_one_loss(row)
         workers, blocked, began = rig.gateway.worker_pids(), block(row), time.monotonic()
         wait_until(
-            lambda: events(rig.gateway, "event_loop_blocked"), 5, "nobody says that it is blocked"
+            lambda: rig.gateway.events("event_loop_blocked"), 5, "nobody says that it is blocked"
         )
-        (event,) = events(rig.gateway, "event_loop_blocked")
+        (event,) = rig.gateway.events("event_loop_blocked")
         row.measured("said after", time.monotonic() - began, "s")
         assert any(place.startswith("blocking_app.py") for place in event["where"])
         answered = [ask(rig.gateway.url, timeout=2) for _ in range(8)]
@@ -184,10 +180,6 @@ def block(row: Row) -> threading.Thread:
     thread = threading.Thread(target=ask, args=(row.url, f"/test/block/{BLOCKED_S}"))
     thread.start()
     return thread
-
-
-def events(gateway: Gateway, event: str) -> list[dict[str, Any]]:
-    return [line for line in gateway.log_lines("events") if line["event"] == event]
 
 
 RECYCLED_AFTER = 5

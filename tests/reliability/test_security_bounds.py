@@ -15,7 +15,7 @@ from tests.reliability.rig import Rig, Row
 from tests.rig.calls import MESSAGES, resident_kib
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.messages_provider import MessagesProvider
-from tests.rig.provider import Provider
+from tests.rig.provider import Provider, upstream_entry
 
 KEY = "LAB_KEY"
 
@@ -26,20 +26,12 @@ def rig() -> Iterator[Rig]:
     with ExitStack() as stack:
         openai, anthropic = stack.enter_context(Provider()), stack.enter_context(MessagesProvider())
         more = [
-            {
-                "name": "lab",
-                "kind": "openai",
-                "base_url": f"{openai.url}/v1",
-                "models": {"gpt-lab": "org/tiny-1"},
-            },
-            {
-                "name": "claude",
-                "kind": "anthropic",
-                "base_url": f"{anthropic.url}/v1",
-                "models": {"claude-lab": "lab"},
-            },
+            upstream_entry(f"{openai.url}/v1", models={"gpt-lab": "org/tiny-1"}),
+            upstream_entry(
+                f"{anthropic.url}/v1", name="claude", kind="anthropic", models={"claude-lab": "lab"}
+            ),
         ]
-        more.append({"name": "open", "kind": "openai", "base_url": f"{openai.url}/v1"})
+        more.append(upstream_entry(f"{openai.url}/v1", name="open"))
         keyed = [entry | {"api_key_env": KEY} for entry in more]
         yield stack.enter_context(Rig(workers=1, more_upstreams=keyed, env={KEY: "sk-lab"}))
 

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from tests.reliability.asked import SINGLES, STREAMS, Asked, ask_all, encoded, script_all
 from tests.reliability.rig import Rig, Row
 from tests.rig import NDJSON, boxes
 from tests.rig.calls import Face
 from tests.rig.fault_upstream import Chunk, Head, Json
+from tests.rig.fixtures import module_fixture
 
-
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as rig:
-        yield rig
+rig = module_fixture(Rig)
 
 
 CONTROLS = {

@@ -13,20 +13,17 @@ import stat
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, child_pids
+from tests.rig.keys import run_command
 
-
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as rig:
-        yield rig
+rig = module_fixture(Rig)
 
 
 # S24
@@ -75,12 +72,7 @@ def test_s24_files_that_others_may_read(row: Row) -> None:
 
 def config_check(row: Row) -> str:
     """What `ollama-proxy config check` says of the gateway's configuration."""
-    command = [sys.executable, "-m", "ollama_proxy.cli", "config", "check"]
-    environ = {**os.environ, "OLLAMA_PROXY_CONFIG": str(row.gateway.config_path)}
-    environ["STATE_DIRECTORY"] = str(row.gateway.state_directory)
-    done = subprocess.run(
-        command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=20
-    )
+    done = run_command(row.gateway, "config", "check")
     return done.stdout + done.stderr
 
 

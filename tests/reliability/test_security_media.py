@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import Rig, Row
 from tests.rig import fault_upstream as do
 from tests.rig.fault_upstream import ScriptedServer
-from tests.rig.http_client import bearer, request
+from tests.rig.fixtures import module_fixture
 from tests.rig.provider import KEY, Provider
 from tests.rig.provider import row as listed
 
@@ -26,10 +26,7 @@ PRIVATE = (
 )
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider(listed("org/m"), key=KEY) as server:
-        yield server
+provider = module_fixture(lambda: Provider(listed("org/m"), key=KEY))
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +48,7 @@ def rig(provider: Provider, pictures: ScriptedServer) -> Iterator[Rig]:
         for kind in KINDS:
             content = parts_of(f"{pictures.url}/a.png")[:1]
             body = {"model": f"{kind}/org/m", "messages": [{"role": "user", "content": content}]}
-            assert (
-                request(rig.gateway.url, "POST", "/v1/chat/completions", body, bearer(TOKEN)).status
-                == 200
-            )
+            assert rig.gateway.ask("/v1/chat/completions", body).status == 200
         yield rig
 
 

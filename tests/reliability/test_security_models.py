@@ -14,8 +14,9 @@ from tests.reliability.sweep import BODIES, MESSAGES, TO_F, answer_everything
 from tests.reliability.test_input_policy import Obliging
 from tests.rig.calls import EMBEDDINGS, FACES
 from tests.rig.fault_upstream import MODEL
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer
-from tests.rig.provider import Provider
+from tests.rig.provider import Provider, upstream_entry
 from tests.rig.provider import row as listed
 
 LISTED = "token-for-one-model"
@@ -23,22 +24,16 @@ CHEAP, PRICEY = "cheap/one", "pricey/big"
 RULES = {"clamp": {"num_predict": 5}, "system": {"prepend": "Rules."}}
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider(listed(CHEAP), listed(PRICEY)) as running:
-        yield running
+provider = module_fixture(lambda: Provider(listed(CHEAP), listed(PRICEY)))
 
 
 @pytest.fixture(scope="module")
 def rig(provider: Provider) -> Iterator[Rig]:
     narrow = {"name": "narrow", "token": LISTED, "models": [CHEAP, "m"]}
     auth = {"generate_tokens": [{"name": "team", "token": TOKEN}, narrow]}
-    router = {
-        "name": "router",
-        "kind": "openrouter",
-        "base_url": provider.base_url,
-        "api_key_env": "ROUTER_SECRET",
-    }
+    router = upstream_entry(
+        provider.base_url, name="router", kind="openrouter", api_key_env="ROUTER_SECRET"
+    )
     with (
         Obliging("box1", ["m", MODEL]) as box,
         Rig(

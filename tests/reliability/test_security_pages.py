@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.test_cors import allowances
 from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
 from tests.reliability.sweep import page_routes
 from tests.rig import fault_upstream as do
@@ -37,15 +38,6 @@ def rig() -> Iterator[Rig]:
     }
     with Rig(config=config, nginx={"client_max_body_size 64m;": "client_max_body_size 1m;"}) as rig:
         yield rig
-
-
-def allowances(answer: Answer) -> dict[str, str]:
-    """The headers that let pages of other sites read an answer."""
-    return {
-        name.lower(): value
-        for name, value in answer.headers
-        if name.lower().startswith("access-control-")
-    }
 
 
 # S18

@@ -28,7 +28,7 @@ from tests.rig import fault_upstream as do
 from tests.rig.calls import EMBEDDINGS, FACES, Face
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
-from tests.rig.gateway import Gateway
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, encode_request, raw
 from tests.rig.leaks import worker_details
 
@@ -52,11 +52,8 @@ STATUSES, CHAT_PATHS = (
 )
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ScriptedServer]:
-    """A provider of OpenAI's API that wants a key."""
-    with FaultUpstream() as server:
-        yield server
+#: A provider of OpenAI's API that wants a key.
+provider = module_fixture(FaultUpstream)
 
 
 @pytest.fixture(scope="module")
@@ -185,22 +182,17 @@ def broken_configuration(row: Row) -> None:
     good = gateway.config_path.read_text(encoding="utf-8")
     document = yaml.safe_load(good)
     document["auth"]["generate_tokens"] += [canary("twice"), canary("twice")]
-    told_before = len(events(gateway, "configuration_broken"))
+    told_before = len(gateway.events("configuration_broken"))
     gateway.write_config(document)
     try:
         wait_until(
-            lambda: len(events(gateway, "configuration_broken")) == told_before + gateway.workers,
+            lambda: len(gateway.events("configuration_broken")) == told_before + gateway.workers,
             10,
         )
     finally:
         gateway.write_config(good)
     workers = partial(worker_details, gateway, PROBE_TOKEN)
     wait_until(lambda: not any(each["configuration_problem"] for each in workers().values()), 10)
-
-
-def events(gateway: Gateway, name: str) -> list[dict[str, Any]]:
-    """The lines of events.log that tell of this."""
-    return [line for line in gateway.log_lines("events") if line["event"] == name]
 
 
 def test_s12_no_secret_in_any_output(row: Row, provider: ScriptedServer) -> None:
@@ -220,7 +212,7 @@ def test_s12_no_secret_in_any_output(row: Row, provider: ScriptedServer) -> None
     assert leaks(said) == []
     texts = everything(row)
     assert leaks(texts) == []
-    assert len(events(row.gateway, "internal_error")) >= len(FAULTS)
+    assert len(row.gateway.events("internal_error")) >= len(FAULTS)
     row.measured("searched", len(texts), "files")
 
 

@@ -16,24 +16,20 @@ from tests.reliability.rig import Rig, Row
 from tests.rig.calls import EMBEDDINGS, FACES
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import bearer, encode_request, raw, request
 from tests.rig.programs import require_program
+from tests.rig.provider import upstream_entry
 
 KEY = "sk-own-key-of-the-gateway"
 
 
-@pytest.fixture(scope="module")
-def canary() -> Iterator[ScriptedServer]:
-    """A listener that nobody may talk to."""
-    with FaultUpstream() as server:
-        yield server
+#: A listener that nobody may talk to.
+canary = module_fixture(FaultUpstream)
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ScriptedServer]:
-    """A provider of OpenAI's API that is called with a key."""
-    with FaultUpstream() as server:
-        yield server
+#: A provider of OpenAI's API that is called with a key.
+provider = module_fixture(FaultUpstream)
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +100,9 @@ def rig(
 ) -> Iterator[Rig]:
     server, authority = secure
     more = [
-        {
-            "name": "lab",
-            "kind": "openai",
-            "base_url": f"{provider.url}/v1",
-            "api_key_env": "LAB_KEY",
-        }
+        upstream_entry(f"{provider.url}/v1", api_key_env="LAB_KEY")
         | {"models": {"gpt-lab": "org/model"}},
-        {"name": "secure", "kind": "ollama", "base_url": server.url, "models": ["behind-tls"]},
+        upstream_entry(server.url, name="secure", kind="ollama", models=["behind-tls"]),
     ]
     with Rig(
         more_upstreams=more, env=environment(tmp_path_factory.mktemp("home"), canary, authority)

@@ -9,14 +9,12 @@ import json
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from ollama_proxy.policy.auth import Authenticator
@@ -27,6 +25,7 @@ from tests.rig.calls import EMBEDDINGS, FACES, Face, last_error
 from tests.rig.deadline import wait_until
 from tests.rig.edits import edit
 from tests.rig.errors import NATIVE, assert_error
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, Stream, bearer, encode_request, request
 
 OTHER, UNSEEN, GONE = "sk-another-team", "sk-nobody-has-used-it-yet", "sk-withdrawn"
@@ -54,10 +53,7 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig(config={"auth": {"generate_tokens": listed()}}) as rig:
-        yield rig
+rig = module_fixture(lambda: Rig(config={"auth": {"generate_tokens": listed()}}))
 
 
 def reconfigure(row: Row, *, without: str = "") -> float:

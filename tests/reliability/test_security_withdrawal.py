@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
 from tests.rig.calls import FACES, last_error
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, Head, WaitForPeerClose
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, request
 
@@ -31,10 +32,7 @@ EMPTY_LISTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as rig:
-        yield rig
+rig = module_fixture(Rig)
 
 
 def statuses(url: str, token: str) -> set[int]:
@@ -44,16 +42,12 @@ def statuses(url: str, token: str) -> set[int]:
 
 def warnings(gateway: Gateway) -> list[str]:
     """What the log has of settings that work and should be checked."""
-    return [
-        line["warning"]
-        for line in gateway.log_lines("events")
-        if line["event"] == "configuration_warning"
-    ]
+    return [line["warning"] for line in gateway.events("configuration_warning")]
 
 
 def problems(gateway: Gateway) -> int:
     """How many workers have complained about the file so far."""
-    return sum(line["event"] == "configuration_broken" for line in gateway.log_lines("events"))
+    return len(gateway.events("configuration_broken"))
 
 
 def has_complaints(gateway: Gateway, number: int) -> bool:

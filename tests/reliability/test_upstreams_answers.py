@@ -4,11 +4,8 @@ becomes an honest error."""
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 from itertools import chain
 from typing import Any
-
-import pytest
 
 from tests.reliability.asked import (
     SINGLES,
@@ -24,6 +21,7 @@ from tests.reliability.rig import Rig, Row
 from tests.rig import NDJSON
 from tests.rig.calls import Face, is_well_ended, resident_kib
 from tests.rig.fault_upstream import Chunk, Cut, FaultUpstream, Head, Json, Lines, Send, Whole
+from tests.rig.fixtures import module_fixture
 
 JSON = {"Content-Type": "application/json"}
 STAMP = {"created_at": "2026-01-01T00:00:00.000000000Z"}
@@ -31,10 +29,7 @@ DONE = {"model": "m", "done": True, "done_reason": "stop", "prompt_eval_count": 
 CANARY = "canary-of-the-upstream"
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig() as rig:
-        yield rig
+rig = module_fixture(Rig)
 
 
 def last(face: Face, **fields: Any) -> dict[str, Any]:

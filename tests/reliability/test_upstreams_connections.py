@@ -4,11 +4,8 @@ open to anybody else."""
 from __future__ import annotations
 
 import json
-import os
 import ssl
 import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -23,17 +20,16 @@ from tests.rig.authority import REFUSED, Authority
 from tests.rig.calls import NATIVE_FACES, Face, is_well_ended
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, Lines, Script, Wait
-from tests.rig.gateway import PROJECT, Gateway
+from tests.rig.fixtures import module_fixture
+from tests.rig.gateway import Gateway
+from tests.rig.keys import run_command
 from tests.rig.leaks import worker_details
 from tests.rig.plain_ollama import network_address, plain_ollama
 
 DONE = {"done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3}
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig(relayed=True) as rig:
-        yield rig
+rig = module_fixture(lambda: Rig(relayed=True))
 
 
 TEXT = "你好 🌍 \u2028 é"
@@ -178,6 +174,4 @@ def test_u30_upstream_without_the_gateway(row: Row) -> None:
 
 def check_exposure(row: Row, *urls: str) -> subprocess.CompletedProcess[str]:
     """What the command says of the gateway's configuration, or of these addresses."""
-    command = [sys.executable, "-m", "ollama_proxy.cli", "check-exposure", *urls]
-    env = {**os.environ, "OLLAMA_PROXY_CONFIG": str(row.gateway.config_path)}
-    return subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=30)
+    return run_command(row.gateway, "check-exposure", *urls)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -27,6 +26,7 @@ from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig import NDJSON
 from tests.rig.calls import NATIVE_FACES, Face
 from tests.rig.fault_upstream import Chunk, Cut, Head, Lines, Reset, Send, Wait
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import bearer, encode_request, raw
 from tests.rig.programs import require_program
 
@@ -34,10 +34,7 @@ JSON = {"Content-Type": "application/json"}
 STREAM = Head(200, NDJSON)
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig(boxes=2) as rig:
-        yield rig
+rig = module_fixture(lambda: Rig(boxes=2))
 
 
 def arrivals(row: Row) -> int:

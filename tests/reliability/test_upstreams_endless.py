@@ -13,8 +13,9 @@ from tests.rig import SSE
 from tests.rig.calls import MESSAGES, resident_kib
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import Flood, Head, ScriptedServer
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import bearer, request
-from tests.rig.provider import CHAT, Provider, chunk, refused, said
+from tests.rig.provider import CHAT, Provider, chunk, refused, said, upstream_entry
 
 #: One answer may have 64 MiB; its pieces take more in memory than on the line.
 MOST_MIB = 400.0
@@ -33,21 +34,13 @@ ENDLESS = {
 }
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider() as server:
-        yield server
+provider = module_fixture(Provider)
 
 
 @pytest.fixture(scope="module")
 def rig(provider: ScriptedServer) -> Iterator[Rig]:
     """One worker, and a provider that has said of its model that it only streams."""
-    lab = {
-        "name": "lab",
-        "kind": "openai",
-        "base_url": f"{provider.url}/v1",
-        "models": {"gpt-lab": "org/tiny-1"},
-    }
+    lab = upstream_entry(f"{provider.url}/v1", models={"gpt-lab": "org/tiny-1"})
     with Rig(
         workers=1, more_upstreams=[lab | {"api_key_env": "LAB_KEY"}], env={"LAB_KEY": "sk-lab"}
     ) as rig:

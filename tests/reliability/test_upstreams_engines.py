@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import pytest
 
 from tests.reliability.asked import SINGLES, STREAMS, WAYS, Asked, Way, ask, ask_all
 from tests.reliability.rig import MODELS, Rig, Row
 from tests.rig.boxes import EngineBox
 from tests.rig.errors import NATIVE
+from tests.rig.fixtures import module_fixture
 
 WORDS = "red " * 900
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[EngineBox]:
-    with EngineBox("box1", MODELS) as running:
-        yield running
+box = module_fixture(lambda: EngineBox("box1", MODELS))
 
 
-@pytest.fixture(scope="module")
-def rig(box: EngineBox) -> Iterator[Rig]:
-    with Rig(boxes=[box]) as rig:
-        yield rig
+rig = module_fixture(lambda box: Rig(boxes=[box]))
 
 
 def long(way: Way) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig import Turn
 from tests.rig.calls import FACES, resident_kib
 from tests.rig.fault_upstream import Flood, Json, NoReadBody
+from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Stream, bearer, request
 from tests.rig.programs import require_program
 
@@ -33,11 +34,8 @@ MOST_MIB = 4.0
 SLOW = tuple(name for name in FACES if name != "openai responses")
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    """One worker, in which everything is."""
-    with Rig(workers=1) as rig:
-        yield rig
+#: One worker, in which everything is.
+rig = module_fixture(lambda: Rig(workers=1))
 
 
 def test_u29_answer_is_faster_than_the_client(row: Row) -> None:
@@ -151,9 +149,7 @@ def longest_wait(row: Row, goes_on: Callable[[], bool]) -> float:
 
 def blocks(row: Row) -> list[dict[str, Any]]:
     """What the worker's watch says of its loop."""
-    return [
-        line for line in row.gateway.log_lines("events") if line["event"] == "event_loop_blocked"
-    ]
+    return row.gateway.events("event_loop_blocked")
 
 
 def seconds_for(row: Row, path: str) -> float:

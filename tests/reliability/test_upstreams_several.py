@@ -36,14 +36,12 @@ from tests.rig.calls import CHAT_LINE, is_well_ended
 from tests.rig.calls import MESSAGES as SAID
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, Cut, FaultUpstream, Head, Json, Wait, WaitFor, Whole
+from tests.rig.fixtures import module_fixture
 
 DONE = {**CHAT_LINE, "done": True, "done_reason": "stop"}
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig(boxes=4) as rig:
-        yield rig
+rig = module_fixture(lambda: Rig(boxes=4))
 
 
 def arrivals(row: Row) -> list[int]:

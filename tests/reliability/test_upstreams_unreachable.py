@@ -17,6 +17,7 @@ from tests.rig.boxes import Box, black_hole
 from tests.rig.calls import CHAT_LINE, is_well_ended
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import CloseAfter, FaultUpstream, Json, WaitForPeerClose
+from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import request
 
@@ -24,10 +25,7 @@ CONNECT_S = 0.5
 DONE = {**CHAT_LINE, "done": True}
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig(boxes=2, upstream={"timeouts": {"connect_s": CONNECT_S}}) as rig:
-        yield rig
+rig = module_fixture(lambda: Rig(boxes=2, upstream={"timeouts": {"connect_s": CONNECT_S}}))
 
 
 @contextmanager
@@ -85,13 +83,12 @@ def test_u2_black_hole(row: Row) -> None:
     row.measured("with the limit for connecting and another attempt", max(again), "s")
 
 
-@pytest.fixture
-def alone(rig: Rig) -> Iterator[Gateway]:
-    """A gateway that has these boxes and no others, as the probe's upstream would keep it ready."""
-    with Gateway(
+#: A gateway that has these boxes and no others, as the probe's upstream would keep it ready.
+alone = function_fixture(
+    lambda rig: Gateway(
         {"auth": {"generate_tokens": [TOKEN]}, "upstreams": rig.configured()["upstreams"][:2]}
-    ) as gateway:
-        yield gateway
+    )
+)
 
 
 GONE = {"refusing": refusing, "silent": silent}

@@ -338,12 +338,12 @@ def black_hole(port: int | None = None) -> Iterator[int]:
 
 
 @contextmanager
-def running(*boxes: Box) -> Iterator[None]:
-    """All of them listen."""
+def running(*boxes: Box) -> Iterator[tuple[Box, ...]]:
+    """All of them listen; gives them."""
     with ExitStack() as stack:
         for box in boxes:
             stack.enter_context(box)
-        yield
+        yield boxes
 
 
 def fleet_config(token: str, boxes: Sequence[Box], **sections: Any) -> dict[str, Any]:

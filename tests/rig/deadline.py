@@ -6,13 +6,19 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import gevent
+
 T = TypeVar("T")
 
 _INTERVAL_S = 0.015
 
 
 def wait_until(
-    predicate: Callable[[], T], seconds: float = 10, message: str | Callable[[], str] = ""
+    predicate: Callable[[], T],
+    seconds: float = 10,
+    message: str | Callable[[], str] = "",
+    *,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> T:
     """Return the first truthy value of ``predicate``, asked every 15 ms.
 
@@ -29,7 +35,12 @@ def wait_until(
         if late:
             text = message() if callable(message) else message
             raise AssertionError(f"{text or 'condition not met'} (waited {seconds:g} s)")
-        time.sleep(_INTERVAL_S)
+        sleep(_INTERVAL_S)
+
+
+def wait_in_greenlet(predicate: Callable[[], T], seconds: float = 20, message: str = "") -> T:
+    """`wait_until` in a process where greenlets must get their turn."""
+    return wait_until(predicate, seconds, message, sleep=gevent.sleep)
 
 
 def wait_for_minute(seconds: float) -> None:

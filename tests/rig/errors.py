@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ollama_proxy import errors
+from ollama_proxy.errors import GatewayError
 from tests.rig.http_client import Answer
 
 NATIVE, OPENAI, ANTHROPIC, ADMIN = "native", "openai", "anthropic", "admin"
@@ -86,3 +88,9 @@ def _admin(_: Answer, document: dict[str, Any], status: int) -> Any:
 
 
 _TEXTS = {NATIVE: _native, OPENAI: _openai, ANTHROPIC: _anthropic, ADMIN: _admin}
+
+
+def gateway_errors() -> list[type[GatewayError]]:
+    """Every kind of error that the gateway itself raises."""
+    found = vars(errors).values()
+    return [each for each in found if isinstance(each, type) and issubclass(each, GatewayError)]

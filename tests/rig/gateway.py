@@ -186,6 +186,22 @@ class Gateway:
         method = method or ("GET" if body is None else "POST")
         return http_client.request(self.url, method, path, body, sent | headers, timeout=timeout)
 
+    def open(
+        self,
+        path: str,
+        body: http_client.Body = None,
+        *,
+        method: str = "",
+        token: str = "",
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> http_client.Stream:
+        """The same for an answer that is read piece by piece; `options` are those of
+        `open_stream`."""
+        method = method or ("GET" if body is None else "POST")
+        sent = http_client.bearer(token or self.token) | dict(headers or {})
+        return http_client.open_stream(self.url, method, path, body, sent, **options)
+
     def worker_pids(self) -> set[int]:
         """The processes that gunicorn has forked and that are alive."""
         return child_pids(self.pid)
@@ -213,6 +229,10 @@ class Gateway:
                 lambda: len(read()) >= at_least, seconds, lambda: f"{path.name} has only {read()}"
             )
         return [json.loads(line) for line in read()]
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """The lines of the event log that report this event."""
+        return [line for line in self.log_lines("events") if line["event"] == event]
 
     def stop(self, timeout: float = 15) -> int:
         """Ask it to end (TERM) and return its exit code. Raises AssertionError when it

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from typing import Any
 
 from ollama_proxy.errors import TokenRevoked
 from tests.rig.calls import SSE_FACES, TOKEN, Face, last_error
+from tests.rig.command_line import run_cli
 from tests.rig.deadline import wait_until
-from tests.rig.gateway import PROJECT, Gateway
+from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, open_stream
 from tests.rig.leaks import worker_details
 
@@ -34,14 +33,7 @@ def run_command(gateway: Gateway, *arguments: str) -> subprocess.CompletedProces
         "OLLAMA_PROXY_CONFIG": str(gateway.config_path),
         "STATE_DIRECTORY": str(gateway.state_directory),
     }
-    return subprocess.run(
-        [sys.executable, "-m", "ollama_proxy.cli", *arguments],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_cli(*arguments, env=environ)
 
 
 def change_key(gateway: Gateway, *arguments: str) -> str:

@@ -7,11 +7,14 @@ import os
 import pwd
 import socket
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.rig.deadline import wait_until
-from tests.rig.gateway import free_port
+from tests.rig.fault_upstream import ScriptedServer
+from tests.rig.gateway import Gateway, free_port
 from tests.rig.programs import require_program
 
 SITE = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "ollama-proxy.conf"
@@ -32,6 +35,14 @@ http {{
     include {directory}/site.conf;
 }}
 """
+
+
+@contextmanager
+def nginx_before(server: Gateway | ScriptedServer) -> Iterator[Nginx]:
+    """The shipped site in front of a server."""
+    with tempfile.TemporaryDirectory(prefix="nginx-") as directory:
+        with Nginx(Path(directory), f"127.0.0.1:{server.port}") as running:
+            yield running
 
 
 class Nginx:

@@ -186,6 +186,13 @@ def embeddings(vectors: Sequence[Any], tokens: int = 5) -> Document:
     return {"object": "list", "data": rows, "model": MODEL, "usage": usage}
 
 
+def upstream_entry(
+    base_url: str, *, name: str = "lab", kind: str = "openai", **more: Any
+) -> Document:
+    """An entry of `upstreams` in the configuration of a gateway."""
+    return {"name": name, "kind": kind, "base_url": base_url, **more}
+
+
 def row(name: str = MODEL, **fields: Any) -> Document:
     """A model as `/v1/models` lists it."""
     return {"id": name, "object": "model", "created": 1700000000, "owned_by": "org", **fields}

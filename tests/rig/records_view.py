@@ -7,14 +7,17 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from sqlalchemy import Engine
 
+from ollama_proxy.records import database
 from tests.rig import SeenRequest
 from tests.rig.boxes import PROMPTS, Box, canonical
 from tests.rig.deadline import wait_until
@@ -26,6 +29,17 @@ Row = dict[str, Any]
 
 _COUNTED = ("prompt", "cached", "completion")
 _STAMP = "2026-01-01T00:00:00Z"
+
+
+@contextmanager
+def new_records(url: str, directory: Path) -> Iterator[Engine]:
+    """The database at this address, with its tables."""
+    engine = database.open_database(url, directory)
+    database.upgrade(engine)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 class Tokens(NamedTuple):

@@ -5,8 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pytest
+
 from tests.golden.face import TOKEN
+from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
+
+
+def each_error(library: Any) -> Any:
+    """A test for each status that an official client tells apart, with its exception."""
+    kinds = {
+        400: library.BadRequestError,
+        403: library.PermissionDeniedError,
+        404: library.NotFoundError,
+        429: library.RateLimitError,
+        500: library.InternalServerError,
+        503: library.InternalServerError,
+    }
+    return pytest.mark.parametrize(("status", "kind"), kinds.items())
+
+
+def check_freed(client: Any, upstream: FaultUpstream) -> None:
+    """A client that lost its patience after half a second has freed the upstream."""
+    # An asynchronous one may close its connection only when its loop runs once more.
+    client.close()
+    seen = upstream.wait_for_request()
+    assert upstream.wait_peer_closed(seen.connection) - seen.at < 0.5 + 1.5
+
+
+def have_model(upstream: FaultUpstream, name: str) -> None:
+    """The upstream has this model and no other."""
+    tagged = name if ":" in name else f"{name}:latest"
+    upstream.script("/api/tags", [Json({"models": [{"name": tagged}]})])
 
 
 class Clients(NamedTuple):

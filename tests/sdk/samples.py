@@ -21,6 +21,19 @@ WEATHER: Any = {
 #: One pixel.
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 PICTURE_URL = f"data:image/png;base64,{PNG}"
+#: A question about it, in parts as OpenAI has them.
+LOOK: Any = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "Look"},
+            {"type": "image_url", "image_url": {"url": PICTURE_URL}},
+        ],
+    },
+]
+#: The arguments with which the scripted model "calls" calls the tool, and those of "calls-two".
+CALLED = {"city": "北京"}
+CALLED_TWO = [{"city": "Paris"}, CALLED]
 #: What the scripted model "unicode" says.
 UNICODE = "Grüße 世界👩‍👩‍👧\u2028\r\n«end»"
 

@@ -15,7 +15,7 @@ from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.gateway import Gateway
 from tests.rig.pdf import in_base64, pdf
 from tests.sdk.answers import replay, sent
-from tests.sdk.clients import Clients
+from tests.sdk.clients import Clients, check_freed, have_model
 from tests.sdk.samples import HELLO, PARAMETERS, PNG, QUESTION, UNICODE, City
 
 ASKED: Any = [{"role": "user", "content": QUESTION}]
@@ -389,10 +389,7 @@ def test_messages__timeout(
     client = open_client(gateway, timeout=0.5)
     with pytest.raises(anthropic.APITimeoutError):
         client.messages.create(model="silent", messages=HELLO, max_tokens=MAX, stream=stream)
-    # The asynchronous one may close its connection only when its loop runs once more.
-    client.close()
-    seen = upstream.wait_for_request()
-    assert upstream.wait_peer_closed(seen.connection) - seen.at < 0.5 + 1.5
+    check_freed(client, upstream)
 
 
 def test_messages__leaving(plain: anthropic.Anthropic, upstream: FaultUpstream) -> None:
@@ -456,7 +453,5 @@ def test_models__list(client: Any, upstream: FaultUpstream) -> None:
 @pytest.mark.parametrize("name", ["tiny-test", "ns/m:v1"])
 def test_models__retrieve(name: str, client: Any, upstream: FaultUpstream) -> None:
     """client.models.retrieve(...)"""
-    upstream.script(
-        "/api/tags", [Json({"models": [{"name": f"{name}:latest" if ":" not in name else name}]})]
-    )
+    have_model(upstream, name)
     assert client.models.retrieve(name).id == name

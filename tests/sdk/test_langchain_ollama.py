@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import ollama
 import pytest
-from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_ollama import ChatOllama, OllamaEmbeddings, OllamaLLM
 
 from tests.golden.face import TOKEN, forwarded
@@ -20,7 +20,7 @@ from tests.rig.http_client import bearer
 from tests.sdk import langchain_chats
 from tests.sdk.answers import recorded_lines, replay, sent
 from tests.sdk.langchain_chats import get_weather, streamed
-from tests.sdk.samples import PICTURE_URL, PNG, QUESTION, City
+from tests.sdk.samples import QUESTION
 
 Open = Callable[..., Any]
 chat = langchain_chats.chat
@@ -95,10 +95,7 @@ def test_native__thinking(chat: Open, upstream: FaultUpstream) -> None:
 
 def test_native__one_tool(chat: Open) -> None:
     """ChatOllama().bind_tools([...]).invoke(...)"""
-    answer = chat("calls").bind_tools([get_weather]).invoke(QUESTION)
-    assert [(call["name"], call["args"]) for call in answer.tool_calls] == [
-        ("get_weather", {"city": "北京"})
-    ]
+    langchain_chats.check_one_tool(chat)
 
 
 def test_native__parallel_tools(chat: Open) -> None:
@@ -109,37 +106,18 @@ def test_native__parallel_tools(chat: Open) -> None:
 
 def test_native__tool_round_trip(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOllama().bind_tools([...]).invoke([..., answer, ToolMessage(...)])"""
-    model = chat("calls").bind_tools([get_weather])
-    first = model.invoke(QUESTION)
-    [result] = [get_weather.invoke(call) for call in first.tool_calls]
-    assert isinstance(result, ToolMessage)
-    assert model.invoke([HumanMessage(QUESTION), first, result]).content == "It is warm."
-    _, assistant, answered = sent(upstream)["messages"]
-    assert assistant["tool_calls"][0]["function"]["arguments"] == {"city": "北京"}
-    assert answered["content"] == "18 degrees in 北京"
+    langchain_chats.check_tool_round_trip(chat, upstream)
 
 
 def test_native__image(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOllama().invoke([HumanMessage([{"type": "image_url"}])])"""
-    parts: Any = [
-        {"type": "text", "text": "Look"},
-        {"type": "image_url", "image_url": {"url": PICTURE_URL}},
-    ]
-    chat("hello").invoke([HumanMessage(parts)])
-    assert sent(upstream)["messages"][0]["images"] == [PNG]
+    langchain_chats.check_image(chat, upstream)
 
 
-@pytest.mark.parametrize("method", ["json_schema", "json_mode"])
+@langchain_chats.each_structure
 def test_native__json_schema(method: str, chat: Open, upstream: FaultUpstream) -> None:
     """ChatOllama().with_structured_output(City)"""
-    structured = chat("city").with_structured_output(City, method=method)
-    assert structured.invoke("Answer in JSON.") == City(name="Paris", people=2)
-    asked = sent(upstream)["format"]
-    assert (
-        asked == "json"
-        if method == "json_mode"
-        else list(asked["properties"]) == ["name", "people"]
-    )
+    langchain_chats.check_structured(method, chat, upstream)
 
 
 def test_native__length(chat: Open, upstream: FaultUpstream) -> None:
@@ -213,10 +191,7 @@ def test_native__generate__as_a_stream(open_model: Open, gateway: Gateway) -> No
 
 def test_native__demo(open_model: Open, demo_gateway: Gateway) -> None:
     """ChatOllama(model="demo").bind_tools([...]).invoke(...)"""
-    model = open_model(demo_gateway, model="demo", validate_model_on_init=True)
-    assert "demo" in model.invoke("Hello!").content
-    assert model.bind_tools([get_weather]).invoke(QUESTION).tool_calls
-    assert isinstance(model.with_structured_output(City).invoke("Hello!"), City)
+    langchain_chats.check_demo(open_model(demo_gateway, model="demo", validate_model_on_init=True))
 
 
 def test_embeddings__many(open_model: Open, gateway: Gateway, upstream: FaultUpstream) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from pydantic import SecretStr
 
@@ -20,7 +20,7 @@ from tests.rig.gateway import Gateway
 from tests.sdk import langchain_chats
 from tests.sdk.answers import replay, sent
 from tests.sdk.langchain_chats import get_weather, streamed
-from tests.sdk.samples import PICTURE_URL, PNG, QUESTION, UNICODE, City
+from tests.sdk.samples import QUESTION, UNICODE
 
 Open = Callable[..., Any]
 chat = langchain_chats.chat
@@ -95,10 +95,7 @@ def test_chat__thinking(chat: Open, upstream: FaultUpstream) -> None:
 
 def test_chat__one_tool(chat: Open) -> None:
     """ChatOpenAI().bind_tools([...]).invoke(...)"""
-    answer = chat("calls").bind_tools([get_weather]).invoke(QUESTION)
-    assert [(call["name"], call["args"]) for call in answer.tool_calls] == [
-        ("get_weather", {"city": "北京"})
-    ]
+    langchain_chats.check_one_tool(chat)
 
 
 def test_chat__parallel_tools(chat: Open) -> None:
@@ -110,37 +107,18 @@ def test_chat__parallel_tools(chat: Open) -> None:
 
 def test_chat__tool_round_trip(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOpenAI().bind_tools([...]).invoke([..., answer, ToolMessage(...)])"""
-    model = chat("calls").bind_tools([get_weather])
-    first = model.invoke(QUESTION)
-    [result] = [get_weather.invoke(call) for call in first.tool_calls]
-    assert isinstance(result, ToolMessage)
-    assert model.invoke([HumanMessage(QUESTION), first, result]).content == "It is warm."
-    _, assistant, answered = sent(upstream)["messages"]
-    assert assistant["tool_calls"][0]["function"]["arguments"] == {"city": "北京"}
-    assert (answered["tool_name"], answered["content"]) == ("get_weather", "18 degrees in 北京")
+    assert langchain_chats.check_tool_round_trip(chat, upstream)["tool_name"] == "get_weather"
 
 
 def test_chat__image(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOpenAI().invoke([HumanMessage([{"type": "image_url"}])])"""
-    parts: Any = [
-        {"type": "text", "text": "Look"},
-        {"type": "image_url", "image_url": {"url": PICTURE_URL}},
-    ]
-    chat("hello").invoke([HumanMessage(parts)])
-    assert sent(upstream)["messages"][0]["images"] == [PNG]
+    langchain_chats.check_image(chat, upstream)
 
 
-@pytest.mark.parametrize("method", ["json_schema", "json_mode"])
+@langchain_chats.each_structure
 def test_chat__json_schema(method: str, chat: Open, upstream: FaultUpstream) -> None:
     """ChatOpenAI().with_structured_output(City)"""
-    structured = chat("city").with_structured_output(City, method=method)
-    assert structured.invoke("Answer in JSON.") == City(name="Paris", people=2)
-    asked = sent(upstream)["format"]
-    assert (
-        asked == "json"
-        if method == "json_mode"
-        else list(asked["properties"]) == ["name", "people"]
-    )
+    langchain_chats.check_structured(method, chat, upstream)
 
 
 def test_chat__length(chat: Open, upstream: FaultUpstream) -> None:
@@ -201,10 +179,7 @@ def test_chat__timeout(chat: Open, upstream: FaultUpstream) -> None:
 
 def test_chat__demo(open_model: Open, demo_gateway: Gateway) -> None:
     """ChatOpenAI(model="demo").bind_tools([...]).invoke(...)"""
-    model = open_model(demo_gateway, model="demo")
-    assert "demo" in model.invoke("Hello!").content
-    assert model.bind_tools([get_weather]).invoke(QUESTION).tool_calls
-    assert isinstance(model.with_structured_output(City).invoke("Hello!"), City)
+    langchain_chats.check_demo(open_model(demo_gateway, model="demo"))
 
 
 def test_completions__single(open_model: Open, gateway: Gateway) -> None:
@@ -255,12 +230,4 @@ def test_responses__streaming(chat: Open) -> None:
 def test_responses__tool_round_trip(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOpenAI(use_responses_api=True).bind_tools([...]).invoke([...,
     answer, ToolMessage(...)])"""
-    model = chat("calls", use_responses_api=True).bind_tools([get_weather])
-    first = model.invoke(QUESTION)
-    [call] = first.tool_calls
-    assert call["args"] == {"city": "北京"}
-    assert (
-        model.invoke([HumanMessage(QUESTION), first, get_weather.invoke(call)]).text
-        == "It is warm."
-    )
-    assert sent(upstream)["messages"][-1]["content"] == "18 degrees in 北京"
+    langchain_chats.check_tool_round_trip(chat, upstream, use_responses_api=True)

@@ -18,7 +18,7 @@ from tests.golden.face import TOKEN, forwarded
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.sdk.answers import recorded_lines, replay, sent
-from tests.sdk.samples import HELLO, PICTURE_URL, PNG, QUESTION, UNICODE, WEATHER, City
+from tests.sdk.samples import CALLED_TWO, HELLO, LOOK, PNG, QUESTION, UNICODE, WEATHER, City
 
 ASKED: Any = [{"role": "user", "content": QUESTION}]
 Options = dict[str, Any]
@@ -130,10 +130,7 @@ def test_chat__parallel_tools(v1: Options) -> None:
     chunks = list(litellm.completion("openai/calls-two", ASKED, tools=[WEATHER], stream=True, **v1))
     whole: Any = litellm.stream_chunk_builder(chunks, messages=ASKED)
     calls = whole.choices[0].message.tool_calls
-    assert [json.loads(call.function.arguments) for call in calls] == [
-        {"city": "Paris"},
-        {"city": "北京"},
-    ]
+    assert [json.loads(call.function.arguments) for call in calls] == CALLED_TWO
 
 
 def test_chat__tool_round_trip(v1: Options, upstream: FaultUpstream) -> None:
@@ -151,11 +148,7 @@ def test_chat__tool_round_trip(v1: Options, upstream: FaultUpstream) -> None:
 
 def test_chat__image(v1: Options, upstream: FaultUpstream) -> None:
     """litellm.completion(messages=[{"content": [{"type": "image_url"}]}])"""
-    parts = [
-        {"type": "text", "text": "Look"},
-        {"type": "image_url", "image_url": {"url": PICTURE_URL}},
-    ]
-    litellm.completion("openai/hello", [{"role": "user", "content": parts}], **v1)
+    litellm.completion("openai/hello", LOOK, **v1)
     assert sent(upstream)["messages"][0]["images"] == [PNG]
 
 
@@ -309,10 +302,7 @@ def test_native__parallel_tools(root: Options) -> None:
     """litellm.completion("ollama_chat/...", tools=[...])"""
     answer: Any = litellm.completion("ollama_chat/calls-two", ASKED, tools=[WEATHER], **root)
     calls = answer.choices[0].message.tool_calls
-    assert [json.loads(call.function.arguments) for call in calls] == [
-        {"city": "Paris"},
-        {"city": "北京"},
-    ]
+    assert [json.loads(call.function.arguments) for call in calls] == CALLED_TWO
 
 
 def test_native__generate(root: Options, upstream: FaultUpstream) -> None:
@@ -353,10 +343,7 @@ def test_messages__parallel_tools(root: Options) -> None:
     """litellm.completion("anthropic/...", tools=[...])"""
     answer: Any = litellm.completion("anthropic/calls-two", ASKED, tools=[WEATHER], **root)
     calls = answer.choices[0].message.tool_calls
-    assert [json.loads(call.function.arguments) for call in calls] == [
-        {"city": "Paris"},
-        {"city": "北京"},
-    ]
+    assert [json.loads(call.function.arguments) for call in calls] == CALLED_TWO
 
 
 @pytest.mark.parametrize(

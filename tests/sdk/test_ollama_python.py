@@ -23,6 +23,7 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer
 from tests.rig.replay_upstream import Cut
 from tests.sdk.answers import recorded_lines, replay, sent
+from tests.sdk.clients import check_freed
 from tests.sdk.samples import HELLO, PNG, QUESTION, City
 
 ASKED = [{"role": "user", "content": QUESTION}]
@@ -366,9 +367,7 @@ def test_native__timeout(
     client = open_client(gateway.url, timeout=0.5)
     with pytest.raises(httpx.ReadTimeout):
         list(client.chat("silent", HELLO, stream=stream))
-    client.close()
-    seen = upstream.wait_for_request()
-    assert upstream.wait_peer_closed(seen.connection) - seen.at < 0.5 + 1.5
+    check_freed(client, upstream)
 
 
 def test_native__leaving(gateway: Gateway, upstream: FaultUpstream) -> None:

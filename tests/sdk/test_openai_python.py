@@ -21,8 +21,8 @@ from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json
 from tests.rig.gateway import Gateway
 from tests.rig.pdf import in_base64, pdf
 from tests.sdk.answers import replay, sent
-from tests.sdk.clients import Clients
-from tests.sdk.samples import HELLO, PICTURE_URL, PNG, QUESTION, UNICODE, WEATHER, City
+from tests.sdk.clients import Clients, check_freed, each_error, have_model
+from tests.sdk.samples import HELLO, LOOK, PNG, QUESTION, UNICODE, WEATHER, City
 
 CASES = {case.name: case for case in cases("openai")}
 CHATS = [
@@ -194,13 +194,7 @@ def test_chat__tool_round_trip(client: Any, upstream: FaultUpstream) -> None:
 
 def test_chat__image(client: Any, upstream: FaultUpstream) -> None:
     """client.chat.completions.create(messages=[{"content": [{"type": "image_url"}]}])"""
-    parts = [
-        {"type": "text", "text": "Look"},
-        {"type": "image_url", "image_url": {"url": PICTURE_URL}},
-    ]
-    assert client.chat.completions.create(
-        model="hello", messages=[{"role": "user", "content": parts}]
-    ).choices
+    assert client.chat.completions.create(model="hello", messages=LOOK).choices
     [message] = sent(upstream)["messages"]
     assert (message["content"], message["images"]) == ("Look", [PNG])
 
@@ -305,17 +299,7 @@ def test_chat__usage(client: Any, upstream: FaultUpstream) -> None:
     assert chunks[-1].usage.completion_tokens == recorded["eval_count"]
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (400, openai.BadRequestError),
-        (403, openai.PermissionDeniedError),
-        (404, openai.NotFoundError),
-        (429, openai.RateLimitError),
-        (500, openai.InternalServerError),
-        (503, openai.InternalServerError),
-    ],
-)
+@each_error(openai)
 @pytest.mark.parametrize("stream", [False, True])
 def test_chat__error_before(
     status: int, kind: type[openai.APIStatusError], stream: bool, client: Any
@@ -424,10 +408,7 @@ def test_chat__timeout(
     client = open_client(gateway, timeout=0.5)
     with pytest.raises(openai.APITimeoutError):
         client.chat.completions.create(model="silent", messages=HELLO, stream=stream)
-    # The asynchronous one may close its connection only when its loop runs once more.
-    client.close()
-    seen = upstream.wait_for_request()
-    assert upstream.wait_peer_closed(seen.connection) - seen.at < 0.5 + 1.5
+    check_freed(client, upstream)
 
 
 def test_chat__leaving(plain: openai.OpenAI, upstream: FaultUpstream) -> None:
@@ -639,9 +620,7 @@ def test_models__retrieve(name: str, client: Any, upstream: FaultUpstream) -> No
 
     G13: the client escapes the slash.
     """
-    upstream.script(
-        "/api/tags", [Json({"models": [{"name": f"{name}:latest" if ":" not in name else name}]})]
-    )
+    have_model(upstream, name)
     assert client.models.retrieve(name).id == name
 
 

@@ -15,7 +15,7 @@ from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.pdf import in_base64, pdf
 from tests.sdk.answers import replay, sent
-from tests.sdk.clients import Clients
+from tests.sdk.clients import Clients, check_freed, each_error
 from tests.sdk.samples import PARAMETERS, PICTURE_URL, PNG, QUESTION, UNICODE, City
 
 WEATHER: Any = {
@@ -203,17 +203,7 @@ def test_responses__length__as_a_stream(client: Any) -> None:
     assert "response.completed" not in {event.type for event in events}
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (400, openai.BadRequestError),
-        (403, openai.PermissionDeniedError),
-        (404, openai.NotFoundError),
-        (429, openai.RateLimitError),
-        (500, openai.InternalServerError),
-        (503, openai.InternalServerError),
-    ],
-)
+@each_error(openai)
 @pytest.mark.parametrize("stream", [False, True])
 def test_responses__error_before(
     status: int, kind: type[openai.APIStatusError], stream: bool, client: Any
@@ -280,10 +270,7 @@ def test_responses__timeout(
     client = open_client(gateway, timeout=0.5)
     with pytest.raises(openai.APITimeoutError):
         client.responses.create(model="silent", input="Hello!", stream=stream)
-    # The asynchronous one may close its connection only when its loop runs once more.
-    client.close()
-    seen = upstream.wait_for_request()
-    assert upstream.wait_peer_closed(seen.connection) - seen.at < 0.5 + 1.5
+    check_freed(client, upstream)
 
 
 def test_responses__leaving(plain: openai.OpenAI, upstream: FaultUpstream) -> None:

@@ -58,6 +58,7 @@ from benchmarks.works import (
     works_named,
 )
 from ollama_proxy.settings.schema import effective_upstreams, load_settings
+from tests.rig.deadline import wait_until
 
 HERE = frozenset(os.sched_getaffinity(0))
 EVERYWHERE = Cores(HERE, HERE)
@@ -84,13 +85,6 @@ def post_json(server: Server, path: str, value: dict[str, Any]) -> Any:
     with post(server, path, json.dumps(value)) as response:
         assert response.status == 200
         return json.loads(response.read())
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        time.sleep(0.01)
 
 
 def stats(server: Server) -> Any:
@@ -221,7 +215,7 @@ class TestScriptedUpstream:
         with post(upstream, "/api/chat", '{"model":"bench:50ms"}') as response:
             assert response.readline()
             assert stats(upstream)["active"] == 1
-        wait_for(
+        wait_until(
             lambda: stats(upstream)["aborted"] == before + 1 and stats(upstream)["active"] == 0
         )
 
@@ -417,7 +411,7 @@ class TestRounds:
         gateway = do_work(bench, work)["gateway"]
         assert gateway["errors"] == 0
         assert gateway["value"] > 5
-        wait_for(lambda: stats(bench.upstream)["active"] == 0)
+        wait_until(lambda: stats(bench.upstream)["active"] == 0)
 
     def test_answers_that_the_upstream_did_not_give_are_an_error(self, bench: Bench) -> None:
         request = dataclasses.replace(NATIVE_SINGLE, upstream_path="/api/generate")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.rig.browser import NARROW, WIDE, Browser
 from tests.rig.fault_upstream import Head, Reset, Script, ScriptedServer, Whole
+from tests.rig.fixtures import module_fixture
 
 POLICY = {
     "Content-Security-Policy": "default-src 'self'",
@@ -18,10 +19,7 @@ GOOD = (
 )
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
+browser = module_fixture(Browser)
 
 
 @pytest.fixture

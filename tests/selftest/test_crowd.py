@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.rig.crowd import Crowd, Visitor
 from tests.rig.fault_upstream import Cut, Json, ScriptedServer, Wait, WaitForPeerClose
+from tests.rig.fixtures import function_fixture
 from tests.rig.http_client import encode_request
 
 ASK = encode_request("server.test", "POST", "/", b"0123456789")
 
 
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as running:
-        yield running
+server = function_fixture(ScriptedServer)
 
 
 def test_visitors_that_were_cut_say_after_how_long(server: ScriptedServer) -> None:

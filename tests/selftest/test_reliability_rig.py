@@ -20,6 +20,7 @@ from tests.rig import http_client
 from tests.rig.calls import MESSAGES
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream
+from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.gateway import free_port
 from tests.rig.http_client import Answer, Headers, bearer, open_stream, request
 from tests.rig.probe import Probe, Sample, p99
@@ -31,10 +32,7 @@ CHAT = {"model": "m", "messages": MESSAGES, "stream": False}
 LONG = bytes(range(256)) * 400
 
 
-@pytest.fixture
-def probe() -> Iterator[Probe]:
-    with Probe(PROBE_TOKEN) as running:
-        yield running
+probe = function_fixture(lambda: Probe(PROBE_TOKEN))
 
 
 @pytest.fixture
@@ -44,10 +42,7 @@ def relay(fault_upstream: FaultUpstream) -> Iterator[Relay]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    with Rig(relayed=True) as running:
-        yield running
+rig = module_fixture(lambda: Rig(relayed=True))
 
 
 def sample(ms: float = 5, problem: str | None = None, machine_ms: float = 0) -> Sample:

@@ -24,6 +24,7 @@ from tests.rig import http_client
 from tests.rig.authority import Authority
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import MODEL, FaultUpstream
+from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.gateway import Gateway, group_is_alive
 from tests.rig.http_client import open_stream, request
 from tests.rig.leaks import LeakCheck, worker_details
@@ -469,10 +470,7 @@ def expected_chunks(cut: int | str, one: Recording) -> list[int]:
     return [length] if cut == "whole" else list(one.chunks or ())
 
 
-@pytest.fixture
-def replaying() -> Iterator[ReplayUpstream]:
-    with ReplayUpstream() as upstream:
-        yield upstream
+replaying = function_fixture(ReplayUpstream)
 
 
 @pytest.mark.parametrize("one", recordings(), ids=recording_id)
@@ -592,10 +590,7 @@ def small_gateway(application: Path, **options: Any) -> Gateway:
     return Gateway({"auth": {"enabled": False}}, **{**shape(application), **options})
 
 
-@pytest.fixture(scope="module")
-def gateway(application: Path) -> Iterator[Gateway]:
-    with small_gateway(application) as running:
-        yield running
+gateway = module_fixture(lambda application: small_gateway(application))
 
 
 def test_gateway_runs_two_workers_of_its_own(gateway: Gateway) -> None:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import pytest
 from marshmallow import Schema
 
-from ollama_proxy import errors
 from ollama_proxy.dialects import DIALECTS
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
 from ollama_proxy.dialects.embeddings import EmbeddingsSchema
@@ -22,12 +21,13 @@ from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED, Extensions
 from ollama_proxy.dialects.transcriptions.blueprint import TranscriptionSchema
-from ollama_proxy.errors import ClientGone, GatewayError, NotFound, UpstreamRefused
+from ollama_proxy.errors import ClientGone, NotFound, UpstreamRefused
 from ollama_proxy.gateway.exchange import DIAGNOSTIC_HEADERS
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
 from ollama_proxy.settings.upstreams import PRESETS
 from ollama_proxy.upstreams.anthropic.codec import DEFAULT_TOKENS
+from tests.rig.errors import gateway_errors
 from tests.sdk.test_node import CLIENTS, declared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -295,11 +295,7 @@ def test_types_of_errors_are_those_that_are_drawn(dialect: str, column: int, row
 
 
 def test_every_status_of_our_own_is_in_the_table() -> None:
-    kinds = [
-        kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, GatewayError)
-    ]
+    kinds = gateway_errors()
     # Nobody is left to be told of the other one.
     assert {kind.status for kind in kinds} - {ClientGone.status} == {
         int(row.cells[0]) for row in ERRORS

@@ -11,6 +11,7 @@ import pytest
 from ollama_proxy.admin.job_files import Job, JobStore
 from tests.rig.boxes import Box, running
 from tests.rig.fault_upstream import Json, Lines, Whole
+from tests.rig.fixtures import function_fixture
 from tests.rig.in_process import TOKEN, in_process
 from tests.rig.in_process_records import InProcessRecords
 from tests.rig.openapi import Document
@@ -20,11 +21,7 @@ READER = "reader-token"
 SUCCESS = {"status": "success"}
 
 
-@pytest.fixture
-def boxes() -> Iterator[tuple[Box, Box]]:
-    first, second = Box("box1", ["m"]), Box("box2", ["m"])
-    with running(first, second):
-        yield first, second
+boxes = function_fixture(lambda: running(Box("box1", ["m"]), Box("box2", ["m"])))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from ollama_proxy.gateway import Gateway
 from ollama_proxy.settings import settings_from
 from tests.rig.boxes import Box, black_hole, row, running
 from tests.rig.fault_upstream import Json
+from tests.rig.fixtures import function_fixture
 
 GatewayOf = Callable[..., Gateway]
 
@@ -38,11 +39,7 @@ def gateway_of() -> Iterator[GatewayOf]:
         yield make
 
 
-@pytest.fixture
-def boxes() -> Iterator[tuple[Box, Box]]:
-    first, second = Box("box1", ["m", "n"], loaded=["m"]), Box("box2", ["M"])
-    with running(first, second):
-        yield first, second
+boxes = function_fixture(lambda: running(Box("box1", ["m", "n"], loaded=["m"]), Box("box2", ["M"])))
 
 
 def test_models_are_compared_by_their_canonical_names(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import re
 import subprocess
 import sys
@@ -15,17 +14,14 @@ from ollama_proxy.cli.admin import read_password
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.policy import verify_password
 from ollama_proxy.settings import settings_from
+from tests.rig.command_line import run_cli
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = "correct horse battery staple"
 
 
 def run(stdin: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ollama_proxy.cli", "admin", "password"]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, env=env, timeout=60, check=False
-    )
+    return run_cli("admin", "password", env={}, stdin=stdin)
 
 
 def test_the_lines_for_the_configuration_are_printed() -> None:

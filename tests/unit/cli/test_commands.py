@@ -21,6 +21,7 @@ from ollama_proxy.cli.exposure import Probe
 from ollama_proxy.settings.schema import Settings, load_settings
 from ollama_proxy.settings.state_dir import FirstToken, is_own_token, new_token
 from tests.rig import plain_ollama as rig
+from tests.rig.command_line import run_cli
 from tests.rig.deadline import wait_until
 
 ROOT = Path(commands.__file__).resolve().parents[2]
@@ -31,15 +32,7 @@ def ollama_proxy(
     *arguments: str, cwd: Path, environ: dict[str, str] | None = None, stdin: str = ""
 ):
     """Run `ollama-proxy` as a process of its own, with a clean environment."""
-    return subprocess.run(
-        [sys.executable, "-m", "ollama_proxy.cli", *arguments],
-        cwd=cwd,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(environ or {})},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return run_cli(*arguments, env=environ or {}, cwd=cwd, stdin=stdin)
 
 
 @pytest.fixture

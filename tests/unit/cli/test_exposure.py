@@ -4,7 +4,6 @@ this machine, on all."""
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from ollama_proxy.cli.exposure import (
 )
 from ollama_proxy.settings.schema import settings_from
 from tests.rig.authority import Authority
+from tests.rig.fixtures import function_fixture
 from tests.rig.plain_ollama import network_address, nobody, plain_ollama
 
 TOKENS = "auth: {generate_tokens: [team-token-1]}\n"
@@ -92,10 +92,7 @@ def test_one_that_wants_a_token_everywhere_is_closed(address: str) -> None:
     assert found == Finding(f"box1 (http://127.0.0.1:{port}): closed, it requires a token.")
 
 
-@pytest.fixture
-def silent_port() -> Iterator[int]:
-    with nobody("0.0.0.0") as port:
-        yield port
+silent_port = function_fixture(lambda: nobody("0.0.0.0"))
 
 
 def test_of_one_that_is_not_running_nothing_can_be_told(silent_port: int) -> None:

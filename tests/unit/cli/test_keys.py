@@ -16,6 +16,7 @@ from sqlalchemy import Engine, text
 from ollama_proxy.cli import main
 from ollama_proxy.cli.terminal import measure_width
 from ollama_proxy.records import audit, database, tables
+from tests.rig.records_view import new_records
 from tests.unit.cli.test_commands import ollama_proxy
 
 TOKEN = re.compile(r"op_[0-9A-Za-z]{38}")
@@ -26,10 +27,8 @@ Run = Callable[..., str]
 @pytest.fixture
 def engine(records_url: str, tmp_path: Path) -> Iterator[Engine]:
     (tmp_path / "state").mkdir(mode=0o700)
-    opened = database.open_database(records_url, tmp_path / "state")
-    database.upgrade(opened)
-    yield opened
-    opened.dispose()
+    with new_records(records_url, tmp_path / "state") as opened:
+        yield opened
 
 
 def installation(directory: Path, url: str) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import gevent
 import pytest
 
 from ollama_proxy.coordination import (
@@ -23,7 +21,9 @@ from ollama_proxy.coordination import (
 )
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
+from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import WITHOUT_RECORDS
+from tests.rig.redis_server import RedisServer
 
 LONGEST_S = 20.0
 
@@ -61,6 +61,10 @@ class Worker:
         return next(each.pid for each in self.started if each.poll() is None)
 
 
+#: One Redis for the module.
+shared_redis = module_fixture(RedisServer)
+
+
 @pytest.fixture
 def make_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     workers: list[Worker] = []
@@ -77,10 +81,3 @@ def make_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
                 process.send_signal(signal.SIGCONT)
                 process.kill()
             process.wait()
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    ends_at = time.monotonic() + LONGEST_S
-    while not condition():
-        assert time.monotonic() < ends_at
-        gevent.sleep(0.01)

@@ -19,13 +19,6 @@ from tests.rig.redis_server import RedisServer
 KEY = "token:a"
 
 
-@pytest.fixture(scope="module")
-def shared_redis() -> Iterator[RedisServer]:
-    server = RedisServer().start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def client(shared_redis: RedisServer) -> Iterator[Redis]:
     shared_redis.flush()

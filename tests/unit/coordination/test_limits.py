@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -29,13 +29,6 @@ from ollama_proxy.coordination.redis_store import connect_redis
 from tests.rig.redis_server import RedisServer
 
 MakeLimiter = Callable[..., Limiter]
-
-
-@pytest.fixture(scope="module")
-def shared_redis() -> Iterator[RedisServer]:
-    server = RedisServer().start()
-    yield server
-    server.stop()
 
 
 class Clock:

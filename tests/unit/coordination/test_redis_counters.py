@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-
-import pytest
 
 from ollama_proxy.coordination.redis_counters import CounterStorage
 from ollama_proxy.coordination.redis_store import connect_redis
 from tests.rig.redis_server import RedisServer
-
-
-@pytest.fixture(scope="module")
-def shared_redis() -> Iterator[RedisServer]:
-    server = RedisServer().start()
-    yield server
-    server.stop()
 
 
 def test_machines_that_raise_counters_at_once_do_not_double_them(shared_redis: RedisServer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import redis
@@ -12,14 +12,12 @@ import redis
 from ollama_proxy.coordination import redis_store
 from ollama_proxy.coordination.redis_store import RedisStore, connect_redis
 from tests.rig.deadline import wait_until
+from tests.rig.fixtures import function_fixture
 from tests.rig.redis_server import RedisServer
 
-
-@pytest.fixture
-def store(redis_server: RedisServer) -> Iterator[RedisStore]:
-    store = RedisStore(connect_redis(redis_server.url), "test:", 1)
-    yield store
-    store.close()
+store = function_fixture(
+    lambda redis_server: closing(RedisStore(connect_redis(redis_server.url), "test:", 1))
+)
 
 
 def add_one(text: bytes | None, now: float) -> tuple[bytes, None]:

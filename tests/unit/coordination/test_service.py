@@ -6,24 +6,16 @@ import os
 import signal
 import stat
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import gevent
 
 from ollama_proxy.coordination.link import SOCKET_NAME, Link, connect
 from ollama_proxy.coordination.service import LOCK_NAME, MARK, run_coordinator, start_coordinator
+from tests.rig.deadline import wait_in_greenlet
 from tests.rig.gateway import WITHOUT_RECORDS
 
 LONGEST_S = 20.0
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    ends_at = time.monotonic() + LONGEST_S
-    while not condition():
-        assert time.monotonic() < ends_at
-        gevent.sleep(0.01)
 
 
 def start_in(directory: Path) -> tuple[subprocess.Popen[bytes], Link]:
@@ -34,7 +26,7 @@ def start_in(directory: Path) -> tuple[subprocess.Popen[bytes], Link]:
         links.append(connect(directory))
         return links[-1] is not None
 
-    wait_for(is_there)
+    wait_in_greenlet(is_there)
     assert links[-1] is not None
     return process, links[-1]
 

@@ -6,11 +6,10 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import gevent
 import pytest
 
 from ollama_proxy.coordination import (
@@ -26,6 +25,8 @@ from ollama_proxy.coordination.shared_store import NAME_FILE, machine_name
 from ollama_proxy.errors import RateLimited
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
+from tests.rig.deadline import wait_in_greenlet
+from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import WITHOUT_RECORDS
 from tests.rig.redis_server import RedisServer
 
@@ -77,11 +78,7 @@ class Machine:
             process.wait()
 
 
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer(password="redis-password-1").start()
-    yield server
-    server.stop()
+redis = function_fixture(lambda: RedisServer(password="redis-password-1"))
 
 
 @pytest.fixture
@@ -92,20 +89,13 @@ def machines(redis: RedisServer, tmp_path: Path) -> Iterator[tuple[Machine, Mach
         each.end()
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    ends_at = time.monotonic() + LONGEST_S
-    while not condition():
-        assert time.monotonic() < ends_at
-        gevent.sleep(0.02)
-
-
 def test_machines_share_slots_and_limits(machines: tuple[Machine, Machine]) -> None:
     one, two = machines
     held = one.take(1) + two.take(1)
     waiting = two.ask()
     assert not waiting.wait(1.0)
     for machine in machines:  # each tells of both
-        wait_until(
+        wait_in_greenlet(
             lambda each=machine: (
                 [len(each.client.status().get(what, ())) for what in ("running", "waiting")]
                 == [2, 1]
@@ -147,7 +137,7 @@ def test_lost_redis_fails_no_request_and_counts_are_exact_again(
 ) -> None:
     one, two = machines
     held = [*one.take(1), *two.take(1)]
-    wait_until(
+    wait_in_greenlet(
         lambda: one.client.status().get("machines") == two.client.status().get("machines") == 2
     )
     if happens == "flushed":
@@ -161,7 +151,7 @@ def test_lost_redis_fails_no_request_and_counts_are_exact_again(
         assert waiting.wait(LONGEST_S)
         held.insert(0, waiting)
         redis.start() if happens == "killed" else redis.resume()
-        wait_until(lambda: not one.client.problems())
+        wait_in_greenlet(lambda: not one.client.problems())
     late = two.ask()
     assert not late.wait(6.0)
     held[0].release()

@@ -60,35 +60,40 @@ class Broken(io.BytesIO):
         raise OSError("gone")
 
 
+def read(environ: dict[str, Any], limit: int) -> bytes:
+    """The body of a request, where no more than `limit` bytes are allowed."""
+    return read_body(environ, limits(limit), new_call())
+
+
 @pytest.mark.parametrize("size", [0, 1, 65536, 65537, 200_000])
 def test_a_body_is_read_whole(size: int) -> None:
-    assert read_body(sized(b"x" * size), limits(200_000), new_call()) == b"x" * size
-    assert read_body(chunked(b"x" * size), limits(200_000), new_call()) == b"x" * size
+    assert read(sized(b"x" * size), 200_000) == b"x" * size
+    assert read(chunked(b"x" * size), 200_000) == b"x" * size
 
 
 @pytest.mark.parametrize("environ", [sized(b"x" * 11), chunked(b"x" * 11), sized(b"", declared=11)])
 def test_a_body_over_the_limit_is_refused_however_it_is_framed(environ: dict[str, Any]) -> None:
     with pytest.raises(BodyTooLarge, match="larger than 10 bytes"):
-        read_body(environ, limits(10), new_call())
+        read(environ, 10)
 
 
 def test_a_declared_length_over_the_limit_is_refused_before_anything_is_read() -> None:
     environ = sized(b"x" * 11)
     with pytest.raises(BodyTooLarge):
-        read_body(environ, limits(10), new_call())
+        read(environ, 10)
     assert environ["wsgi.input"].tell() == 0
 
 
 def test_a_chunked_body_is_given_up_soon_after_its_limit() -> None:
     environ = chunked(b"x" * 10_000_000)
     with pytest.raises(BodyTooLarge):
-        read_body(environ, limits(1000), new_call())
+        read(environ, 1000)
     assert environ["wsgi.input"].tell() <= 1000 + 65536
 
 
 def test_a_body_that_ends_before_its_length_is_refused() -> None:
     with pytest.raises(BadRequest, match="shorter than its Content-Length"):
-        read_body(sized(b"x" * 10, declared=100), limits(1000), new_call())
+        read(sized(b"x" * 10, declared=100), 1000)
 
 
 @pytest.mark.parametrize(
@@ -96,20 +101,16 @@ def test_a_body_that_ends_before_its_length_is_refused() -> None:
 )
 def test_a_body_that_breaks_off_is_refused(framing: dict[str, Any]) -> None:
     with pytest.raises(BadRequest, match="cut short"):
-        read_body(
-            {"wsgi.input": Broken(b"x" * 5), "wsgi.input_terminated": True, **framing},
-            limits(1000),
-            new_call(),
-        )
+        read({"wsgi.input": Broken(b"x" * 5), "wsgi.input_terminated": True, **framing}, 1000)
 
 
 def test_without_framing_there_is_no_body() -> None:
-    assert read_body({"wsgi.input": io.BytesIO(b"left over")}, limits(1000), new_call()) == b""
+    assert read({"wsgi.input": io.BytesIO(b"left over")}, 1000) == b""
 
 
 def test_bytes_behind_the_declared_length_stay_where_they_are() -> None:
     environ = sized(b"mine|of the next request", declared=4)
-    assert read_body(environ, limits(1000), new_call()) == b"mine"
+    assert read(environ, 1000) == b"mine"
 
 
 def test_parts_arrive_in_pieces_of_at_most_64_kib() -> None:
@@ -131,7 +132,7 @@ def test_parts_arrive_in_pieces_of_at_most_64_kib() -> None:
     ],
 )
 def test_types_that_curl_and_examples_send_are_read_as_json(media: str) -> None:
-    assert read_body(sized(b"{}", CONTENT_TYPE=media), limits(10), new_call()) == b"{}"
+    assert read(sized(b"{}", CONTENT_TYPE=media), 10) == b"{}"
 
 
 @pytest.mark.parametrize(
@@ -139,28 +140,18 @@ def test_types_that_curl_and_examples_send_are_read_as_json(media: str) -> None:
 )
 def test_multipart_is_refused(media: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="multipart"):
-        read_body(sized(b"--x\r\n" * 10_000, CONTENT_TYPE=media), limits(1_000_000), new_call())
+        read(sized(b"--x\r\n" * 10_000, CONTENT_TYPE=media), 1_000_000)
 
 
 def test_a_compressed_body_is_decoded() -> None:
     data = gzip.compress(b"x" * 1000)
-    assert (
-        read_body(sized(data, HTTP_CONTENT_ENCODING="gzip"), limits(1000), new_call())
-        == b"x" * 1000
-    )
-    assert (
-        read_body(chunked(data) | {"HTTP_CONTENT_ENCODING": "gzip"}, limits(1000), new_call())
-        == b"x" * 1000
-    )
+    assert read(sized(data, HTTP_CONTENT_ENCODING="gzip"), 1000) == b"x" * 1000
+    assert read(chunked(data) | {"HTTP_CONTENT_ENCODING": "gzip"}, 1000) == b"x" * 1000
 
 
 def test_the_limit_is_also_that_of_the_decoded_body() -> None:
     with pytest.raises(BodyTooLarge, match="larger than 1000 bytes"):
-        read_body(
-            sized(gzip.compress(b"x" * 1001), HTTP_CONTENT_ENCODING="gzip"),
-            limits(1000),
-            new_call(),
-        )
+        read(sized(gzip.compress(b"x" * 1001), HTTP_CONTENT_ENCODING="gzip"), 1000)
 
 
 def test_a_compressed_body_that_decodes_to_nothing_is_not_read_forever() -> None:
@@ -169,7 +160,7 @@ def test_a_compressed_body_that_decodes_to_nothing_is_not_read_forever() -> None
         "HTTP_CONTENT_ENCODING": "zstd"
     }
     with pytest.raises(BodyTooLarge):
-        read_body(environ, limits(1000), new_call())
+        read(environ, 1000)
     assert environ["wsgi.input"].tell() <= 1000 + 65536
 
 

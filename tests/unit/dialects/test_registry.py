@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy import errors
 from ollama_proxy.dialects import DIALECTS, Dialect, Routes, all_routes, find_dialect
 from ollama_proxy.errors import GatewayError, RateLimited, UpstreamRefused
 from ollama_proxy.policy import GENERATE
+from tests.rig.errors import gateway_errors
 from tests.rig.in_process import InProcess
 
 #: Of the request; Anthropic's errors have it in their body.
@@ -107,11 +107,7 @@ def test_every_dialect_has_its_routes(demo_app: InProcess, path: str, body: dict
 
 
 def every_error() -> list[type[GatewayError]]:
-    found = [
-        one
-        for one in vars(errors).values()
-        if isinstance(one, type) and issubclass(one, GatewayError)
-    ]
+    found = gateway_errors()
     # These make their own text.
     return [one for one in found if not issubclass(one, (UpstreamRefused, RateLimited))]
 

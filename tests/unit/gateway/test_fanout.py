@@ -4,7 +4,7 @@ and what is left behind."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -25,6 +25,7 @@ from ollama_proxy.hub import (
     collect,
 )
 from ollama_proxy.upstreams.call import Call
+from tests.rig.deadline import wait_in_greenlet
 from tests.unit.upstreams.stock import new_call
 
 END = Done("stop", 3, 1)
@@ -80,14 +81,6 @@ class Refused(Told):
 
 def asked_of(*answers: Told, heartbeat_s: float | None = None, of: Call | None = None) -> FanOut:
     return FanOut([answer.open for answer in answers], of or new_call(), heartbeat_s)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 2) -> None:
-    """As `wait_until`, in a process where greenlets must get their turn."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        gevent.sleep(0.005)
 
 
 def text(word: str) -> tuple[Content]:
@@ -199,7 +192,7 @@ def test_close_ends_everything_once(began: bool) -> None:
     events = asked_of(*answers)
     if began:
         next(iter(events))
-    wait_for(lambda: [answer.opened for answer in answers] == [1, 1, 0])
+    wait_in_greenlet(lambda: [answer.opened for answer in answers] == [1, 1, 0])
     events.close()
     events.close()
     assert [answer.closed for answer in answers] == [1, 1, 0]
@@ -221,7 +214,7 @@ def test_worker_that_is_stopped_leaves_nothing_open() -> None:
             list(events)
 
     greenlet = gevent.spawn(request)
-    wait_for(lambda: all(answer.opened for answer in answers))
+    wait_in_greenlet(lambda: all(answer.opened for answer in answers))
     greenlet.kill()
     assert [answer.closed for answer in answers] == [1, 1]
 

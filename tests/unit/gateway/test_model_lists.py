@@ -13,17 +13,18 @@ from ollama_proxy.gateway.gateway import Gateway
 from ollama_proxy.gateway.model_lists import ModelLists
 from ollama_proxy.policy.auth import SCOPES, Principal
 from tests.rig.boxes import Box, running
+from tests.rig.fixtures import function_fixture
 from tests.unit.gateway.bare_gateway import new_exchange, open_gateway, wait_for_lists
 
 MODELS = {"helper": {"target": "tiny:1b"}, "secret:latest": {"hidden": True}}
 
 
-@pytest.fixture
-def boxes() -> Iterator[tuple[Box, Box]]:
-    """Two Ollama servers, each with a model of its own; both have `shared`."""
-    one, two = Box("one", ["tiny:1b", "shared", "secret"]), Box("two", ["shared", "large:70b"])
-    with running(one, two):
-        yield one, two
+#: Two Ollama servers, each with a model of its own; both have `shared`.
+boxes = function_fixture(
+    lambda: running(
+        Box("one", ["tiny:1b", "shared", "secret"]), Box("two", ["shared", "large:70b"])
+    )
+)
 
 
 @pytest.fixture

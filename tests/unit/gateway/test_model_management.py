@@ -16,23 +16,16 @@ from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.upstreams import UpstreamRequest
 from tests.rig.boxes import Box, running
 from tests.rig.fault_upstream import Json, Lines, Whole
+from tests.rig.fixtures import function_fixture
+from tests.rig.provider import upstream_entry
 from tests.unit.gateway.bare_gateway import new_exchange, open_gateway, wait_for_lists
 
-PROVIDER = {
-    "name": "lab",
-    "kind": "openai",
-    "base_url": "http://127.0.0.1:9",
-    "models": {"gpt-lab": "gpt-lab"},
-}
+PROVIDER = upstream_entry("http://127.0.0.1:9", models={"gpt-lab": "gpt-lab"})
 PULLED = [Lines([{"status": "pulling manifest"}, {"status": "success"}])]
 
 
-@pytest.fixture
-def boxes() -> Iterator[tuple[Box, Box]]:
-    """Two Ollama servers; `m` is only on the second."""
-    one, two = Box("one", ["other"]), Box("two", ["m"])
-    with running(one, two):
-        yield one, two
+#: Two Ollama servers; `m` is only on the second.
+boxes = function_fixture(lambda: running(Box("one", ["other"]), Box("two", ["m"])))
 
 
 @pytest.fixture

@@ -13,22 +13,15 @@ from ollama_proxy.gateway.retries import wait_open
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.upstreams import Node
 from tests.rig.boxes import Box, running
+from tests.rig.fixtures import function_fixture
+from tests.rig.provider import upstream_entry
 from tests.unit.gateway.bare_gateway import new_exchange, open_gateway, wait_for_lists
 
-PROVIDER = {
-    "name": "router",
-    "kind": "openai",
-    "base_url": "http://127.0.0.1:9",
-    "models": {"a": "a", "b": "b"},
-}
+PROVIDER = upstream_entry("http://127.0.0.1:9", name="router", models={"a": "a", "b": "b"})
 
 
-@pytest.fixture
-def boxes() -> Iterator[tuple[Box, Box]]:
-    """Two Ollama servers with the same model."""
-    one, two = Box("one", ["m"]), Box("two", ["m"])
-    with running(one, two):
-        yield one, two
+#: Two Ollama servers with the same model.
+boxes = function_fixture(lambda: running(Box("one", ["m"]), Box("two", ["m"])))
 
 
 @pytest.fixture

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import Connection
 
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.records import database
 from ollama_proxy.records.audit import Actor, add, list_audit
 
 ACTOR = Actor({"by": "admin", "from": "10.0.0.7"})
-
-
-@pytest.fixture
-def connection(records_url: str, tmp_path: Path) -> Iterator[Connection]:
-    engine = database.open_database(records_url, tmp_path)
-    database.upgrade(engine)
-    with database.write(engine) as opened:
-        yield opened
-    engine.dispose()
 
 
 def test_entries_come_in_pages_newest_first(connection: Connection) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ollama_proxy.records.backup import REPLACED, back_up, restore
 from ollama_proxy.records.check import check_records
 from ollama_proxy.records.importer import Importer
 from ollama_proxy.records.tables import meta, metadata, tokens, usage
+from tests.rig.fixtures import function_fixture
 from tests.rig.worker_spool import WorkerSpool
 
 ACTOR = {"by": "cli:root", "from": ""}
@@ -44,12 +44,8 @@ def run(worker: WorkerSpool, engine: Engine, state: Path, *numbers: int) -> None
         pass
 
 
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerSpool]:
-    """A worker that writes to the spool until the test ends."""
-    started = WorkerSpool(tmp_path)
-    yield started
-    started.close()
+#: A worker that writes to the spool until the test ends.
+worker = function_fixture(lambda tmp_path: closing(WorkerSpool(tmp_path)))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -21,12 +20,6 @@ from ollama_proxy.records.managed_settings import (
 
 ACTOR = audit.Actor({"by": "admin", "from": "10.0.0.7"})
 BOX = {"base_url": "http://10.0.0.6:11434", "concurrency": 2}
-
-
-@pytest.fixture
-def connection(engine: Engine) -> Iterator[Connection]:
-    with database.write(engine) as opened:
-        yield opened
 
 
 def test_entries_are_added_replaced_and_removed(connection: Connection) -> None:

@@ -4,10 +4,8 @@ SQLite and PostgreSQL."""
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,7 +14,7 @@ from sqlalchemy import Connection, insert
 
 from ollama_proxy.coordination import Spent
 from ollama_proxy.errors import BadRequest
-from ollama_proxy.records import database, reports
+from ollama_proxy.records import reports
 from ollama_proxy.records.rows import HourlySums
 from ollama_proxy.records.tables import token_uses, usage, usage_hourly
 
@@ -34,15 +32,6 @@ MONTHS = [
     ("Asia/Kathmandu", "2026-11", 30 * 24, {}),
     ("America/St_Johns", "2026-11", 30 * 24 + 1, {"2026-11-01": 25}),
 ]
-
-
-@pytest.fixture
-def connection(records_url: str, tmp_path: Path) -> Iterator[Connection]:
-    engine = database.open_database(records_url, tmp_path)
-    database.upgrade(engine)
-    with database.write(engine) as connection:
-        yield connection
-    engine.dispose()
 
 
 def ms(*parts: int, zone: str = "UTC") -> int:

@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,9 @@ from ollama_proxy.records.spool import Spool
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.telemetry.usage_record import UsageRecord, make_record
 from ollama_proxy.upstreams.call import Call
+from tests.rig.fixtures import function_fixture
 
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    made = Spool(tmp_path / "state" / "usage")
-    yield made
-    made.close()
+spool = function_fixture(lambda tmp_path: closing(Spool(tmp_path / "state" / "usage")))
 
 
 def exchange(**fields: Any) -> Exchange:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import Connection, text
 
-from ollama_proxy.records import database
 from ollama_proxy.records.audit import Actor
 from ollama_proxy.records.foreign_tokens import ForeignToken
 from ollama_proxy.records.token_import import ImportResult, import_tokens
@@ -16,15 +12,6 @@ from ollama_proxy.records.tokens import create_token, list_tokens, read_digests
 from ollama_proxy.settings import token_digest
 
 ACTOR: Actor = {"by": "cli:ann", "from": ""}
-
-
-@pytest.fixture
-def connection(records_url: str, tmp_path: Path) -> Iterator[Connection]:
-    engine = database.open_database(records_url, tmp_path)
-    database.upgrade(engine)
-    with database.write(engine) as connection:
-        yield connection
-    engine.dispose()
 
 
 def foreign(token: str, name: str = "", **values: object) -> ForeignToken:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -20,20 +19,6 @@ from ollama_proxy.records import audit, database, managed_settings, tables, toke
 from ollama_proxy.settings import Managed, Settings, with_managed
 
 ACTOR = audit.Actor({"by": "cli:ada", "from": ""})
-
-
-@pytest.fixture
-def engine(records_url: str, tmp_path: Path) -> Iterator[Engine]:
-    opened = database.open_database(records_url, tmp_path)
-    database.upgrade(opened)
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def connection(engine: Engine) -> Iterator[Connection]:
-    with database.write(engine) as opened:
-        yield opened
 
 
 def create(connection: Connection, name: str = "web", **fields: Any) -> dict[str, Any]:

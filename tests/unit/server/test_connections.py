@@ -46,6 +46,23 @@ def pair() -> Iterator[Callable[[], Pair]]:
         yield lambda: Pair(opened)
 
 
+def enter_and_ask(held: Connections, kept: Pair) -> None:
+    """It comes, is answered once, and waits for its next request."""
+    held.enter(kept.ours)
+    held.begin(kept.ours)
+    held.end(kept.ours)
+
+
+def enter_three(held: Connections, pair: Callable[[], Pair]) -> tuple[Pair, Pair, Pair]:
+    """One that has never asked, one that waits for its next request, one that is answered."""
+    new, kept, busy = pair(), pair(), pair()
+    held.enter(new.ours)
+    enter_and_ask(held, kept)
+    held.enter(busy.ours)
+    held.begin(busy.ours)
+    return new, kept, busy
+
+
 def test_the_one_that_has_waited_longest_for_its_first_request_makes_room(
     pair: Callable[[], Pair],
 ) -> None:
@@ -61,9 +78,7 @@ def test_one_that_has_never_asked_goes_before_one_that_waits_for_its_next_reques
 ) -> None:
     held = Connections(2, waiting_s=60)
     kept, new, third = pair(), pair(), pair()
-    held.enter(kept.ours)
-    held.begin(kept.ours)
-    held.end(kept.ours)
+    enter_and_ask(held, kept)
     held.enter(new.ours)
     assert held.enter(third.ours)
     assert [each.is_closed for each in (kept, new)] == [False, True]
@@ -78,9 +93,7 @@ def test_one_that_has_only_just_come_may_be_about_to_ask(
     monkeypatch.setattr(connections, "JUST_COME_S", 60.0)
     held = Connections(2, waiting_s=60)
     kept, new, third, fourth = pair(), pair(), pair(), pair()
-    held.enter(kept.ours)
-    held.begin(kept.ours)
-    held.end(kept.ours)
+    enter_and_ask(held, kept)
     held.enter(new.ours)
     assert held.enter(third.ours)
     assert [each.is_closed for each in (kept, new)] == [True, False]
@@ -126,12 +139,7 @@ def test_who_has_made_room_is_not_there_any_more(pair: Callable[[], Pair]) -> No
 
 def test_those_that_wait_are_closed_at_the_end_and_no_others(pair: Callable[[], Pair]) -> None:
     held = Connections(9, waiting_s=60)
-    new, kept, busy = pair(), pair(), pair()
-    for each in (new, kept, busy):
-        held.enter(each.ours)
-    for each in (kept, busy):
-        held.begin(each.ours)
-    held.end(kept.ours)
+    new, kept, busy = enter_three(held, pair)
     held.close_waiting(60)
     assert not any(each.is_closed for each in (new, kept, busy))
     began = time.monotonic()
@@ -143,12 +151,7 @@ def test_those_that_wait_are_closed_at_the_end_and_no_others(pair: Callable[[], 
 
 def test_those_whose_head_is_overdue_are_closed(pair: Callable[[], Pair]) -> None:
     held = Connections(9, waiting_s=0.2)
-    new, kept, busy = pair(), pair(), pair()
-    for each in (new, kept, busy):
-        held.enter(each.ours)
-    for each in (kept, busy):
-        held.begin(each.ours)
-    held.end(kept.ours)
+    new, kept, busy = enter_three(held, pair)
     new.theirs.send(b"GET / HTTP/1.1")
     held.close_overdue()
     assert not any(each.is_closed for each in (new, kept, busy))

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
 
 from ollama_proxy.errors import MISSING_TOKEN_IN_ADDRESS
+from tests.rig.fixtures import function_fixture
 from tests.rig.in_process import InProcess, in_process
 
-
-@pytest.fixture
-def app() -> Iterator[InProcess]:
-    with in_process() as running:
-        yield running
+app = function_fixture(in_process)
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,11 @@ from ollama_proxy.telemetry.metrics import MOST_REMEMBERED, Metrics
 from ollama_proxy.telemetry.usage_record import UsageRecord
 from ollama_proxy.upstreams.fleet.node import State
 from tests.rig.boxes import Box
+from tests.rig.fixtures import function_fixture
 from tests.rig.in_process import InProcess, in_process
 from tests.rig.metrics import Samples, parse_metrics, total
 
-
-@pytest.fixture
-def box() -> Iterator[Box]:
-    with Box("box1", ["qwen3:8b", "other"]) as running:
-        yield running
+box = function_fixture(lambda: Box("box1", ["qwen3:8b", "other"]))
 
 
 @pytest.fixture

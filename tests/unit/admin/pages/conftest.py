@@ -72,14 +72,6 @@ class Visitor:
         self._client.set_cookie("ollama-proxy", value, path="/admin")
 
 
-@pytest.fixture
-def records(tmp_path: Path) -> Iterator[InProcessRecords]:
-    """Empty records."""
-    records = InProcessRecords(tmp_path)
-    yield records
-    records.engine.dispose()
-
-
 OpenPages = Callable[..., Visitor]
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html import unescape
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -15,16 +13,13 @@ from ollama_proxy.admin.pages import audit as page
 from ollama_proxy.admin.pages.audit import list_values
 from ollama_proxy.records.audit import add
 from ollama_proxy.records.database import write
+from tests.rig.fixtures import function_fixture
 from tests.rig.html_tables import read_rows
 from tests.rig.in_process import InProcess
 from tests.rig.in_process_records import InProcessRecords
 from tests.unit.admin.pages.stock import CANARY, get, open_app
 
-
-@pytest.fixture
-def app(records: InProcessRecords, tmp_path: Path) -> Iterator[InProcess]:
-    with open_app(records, tmp_path) as running:
-        yield running
+app = function_fixture(lambda records, tmp_path: open_app(records, tmp_path))
 
 
 def note(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,6 @@ def test_the_time_limit_of_somebody_else_is_not_ours() -> None:
 
 def test_every_limit_has_a_title() -> None:
     assert set(LIMIT_TITLES) == set(Limits.__dataclass_fields__)
-
-
-@pytest.fixture
-def records(tmp_path: Path) -> Iterator[InProcessRecords]:
-    found = InProcessRecords(tmp_path)
-    yield found
-    found.engine.dispose()
 
 
 @pytest.fixture

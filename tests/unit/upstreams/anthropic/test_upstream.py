@@ -39,6 +39,7 @@ from ollama_proxy.upstreams.call import Call
 from tests.rig import messages_provider as rig
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, Head, Json, Script, Wait, WaitForPeerClose, Whole
+from tests.rig.fixtures import function_fixture
 from tests.rig.messages_provider import HELLO, MESSAGES, MODEL, MODELS, MessagesProvider
 from tests.unit.upstreams.stock import answered, batches
 
@@ -46,10 +47,7 @@ THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "c2lnbmVk"}
 USE = {"type": "tool_use", "id": "toolu_0123456789abcdef", "name": "f", "input": {"a": 1}}
 
 
-@pytest.fixture
-def provider() -> Iterator[MessagesProvider]:
-    with MessagesProvider() as server:
-        yield server
+provider = function_fixture(MessagesProvider)
 
 
 @pytest.fixture

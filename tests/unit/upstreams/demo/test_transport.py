@@ -104,7 +104,7 @@ def ask(transport: DemoTransport, call: Call) -> Ask:
 
 
 @pytest.fixture
-def chat(ask: Ask) -> Callable[..., Got]:
+def chat(ask: Ask) -> Ask:
     """``chat("text", field=...)`` asks the demo, single unless ``stream=True``."""
 
     def send(said: str = "Hello!", **fields: Any) -> Got:
@@ -269,15 +269,13 @@ def test_a_request_that_can_not_be_read_is_refused_with_400_and_a_text(
         "registry.ollama.ai/library/demo:latest",
     ],
 )
-def test_every_spelling_of_the_name_is_taken_and_given_back_as_it_was(
-    chat: Callable[..., Got], name: str
-) -> None:
+def test_every_spelling_of_the_name_is_taken_and_given_back_as_it_was(chat: Ask, name: str) -> None:
     got = chat(model=name)
     assert (got.status, got.json["model"]) == (200, name)
 
 
 @pytest.mark.parametrize("name", ["demo:7b", "ns/demo", "demo2", "tiny"])
-def test_other_models_do_not_exist(chat: Callable[..., Got], name: str) -> None:
+def test_other_models_do_not_exist(chat: Ask, name: str) -> None:
     assert (chat(model=name).status, chat(model=name).json) == (
         404,
         {"error": f"model '{name}' not found"},
@@ -288,7 +286,7 @@ def test_other_models_do_not_exist(chat: Callable[..., Got], name: str) -> None:
 
 
 def test_the_answer_says_in_two_languages_that_it_is_the_demo_and_what_was_asked(
-    chat: Callable[..., Got],
+    chat: Ask,
 ) -> None:
     content = chat("How high is 泰山?").json["message"]["content"]
     assert (
@@ -296,7 +294,7 @@ def test_the_answer_says_in_two_languages_that_it_is_the_demo_and_what_was_asked
     )
 
 
-def test_a_long_question_comes_back_cut(chat: Callable[..., Got]) -> None:
+def test_a_long_question_comes_back_cut(chat: Ask) -> None:
     content = chat("长" * 100_000).json["message"]["content"]
     assert content.endswith("长…") and len(content) < 1000
 
@@ -304,14 +302,12 @@ def test_a_long_question_comes_back_cut(chat: Callable[..., Got]) -> None:
 @pytest.mark.parametrize(
     "fields", [{}, {"think": True}, {"tools": [WEATHER, CLOCK]}, {"logprobs": True}]
 )
-def test_the_same_request_gets_the_same_answer(
-    chat: Callable[..., Got], fields: dict[str, Any]
-) -> None:
+def test_the_same_request_gets_the_same_answer(chat: Ask, fields: dict[str, Any]) -> None:
     first, second = chat(**fields).json, chat(**fields).json
     assert first.pop("created_at") and second.pop("created_at") and first == second
 
 
-def test_a_stream_joins_to_the_single_answer(chat: Callable[..., Got]) -> None:
+def test_a_stream_joins_to_the_single_answer(chat: Ask) -> None:
     streamed = chat("Hi", think="high", stream=True).lines
     single = chat("Hi", think="high").json
     for kind in ("thinking", "content"):
@@ -321,7 +317,7 @@ def test_a_stream_joins_to_the_single_answer(chat: Callable[..., Got]) -> None:
     assert streamed[-1]["eval_count"] == single["eval_count"] == len(streamed)
 
 
-def test_thinking_comes_first_and_only_when_asked_for(chat: Callable[..., Got]) -> None:
+def test_thinking_comes_first_and_only_when_asked_for(chat: Ask) -> None:
     messages = [line["message"] for line in chat(think=True, stream=True).lines[:-1]]
     thoughts = ["thinking" in message for message in messages]
     assert thoughts == sorted(thoughts, reverse=True) and True in thoughts and False in thoughts
@@ -338,7 +334,7 @@ def test_generate_thinks_in_a_field_of_its_own(ask: Ask) -> None:
     assert "Hi" in got["thinking"] and got["response"].endswith("Hi")
 
 
-def test_a_limit_as_long_as_the_answer_is_reached(chat: Callable[..., Got]) -> None:
+def test_a_limit_as_long_as_the_answer_is_reached(chat: Ask) -> None:
     tokens = chat().json["eval_count"] - 1
     reasons = [
         chat(options={"num_predict": limit}).json["done_reason"] for limit in (tokens, tokens + 1)
@@ -346,30 +342,28 @@ def test_a_limit_as_long_as_the_answer_is_reached(chat: Callable[..., Got]) -> N
     assert reasons == ["length", "stop"]
 
 
-def test_num_predict_ends_the_answer_with_length(chat: Callable[..., Got]) -> None:
+def test_num_predict_ends_the_answer_with_length(chat: Ask) -> None:
     *steps, last = chat(stream=True, options={"num_predict": 3}).lines
     assert (len(steps), last["done_reason"], last["eval_count"]) == (3, "length", 3)
 
 
 @pytest.mark.parametrize("limit", [-1, 0, 10_000, None])
-def test_no_limit_that_is_reached_ends_with_stop(
-    chat: Callable[..., Got], limit: int | None
-) -> None:
+def test_no_limit_that_is_reached_ends_with_stop(chat: Ask, limit: int | None) -> None:
     assert chat(options={"num_predict": limit}).json["done_reason"] == "stop"
 
 
-def test_a_stop_text_and_what_follows_is_left_out(chat: Callable[..., Got]) -> None:
+def test_a_stop_text_and_what_follows_is_left_out(chat: Ask) -> None:
     got = chat("one two three", options={"stop": ["nowhere", "two", ""]}).json
     assert (got["message"]["content"][-4:], got["done_reason"]) == ("one ", "stop")
 
 
-def test_images_are_counted(chat: Callable[..., Got]) -> None:
+def test_images_are_counted(chat: Ask) -> None:
     got = chat(messages=[{"role": "user", "content": "Look", "images": [PIXEL, PIXEL]}])
     assert "2 images (2 张图片)" in got.json["message"]["content"]
 
 
 def test_logprobs_have_the_token_first_among_as_many_as_were_asked_for(
-    chat: Callable[..., Got],
+    chat: Ask,
 ) -> None:
     got = chat(logprobs=True, top_logprobs=3).json
     assert "".join(row["token"] for row in got["logprobs"]) == got["message"]["content"]
@@ -379,7 +373,7 @@ def test_logprobs_have_the_token_first_among_as_many_as_were_asked_for(
         assert len(likely) == 3 and likely == sorted(likely, reverse=True)
 
 
-def test_logprobs_without_alternatives_have_none(chat: Callable[..., Got]) -> None:
+def test_logprobs_without_alternatives_have_none(chat: Ask) -> None:
     assert all("top_logprobs" not in row for row in chat(logprobs=True).json["logprobs"])
 
 
@@ -393,7 +387,7 @@ def calls(got: Got) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def test_a_tool_is_called_with_its_required_properties_only(chat: Callable[..., Got]) -> None:
+def test_a_tool_is_called_with_its_required_properties_only(chat: Ask) -> None:
     arguments = {
         "city": "demo",
         "days": 1,
@@ -416,19 +410,19 @@ def test_a_tool_is_called_with_its_required_properties_only(chat: Callable[..., 
     ],
 )
 def test_tools_that_are_named_are_called_in_that_order(
-    chat: Callable[..., Got], said: str, called: list[str]
+    chat: Ask, said: str, called: list[str]
 ) -> None:
     assert [name for name, _ in calls(chat(said, tools=[WEATHER, CLOCK]))] == called
 
 
-def test_two_calls_come_on_two_lines_with_two_ids(chat: Callable[..., Got]) -> None:
+def test_two_calls_come_on_two_lines_with_two_ids(chat: Ask) -> None:
     *steps, _ = chat("get_time and get_weather", tools=[WEATHER, CLOCK], stream=True).lines
     made = [call for line in steps for call in line["message"]["tool_calls"]]
     assert len(steps) == 2 and [call["function"]["index"] for call in made] == [0, 1]
     assert len({call["id"] for call in made}) == 2
 
 
-def test_the_result_of_a_tool_is_answered_in_words(chat: Callable[..., Got]) -> None:
+def test_the_result_of_a_tool_is_answered_in_words(chat: Ask) -> None:
     asked = chat("Warm?", tools=[WEATHER]).json["message"]
     result = {"role": "tool", "tool_name": "get_weather", "content": "22 degrees"}
     got = chat(
@@ -441,7 +435,7 @@ def test_the_result_of_a_tool_is_answered_in_words(chat: Callable[..., Got]) -> 
     )
 
 
-def test_a_second_question_gets_a_call_with_another_id(chat: Callable[..., Got]) -> None:
+def test_a_second_question_gets_a_call_with_another_id(chat: Ask) -> None:
     user = {"role": "user", "content": "Warm?"}
     first = chat(messages=[user], tools=[WEATHER]).json["message"]
     result = {"role": "tool", "tool_name": "get_weather", "content": "22"}
@@ -452,12 +446,12 @@ def test_a_second_question_gets_a_call_with_another_id(chat: Callable[..., Got])
 # JSON.
 
 
-def test_json_without_a_schema_is_an_object(chat: Callable[..., Got]) -> None:
+def test_json_without_a_schema_is_an_object(chat: Ask) -> None:
     got = json.loads(chat("Hi", format="json").json["message"]["content"])
     assert (got["demo"], got["you_said"]) == (True, "Hi")
 
 
-def test_json_by_a_schema_keeps_the_order_of_its_properties(chat: Callable[..., Got]) -> None:
+def test_json_by_a_schema_keeps_the_order_of_its_properties(chat: Ask) -> None:
     schema = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "integer"}}}
     assert chat("Hi", format=schema).json["message"]["content"] == '{"b":"demo","a":1}'
     described = [
@@ -469,7 +463,7 @@ def test_json_by_a_schema_keeps_the_order_of_its_properties(chat: Callable[..., 
     )
 
 
-def test_tools_go_before_a_schema_until_they_have_answered(chat: Callable[..., Got]) -> None:
+def test_tools_go_before_a_schema_until_they_have_answered(chat: Ask) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     asked = chat(tools=[CLOCK], format=schema).json["message"]
     assert asked["tool_calls"]

@@ -56,6 +56,7 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
     Whole,
 )
+from tests.rig.fixtures import function_fixture
 from tests.rig.provider import CHAT, COMPLETIONS, EMBEDDINGS, HELLO, MODEL, MODELS, Provider
 from tests.unit.upstreams.stock import answered, batches
 
@@ -63,10 +64,7 @@ DONE = Done("stop", 7, 3)
 GREETING = Answer(HELLO, "", [], [], DONE)
 
 
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    with Provider(key=rig.KEY) as server:
-        yield server
+provider = function_fixture(lambda: Provider(key=rig.KEY))
 
 
 @pytest.fixture
