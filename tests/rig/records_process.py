@@ -29,10 +29,13 @@ def upgrade(directory: Path, *newer: str) -> None:
         database.MIGRATIONS, database.REVISION = Path(newer[0]), newer[1]
         assert tables.REVISION != database.REVISION
     for url in sys.stdin:
+        engine = database.open_database(url.strip(), directory)
         try:
-            print(database.upgrade(database.open_database(url.strip(), directory)), flush=True)
+            print(database.upgrade(engine), flush=True)
         except Exception as error:  # the test compares it with what it expects
             print(repr(error), flush=True)
+        finally:
+            engine.dispose()  # a server has a limit of connections
 
 
 def import_forever(directory: Path, url: str) -> None:
