@@ -1,5 +1,5 @@
-"""The arguments of commands that have several. They are read before it is known which modules
-the command needs."""
+"""The arguments of the larger commands. They stand apart from the modules that do the work, which
+are imported only by the command that needs them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings import BASE_URL, Entry
 
+#: Where Ollama listens, if an address has no port.
 OLLAMA_PORT = 11434
 
 
