@@ -12,10 +12,13 @@ T = TypeVar("T")
 
 _INTERVAL_S = 0.015
 
+#: A longer pause means that the machine has stood still, and with it what is waited for.
+_LONGEST_PAUSE_S = 0.25
+
 
 def wait_until(
     predicate: Callable[[], T],
-    seconds: float = 10,
+    seconds: float = 30,
     message: str | Callable[[], str] = "",
     *,
     sleep: Callable[[float], object] = time.sleep,
@@ -23,22 +26,24 @@ def wait_until(
     """Return the first truthy value of ``predicate``, asked every 15 ms.
 
     A callable ``message`` is asked only when the wait has failed, so it can say what was seen
-    last. Raises AssertionError when ``seconds`` have passed; the predicate is always asked
-    once more at the deadline.
+    last. Raises AssertionError when ``seconds`` have passed, without those in which the machine
+    stood still; the predicate is always asked once more at the deadline.
     """
-    deadline = time.monotonic() + seconds
+    left_s = seconds
     while True:
-        late = time.monotonic() >= deadline
+        asked_s = time.monotonic()
         value = predicate()
         if value:
             return value
-        if late:
+        if left_s <= 0:
             text = message() if callable(message) else message
             raise AssertionError(f"{text or 'condition not met'} (waited {seconds:g} s)")
+        paused_s = time.monotonic()
         sleep(_INTERVAL_S)
+        left_s -= paused_s - asked_s + min(time.monotonic() - paused_s, _LONGEST_PAUSE_S)
 
 
-def wait_in_greenlet(predicate: Callable[[], T], seconds: float = 20, message: str = "") -> T:
+def wait_in_greenlet(predicate: Callable[[], T], seconds: float = 30, message: str = "") -> T:
     """`wait_until` in a process where greenlets must get their turn."""
     return wait_until(predicate, seconds, message, sleep=gevent.sleep)
 

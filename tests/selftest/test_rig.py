@@ -70,6 +70,11 @@ def test_wait_until_says_what_it_waited_for() -> None:
     assert 0.1 <= time.monotonic() - began < 1
 
 
+def test_wait_until_does_not_count_the_time_in_which_the_machine_stood_still() -> None:
+    values = iter([None, None, None, "found"])
+    assert wait_until(lambda: next(values), 0.6, sleep=lambda _: time.sleep(0.5)) == "found"
+
+
 @pytest.mark.parametrize("path", ["/", "/api/version", "/api/tags", "/api/ps"])
 def test_unscripted_paths_answer_like_a_healthy_ollama(
     fault_upstream: FaultUpstream, path: str

@@ -4,7 +4,6 @@ that leave meanwhile."""
 from __future__ import annotations
 
 import contextlib
-import gc
 import socket
 import time
 from base64 import b64decode, b64encode
@@ -47,6 +46,7 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
     Whole,
 )
+from tests.rig.greenlets import running_greenlets
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256))
@@ -462,31 +462,20 @@ def test_a_lookup_that_nobody_waits_for_any_more_still_has_its_turn() -> None:
     ended.set()
 
 
-def clocks() -> int:
+def timers() -> int:
     """Greenlets that end the waits of this process."""
-    gc.collect()
-    found = [
-        each
-        for each in gc.get_objects()
-        if issubclass(type(each), gevent.Greenlet) and not each.dead
-    ]
-    return len(
-        [
-            each
-            for each in found
-            if getattr(getattr(each, "_run", None), "__func__", None) is WaitTimer._run
-        ]
-    )
+    runs = [getattr(each, "_run", None) for each in running_greenlets()]
+    return sum(getattr(each, "__func__", None) is WaitTimer._run for each in runs)
 
 
 def test_other_settings_leave_nothing_running_behind(pictures: ScriptedServer) -> None:
     # A busy machine must not take as long as that to begin to wait.
     pictures.script("/a", [Wait(0.5), Whole(PNG)])
     fetch(f"{pictures.url}/a")
-    running = clocks()
+    running = timers()
     assert running
     assert fetch(f"{pictures.url}/a", images=settings(timeout_s=2.5)) == [PNG]
-    assert clocks() == running
+    assert timers() == running
 
 
 def test_too_many_are_refused_before_any_is_fetched(pictures: ScriptedServer) -> None:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import gevent
 import pytest
 
 from ollama_proxy.errors import ConfigError
@@ -25,6 +24,7 @@ from ollama_proxy.server.startup import (
 )
 from ollama_proxy.settings import LAST_GOOD_FILE
 from ollama_proxy.settings.schema import Settings, settings_from
+from tests.rig.greenlets import running_greenlets
 
 GOOD = "auth: {generate_tokens: [aaa]}\nservice: {base_url: 'demo:'}\n"
 
@@ -162,18 +162,10 @@ class TestPreloadedApp:
         preloaded.refresh(environ)  # what the first one imports or opens for good
         preloaded.discard()
 
-        def count_running() -> int:
-            return sum(
-                issubclass(type(each), gevent.Greenlet) and not each.dead
-                for each in gc.get_objects()
-            )
-
-        gc.unfreeze()
-        descriptors, running = sorted(os.listdir("/proc/self/fd")), count_running()
+        descriptors, running = sorted(os.listdir("/proc/self/fd")), len(running_greenlets())
         preloaded.refresh(environ)
-        gc.unfreeze()
         assert sorted(os.listdir("/proc/self/fd")) == descriptors
-        assert count_running() == running
+        assert len(running_greenlets()) == running
 
     def test_a_collection_in_a_worker_leaves_it_alone(
         self, preloaded: PreloadedApp, environ: dict[str, str]
