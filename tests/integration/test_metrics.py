@@ -19,6 +19,7 @@ from tests.rig.deadline import wait_for_minute, wait_until
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, encode_request, raw, request
+from tests.rig.leaks import open_descriptors
 from tests.rig.metrics import Samples, parse_metrics, scrape, total
 from tests.rig.nginx import Nginx
 
@@ -96,19 +97,16 @@ def wait_until_counted(gateway: Gateway, times: int, seconds: float = 10) -> Sam
     return samples
 
 
-def files_of(gateway: Gateway) -> set[str]:
-    """The names of the files of counts, as its workers have them open."""
-    links = [
-        os.readlink(link)
-        for pid in gateway.worker_pids()
-        for link in Path(f"/proc/{pid}/fd").iterdir()
-    ]
-    [directory] = {
+def owners_of_files(gateway: Gateway) -> set[str]:
+    """The process ids in the names of the files of counts, which its workers have open; 0: those
+    of workers that have ended."""
+    directories = {
         Path(link).parent
-        for link in links
+        for pid in gateway.worker_pids()
+        for link in open_descriptors(pid).values()
         if link.endswith(".db") and "ollama-proxy-metrics-" in link
     }
-    return {path.name for path in directory.glob("*.db")}
+    return {path.stem.rpartition("_")[2] for each in directories for path in each.glob("*.db")}
 
 
 def test_counts_are_exact_across_workers_and_their_ends(gateway: Gateway) -> None:
@@ -131,12 +129,17 @@ def test_counts_are_exact_across_workers_and_their_ends(gateway: Gateway) -> Non
         30,
         "not replaced",
     )
+    # Before the next scrape: the master does not wait for one when it adds up the files of a worker
+    # that has ended, but does it when the next one ends.
+    wait_until(
+        lambda: owners_of_files(gateway) == {"0", *map(str, gateway.worker_pids())},
+        30,
+        lambda: f"files of {owners_of_files(gateway)}",
+    )
     wait_until_counted(gateway, 20)
     ask_all(gateway, 10)
     samples = wait_until_counted(gateway, 30)
     assert total(samples, "request_duration_seconds_count") == 30 * len(CALLS)
-    owners = {name.removesuffix(".db").rpartition("_")[2] for name in files_of(gateway)}
-    assert owners == {"0", *map(str, gateway.worker_pids())}
 
 
 def test_what_a_killed_worker_was_doing_is_over(gateway: Gateway, box: WorkBox) -> None:

@@ -36,7 +36,7 @@ def upstream(gateway: Gateway, shared_upstream: FaultUpstream) -> FaultUpstream:
     shared_upstream.clear()
     if not is_listening(shared_upstream):
         shared_upstream.restart()
-    wait_until(lambda: ready_statuses(gateway) == {200}, NOTICED_S)
+    wait_until(lambda: are_ready(gateway) == {True}, NOTICED_S)
     return shared_upstream
 
 
@@ -53,9 +53,9 @@ def get(
     return request(gateway.url, method, path, headers=headers or {})
 
 
-def ready_statuses(gateway: Gateway) -> set[int]:
-    """What /readyz answers, asked often enough to meet every worker."""
-    return {get(gateway, "/readyz").status for _ in range(12)}
+def are_ready(gateway: Gateway) -> set[bool]:
+    """What its workers say of themselves."""
+    return {each["is_ready"] for each in worker_details(gateway, TOKEN).values()}
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "text/plain", "text/*", "image/png"])
@@ -210,7 +210,7 @@ def test_a_gateway_whose_upstream_is_down_lives_and_says_so(
     gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     upstream.refuse()
-    wait_until(lambda: ready_statuses(gateway) == {503}, NOTICED_S)
+    wait_until(lambda: are_ready(gateway) == {False}, NOTICED_S)
     assert get(gateway, "/readyz").json() == {
         "status": "not ready",
         "reason": "no upstream can be used",
@@ -220,20 +220,20 @@ def test_a_gateway_whose_upstream_is_down_lives_and_says_so(
     assert get(gateway, "/livez").status == 200
     assert get(gateway, "/").body == b"Ollama is running"
     upstream.restart()
-    wait_until(lambda: ready_statuses(gateway) == {200}, NOTICED_S)
+    wait_until(lambda: are_ready(gateway) == {True}, NOTICED_S)
 
 
 def test_coming_and_going_upstreams_are_events(
     gateway_for: Callable[..., Gateway], fault_upstream: FaultUpstream
 ) -> None:
     # Of an upstream that comes and goes often, as the other tests' does, only some is said.
-    gateway = gateway_for(calls.config(fault_upstream.url))
-    wait_until(lambda: ready_statuses(gateway) == {200}, NOTICED_S)
+    gateway = gateway_for(calls.config(fault_upstream.url, auth={"generate_tokens": [TOKEN]}))
+    wait_until(lambda: are_ready(gateway) == {True}, NOTICED_S)
     before = len(gateway.log_lines("events"))
     fault_upstream.refuse()
-    wait_until(lambda: ready_statuses(gateway) == {503}, NOTICED_S)
+    wait_until(lambda: are_ready(gateway) == {False}, NOTICED_S)
     fault_upstream.restart()
-    wait_until(lambda: ready_statuses(gateway) == {200}, NOTICED_S)
+    wait_until(lambda: are_ready(gateway) == {True}, NOTICED_S)
 
     def said() -> bool:
         events = [line["event"] for line in gateway.log_lines("events")[before:]]

@@ -155,7 +155,7 @@ def open_descriptors(pid: int) -> dict[int, str]:
 def worker_details(
     gateway: Gateway,
     token: str,
-    seconds: float = 5,
+    seconds: float = 15,
     note: Callable[[Details], object] = lambda details: None,
 ) -> dict[int, Details]:
     """What each worker says of itself on /readyz, its last answer; asks on new connections until
@@ -179,8 +179,9 @@ def worker_details(
 
 
 def _some_details(gateway: Gateway, token: str) -> Iterator[Details]:
-    """What those workers say of themselves that take one of several connections. All are open
-    before the first one is used: otherwise the same worker might win each of them."""
+    """What those workers say of themselves that take one of several connections, and whether they
+    are ready. All are open before the first one is used: otherwise the same worker might win each
+    of them."""
     with ExitStack() as closing:
         streams = [closing.enter_context(_connected(gateway)) for _ in range(2 * gateway.workers)]
         for stream in streams:
@@ -191,7 +192,7 @@ def _some_details(gateway: Gateway, token: str) -> Iterator[Details]:
                 (status, _), body = stream.read_head(_PATIENCE_S), stream.read_all()
                 details = json.loads(body).get("details")
                 assert details, f"/readyz has no details for this token: {status} {body[:500]!r}"
-                yield details
+                yield details | {"is_ready": status == 200}
 
 
 def _connected(gateway: Gateway) -> http_client.Stream:
