@@ -166,7 +166,7 @@ def worker_details(
     seen: dict[int, Details] = {}
 
     def all_seen() -> bool:
-        for details in _some_details(gateway, token):
+        for details in some_details(gateway, token):
             note(details)
             seen[details["pid"]] = details
         return gateway.worker_pids() <= seen.keys()
@@ -178,7 +178,7 @@ def worker_details(
     return seen
 
 
-def _some_details(gateway: Gateway, token: str) -> Iterator[Details]:
+def some_details(gateway: Gateway, token: str) -> Iterator[Details]:
     """What those workers say of themselves that take one of several connections, and whether they
     are ready. All are open before the first one is used: otherwise the same worker might win each
     of them."""
