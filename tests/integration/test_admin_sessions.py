@@ -20,6 +20,7 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, open_stream
 from tests.rig.keys import FOLLOWED_S, wait_for_records
 from tests.rig.pages import PageClient
+from tests.rig.workers import ask_each_worker
 
 OPERATOR, MEMBER = "canary-operator-token", "canary-member-token"
 PASSWORD, NEXT_PASSWORD = "canary horse battery staple", "another horse battery staple"
@@ -70,9 +71,30 @@ def create_key(operator: PageClient, name: str, **fields: str) -> str:
     return str(token)
 
 
-def is_out(client: PageClient) -> Callable[[], bool]:
-    """Whether every worker has ended the session: none of many requests is answered."""
-    return lambda: all(client.get("/admin/me").status == 302 for _ in range(8))
+def is_out(gateway: Gateway, client: PageClient) -> Callable[[], bool]:
+    """Whether every worker has ended the session."""
+    return lambda: (
+        {
+            answer.status
+            for answer in ask_each_worker(
+                gateway, "/admin/me", operator=OPERATOR, Cookie=client.cookie
+            ).values()
+        }
+        == {302}
+    )
+
+
+def is_known(gateway: Gateway, token: str) -> Callable[[], bool]:
+    """Whether every worker takes a key, be it for this or not."""
+    return lambda: (
+        401
+        not in {
+            answer.status
+            for answer in ask_each_worker(
+                gateway, "/api/version", token=token, operator=OPERATOR
+            ).values()
+        }
+    )
 
 
 @pytest.mark.parametrize("action", ["revoke", "rotate", "disable"])
@@ -82,7 +104,8 @@ def test_sessions_and_streams_end_with_their_key(
     name = f"key-{action}"
     token = create_key(operator, name)
     member = PageClient(gateway.url)
-    wait_until(lambda: member.sign_in(token).status == 303, FOLLOWED_S)
+    wait_until(is_known(gateway, token), FOLLOWED_S)
+    assert member.sign_in(token).status == 303
     box.script(
         FACE.upstream_path,
         [
@@ -96,7 +119,7 @@ def test_sessions_and_streams_end_with_their_key(
             assert stream.read_some()
             operator.post(f"/admin/keys/{action}", {"name": name, "confirm": name})
             began = time.monotonic()
-            wait_until(is_out(member), FOLLOWED_S, "the session goes on")
+            wait_until(is_out(gateway, member), FOLLOWED_S, "the session goes on")
             assert "withdrawn" in last_error(stream.read_all(FOLLOWED_S), FACE)
             assert time.monotonic() - began < 2 * FOLLOWED_S
     finally:
@@ -109,7 +132,7 @@ def test_sessions_end_when_the_password_changes(gateway: Gateway, box: Box) -> N
     assert client.get("/admin/keys").status == 200
     gateway.write_config(config(box, hash_of(NEXT_PASSWORD)))
     try:
-        wait_until(is_out(client), 7, "the session goes on")
+        wait_until(is_out(gateway, client), 7, "the session goes on")
         assert client.sign_in_with_password(PASSWORD).status == 401
         wait_until(lambda: client.sign_in_with_password(NEXT_PASSWORD).status == 303, 7)
     finally:

@@ -16,6 +16,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.keys import FOLLOWED_S, wait_for_records
+from tests.rig.workers import ask_each_worker
 
 ACTOR = audit.Actor({"by": "admin", "from": "10.0.0.7"})
 SQLITE = "sqlite:state/records.db"
@@ -49,7 +50,7 @@ def change(gateway: Gateway) -> Iterator[Callable[[Callable[[Connection], object
 
 def models(gateway: Gateway) -> set[str]:
     """What all workers list in common."""
-    answers = [gateway.ask("/v1/models") for _ in range(6)]
+    answers = ask_each_worker(gateway, "/v1/models").values()
     assert {answer.status for answer in answers} == {200}
     return set.intersection(
         *({model["id"] for model in answer.json()["data"]} for answer in answers)
@@ -103,10 +104,7 @@ def test_what_does_not_fit_is_reported_and_stops_nothing(gateway: Gateway, chang
 
     change(add)
     wait_until(lambda: {"coder", "writer"} <= models(gateway), FOLLOWED_S + 2)
-    # The other worker may be told a moment later.
-    wait_until(
-        lambda: [ask(gateway, model) for model in ("coder", "writer")] == [200, 200], FOLLOWED_S + 2
-    )
+    assert [ask(gateway, model) for model in ("coder", "writer")] == [200, 200]
 
     def find_reasons() -> dict[str, str]:
         skipped = gateway.events("managed_entry_skipped")

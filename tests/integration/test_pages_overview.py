@@ -25,6 +25,7 @@ from tests.rig.keys import wait_for_records
 from tests.rig.leaks import worker_details
 from tests.rig.pages import PageClient
 from tests.rig.redis_server import RedisServer
+from tests.rig.workers import ask_each_worker
 
 OPERATOR, OTHER = "operator-token-1", "other-token-1"
 #: Of another token, in whatever a member may see.
@@ -181,8 +182,15 @@ def test_the_page_says_who_runs_and_waits_without_scripts(gateway: Gateway, box:
 
 def test_the_sums_of_today_are_those_of_the_reports(gateway: Gateway) -> None:
     browser = sign_in(gateway, OPERATOR)
-    report = gateway.ask("/admin/api/usage?by=day", token=OPERATOR).json()["total"]
-    assert report["requests"]
+    report: dict[str, Any] = wait_until(
+        lambda: (
+            total
+            if (total := gateway.ask("/admin/api/usage?by=day", token=OPERATOR).json()["total"])[
+                "requests"
+            ]
+            else None
+        )
+    )
 
     def has_sums() -> bool:
         found = re.search(
@@ -288,7 +296,15 @@ def make_operator(gateway: Gateway, name: str) -> str:
     assert made.status == 201, made.text
     token: str = made.json()["token"]
     wait_until(
-        lambda: {gateway.ask("/api/version", token=token).status for _ in range(6)} == {200},
+        lambda: (
+            {
+                answer.status
+                for answer in ask_each_worker(
+                    gateway, "/api/version", token=token, operator=OPERATOR
+                ).values()
+            }
+            == {200}
+        ),
         DEADLINE_S,
     )
     return token

@@ -11,6 +11,7 @@ from tests.rig.calls import FACES, TOKEN
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import Gateway
 from tests.rig.keys import run_command, wait_for_records
+from tests.rig.workers import ask_each_worker
 from tests.unit.records.test_foreign_tokens import KEY, write_one_api
 
 CHAT = FACES["openai chat"]
@@ -31,7 +32,13 @@ def test_imported_tokens_are_accepted_and_their_usage_is_reported(
             # test_keys.py has the promise of two seconds.
             wait_until(
                 lambda: (
-                    {gateway.ask("/api/tags", token=f"sk-{KEY}").status for _ in range(8)} == {200}
+                    {
+                        answer.status
+                        for answer in ask_each_worker(
+                            gateway, "/api/tags", token=f"sk-{KEY}"
+                        ).values()
+                    }
+                    == {200}
                 ),
                 10,
                 "a worker does not know the token",

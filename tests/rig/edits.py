@@ -12,8 +12,8 @@ from typing import Any
 from tests.rig.calls import TOKEN
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import bearer, request
 from tests.rig.leaks import worker_details
+from tests.rig.workers import ask_together
 
 #: the promise: seconds until every worker follows an edit
 FOLLOWED_S = 5.0
@@ -29,12 +29,9 @@ def put(path: Path, content: bytes) -> None:
 
 
 def workers_that_know(gateway: Gateway, token: str) -> set[int]:
-    """Workers that take a token; asks a few times, because each connection gets any worker."""
-    found = set()
-    for _ in range(8):
-        details = request(gateway.url, path="/readyz", headers=bearer(token)).json().get("details")
-        found |= {details["pid"]} if details else set()
-    return found
+    """Those workers that take a token, among those that take one of several connections."""
+    answers = ask_together(gateway, "/readyz", token)
+    return {each["details"]["pid"] for answer in answers if "details" in (each := answer.json())}
 
 
 def wait_until_known(gateway: Gateway, token: str, seconds: float = FOLLOWED_S) -> None:
