@@ -188,7 +188,7 @@ def test_address_in_the_configuration_file_is_used(tiny: dict[str, Any]) -> None
 
 
 def failed_start(config: str, tiny: dict[str, Any], **env: str) -> FailedStart:
-    return Gateway.start_expecting_failure(config, seconds=10, env=env, **tiny)
+    return Gateway.start_expecting_failure(config, env=env, **tiny)
 
 
 def test_broken_configuration_ends_the_start_with_one_clear_text(tiny: dict[str, Any]) -> None:

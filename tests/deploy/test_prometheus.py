@@ -210,7 +210,9 @@ def test_alerts_use_what_is_there_and_a_healthy_gateway_has_none(
     prometheus: Prometheus, rule: Any
 ) -> None:
     check_names(prometheus, rule["expr"])
-    assert rule["alert"] == "OllamaProxyTokensGuessed" or not prometheus.query(rule["expr"])
+    if rule["alert"] != "OllamaProxyTokensGuessed":
+        # A machine that stood still is seen as a lag of the loop, for half a minute.
+        wait_until(lambda: not prometheus.query(rule["expr"]), 60, "it fires")
 
 
 def check_names(prometheus: Prometheus, expression: str) -> None:

@@ -48,7 +48,7 @@ def provider_gateway(provider: Provider) -> Iterator[Gateway]:
             "embedding_batch": 3,
         },
     )
-    limits = {"first_byte_s": 4, "idle_s": 2}
+    limits = {"first_byte_s": 4, "idle_s": 5}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAB_SECRET", KEY)
         settings: dict[str, Any] = {

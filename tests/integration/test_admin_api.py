@@ -21,6 +21,7 @@ from tests.rig.gateway import Gateway, free_port
 from tests.rig.http_client import bearer, open_stream, request
 from tests.rig.openapi import Document
 from tests.rig.pages import PageClient
+from tests.rig.stalls import seconds_without_stalls
 from tests.rig.workers import until_all_answer
 
 OPERATOR, MEMBER, OTHER = "operator-token-1", "member-token-1", "other-token-1"
@@ -111,10 +112,10 @@ def workers(api: Api) -> Iterator[list[KeptConnection]]:
 
 
 def seconds_until(is_so: Callable[[], bool], what: str) -> float:
-    """How long it takes until it is so."""
+    """How long it takes until it is so, without pauses of the machine."""
     began = time.monotonic()
     wait_until(is_so, DEADLINE_S, what)
-    return time.monotonic() - began
+    return seconds_without_stalls(began)
 
 
 def statuses(workers: list[KeptConnection], token: str) -> set[int]:

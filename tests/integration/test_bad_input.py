@@ -17,6 +17,7 @@ from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, encode_request, raw, request
 from tests.rig.smuggling import INNER, MARKER, chunks
+from tests.rig.stalls import seconds_without_stalls
 
 CHAT = {
     "model": MODEL,
@@ -147,7 +148,7 @@ def test_a_hundred_thousand_equal_keys_do_not_stop_the_worker(gateway: Gateway, 
     began = time.monotonic()
     body = json.dumps(CHAT).encode()[:-1] + b',"\\u0061":1' + b',"a":1' * 90_000 + b"}"
     assert gateway.ask(path, body).status in (200, 400)
-    assert time.monotonic() - began < 2
+    assert seconds_without_stalls(began) < 2
 
 
 TAILS = [b"garbage", b"{}", b"}", b"]", b"\0", b'{"model":"other"}', b"\n# comment"]

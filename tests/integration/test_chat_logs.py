@@ -46,7 +46,7 @@ def config(upstream: FaultUpstream, **logging: Any) -> dict[str, Any]:
     return {
         "auth": {"generate_tokens": [{"name": "web-team", "token": TOKEN}, OTHER]},
         "service": {"base_url": upstream.url},
-        "timeouts": {"idle_s": 1},
+        "timeouts": {"idle_s": 4},
         "logging": logging,
     }
 

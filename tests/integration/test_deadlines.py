@@ -25,7 +25,7 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, request
 from tests.rig.provider import upstream_entry
 
-CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 0.6, 0.5, 1.2
+CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 2.0, 2.0, 5.0
 #: how much later than its limit a call may end
 GRACE_S = 1.0
 LIMITS = {
@@ -75,7 +75,7 @@ def test_slow_but_steady_tokens_are_no_idle_stream(
     gateway: Gateway, upstream: FaultUpstream
 ) -> None:
     end = {**CHAT_LINE, "done": True, "done_reason": "stop"}
-    upstream.script("/api/chat", [Wait(0.3), Lines([CHAT_LINE, CHAT_LINE, end], delay_s=0.3)])
+    upstream.script("/api/chat", [Wait(0.8), Lines([CHAT_LINE, CHAT_LINE, end], delay_s=0.8)])
     answer, seconds = timed(lambda: whole(ask(gateway.url, FACES["openai chat"])))
     assert seconds > FIRST_BYTE_S
     assert answer.body.endswith(b"data: [DONE]\n\n")

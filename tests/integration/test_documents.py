@@ -21,6 +21,7 @@ from tests.rig.http_client import Answer, bearer, request
 from tests.rig.messages_provider import MESSAGES, MODEL, MessagesProvider
 from tests.rig.pdf import encrypted, in_base64, pdf, slow_pdf
 from tests.rig.provider import CHAT, Provider, row, upstream_entry
+from tests.rig.stalls import seconds_without_stalls
 
 WORDS = "The answer is forty-two."
 DATA = in_base64(pdf(WORDS))
@@ -338,7 +339,7 @@ def test_heartbeats_come_and_others_are_served_while_a_document_is_read(
         while not reading.done():
             began = time.monotonic()
             assert request(limited.url, "GET", "/livez").status == 200
-            waits.append(time.monotonic() - began)
+            waits.append(seconds_without_stalls(began))
         answer = reading.result()
     assert KEEP_ALIVE in answer.body
     assert max(waits) < 1

@@ -28,6 +28,7 @@ from tests.rig.fault_upstream import (
 )
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, open_stream
+from tests.rig.stalls import seconds_without_stalls
 
 #: Seconds between the moment in which the others are of no use any more and the close
 #: of their connections.
@@ -99,7 +100,7 @@ def read_times(client: Stream, text: bytes, times: int) -> bytes:
 def expect_closed(upstream: FaultUpstream, connections: list[int], since: float) -> None:
     """Each was closed by the gateway, and soon."""
     for connection in connections:
-        assert upstream.wait_peer_closed(connection) - since < NOTICED_S
+        assert seconds_without_stalls(since, upstream.wait_peer_closed(connection)) < NOTICED_S
 
 
 # --- One of three fails ---------------------------------------------------------------------------

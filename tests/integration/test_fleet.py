@@ -413,7 +413,7 @@ def test_the_first_request_waits_for_lists_and_not_for_luck(
     with running(*boxes):
         for box in boxes:
             box.script(
-                "/api/tags", [Wait(0.3), Json({"models": [row(name) for name in box.models]})]
+                "/api/tags", [Wait(0.1), Json({"models": [row(name) for name in box.models]})]
             )
         gateway = gateway_for(fleet_config(TOKEN, boxes))
         for number in (4, 3, 2, 1):

@@ -13,7 +13,7 @@ from tests.rig.calls import config, warm_up
 from tests.rig.fault_upstream import Cut, FaultUpstream, Json, Lines, ReadBody, Wait
 from tests.rig.gateway import Gateway
 
-LIMIT_S = 0.4
+LIMIT_S = 1.0
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def test_hangup_with_an_empty_list_starts_workers_that_refuse_every_call(
     first = gateway.worker_pids()
     gateway.write_config(configuration(auth))
     os.kill(gateway.pid, signal.SIGHUP)
-    wait_until(lambda: len(now := gateway.worker_pids()) == gateway.workers and not now & first, 10)
+    wait_until(lambda: len(now := gateway.worker_pids()) == gateway.workers and not now & first)
     assert {
         request(gateway.url, path="/api/tags", headers=bearer(TOKEN)).status for _ in range(8)
     } == {401}

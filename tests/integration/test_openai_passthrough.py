@@ -5,6 +5,7 @@ should is an error that clients notice."""
 from __future__ import annotations
 
 import json
+import threading
 import time
 from typing import Any
 
@@ -40,12 +41,14 @@ from tests.rig.fault_upstream import (
     Script,
     Sse,
     Wait,
+    WaitFor,
     WaitForPeerClose,
     Whole,
 )
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream
 from tests.rig.provider import CHAT, COMPLETIONS, EMBEDDINGS, KEY, Provider
+from tests.rig.stalls import seconds_without_stalls
 
 NOTICED_S = 1.0
 JSON_HEAD = {"Content-Type": "application/json"}
@@ -439,7 +442,7 @@ def test_silence_is_an_error_at_its_limit(gateway: Gateway, provider: Provider) 
     began = time.monotonic()
     answer = ask(gateway, "limited")
     assert assert_failed(answer) == [chunk("a", model="limited")]
-    assert time.monotonic() - began < 1.9
+    assert time.monotonic() - began < 4
 
 
 # --- Time -----------------------------------------------------------------------------------------
@@ -483,13 +486,14 @@ def test_refusal_behind_signs_of_life_is_a_frame(gateway: Gateway, provider: Pro
 
 
 def test_events_are_not_kept_waiting(gateway: Gateway, provider: Provider) -> None:
-    provider.script(
-        CHAT, [Head(200, SSE), Chunk(events(chunk("a"))), Wait(0.3), Chunk(events(chunk("b")))]
-    )
+    goes_on = threading.Event()
+    first, second = events(chunk("a")), events(chunk("b"))
+    provider.script(CHAT, [Head(200, SSE), Chunk(first), WaitFor(goes_on, 10), Chunk(second)])
     body = {"model": OWN, "messages": ASKED, "stream": True}
     with open_stream(gateway.url, "POST", CHAT, body, bearer(TOKEN)) as stream:
-        assert stream.read_some() == events(chunk("a"))
-        assert stream.read_some().startswith(events(chunk("b")))
+        assert stream.read_some() == first
+        goes_on.set()
+        assert stream.read_some().startswith(second)
 
 
 @pytest.mark.parametrize(
@@ -514,7 +518,7 @@ def test_provider_is_left_within_a_second_of_the_client(
         if len(script) == 3 and stream:
             assert opened.read_some()
         left_at = time.monotonic()
-    assert provider.wait_peer_closed(connection) - left_at < NOTICED_S
+    assert seconds_without_stalls(left_at, provider.wait_peer_closed(connection)) < NOTICED_S
     assert access_line(gateway, request_id)["state"] == "client_gone"
 
 

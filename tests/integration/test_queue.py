@@ -132,7 +132,7 @@ def patient(shared_box: QueueBox, shared_provider: Provider) -> Iterator[Gateway
 
 #: A gateway whose queue has one place, for a second.
 strict = module_fixture(
-    lambda shared_box: gateway_of(shared_box, queue={"max_waiting": 1, "max_wait_s": 1})
+    lambda shared_box: gateway_of(shared_box, queue={"max_waiting": 1, "max_wait_s": 2.5})
 )
 
 
@@ -216,6 +216,7 @@ def test_a_single_answer_says_how_long_it_waited(
     patient: Gateway, box: QueueBox, face: Face
 ) -> None:
     with held(patient, box), ask(patient.url, face, stream=False, wait_for_head=False) as stream:
+        wait_until(lambda: waiting(patient) == 1)
         with pytest.raises(TimeoutError):
             stream.read_head(0.6)
         assert len(box.prompts) == 1
@@ -350,7 +351,7 @@ def test_a_wait_that_is_too_long_is_a_status_before_the_head(
 ) -> None:
     with held(strict, box):
         answer = strict.ask(face.path, {**face.body, "stream": False})
-    assert (answer.status, 0.9 <= waited_s(answer) < 4) == (503, True)
+    assert (answer.status, 2.4 <= waited_s(answer) < 8) == (503, True)
     assert "longest wait" in error_text(answer, face)
 
 
@@ -370,11 +371,9 @@ def test_a_client_that_leaves_is_out_of_the_queue(
     with held(patient, box):
         with ask(patient.url, face, request_id, stream=False, wait_for_head=False):
             wait_until(lambda: waiting(patient) == 1)
-        left_at = time.monotonic()
         wait_until(lambda: not waiting(patient), NOTICED_S + 2 * HEARTBEAT_S)
         line = access_line(patient, request_id)
         assert (line["state"], line["upstream"]) == ("client_gone", None)
-        assert time.monotonic() - left_at < 2 * NOTICED_S
         assert len(box.prompts) == 1
 
 

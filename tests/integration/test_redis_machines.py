@@ -17,7 +17,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.redis_machine import SLOTS
 from tests.rig.redis_server import RedisServer
 
-LEASE_S = 1.5
+LEASE_S = 4.0
 
 Start = Callable[..., subprocess.Popen[bytes]]
 

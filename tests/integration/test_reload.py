@@ -121,7 +121,7 @@ def test_complaint_about_a_file_that_stays_broken_is_not_repeated(gateway: Gatew
 def expect_service(gateway: Gateway) -> None:
     """Every worker is there, takes the old token and no other."""
     wait_until(lambda: len(gateway.worker_pids()) == gateway.workers, 5, "workers are missing")
-    wait_until_known(gateway, TOKEN)
+    wait_until_known(gateway, TOKEN, 30)  # a replacement has to start first
     assert [status(gateway, TOKEN) for _ in range(10)] == [200] * 10
     assert [status(gateway, NEW_TOKEN) for _ in range(10)] == [401] * 10
 
@@ -135,7 +135,7 @@ def test_worker_that_starts_while_the_file_is_broken_serves_with_the_last_good_s
     BROKEN[kind](gateway.config_path, good_text(fault_upstream))
     wait_until(lambda: all(problems(gateway)), FOLLOWED_S, "nobody complains")
     os.kill(min(first), signal.SIGKILL)
-    wait_until(lambda: len(gateway.worker_pids() - {min(first)}) == 2, 3, "no replacement")
+    wait_until(lambda: len(gateway.worker_pids() - {min(first)}) == 2, 30, "no replacement")
     expect_service(gateway)
     wait_until(lambda: all(problems(gateway)), FOLLOWED_S, "the replacement does not complain")
     assert gateway.process is not None

@@ -30,7 +30,7 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
 
 PATH, CHAT = "/v1/responses", "/v1/chat/completions"
-HEARTBEAT_S, LIMIT_S = 0.3, 1.6
+HEARTBEAT_S, LIMIT_S = 0.3, 3.2
 KEEP_ALIVE = b": keep-alive\n\n"
 OPENING = ["response.created", "response.in_progress"]
 LINE = native_chat.piece("Hel")
@@ -177,7 +177,7 @@ def test_silence_in_the_middle_is_told(ask: Ask, upstream: FaultUpstream) -> Non
     upstream.script("/api/chat", [Lines([LINE]), WaitForPeerClose()])
     began = time.monotonic()
     answer = ask(stream=True)
-    assert LIMIT_S <= time.monotonic() - began < LIMIT_S + 1.5
+    assert LIMIT_S <= time.monotonic() - began < LIMIT_S + 5
     assert "was silent for" in failed(answer)["error"]["message"]
 
 

@@ -31,7 +31,7 @@ OTHER, MINUTE, DAY, ONE = (
 )
 NODE = Path(__file__).parents[1] / "node"
 #: What the clients allow between two pieces of an answer, and how long they wait in the queue.
-TIMEOUT_S, QUEUE_S = 1.0, 3.5
+TIMEOUT_S, QUEUE_S = 3.0, 7.0
 CHAT = FACES["native chat"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -45,18 +46,20 @@ from tests.rig.fault_upstream import (
     ScriptedServer,
     Send,
     Wait,
+    WaitFor,
     WaitForPeerClose,
 )
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, encode_request, open_stream, raw
+from tests.rig.stalls import seconds_without_stalls
 from tests.rig.uploads import MIB, Hash, send_upload
 
 pytestmark = pytest.mark.slow
 
 HEARTBEAT_S = 0.8
-LIMIT_S = 2.1
+LIMIT_S = 3.5
 #: how late a heartbeat may come
-LATE_S = 0.6
+LATE_S = 1.2
 DONE = {"done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3}
 
 
@@ -343,14 +346,23 @@ def test_single_answers_are_not_stored(gateway: Gateway, face: Face) -> None:
 def test_every_token_arrives_before_the_next_is_sent(
     gateway: Gateway, upstream: FaultUpstream, face: Face
 ) -> None:
+    goes_on = [threading.Event(), threading.Event()]
     upstream.script(
-        face.upstream_path, [Lines([face.line, face.line, {**face.line, **DONE}], delay_s=0.3)]
+        face.upstream_path,
+        [
+            Lines([face.line]),
+            WaitFor(goes_on[0], 10),
+            Lines([face.line]),
+            WaitFor(goes_on[1], 10),
+            Lines([{**face.line, **DONE}]),
+        ],
     )
     with ask(gateway.url, face) as stream:
-        arrived = [line.at for line in stream.lines() if b"Hel" in line.data]
-    assert len(arrived) >= 3
-    assert arrived[1] - arrived[0] > 0.2
-    assert arrived[2] - arrived[1] > 0.2
+        for each in goes_on:
+            while b"Hel" not in (read := stream.read_some(5)):
+                assert read, "the stream has ended"
+            each.set()
+        assert is_well_ended(stream.read_all(), face)
 
 
 @each_dialect
@@ -573,7 +585,7 @@ def test_client_that_leaves_behind_pipelined_bytes_is_noticed(
     stream.sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     left_at = time.monotonic()
     stream.close()
-    assert upstream.wait_peer_closed(connection) - left_at < 1
+    assert seconds_without_stalls(left_at, upstream.wait_peer_closed(connection)) < 1
     assert access_line(gateway, request_id)["state"] == "client_gone"
 
 

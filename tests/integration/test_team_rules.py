@@ -439,7 +439,7 @@ def test_S2_28_the_operators_time_for_an_answer_counts(
     began = time.monotonic()
     answer = ask(gateway, name, "quick", stream=stream)
     assert answer.status == 504
-    assert 0.25 < time.monotonic() - began < 2
+    assert 0.25 < time.monotonic() - began < 8
 
 
 @pytest.mark.parametrize("field", ["request_timeout", "timeout_ms"])
@@ -452,7 +452,7 @@ def test_S2_28_the_caller_may_wait_for_less(
     fields: Document = {field: 200}
     answer = ask(gateway, name, "other", **fields)
     assert (answer.status, clamped(answer)) == (504, None)
-    assert 0.15 < time.monotonic() - began < 2
+    assert 0.15 < time.monotonic() - began < 8
 
 
 @each_one

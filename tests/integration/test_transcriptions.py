@@ -77,7 +77,7 @@ def shared_gateway_(shared_provider: Provider, shared_box: Box) -> Iterator[Gate
         default_model="ears",
         server={"max_body": MAX_BODY},
         stream={"heartbeat_s": 0.5},
-        timeouts={"first_byte_s": 3, "idle_s": 2},
+        timeouts={"first_byte_s": 3, "idle_s": 5},
     ) as running:
         yield running
 

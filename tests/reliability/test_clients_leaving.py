@@ -20,6 +20,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, Head, Json, Lines, Script, WaitFor, WaitForPeerClose
 from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Stream, bearer, open_stream
+from tests.rig.stalls import seconds_without_stalls
 
 #: The promise: how long after its client the connection to the upstream may live.
 NOTICED_MS = 1000
@@ -95,7 +96,7 @@ def latencies_ms(row: Row, callers: list[Caller]) -> list[float]:
         left.append(time.monotonic())
         caller.stream.close(reset=len(left) % 2 == 0)
     return [
-        (row.upstream.wait_peer_closed(caller.seen.connection) - at) * 1000
+        seconds_without_stalls(at, row.upstream.wait_peer_closed(caller.seen.connection)) * 1000
         for caller, at in zip(callers, left, strict=True)
     ]
 

@@ -75,7 +75,7 @@ def misread(row: Row, number: int) -> str | None:
     name, data = CASES[number]
     half_close = row.door == "gateway" and name in UNFINISHED
     answer = raw(
-        row.port, numbered(data + MARKER, number), timeout=3, quiet_s=0.5, half_close=half_close
+        row.port, numbered(data + MARKER, number), timeout=3, quiet_s=2, half_close=half_close
     )
     codes, seen = statuses(answer), tags(row, number)
     three = row.door == "nginx" and name in THREE_FOR_NGINX

@@ -17,6 +17,7 @@ from tests.reliability.sweep import BODIES, MESSAGES, TO_F, answer_everything, s
 from tests.rig import SeenRequest
 from tests.rig.boxes import Box
 from tests.rig.calls import EMBEDDINGS, FACES, Face
+from tests.rig.deadline import wait_for_minute
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import FaultUpstream, Script
 from tests.rig.http_client import Answer, bearer, request
@@ -258,6 +259,7 @@ def use_up(row: Row) -> None:
     """The limit of a token: once around in every spelling and on every route;
     then no spelling is left."""
     calls, before = list(product(ASKING.values(), SAME)), len(posts(row))
+    wait_for_minute(20)
     for status in (200, 429):
         assert {called(row, face, model, COUNTED[row.door]) for face, model in calls} == {status}
     assert len(posts(row)) == before + len(calls)

@@ -20,6 +20,7 @@ from tests.reliability.sweep import (
     protected_routes,
     sweep,
 )
+from tests.rig.deadline import wait_for_minute
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.http_client import Answer, raw, request
 
@@ -245,6 +246,7 @@ def use_up(row: Row) -> None:
     all are refused alike."""
     forms = as_forms(COUNTED[row.door]).items()
     left = []
+    wait_for_minute(10)
     for form, sent in forms:
         answer = ask(row, [sent], "POST", "/v1/chat/completions")
         assert answer.status == 200, (form, answer.text)

@@ -16,7 +16,7 @@ from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig.boxes import WorkBox
 from tests.rig.calls import FACES
 from tests.rig.coordinator import counts, join_coordinator, wait_until_counted
-from tests.rig.deadline import wait_until
+from tests.rig.deadline import wait_for_minute, wait_until
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer
@@ -98,6 +98,7 @@ def test_p25_redis_fails(row: Row, redis: RedisServer, fault: str) -> None:
             wait_until(more_than(asked, 50), 20, lambda: f"only {len(asked)} were served")
             row.measured("50 requests served within", time.monotonic() - began, "s")
             if fault != "is emptied":
+                wait_for_minute(10)
                 limited = Counter(
                     ask(row, DIALECTS[0], bearer(COUNTED)).status for _ in range(3 * PASS)
                 )
