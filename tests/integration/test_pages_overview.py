@@ -182,15 +182,16 @@ def test_the_page_says_who_runs_and_waits_without_scripts(gateway: Gateway, box:
 
 def test_the_sums_of_today_are_those_of_the_reports(gateway: Gateway) -> None:
     browser = sign_in(gateway, OPERATOR)
-    report: dict[str, Any] = wait_until(
-        lambda: (
-            total
-            if (total := gateway.ask("/admin/api/usage?by=day", token=OPERATOR).json()["total"])[
-                "requests"
-            ]
-            else None
-        )
-    )
+
+    def total() -> dict[str, Any]:
+        """Of all days; what was just asked is counted a moment later."""
+        found: dict[str, Any] = gateway.ask("/admin/api/usage?by=day", token=OPERATOR).json()[
+            "total"
+        ]
+        return found
+
+    wait_until(lambda: total()["requests"])
+    report = total()
 
     def has_sums() -> bool:
         found = re.search(
