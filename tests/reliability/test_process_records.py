@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -194,16 +195,16 @@ def make_newer(path: Path) -> None:
 def test_p16_store_that_is_damaged_or_newer_stops_the_start_and_is_kept(
     tmp_path: Path, change: Callable[[Path], None], words: str
 ) -> None:
-    path = tmp_path / "records.db"
-    config = store_config(f"sqlite:///{path}")
-    with Gateway(config, records=True) as gateway:
+    first, path = tmp_path / "first.db", tmp_path / "records.db"
+    with Gateway(store_config(f"sqlite:///{first}"), records=True) as gateway:
         assert gateway.stop() == 0
-    with closing(sqlite3.connect(path)) as database:
-        # What was in the write-ahead log is in the file now.
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with closing(sqlite3.connect(first)) as database:
+        # Then what was in the write-ahead log is in the file.
+        wait_until(lambda: database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+    shutil.copyfile(first, path)  # which the first coordinator, still ending, has not open
     change(path)
     content = path.read_bytes()
-    failed = Gateway.start_expecting_failure(config, records=True)
+    failed = Gateway.start_expecting_failure(store_config(f"sqlite:///{path}"), records=True)
     expect_refusal(failed, f"{path}: {words}")
     assert path.read_bytes() == content, "it was changed"
 
