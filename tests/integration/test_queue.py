@@ -130,7 +130,7 @@ def patient(shared_box: QueueBox, shared_provider: Provider) -> Iterator[Gateway
         yield running
 
 
-#: A gateway whose queue has one place, for a second.
+#: A gateway whose queue has one place, for two and a half seconds.
 strict = module_fixture(
     lambda shared_box: gateway_of(shared_box, queue={"max_waiting": 1, "max_wait_s": 2.5})
 )
