@@ -115,6 +115,9 @@ class Wire:
         self.log = log
         self.buffer = bytearray()
         self.stopping = False
+        #: Whether what arrives is the body of a request that is in the log already.
+        self.leaves_body = False
+        self._is_waiting = False
         log.sent[number] = 0
 
     def handshake(self, context: ssl.SSLContext) -> None:
@@ -128,10 +131,25 @@ class Wire:
         as the peer has left."""
         poller = select.poll()
         poller.register(self.sock, events | _GONE)
+        self._is_waiting = True
         seen = dict(poller.poll(max(0.0, seconds) * 1000)).get(self.sock.fileno(), 0)
+        self._is_waiting = False
         if seen & _GONE and not seen & select.POLLIN & events:
             raise PeerClosed
         return bool(seen)
+
+    def is_quiet(self) -> bool:
+        """Whether the log tells of everything that has arrived, the peer's end included. For
+        other threads."""
+        descriptor = self.sock.fileno()
+        if descriptor < 0:
+            return False  # its end is logged in a moment
+        poller = select.poll()
+        poller.register(descriptor, _GONE if self.leaves_body else _GONE | select.POLLIN)
+        # In this order: what has left the kernel's buffer was taken by a thread that waits no more.
+        if poller.poll(0):
+            return False
+        return self.leaves_body or (self._is_waiting and not self.buffer)
 
     def send(self, data: bytes, limit_s: float = STALLED_S) -> None:
         """Send everything. Raises HangUp when the peer has made no room for

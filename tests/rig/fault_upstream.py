@@ -9,6 +9,7 @@ imports the package under test.
 from __future__ import annotations
 
 import json
+import select
 import socket
 import ssl
 import threading
@@ -306,6 +307,7 @@ class ScriptedServer:
         #: Connections that have brought a request.
         self._kept: set[int] = set()
         self._listener: socket.socket | None = None
+        self._is_waiting = False
         # bound but never listening: while the server refuses, the port stays
         # ours and answers with RST
         self._claim = self._bind(0)
@@ -354,7 +356,14 @@ class ScriptedServer:
             self._scripts[path] = deque([actions, *more])
 
     def clear(self) -> None:
-        """Forget scripts, requests and events, but no connection."""
+        """Forget scripts, requests and events, but no connection.
+
+        What has arrived is read first, for a second at most: a gateway that breaks off the second
+        of two requests has sent it, and the next test would take it for its own.
+        """
+        deadline = time.monotonic() + 1
+        while not self._is_quiet() and time.monotonic() < deadline:
+            time.sleep(0.001)
         with self._log.changed:
             for memory in (self._scripts, self._log.requests, self._log.events):
                 memory.clear()
@@ -436,6 +445,16 @@ class ScriptedServer:
             Json({"error": f"nothing is scripted for {request.method} {request.raw_path}"}, 501)
         ]
 
+    def _is_quiet(self) -> bool:
+        listener = self._listener
+        if listener is not None:
+            poller = select.poll()
+            poller.register(listener, select.POLLIN)
+            # In the order of `Wire.is_quiet`.
+            if poller.poll(0) or not self._is_waiting:
+                return False
+        return all(wire.is_quiet() for wire in list(self._wires.values()))
+
     def _bind(self, port: int) -> socket.socket:
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -443,7 +462,12 @@ class ScriptedServer:
         return sock
 
     def _accept(self, listener: socket.socket) -> None:
+        poller = select.poll()
+        poller.register(listener, select.POLLIN)
         while True:
+            self._is_waiting = True
+            poller.poll()
+            self._is_waiting = False
             try:
                 sock, _ = listener.accept()
             except OSError:
@@ -477,6 +501,7 @@ class ScriptedServer:
 
     def _exchange(self, wire: Wire) -> bool:
         """Read one request and answer it. True when another one may follow."""
+        wire.leaves_body = False
         raw = self._read_head(wire)
         if raw is None:
             return False
@@ -516,6 +541,7 @@ class ScriptedServer:
                 turn.read_body()
         finally:
             self._log.request(turn.request)
+            turn.wire.leaves_body = not turn.request.complete
         return self.answer(turn.request) if script is None else script
 
 
