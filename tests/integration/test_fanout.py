@@ -7,13 +7,16 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from tests.golden import face
 from tests.golden.face import TOKEN, frames, post
+from tests.rig import Turn
 from tests.rig.calls import CHAT_LINE, MESSAGES, STREAM_HEAD, TEXT_LINE, access_line
+from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
     Action,
     Chunk,
@@ -23,6 +26,7 @@ from tests.rig.fault_upstream import (
     Lines,
     Reset,
     Script,
+    Wait,
     WaitFor,
     WaitForPeerClose,
 )
@@ -34,6 +38,9 @@ from tests.rig.stalls import seconds_without_stalls
 #: of their connections.
 NOTICED_S = 1.0
 HEARTBEAT_S = 0.2
+
+#: Seconds between a first token and a refusal that still decides the status.
+BEHIND_S = 0.05
 
 CHAT = (
     "/v1/chat/completions",
@@ -81,8 +88,18 @@ def ask(
     return open_stream(gateway.url, "POST", way[0], way[2] | {"stream": stream}, headers, **options)
 
 
+@dataclass
+class Noted:
+    """Notes the connection on which its script is played: any of the three requests may get it."""
+
+    connections: list[int] = field(default_factory=list)
+
+    def play(self, turn: Turn) -> None:
+        self.connections.append(turn.wire.number)
+
+
 def three_asked(upstream: FaultUpstream, way: Way) -> list[int]:
-    """The connections of the three requests, once they are all there."""
+    """The connections of the three requests in any order, once they are all there."""
     upstream.wait_for_request(3, way[1])
     return [seen.connection for seen in upstream.requests if seen.path == way[1]]
 
@@ -120,32 +137,39 @@ def test_refusal_of_one_is_the_answer_and_the_others_are_closed(
     text: str,
     stream: bool,
 ) -> None:
-    upstream.script(
-        way[1],
-        [WaitFor(go), Json({"error": text}, status)],
-        [WaitForPeerClose()],
-        [WaitForPeerClose()],
-    )
+    others = Noted()
+    silent: Script = [others, WaitForPeerClose()]
+    upstream.script(way[1], [WaitFor(go), Json({"error": text}, status)], silent, silent)
     with ask(gateway, way, stream=stream, wait_for_head=False) as client:
-        _, *others = three_asked(upstream, way)
+        three_asked(upstream, way)
+        wait_until(lambda: len(others.connections) == 2)
         refused_at = time.monotonic()
         go.set()
         body = client.read_all(5)
         assert (client.status, json.loads(body)["error"]["message"]) == (status, text)
-    expect_closed(upstream, others, refused_at)
+    expect_closed(upstream, others.connections, refused_at)
 
 
 @each_way
 def test_refusal_that_comes_just_behind_a_first_token_is_still_a_status(
     gateway: Gateway, upstream: FaultUpstream, go: threading.Event, way: Way
 ) -> None:
-    begun: Script = [STREAM_HEAD, token(way), WaitForPeerClose()]
-    upstream.script(way[1], begun, [WaitFor(go), Json({"error": "server busy"}, 503)], begun)
-    with ask(gateway, way, wait_for_head=False) as client:
-        three_asked(upstream, way)
-        go.set()
-        client.read_all(5)
-        assert client.status == 503
+    begun: Script = [WaitFor(go), STREAM_HEAD, token(way), WaitForPeerClose()]
+    refused: Script = [WaitFor(go), Wait(BEHIND_S), Json({"error": "server busy"}, 503)]
+
+    def status_if_just_behind() -> int | None:
+        """None: the machine stood still between the two."""
+        upstream.clear()
+        upstream.script(way[1], begun, refused, begun)
+        go.clear()
+        with ask(gateway, way, wait_for_head=False) as client:
+            three_asked(upstream, way)
+            go.set()
+            client.read_all(5)
+        sent = [event.at for event in upstream.events if event.kind == "sent"]
+        return client.status if sent[-1] - sent[0] < 2 * BEHIND_S else None
+
+    assert wait_until(status_if_just_behind) == 503
 
 
 FAILURES: dict[str, list[Action]] = {
@@ -166,10 +190,11 @@ def test_failure_of_one_in_the_middle_ends_all_with_an_error(
     way: Way,
     how: str,
 ) -> None:
-    begun: Script = [STREAM_HEAD, token(way), WaitForPeerClose()]
+    others = Noted()
+    begun: Script = [others, STREAM_HEAD, token(way), WaitForPeerClose()]
     upstream.script(way[1], [STREAM_HEAD, token(way), WaitFor(go), *FAILURES[how]], begun, begun)
     with ask(gateway, way, request_id) as client:
-        connections, body = three_asked(upstream, way), read_times(client, b"Hel", 3)
+        body = read_times(client, b"Hel", 3)
         failed_at = time.monotonic()
         go.set()
         body += client.read_all(5)
@@ -180,7 +205,7 @@ def test_failure_of_one_in_the_middle_ends_all_with_an_error(
     assert {choice["index"] for chunk in chunks for choice in chunk["choices"]} == {0, 1, 2}
     assert last["error"]["type"] == "server_error"
     assert how != "error" or last["error"]["message"] == "boom"
-    expect_closed(upstream, connections[1:], failed_at)
+    expect_closed(upstream, others.connections, failed_at)
     assert access_line(gateway, request_id)["state"] == "upstream_error"
 
 
@@ -239,18 +264,15 @@ def test_client_that_leaves_between_tokens_closes_all(
 def test_client_that_leaves_when_some_have_ended_closes_the_rest(
     gateway: Gateway, upstream: FaultUpstream, request_id: str
 ) -> None:
-    upstream.script(
-        "/api/chat",
-        [STREAM_HEAD, end(CHAT)],
-        [STREAM_HEAD, end(CHAT)],
-        [STREAM_HEAD, WaitForPeerClose()],
-    )
+    done: Script = [STREAM_HEAD, end(CHAT)]
+    slow = Noted()
+    upstream.script("/api/chat", done, done, [slow, STREAM_HEAD, WaitForPeerClose()])
     client = ask(gateway, CHAT, request_id)
-    *_, slow = three_asked(upstream, CHAT)
+    three_asked(upstream, CHAT)
     read_times(client, b'"stop"', 2)
     left_at = time.monotonic()
     client.close()
-    expect_closed(upstream, [slow], left_at)
+    expect_closed(upstream, slow.connections, left_at)
     assert access_line(gateway, request_id)["state"] == "client_gone"
 
 
