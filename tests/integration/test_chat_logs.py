@@ -21,7 +21,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer, open_stream, request
-from tests.rig.leaks import open_descriptors
+from tests.rig.leaks import open_descriptors, some_details
 
 TOKEN, OTHER = "team-token-1a2b", "other-token-3c4d"
 PROMPT, SPOKEN = "canary-prompt-4d5e6f", "canary-answer-7g8h9i"
@@ -455,6 +455,7 @@ def test_a_disk_that_hangs_fills_the_memory_only_so_far(upstream: FaultUpstream)
         os.mkfifo(pipe)
         for _ in range(10):
             assert ask(running, "many", "/api/chat", body).status == 200
+        wait_until(lambda: all(not one["in_flight"] for one in some_details(running, TOKEN)))
         written = pool.submit(pipe.read_bytes)
         [behind] = wait_until(lambda: running.events("chat_log_behind"), 20)
         running.stop()
