@@ -29,14 +29,21 @@ CHAT = FACES["openai chat"]
 collector = module_fixture(Collector)
 
 
-boxes = module_fixture(lambda: running(Box("box1", ["m", "only-here"]), Box("box2", ["m"])))
+shared_boxes = module_fixture(lambda: running(Box("box1", ["m", "only-here"]), Box("box2", ["m"])))
+
+
+@pytest.fixture
+def boxes(shared_boxes: tuple[Box, Box]) -> tuple[Box, Box]:
+    for box in shared_boxes:
+        box.clear()
+    return shared_boxes
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(collector: Collector, boxes: tuple[Box, Box]) -> Iterator[Gateway]:
+def shared_gateway(collector: Collector, shared_boxes: tuple[Box, Box]) -> Iterator[Gateway]:
     config = fleet_config(
         TOKEN,
-        boxes,
+        shared_boxes,
         models={"alias": {"target": "box1:only-here"}},
         tracing={"otlp_endpoint": collector.url},
     )
@@ -48,8 +55,6 @@ def shared_gateway(collector: Collector, boxes: tuple[Box, Box]) -> Iterator[Gat
 @pytest.fixture
 def gateway(shared_gateway: Gateway, collector: Collector, boxes: tuple[Box, Box]) -> Gateway:
     collector.spans.clear()
-    for box in boxes:
-        box.clear()
     return shared_gateway
 
 
@@ -253,7 +258,6 @@ def test_the_last_spans_are_sent_when_the_gateway_ends(
 
 
 def test_without_tracing_nothing_is_passed_on(boxes: tuple[Box, Box]) -> None:
-    boxes[0].clear()
     with Gateway(fleet_config(TOKEN, [boxes[0]])) as gateway:
         assert gateway.ask(CHAT.path, CHAT.body, traceparent=SAMPLED).status == 200
         assert sent_to(boxes[0]).header("traceparent") is None
