@@ -46,16 +46,14 @@ test quick: export PYTHONDONTWRITEBYTECODE =
 test: dev  ## everything that can be tested
 	@BIN=$(BIN) sh tests/run.sh
 
-# Left to `make test`: the cuts at 2, 3 and 50 bytes, the examples in the documents, and what needs a database, Redis,
-# processes of its own or whole pages.
-GOLDEN := $(wildcard tests/integration/test_golden.py tests/integration/test_*_golden.py)
+# Left to `make test`: the examples in the documents, and what needs a database, Redis, processes of its own or whole pages.
 LONG := test_documents.py admin/pages cli/test_commands.py cli/test_keys.py coordination/test_admissions.py \
 	coordination/test_client.py coordination/test_shared_store.py gateway/conversion gateway/test_images.py \
 	records/test_database.py records/test_reports.py server/test_startup.py server/test_watchdog.py
 quick: check  ## format, lint, types, unit tests and golden cases, in under 90 s
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile tests/test_architecture.py tests/unit $(GOLDEN) \
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile tests/test_architecture.py tests/unit tests/app \
 		$(LONG:%=--ignore tests/unit/%) \
-		-k 'not edges-2 and not edges-3 and not edges-50 and not postgresql and not redis'
+		-k 'not postgresql and not redis'
 
 clients: dev  ## coding assistants and frameworks themselves against the gateway, after installing them in .cache
 	@$(BIN)/python -m tests.clients.install

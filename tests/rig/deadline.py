@@ -43,7 +43,9 @@ def wait_until(
         left_s -= paused_s - asked_s + min(time.monotonic() - paused_s, _LONGEST_PAUSE_S)
 
 
-def wait_in_greenlet(predicate: Callable[[], T], seconds: float = 30, message: str = "") -> T:
+def wait_in_greenlet(
+    predicate: Callable[[], T], seconds: float = 30, message: str | Callable[[], str] = ""
+) -> T:
     """`wait_until` in a process where greenlets must get their turn."""
     return wait_until(predicate, seconds, message, sleep=gevent.sleep)
 
