@@ -248,8 +248,10 @@ class Turn:
         self._owed = 0
 
     def read_body(self) -> None:
-        """Read the request's body to its end, whichever way it is framed."""
+        """Read the request's body to its end, whichever way it is framed; once."""
         request, wire = self.request, self.wire
+        if request.complete:
+            return
         if (request.header("expect") or "").lower() == "100-continue":
             wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
