@@ -51,7 +51,7 @@ class Copy:
     def check(self, mutation: Mutation, timeout_s: float) -> Outcome:
         """Apply the mutation, run its tests, and restore the file."""
         started = time.monotonic()
-        file = self.directory / "ollama_proxy" / mutation.file
+        file = self.directory / mutation.file
         original, wrong = file.read_text(), mutation.apply(file.read_text())
         modified = file.stat().st_mtime
         try:
