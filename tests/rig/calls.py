@@ -17,6 +17,7 @@ from tests.rig.fault_upstream import FaultUpstream, Head, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream
 from tests.rig.leaks import worker_details
+from tests.rig.local import LocalGateway
 
 TOKEN = "team-token-1"
 DIGEST = "sha256:" + "ab" * 32
@@ -141,7 +142,7 @@ def config(upstream_url: str, **sections: Any) -> dict[str, Any]:
     return {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": upstream_url}, **sections}
 
 
-def access_line(gateway: Gateway, request_id: str) -> dict[str, Any]:
+def access_line(gateway: Gateway | LocalGateway, request_id: str) -> dict[str, Any]:
     """The one line of the access log that has this id; waits for it."""
 
     def found() -> list[dict[str, Any]]:
@@ -179,13 +180,24 @@ def ask(
     return open_stream(url, "POST", face.path, {**face.body, "stream": stream}, headers, **options)
 
 
+def start(
+    gateway: LocalGateway, face: Face, request_id: str = "unnamed", *, stream: bool = True
+) -> Stream:
+    """Send a face's request to a gateway in this process, where it goes on by itself."""
+    headers = {"X-Request-Id": request_id}
+    return gateway.start(face.path, {**face.body, "stream": stream}, token=TOKEN, headers=headers)
+
+
 def whole(
-    gateway: Gateway, face: Face, request_id: str = "unnamed", *, stream: bool = True
+    gateway: Gateway | LocalGateway,
+    face: Face,
+    request_id: str = "unnamed",
+    *,
+    stream: bool = True,
 ) -> Answer:
     """All of an answer."""
-    with ask(gateway.url, face, request_id, stream=stream) as open_answer:
-        body = open_answer.read_all(10)
-        return Answer(open_answer.status, open_answer.headers, body, open_answer.complete)
+    headers = {**bearer(TOKEN), "X-Request-Id": request_id}
+    return gateway.request("POST", face.path, {**face.body, "stream": stream}, headers)
 
 
 def error_text(answer: Answer, face: Face) -> str:
