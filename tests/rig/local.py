@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -49,8 +50,8 @@ _ENVIRON = {
 class LocalGateway:
     """A gateway without a process, a socket or a server: ``with LocalGateway(config) as gateway``.
 
-    ``config`` is YAML text or a mapping, ``token`` its first token. ``options`` are those of
-    `create_app`.
+    ``config`` is YAML text or a mapping, ``token`` its first token, ``environ`` is added to the
+    environment of the process. ``options`` are those of `create_app`.
     """
 
     def __init__(
@@ -71,6 +72,9 @@ class LocalGateway:
         } | options
 
     def __enter__(self) -> Self:
+        # Keys of providers are read from the environment of the process.
+        self._environment = mock.patch.dict(os.environ, self._environ)
+        self._environment.start()
         self.logs_directory = Path(tempfile.mkdtemp(prefix="local-gateway-"))
         # Standard output is that of the tests.
         with mock.patch.object(access_log, "STDOUT", lambda lines: None):
@@ -94,6 +98,7 @@ class LocalGateway:
             self.gateway.fleet.close()
             access_log.FILES.flush()
             shutil.rmtree(self.logs_directory)
+            self._environment.stop()
 
     def check_idle(self) -> None:
         """Wait until no request and no connection to an upstream is open. Raises AssertionError
