@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -57,9 +58,10 @@ _ENVIRON = {
 class LocalGateway:
     """A gateway without a process, a socket or a server: ``with LocalGateway(config) as gateway``.
 
-    ``config`` is YAML text or a mapping, ``token`` its first token. ``options`` are those of
-    `create_app`. ``coordinated``: with slots, queue, limits, and what is managed in the records.
-    ``records``: also with a database, which is that of ``config``.
+    ``config`` is YAML text or a mapping, ``token`` its first token, ``environ`` is added to the
+    environment of the process. ``options`` are those of `create_app`. ``coordinated``: with slots,
+    queue, limits, and what is managed in the records. ``records``: also with a database, which is
+    that of ``config``.
     """
 
     url = "http://gateway.test"
@@ -79,12 +81,15 @@ class LocalGateway:
         self.token = first_token(config)
         self._has_coordinator, self._has_records = coordinated or records, records
         self._environ = ({} if records else WITHOUT_RECORDS) | dict(environ or {})
+        # Keys of providers are read from the environment of the process.
+        self._environment = mock.patch.dict(os.environ, dict(environ or {}))
         self._config = config
         self._options: dict[str, Any] = {
             "open_transport": HttpTransport if over_sockets else MemoryTransport
         } | options
 
     def __enter__(self) -> Self:
+        self._environment.start()
         self._directory = Path(tempfile.mkdtemp(prefix="local-gateway-"))
         self.state_directory = self._directory / "state"
         self.logs_directory = self._directory / "logs"
@@ -118,6 +123,7 @@ class LocalGateway:
             self.gateway.fleet.close()
             access_log.FILES.flush()
             shutil.rmtree(self._directory)
+            self._environment.stop()
 
     def _parts(self, settings: Settings) -> dict[str, Any]:
         """Those of `create_app` that keep something in the state directory."""
