@@ -9,6 +9,7 @@ from functools import partial
 
 from flask import Response
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.errors import (
     BadRequest,
@@ -84,10 +85,13 @@ class Gateway:
         finish_observers: Sequence[FinishObserver] = (),
         coordinator: CoordinatorClient | None = None,
         problem_sources: Sequence[Callable[[], list[dict[str, str]]]] = (),
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`coordinator`: has the slots and limits of all workers; without it there are
         none. `problem_sources`: list what an operator should mend of other parts of the
         worker, each with how."""
+        #: Of the gateway and of all its calls.
+        self.clock = clock
         self._finish_observers = finish_observers
         self._problem_sources = tuple(problem_sources)
         self._coordinator = coordinator
@@ -96,11 +100,11 @@ class Gateway:
         #: Streams of pages.
         self._followers: set[Exchange] = set()
         self._auth_failures = AuthFailureLimiter(
-            settings.auth.max_failed_logins, tell=_log_auth_rate_limited, seen=SEEN
+            settings.auth.max_failed_logins, tell=_log_auth_rate_limited, seen=SEEN, clock=clock
         )
         self._connections = capacity.connections(settings.server.max_connections)
         self.snapshot = self._take_snapshot(
-            settings, build_fleet(settings), ImageFetcher(settings.images)
+            settings, build_fleet(settings, clock=clock), ImageFetcher(settings.images)
         )
 
     @property
@@ -130,7 +134,7 @@ class Gateway:
         old = self.snapshot
         fleet, images = old.fleet, old.images
         if effective_upstreams(settings) != effective_upstreams(old.settings):
-            fleet = build_fleet(settings, running=fleet)
+            fleet = build_fleet(settings, running=fleet, clock=self.clock)
         if settings.images != old.settings.images:
             images = ImageFetcher(settings.images)
         self._auth_failures.limit = settings.auth.max_failed_logins
@@ -158,6 +162,7 @@ class Gateway:
                 password_hash=settings.admin.password_hash.secret
                 if settings.admin.password_hash
                 else None,
+                clock=self.clock,
             ),
             origins=OriginPolicy(settings),
             images=images,
@@ -312,7 +317,10 @@ class Gateway:
             options = edited.get("options")
             num_ctx = options.get("num_ctx") if isinstance(options, dict) else None
             exchange.is_outgrown = partial(
-                node.upstream.is_outgrown, upstream_model, requested=num_ctx
+                node.upstream.is_outgrown,
+                upstream_model,
+                requested=num_ctx,
+                clock=exchange.call.clock,
             )
             body = exchange.body if edited is exchange.data else encode_request(edited)
             return forward_to(node, replace(outgoing, body=body), exchange.call)
