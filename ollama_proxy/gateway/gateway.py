@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
+from mmap import mmap
 
 from flask import Response
 
@@ -22,6 +23,7 @@ from ollama_proxy.errors import (
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.conversion.images import convert_native_images
 from ollama_proxy.gateway.delivery import record_usage
+from ollama_proxy.gateway.draining import Lifecycle
 from ollama_proxy.gateway.exchange import Exchange, FinishObserver
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.media import media_addresses
@@ -45,10 +47,9 @@ from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, Gener
 from ollama_proxy.policy import (
     ANYONE,
     ANYONE_ELSE,
-    SEEN,
-    TOKENS,
     Authenticator,
     AuthFailureLimiter,
+    ConfiguredTokens,
     ModelAliases,
     OriginPolicy,
     Principal,
@@ -88,13 +89,21 @@ class Gateway:
         coordinator: CoordinatorClient | None = None,
         problem_sources: Sequence[Callable[[], list[dict[str, str]]]] = (),
         open_transport: TransportFactory = HttpTransport,
+        lifecycle: Lifecycle | None = None,
+        configured_tokens: ConfiguredTokens | None = None,
+        seen: mmap | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`coordinator`: has the slots and limits of all workers; without it there are
         none. `problem_sources`: list what an operator should mend of other parts of the
-        worker, each with how. `open_transport`: makes the transports to upstreams."""
+        worker, each with how. `open_transport`: makes the transports to upstreams.
+        `lifecycle`, `configured_tokens`, and `seen`, the marks of AuthFailureLimiter: those of the
+        process; None: of its own."""
         #: Of the gateway and of all its calls.
         self.clock = clock
+        self.lifecycle = lifecycle or Lifecycle()
+        #: The tokens that no log may show.
+        self.configured_tokens = configured_tokens or ConfiguredTokens()
         self._finish_observers = finish_observers
         self._problem_sources = tuple(problem_sources)
         self._coordinator = coordinator
@@ -104,7 +113,7 @@ class Gateway:
         #: Streams of pages.
         self._followers: set[Exchange] = set()
         self._auth_failures = AuthFailureLimiter(
-            settings.auth.max_failed_logins, tell=_log_auth_rate_limited, seen=SEEN, clock=clock
+            settings.auth.max_failed_logins, tell=_log_auth_rate_limited, seen=seen, clock=clock
         )
         self._connections = capacity.connections(settings.server.max_connections)
         self.snapshot = self._take_snapshot(
@@ -154,7 +163,9 @@ class Gateway:
 
     def _take_snapshot(self, settings: Settings, fleet: Fleet, images: ImageFetcher) -> Snapshot:
         # From now on no log shows these tokens.
-        TOKENS.replace({token.digest: token.shape for token in settings.auth.tokens()})
+        self.configured_tokens.replace(
+            {token.digest: token.shape for token in settings.auth.tokens()}
+        )
         return Snapshot(
             settings=settings,
             fleet=fleet,
@@ -170,11 +181,13 @@ class Gateway:
                 password_hash=settings.admin.password_hash.secret
                 if settings.admin.password_hash
                 else None,
+                configured_tokens=self.configured_tokens,
                 clock=self.clock,
             ),
             origins=OriginPolicy(settings),
             images=images,
             max_requests=capacity.requests(settings.server.max_in_flight, self._connections),
+            lifecycle=self.lifecycle,
             sharing=share(self._coordinator, settings, fleet),
         )
 

@@ -27,7 +27,7 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.gateway.accounting import charge, measure
-from ollama_proxy.gateway.draining import WORKER
+from ollama_proxy.gateway.draining import Lifecycle
 from ollama_proxy.gateway.exchange import FAILED_STATES, Exchange
 from ollama_proxy.gateway.sharing import describe_wait, list_prefixes
 from ollama_proxy.hub import Done, Event, Json
@@ -241,10 +241,16 @@ class Attempts:
     """The attempts for one answer."""
 
     def __init__(
-        self, fleet: Fleet, route: Route, exchange: Exchange, admission: Admission | None = None
+        self,
+        fleet: Fleet,
+        route: Route,
+        exchange: Exchange,
+        lifecycle: Lifecycle,
+        admission: Admission | None = None,
     ) -> None:
         """`admission`: of an exchange that needs slots, or has limits."""
         self._balancer = fleet.balancer
+        self._lifecycle = lifecycle
         self._admission = admission
         #: How long it has waited for slots, in seconds; None: it was not granted one yet.
         self._waited_s: float | None = None
@@ -364,9 +370,11 @@ class Attempts:
         call.hold()
         try:
             while not (
-                is_granted := ticket.wait(DRAINING_S if WORKER.is_draining else heartbeat_s)
+                is_granted := ticket.wait(
+                    DRAINING_S if self._lifecycle.is_draining else heartbeat_s
+                )
             ):
-                if WORKER.is_draining:
+                if self._lifecycle.is_draining:
                     raise ShuttingDown
                 exchange.progress = describe_wait(ticket.position)
                 yield ()

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import AuthError, MissingToken
 from ollama_proxy.policy.brute_force import AuthFailureLimiter
-from ollama_proxy.policy.configured_tokens import TOKENS
+from ollama_proxy.policy.configured_tokens import ConfiguredTokens
 from ollama_proxy.settings import ADMIN, BACKGROUND, SCOPES, Auth, Token, merge_limits
 
 #: Longest header value that can hold a token, in characters.
@@ -104,11 +104,14 @@ class Authenticator:
         *,
         anyone: Principal = ANYONE,
         password_hash: str | None = None,
+        configured_tokens: ConfiguredTokens | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`anyone`: who calls if no token is required; `password_hash`: of the user
-        `admin`, if there is one."""
+        `admin`, if there is one; `configured_tokens`: learn the shape of each token that is
+        used."""
         self._clock = clock
+        self._configured_tokens = configured_tokens or ConfiguredTokens()
         #: Who calls if no token is required; None: one is.
         self.anyone = None if auth.enabled else anyone
         self._auth_failures = auth_failures or AuthFailureLimiter(0, clock=clock)
@@ -153,7 +156,7 @@ class Authenticator:
             self._auth_failures.note_wrong(client, digest)
             raise AuthError
         self._auth_failures.note_right(client, digest)
-        TOKENS.learn(digest, sent[0].decode("latin-1"))
+        self._configured_tokens.learn(digest, sent[0].decode("latin-1"))
         return known.principal
 
     def find(self, digest: bytes) -> Principal | None:

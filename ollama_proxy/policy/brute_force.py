@@ -29,12 +29,14 @@ MOST_KEPT = 10_000
 #: guess is checked that would have been refused.
 SEEN_BITS = 1 << 20
 
-#: The marks of all workers of a machine: the master creates them before it forks.
-SEEN = mmap.mmap(-1, SEEN_BITS // 8)
-
 #: How many of the latest wrong tokens of an address are not counted again: a client with an old
 #: token is not guessing.
 MOST_REPEATED = 8
+
+
+def create_shared_marks() -> mmap.mmap:
+    """Return empty marks that a process shares with those that it forks."""
+    return mmap.mmap(-1, SEEN_BITS // 8)
 
 
 @dataclass(slots=True)
@@ -50,9 +52,9 @@ class AuthFailureLimiter:
     """Counts the wrong tokens of the last minute in this process; `limit` may be changed at
     any time, 0 disables it.
 
-    `seen` has the marks of valid tokens (see SEEN; None: marks of its own). `tell` is called with
-    an address and the number of its wrong tokens when the limit is reached, so at most once a
-    minute for each address.
+    `seen` has the marks of valid tokens (see create_shared_marks; None: marks of its own). `tell`
+    is called with an address and the number of its wrong tokens when the limit is reached, so at
+    most once a minute for each address.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ from ollama_proxy.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from ollama_proxy.gateway.draining import WORKER
+from ollama_proxy.gateway.draining import Lifecycle
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.retries import (
     LONGEST_PAUSE_S,
@@ -83,7 +83,9 @@ class Scene:
     def open(self, *outcomes: Any) -> Any:
         """What a request comes to whose attempts have these outcomes."""
         self.outcomes = iter(outcomes)
-        return wait_open(Attempts(self.fleet, self.route, self.exchange).open(self.call, self._ask))
+        return wait_open(
+            Attempts(self.fleet, self.route, self.exchange, Lifecycle()).open(self.call, self._ask)
+        )
 
     def _ask(self, one: Node, own: str) -> Any:
         self.asked.append(one.name)
@@ -393,7 +395,7 @@ def test_a_client_that_leaves_during_a_pause_is_waited_for_no_longer(clock: Manu
 
     def opened() -> None:
         with pytest.raises(ClientGone):
-            wait_open(Attempts(fleet, route, exchange).open(call, ask))
+            wait_open(Attempts(fleet, route, exchange, Lifecycle()).open(call, ask))
 
     waiting = gevent.spawn(opened)
     clock.advance(LONGEST_PAUSE_S / 2)
@@ -569,7 +571,7 @@ def open_events(scene: Scene, *answers: Told) -> list[EventStream]:
     opened: list[EventStream] = []
     for answer in answers:
         scene.call.clock.advance(0.001)
-        attempts = Attempts(scene.fleet, scene.route, scene.exchange)
+        attempts = Attempts(scene.fleet, scene.route, scene.exchange, Lifecycle())
         opened.append(attempts.open_events(scene.call, lambda one, own, answer=answer: answer))
     return opened
 
@@ -673,6 +675,7 @@ class Queue:
         found = self.fleet.find("m")
         assert found is not None
         self.route = found
+        self.lifecycle = Lifecycle()
         # Nothing starts a coordinator, so the worker decides itself.
         self.client = CoordinatorClient(directory, workers=1, start=lambda: None)
         self.client.configure(QueueLimits(), {name: BoxSettings(1) for name in names}, "UTC")
@@ -688,7 +691,7 @@ class Queue:
 
     def open(self, exchange: Exchange, answer: EventStream | None = None) -> EventStream:
         """The events of a request, which tell after each 50 ms that it waits."""
-        attempts = Attempts(self.fleet, self.route, exchange, exchange.admission)
+        attempts = Attempts(self.fleet, self.route, exchange, self.lifecycle, exchange.admission)
         return attempts.open_events(exchange.call, lambda one, own: answer or Told(), 0.05)
 
 
@@ -812,12 +815,10 @@ def test_work_on_models_takes_no_gpu_time(clock: ManualClock) -> None:
     )
 
 
-def test_a_worker_that_ends_lets_nobody_wait(
-    queue: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_ends_lets_nobody_wait(queue: Callable[..., Queue]) -> None:
     one = queue("box1")
     running, waiting = one.open(one.new_exchange()), one.new_exchange()
-    monkeypatch.setattr(WORKER, "is_draining", True)
+    one.lifecycle.is_draining = True
     with pytest.raises(ShuttingDown):
         one.open(waiting)
     running.close()
