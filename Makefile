@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install dev run test long quick clients check docs translations bench queueing soak lock clean
+.PHONY: help install dev run test long quick clients mutations check docs translations bench queueing soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,20 +49,21 @@ test: dev  ## everything that can be tested
 long: dev  ## every row of the fault table through both doors, and docs/reliability.md
 	@BIN=$(BIN) BOTH_DOORS=1 sh tests/run.sh tests/reliability
 
-# Left to `make test`: the cuts at 2, 3 and 50 bytes, the examples in the documents, and what needs a database, Redis,
-# processes of its own or whole pages.
-GOLDEN := $(wildcard tests/integration/test_golden.py tests/integration/test_*_golden.py)
+# Left to `make test`: the examples in the documents, and what needs a database, Redis, processes of its own or whole pages.
 LONG := test_documents.py admin/pages cli/test_commands.py cli/test_keys.py coordination/test_admissions.py \
 	coordination/test_client.py coordination/test_shared_store.py gateway/conversion gateway/test_images.py \
 	records/test_database.py records/test_reports.py server/test_startup.py server/test_watchdog.py
 quick: check  ## format, lint, types, unit tests and golden cases, in under 90 s
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile tests/test_architecture.py tests/unit $(GOLDEN) \
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile tests/test_architecture.py tests/unit tests/app \
 		$(LONG:%=--ignore tests/unit/%) \
-		-k 'not edges-2 and not edges-3 and not edges-50 and not postgresql and not redis'
+		-k 'not postgresql and not redis'
 
 clients: dev  ## coding assistants and frameworks themselves against the gateway, after installing them in .cache
 	@$(BIN)/python -m tests.clients.install
 	@$(BIN)/python -m pytest tests/clients
+
+mutations: dev  ## whether tests catch each wrong change of tests/mutations; CHOSEN="retries wire": only these
+	@$(BIN)/python -m tests.mutations $(CHOSEN)
 
 check: dev  ## format, lint, types
 	$(BIN)/ruff format --check ollama_proxy tests benchmarks wsgi.py config

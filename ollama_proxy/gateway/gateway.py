@@ -58,9 +58,11 @@ from ollama_proxy.upstreams import (
     UPGRADE,
     Api,
     Fleet,
+    HttpTransport,
     Node,
     Part,
     Reply,
+    TransportFactory,
     UpstreamRequest,
     build_fleet,
     list_faults,
@@ -84,13 +86,15 @@ class Gateway:
         finish_observers: Sequence[FinishObserver] = (),
         coordinator: CoordinatorClient | None = None,
         problem_sources: Sequence[Callable[[], list[dict[str, str]]]] = (),
+        open_transport: TransportFactory = HttpTransport,
     ) -> None:
         """`coordinator`: has the slots and limits of all workers; without it there are
         none. `problem_sources`: list what an operator should mend of other parts of the
-        worker, each with how."""
+        worker, each with how. `open_transport`: makes the transports to upstreams."""
         self._finish_observers = finish_observers
         self._problem_sources = tuple(problem_sources)
         self._coordinator = coordinator
+        self._open_transport = open_transport
         #: Admitted exchanges that are not finished. Health checks are not counted.
         self._open: set[Exchange] = set()
         #: Streams of pages.
@@ -100,7 +104,9 @@ class Gateway:
         )
         self._connections = capacity.connections(settings.server.max_connections)
         self.snapshot = self._take_snapshot(
-            settings, build_fleet(settings), ImageFetcher(settings.images)
+            settings,
+            build_fleet(settings, open_transport=open_transport),
+            ImageFetcher(settings.images),
         )
 
     @property
@@ -130,7 +136,7 @@ class Gateway:
         old = self.snapshot
         fleet, images = old.fleet, old.images
         if effective_upstreams(settings) != effective_upstreams(old.settings):
-            fleet = build_fleet(settings, running=fleet)
+            fleet = build_fleet(settings, running=fleet, open_transport=self._open_transport)
         if settings.images != old.settings.images:
             images = ImageFetcher(settings.images)
         self._auth_failures.limit = settings.auth.max_failed_logins

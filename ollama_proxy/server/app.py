@@ -49,7 +49,7 @@ from ollama_proxy.server.tracing import Tracing, build_tracing
 from ollama_proxy.settings import Settings
 from ollama_proxy.telemetry import AccessLog, ChatLog, Reader, Recorder, RecordSink
 from ollama_proxy.texts import Translatable
-from ollama_proxy.upstreams import Health
+from ollama_proxy.upstreams import Health, HttpTransport, TransportFactory
 
 #: Of the jobs that pages have begun, beside the directory of their sessions.
 JOB_DIRECTORY = "jobs"
@@ -120,6 +120,7 @@ def create_app(
     spool: Spool | None = None,
     metrics_directory: Path | None = None,
     session_directory: Path | None = None,
+    open_transport: TransportFactory = HttpTransport,
 ) -> Flask:
     """The WSGI application. Starts nothing: `startup.serve` does.
 
@@ -127,6 +128,7 @@ def create_app(
     configuration file, for `/readyz`. `coordinator` None: neither slots nor limits. `spool` None:
     no usage is recorded. `metrics_directory`: of the counts of all workers; None: there are no
     metrics. `session_directory`: of the sessions of pages; None: nobody can sign in.
+    `open_transport`: makes the transports to upstreams.
     """
     app = SyncFlask("ollama_proxy", static_folder=None, template_folder="admin/pages/templates")
     app.session_interface = PageSessions(
@@ -142,7 +144,11 @@ def create_app(
     lists: list[Callable[[], list[dict[str, str]]]] = [partial(_list_config_problems, problem)]
     lists += [spool.list_problems] if spool else []
     gateway = Gateway(
-        settings, finish_observers=observers, coordinator=coordinator, problem_sources=lists
+        settings,
+        finish_observers=observers,
+        coordinator=coordinator,
+        problem_sources=lists,
+        open_transport=open_transport,
     )
     jobs = session_directory and ModelJobs(gateway, session_directory.with_name(JOB_DIRECTORY))
     health, client_watch = Health(lambda: gateway.fleet, report=gateway.report_box), ClientWatch()

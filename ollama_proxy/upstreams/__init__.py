@@ -9,7 +9,15 @@ from ollama_proxy.upstreams.answer_events import (
     retry_after_s,
     too_large,
 )
-from ollama_proxy.upstreams.base import Api, EventStream, Headers, Reply, Upstream, UpstreamRequest
+from ollama_proxy.upstreams.base import (
+    Api,
+    EventStream,
+    Headers,
+    Reply,
+    TransportFactory,
+    Upstream,
+    UpstreamRequest,
+)
 from ollama_proxy.upstreams.cache import BoundedCache
 from ollama_proxy.upstreams.call import Call, pace, yield_to_loop
 from ollama_proxy.upstreams.fleet.balancer import Route
@@ -55,6 +63,7 @@ __all__ = [
     "Route",
     "SHOWN_FOR_S",
     "State",
+    "TransportFactory",
     "UPGRADE",
     "Upstream",
     "UpstreamRequest",

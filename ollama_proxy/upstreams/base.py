@@ -95,6 +95,13 @@ class Transport(Protocol):
         """Releases its resources; a second call does nothing."""
 
 
+class TransportFactory(Protocol):
+    """Makes the transport of an upstream; the transports to real servers are the default."""
+
+    def __call__(self, base_url: str, *, headers: Mapping[str, str] | None = None) -> Transport:
+        """Return a transport to the server at `base_url`; `headers` are sent with every request."""
+
+
 class EventStream(Protocol):
     """Batches of events, as they arrive: an empty batch means that nothing came for one heartbeat.
 

@@ -17,7 +17,7 @@ from ollama_proxy.settings import (
     shown_path,
 )
 from ollama_proxy.upstreams.anthropic import upstream as anthropic
-from ollama_proxy.upstreams.base import Upstream
+from ollama_proxy.upstreams.base import TransportFactory, Upstream
 from ollama_proxy.upstreams.demo import transport as demo
 from ollama_proxy.upstreams.fleet.model_index import Fleet
 from ollama_proxy.upstreams.fleet.model_list import OLLAMA_PROTOCOLS
@@ -25,10 +25,12 @@ from ollama_proxy.upstreams.fleet.node import Node
 from ollama_proxy.upstreams.litellm import upstream as litellm
 from ollama_proxy.upstreams.ollama import upstream as ollama
 from ollama_proxy.upstreams.openai import upstream as openai
+from ollama_proxy.upstreams.transport.session import HttpTransport
 
 log = logging.getLogger(__name__)
 
-Builder = Callable[[UpstreamSettings, str | None], Upstream]
+#: Gets the settings of an upstream, its key, and what makes transports to its server.
+Builder = Callable[[UpstreamSettings, str | None, TransportFactory], Upstream]
 
 #: By protocol; the other properties of a kind are in the table of presets.
 BUILDERS: dict[str, Builder] = {
@@ -47,7 +49,10 @@ def register_kind(name: str, build: Builder, preset: Preset) -> None:
 
 
 def build_fleet(
-    settings: Settings, environ: Mapping[str, str] = os.environ, running: Fleet | None = None
+    settings: Settings,
+    environ: Mapping[str, str] = os.environ,
+    running: Fleet | None = None,
+    open_transport: TransportFactory = HttpTransport,
 ) -> Fleet:
     """The fleet of these settings, with the nodes of the `running` one whose server is the
     same: they keep their connections and their state. An upstream whose key is missing is
@@ -63,7 +68,8 @@ def build_fleet(
             if (node := reusable.get(_server(each, environ))) is not None:
                 node.configure(each)
             else:
-                node = Node(each, BUILDERS[each.protocol](each, each.key(environ)))
+                upstream = BUILDERS[each.protocol](each, each.key(environ), open_transport)
+                node = Node(each, upstream)
             nodes.append(node)
     except ConfigError as error:
         where = f"{shown_path(settings.source)}: " if settings.source else ""

@@ -14,9 +14,12 @@ from tests.rig import SeenRequest
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import ScriptedServer
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, Headers, bearer, request
+from tests.rig.http_client import Answer, Headers, bearer
 from tests.rig.leaks import LeakCheck, open_descriptors
+from tests.rig.local import LocalGateway
 from tests.rig.workers import until_all_answer
+
+AnyGateway = Gateway | LocalGateway
 
 TOKEN = "face-token"
 LOGS = ("access.log", "events.log")
@@ -112,14 +115,32 @@ def forwarded(upstream: ScriptedServer) -> list[SeenRequest]:
     ]
 
 
-def post(gateway: Gateway, path: str, body: Any, **headers: str) -> Answer:
+@contextmanager
+def local_gateway(
+    upstream: ScriptedServer | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    over_sockets: bool = False,
+    **config: Any,
+) -> Iterator[LocalGateway]:
+    """The same in the process of the test; see `LocalGateway`."""
+    settings: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}} | config
+    if upstream is not None:
+        settings["service"] = {"base_url": upstream.url}
+    with LocalGateway(settings, environ=environ, over_sockets=over_sockets) as gateway:
+        if upstream is not None:
+            upstream.clear()
+        yield gateway
+
+
+def post(gateway: AnyGateway, path: str, body: Any, **headers: str) -> Answer:
     """One JSON request with the module's token."""
-    return request(gateway.url, "POST", path, body, bearer(TOKEN) | headers, timeout=20)
+    return gateway.request("POST", path, body, bearer(TOKEN) | headers)
 
 
-def get(gateway: Gateway, path: str, **headers: str) -> Answer:
+def get(gateway: AnyGateway, path: str, **headers: str) -> Answer:
     """One GET with the module's token."""
-    return request(gateway.url, "GET", path, None, bearer(TOKEN) | headers, timeout=20)
+    return gateway.request("GET", path, None, bearer(TOKEN) | headers)
 
 
 def normalised(body: bytes) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_cors import allowances
+from tests.app.test_cors import allowances
 from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row, nginx_decides
 from tests.reliability.sweep import page_routes
 from tests.rig import fault_upstream as do

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
+from weakref import WeakValueDictionary
 
 from tests.rig import (
     NDJSON,
@@ -289,6 +290,14 @@ def _play_spaced(
 #: What a gateway asks from time to time.
 _LOOK = "/api/version"
 
+#: Every server of this process by its port.
+_SERVERS: WeakValueDictionary[int, ScriptedServer] = WeakValueDictionary()
+
+
+def server_at(port: int) -> ScriptedServer | None:
+    """Return the scripted server of this process that has this port."""
+    return _SERVERS.get(port)
+
 
 class ScriptedServer:
     """An HTTP/1.1 server on 127.0.0.1: plays the scripts of a path, and what `answer`
@@ -313,6 +322,7 @@ class ScriptedServer:
         # ours and answers with RST
         self._claim = self._bind(0)
         self.port: int = self._claim.getsockname()[1]
+        _SERVERS[self.port] = self
 
     def __enter__(self) -> Self:
         self.restart()
@@ -445,6 +455,22 @@ class ScriptedServer:
             thread.join(5)
         self._claim.close()
 
+    def accept(self) -> int:
+        """Return the number of a new connection."""
+        self._accepted += 1
+        self._log.event("accepted", self._accepted)
+        return self._accepted
+
+    def take_script(self, request: SeenRequest) -> Script:
+        """Log a request that has arrived with its body, and return what answers it."""
+        script = self._next_script(request.path, _model_of(request))
+        self._log.request(request)
+        return self.answer(request) if script is None else script
+
+    def log_event(self, kind: str, connection: int) -> None:
+        """Log what happened on a connection."""
+        self._log.event(kind, connection)
+
     def answer(self, request: SeenRequest) -> Script:
         """What to play for a request whose path has no script."""
         return [
@@ -479,9 +505,8 @@ class ScriptedServer:
             except OSError:
                 return  # refuse() has shut the listener
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._accepted += 1
-            wire = self._wires[self._accepted] = Wire(sock, self._accepted, self._log)
-            self._log.event("accepted", wire.number)
+            number = self.accept()
+            wire = self._wires[number] = Wire(sock, number, self._log)
             self._threads.append(
                 threading.Thread(target=self._connection, args=(wire,), daemon=True)
             )

@@ -186,6 +186,18 @@ class Gateway:
         method = method or ("GET" if body is None else "POST")
         return http_client.request(self.url, method, path, body, sent | headers, timeout=timeout)
 
+    def request(
+        self,
+        method: str = "GET",
+        path: str = "/",
+        body: http_client.Body = None,
+        headers: http_client.HeaderItems = (),
+        *,
+        timeout: float = 20,
+    ) -> http_client.Answer:
+        """One exchange with these headers and no others, on a connection of its own."""
+        return http_client.request(self.url, method, path, body, headers, timeout=timeout)
+
     def open(
         self,
         path: str,

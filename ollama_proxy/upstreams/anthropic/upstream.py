@@ -32,11 +32,16 @@ from ollama_proxy.upstreams.anthropic.models import (
     decode_traits,
     find_traits,
 )
-from ollama_proxy.upstreams.base import Reply, Transport, TransportUpstream, UpstreamRequest
+from ollama_proxy.upstreams.base import (
+    Reply,
+    Transport,
+    TransportFactory,
+    TransportUpstream,
+    UpstreamRequest,
+)
 from ollama_proxy.upstreams.cache import TtlCache
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.ollama.codec import decode_object
-from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.wire import encode_request
 
 #: The version of the API.
@@ -50,13 +55,15 @@ _SINGLE = (("Content-Type", "application/json"), ("Accept", "application/json"))
 _STREAM = (("Content-Type", "application/json"), ("Accept", "text/event-stream"))
 
 
-def build(declared: UpstreamSettings, key: str | None) -> AnthropicUpstream:
+def build(
+    declared: UpstreamSettings, key: str | None, open_transport: TransportFactory
+) -> AnthropicUpstream:
     """The upstream of these settings. Its base URL may end with `/v1`, as it does
     for other APIs, or not."""
     base_url = declared.base_url.rstrip("/").removesuffix("/v1")
     headers = {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
     return AnthropicUpstream(
-        declared, HttpTransport(base_url, headers=headers), secrets=(key,) if key else ()
+        declared, open_transport(base_url, headers=headers), secrets=(key,) if key else ()
     )
 
 

@@ -19,7 +19,7 @@ import gevent
 
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import UpstreamSettings
-from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
+from ollama_proxy.upstreams.base import Connections, Headers, TransportFactory, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.demo.answers import (
     LISTED,
@@ -102,7 +102,9 @@ class DemoReply:
             connections.active -= 1
 
 
-def build(declared: UpstreamSettings, key: str | None) -> OllamaUpstream:
+def build(
+    declared: UpstreamSettings, key: str | None, open_transport: TransportFactory
+) -> OllamaUpstream:
     """The demo behind an upstream of Ollama's kind."""
     return OllamaUpstream(declared.name, DemoTransport())
 

@@ -30,7 +30,7 @@ from ollama_proxy.hub import (
     TextRequest,
 )
 from ollama_proxy.settings import EFFORT, PRESETS, Profile, UpstreamSettings
-from ollama_proxy.upstreams.base import Upstream
+from ollama_proxy.upstreams.base import TransportFactory, Upstream
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.litellm.answers import Document, LiteLLMEvents, read_single, read_stream
 from ollama_proxy.upstreams.litellm.errors import decode_exception
@@ -235,7 +235,9 @@ class LiteLLMUpstream(Upstream):
         )
 
 
-def build(declared: UpstreamSettings, key: str | None) -> LiteLLMUpstream:
+def build(
+    declared: UpstreamSettings, key: str | None, open_transport: TransportFactory
+) -> LiteLLMUpstream:
     """The upstream of these settings; raises ConfigError."""
     if key and not declared.models and declared.base_url == PRESETS[declared.kind].base_url:
         raise ConfigError(

@@ -37,6 +37,7 @@ from ollama_proxy.upstreams.base import (
     EventStream,
     Reply,
     Transport,
+    TransportFactory,
     TransportUpstream,
     UpstreamRequest,
 )
@@ -67,7 +68,6 @@ from ollama_proxy.upstreams.ollama.versions import (
     unreadable_images,
 )
 from ollama_proxy.upstreams.transport.key_masking import MaskedTransport
-from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.wire import LineSplitter, encode_request
 
 #: How long facts about its models are kept, in seconds: those of `/api/show`, and loaded contexts.
@@ -81,12 +81,14 @@ _SINGLE = (("Content-Type", "application/json"), ("Accept", "application/json"))
 _STREAM = (("Content-Type", "application/json"), ("Accept", "application/x-ndjson"))
 
 
-def build(declared: UpstreamSettings, key: str | None) -> OllamaUpstream:
+def build(
+    declared: UpstreamSettings, key: str | None, open_transport: TransportFactory
+) -> OllamaUpstream:
     """The upstream of these settings; the key for an auth proxy in front of it is
     masked in its answers."""
     if not key:
-        return OllamaUpstream(declared.name, HttpTransport(declared.base_url))
-    transport = HttpTransport(declared.base_url, headers={"Authorization": f"Bearer {key}"})
+        return OllamaUpstream(declared.name, open_transport(declared.base_url))
+    transport = open_transport(declared.base_url, headers={"Authorization": f"Bearer {key}"})
     return OllamaUpstream(declared.name, MaskedTransport(transport, key))
 
 

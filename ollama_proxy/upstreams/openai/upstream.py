@@ -40,6 +40,7 @@ from ollama_proxy.upstreams.base import (
     Api,
     Reply,
     Transport,
+    TransportFactory,
     TransportUpstream,
     UpstreamRequest,
     as_chat,
@@ -64,7 +65,6 @@ from ollama_proxy.upstreams.openai.requests import (
     select_passthrough,
     shorten,
 )
-from ollama_proxy.upstreams.transport.session import HttpTransport
 from ollama_proxy.wire import encode_request, without_comments
 
 log = logging.getLogger(__name__)
@@ -279,9 +279,11 @@ class OpenAICompatibleUpstream(TransportUpstream):
             ) from None
 
 
-def build(declared: UpstreamSettings, key: str | None) -> OpenAICompatibleUpstream:
+def build(
+    declared: UpstreamSettings, key: str | None, open_transport: TransportFactory
+) -> OpenAICompatibleUpstream:
     """The upstream that the configuration declares."""
-    transport = HttpTransport(
+    transport = open_transport(
         declared.base_url, headers={"Authorization": f"Bearer {key}"} if key else {}
     )
     secrets = (key,) if key else ()

@@ -14,7 +14,7 @@ from ollama_proxy.errors import ConfigError, UpstreamConnect, UpstreamRefused
 from ollama_proxy.hub import ChatRequest, Content, Done, Event, Model
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings import PRESETS, Preset, UpstreamSettings, load_settings
-from ollama_proxy.upstreams import register_kind
+from ollama_proxy.upstreams import TransportFactory, register_kind
 from ollama_proxy.upstreams.base import Upstream
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.registry import BUILDERS
@@ -61,7 +61,9 @@ class ToyUpstream(Upstream):
         return "1.0"
 
 
-def build_toy(declared: UpstreamSettings, key: str | None) -> ToyUpstream:
+def build_toy(
+    declared: UpstreamSettings, key: str | None, open_transport: TransportFactory
+) -> ToyUpstream:
     return ToyUpstream(declared.name)
 
 

@@ -36,6 +36,7 @@ from ollama_proxy.upstreams.anthropic.codec import DEFAULT_TOKENS
 from ollama_proxy.upstreams.anthropic.upstream import VERSION, AnthropicUpstream, build
 from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
+from ollama_proxy.upstreams.transport.session import HttpTransport
 from tests.rig import messages_provider as rig
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, Head, Json, Script, Wait, WaitForPeerClose, Whole
@@ -59,7 +60,8 @@ def upstream(provider: MessagesProvider) -> Iterator[AnthropicUpstream]:
 
 
 def built(url: str, key: str | None = rig.KEY, **settings: Any) -> AnthropicUpstream:
-    return build(UpstreamSettings(name="claude", kind="anthropic", base_url=url, **settings), key)
+    declared = UpstreamSettings(name="claude", kind="anthropic", base_url=url, **settings)
+    return build(declared, key, HttpTransport)
 
 
 def chat(stream: bool = True, **fields: Any) -> ChatRequest:

@@ -13,6 +13,7 @@ from ollama_proxy.settings.upstreams import PRESETS, Preset, UpstreamModel, Upst
 from ollama_proxy.upstreams.litellm import targets
 from ollama_proxy.upstreams.litellm.errors import decode_exception, strip_labels
 from ollama_proxy.upstreams.litellm.upstream import LiteLLMUpstream, build, load_litellm
+from ollama_proxy.upstreams.transport.session import HttpTransport
 from tests.rig.provider import CHAT, HELLO, Provider
 from tests.unit.upstreams.stock import new_call
 
@@ -20,9 +21,8 @@ KEY = "sk-" + "0123" * 6
 
 
 def upstream(**models: UpstreamModel) -> LiteLLMUpstream:
-    return build(
-        UpstreamSettings(name="lite", kind="litellm", base_url="litellm:", models=models), None
-    )
+    declared = UpstreamSettings(name="lite", kind="litellm", base_url="litellm:", models=models)
+    return build(declared, None, HttpTransport)
 
 
 def asked(model: str) -> ChatRequest:
@@ -98,7 +98,7 @@ def test_a_server_of_ollamas_own_is_asked_where_it_was_configured(
         base_url = server.url if has_address else "litellm:"
         declared = UpstreamSettings(name="lite", kind="litellm", base_url=base_url, models=models)
         with pytest.raises(UpstreamError):  # it is none of Ollama's
-            list(build(declared, None).chat(asked(name), new_call()))
+            list(build(declared, None, HttpTransport).chat(asked(name), new_call()))
         assert server.requests
 
 

@@ -40,6 +40,7 @@ from ollama_proxy.telemetry.access_log import log
 from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.openai.upstream import OpenAICompatibleUpstream, build
+from ollama_proxy.upstreams.transport.session import HttpTransport
 from tests.rig import SSE
 from tests.rig import provider as rig
 from tests.rig.deadline import wait_until
@@ -85,7 +86,7 @@ def built(
     declared = UpstreamSettings(
         name="lab", kind=kind, base_url=base_url or provider.base_url, **settings
     )
-    return build(declared, key)
+    return build(declared, key, HttpTransport)
 
 
 def chat(stream: bool = True, **fields: Any) -> ChatRequest:

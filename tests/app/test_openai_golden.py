@@ -11,7 +11,7 @@ from tests.golden.cases import Case, cases
 from tests.golden.face import frames, post
 from tests.golden.replay import single, stream, told
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines
-from tests.rig.gateway import Gateway
+from tests.rig.local import LocalGateway
 from tests.rig.nesting import nested
 
 CASES = cases("openai")
@@ -23,7 +23,7 @@ each_complete = pytest.mark.parametrize("case", COMPLETE, ids=lambda case: case.
 
 @each_complete
 def test_streamed_and_single_say_the_same(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     parts = frames(stream(case, 7, upstream, gateway).body)
     whole = json.loads(told(case, single(case, upstream, gateway).body))
@@ -74,7 +74,7 @@ def _entries(logprobs: dict[str, Any] | None) -> list[Any]:
 
 @each_complete
 def test_answer_says_what_the_upstream_said(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     """Independent of the expected files: the text, the thoughts, the calls and their
     order come from the lines."""
@@ -97,7 +97,7 @@ def test_answer_says_what_the_upstream_said(
 
 @each_complete
 def test_stream_is_built_as_official_helpers_need_it(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     *chunks, last = frames(stream(case, None, upstream, gateway).body)
     assert last == "[DONE]"
@@ -124,7 +124,7 @@ def test_stream_is_built_as_official_helpers_need_it(
         assert all(call["id"] and call["type"] == "function" for call in calls)
 
 
-def deltas(name: str, upstream: FaultUpstream, gateway: Gateway) -> list[dict[str, Any]]:
+def deltas(name: str, upstream: FaultUpstream, gateway: LocalGateway) -> list[dict[str, Any]]:
     """The choices of a golden case's stream."""
     [case] = [case for case in CASES if case.name == name]
     return [
@@ -133,7 +133,7 @@ def deltas(name: str, upstream: FaultUpstream, gateway: Gateway) -> list[dict[st
 
 
 def test_G23_calls_on_the_done_line_have_their_frames_and_their_reason(
-    upstream: FaultUpstream, gateway: Gateway
+    upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     role, call, finish = deltas("tool-on-done-line", upstream, gateway)
     assert role["delta"] == {"role": "assistant", "content": ""}
@@ -148,7 +148,7 @@ def test_G23_calls_on_the_done_line_have_their_frames_and_their_reason(
 
 @pytest.mark.parametrize("name", ["tools-equal-ids", "tools-missing-ids"])
 def test_G24_indexes_and_ids_are_unique_over_the_stream(
-    name: str, upstream: FaultUpstream, gateway: Gateway
+    name: str, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     calls = [
         call
@@ -162,7 +162,7 @@ def test_G24_indexes_and_ids_are_unique_over_the_stream(
 
 @pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.name)
 def test_G02_G04_broken_stream_ends_with_an_error_and_without_the_success_marker(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     answer = stream(case, 7, upstream, gateway)
     *chunks, last = frames(answer.body)
@@ -192,7 +192,7 @@ def thought(thinking: str, content: str, *tokens: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("streamed", [True, False])
 def test_log_probabilities_are_those_of_the_content_and_not_of_the_thinking(
-    streamed: bool, upstream: FaultUpstream, gateway: Gateway
+    streamed: bool, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     asked = {
         "model": "m",
@@ -239,7 +239,7 @@ ODD = [
 
 @pytest.mark.parametrize("document", ODD, ids=range(len(ODD)))
 def test_single_answer_of_another_shape_is_a_bad_gateway(
-    document: dict[str, Any], upstream: FaultUpstream, gateway: Gateway
+    document: dict[str, Any], upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     upstream.script("/api/chat", [Json(DONE | document)])
     answer = post(
@@ -253,7 +253,7 @@ def test_single_answer_of_another_shape_is_a_bad_gateway(
 
 @pytest.mark.parametrize("document", ODD, ids=range(len(ODD)))
 def test_line_of_another_shape_ends_the_stream_with_an_error(
-    document: dict[str, Any], upstream: FaultUpstream, gateway: Gateway
+    document: dict[str, Any], upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     upstream.script(
         "/api/chat", [Lines([{"message": {"role": "assistant", "content": "Hi"}}, DONE | document])]
@@ -270,7 +270,7 @@ def test_line_of_another_shape_ends_the_stream_with_an_error(
     [{"prompt_eval_count": -1, "eval_count": "x"}, {"eval_count": 10**300}, {"eval_count": 1.5}],
 )
 def test_counts_that_are_none_are_zero(
-    counts: dict[str, Any], upstream: FaultUpstream, gateway: Gateway
+    counts: dict[str, Any], upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     """U23"""
     upstream.script(

@@ -14,7 +14,7 @@ from tests.golden.replay import EDGES, single, sorted_top, stream
 from tests.golden.responses import reading
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.fixtures import module_fixture
-from tests.rig.gateway import Gateway
+from tests.rig.local import LocalGateway
 
 #: By dialect: an answer without what differs from one run to the next.
 TOLD: dict[str, Callable[[Case, bytes], bytes]] = {
@@ -35,7 +35,7 @@ def current_ollama() -> Iterator[FaultUpstream]:
         yield server
 
 
-current_gateway = module_fixture(lambda current_ollama: face.shared_gateway(current_ollama))
+current_gateway = module_fixture(lambda current_ollama: face.local_gateway(current_ollama))
 
 
 each = pytest.mark.parametrize(
@@ -46,7 +46,7 @@ each = pytest.mark.parametrize(
 @pytest.mark.parametrize("edges", EDGES, ids=lambda edges: f"edges-{edges or 'whole'}")
 @each
 def test_stream_is_the_expected_one(
-    dialect: str, case: Case, edges: int | None, upstream: FaultUpstream, gateway: Gateway
+    dialect: str, case: Case, edges: int | None, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     answer = stream(case, edges, upstream, gateway)
     assert (answer.status, answer.complete) == (200, True)
@@ -56,7 +56,7 @@ def test_stream_is_the_expected_one(
 
 @each
 def test_single_answer_is_the_expected_one(
-    dialect: str, case: Case, upstream: FaultUpstream, gateway: Gateway
+    dialect: str, case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     # Anthropic's errors repeat the id of the request.
     answer = single(case, upstream, gateway, **{"X-Request-Id": "golden"})
@@ -68,7 +68,7 @@ def test_single_answer_is_the_expected_one(
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "single"])
 @each
 def test_upstream_gets_the_translated_request(
-    dialect: str, case: Case, streamed: bool, upstream: FaultUpstream, gateway: Gateway
+    dialect: str, case: Case, streamed: bool, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     if streamed:
         stream(case, None, upstream, gateway)
@@ -88,7 +88,7 @@ def test_current_release_gets_the_same_request_without_shift(
     case: Case,
     streamed: bool,
     current_ollama: FaultUpstream,
-    current_gateway: Gateway,
+    current_gateway: LocalGateway,
 ) -> None:
     current_ollama.clear()
     if streamed:

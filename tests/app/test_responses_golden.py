@@ -11,7 +11,7 @@ from tests.golden.cases import Case, cases
 from tests.golden.replay import single, stream
 from tests.golden.responses.reading import events, rebuilt, texts
 from tests.rig.fault_upstream import FaultUpstream
-from tests.rig.gateway import Gateway
+from tests.rig.local import LocalGateway
 
 CASES = cases("responses")
 COMPLETE = [case for case in CASES if case.is_complete]
@@ -23,7 +23,7 @@ each_complete = pytest.mark.parametrize("case", COMPLETE, ids=lambda case: case.
 
 @each_complete
 def test_streamed_and_single_say_the_same(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     streamed = events(stream(case, 7, upstream, gateway).body)[-1]["response"]
     whole = single(case, upstream, gateway).json()
@@ -37,7 +37,7 @@ def test_streamed_and_single_say_the_same(
 
 @each_complete
 def test_answer_says_what_the_upstream_said(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     """Independent of the expected files: the text, the thoughts, the calls and their
     order come from the lines."""
@@ -58,7 +58,7 @@ def test_answer_says_what_the_upstream_said(
 
 @each
 def test_events_are_built_as_official_helpers_need_them(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     """Numbers without a gap, items opened before they are filled; what the events build is
     what the last one has."""
@@ -84,7 +84,7 @@ def test_events_are_built_as_official_helpers_need_them(
         ] == last["output"]
 
 
-def test_ids_are_unique_and_long(upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_ids_are_unique_and_long(upstream: FaultUpstream, gateway: LocalGateway) -> None:
     [case] = [case for case in CASES if case.name == "thinking-with-tool"]
     answers = [single(case, upstream, gateway).json() for _ in range(2)]
     ids = [one["id"] for answer in answers for one in (answer, *answer["output"])]
@@ -95,7 +95,7 @@ def test_ids_are_unique_and_long(upstream: FaultUpstream, gateway: Gateway) -> N
 
 @pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.name)
 def test_G02_G04_broken_stream_ends_with_response_failed(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     answer = stream(case, 7, upstream, gateway)
     assert answer.body.endswith(b"\n\n")
@@ -123,7 +123,7 @@ def by_name(name: str) -> Case:
     return next(case for case in CASES if case.name == name)
 
 
-def ended(name: str, upstream: FaultUpstream, gateway: Gateway) -> list[Any]:
+def ended(name: str, upstream: FaultUpstream, gateway: LocalGateway) -> list[Any]:
     """The last event of the stream and the single answer."""
     case = by_name(name)
     last = events(stream(case, 7, upstream, gateway).body)[-1]
@@ -132,7 +132,9 @@ def ended(name: str, upstream: FaultUpstream, gateway: Gateway) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ["length", "length-in-thinking", "length-with-tool"])
-def test_G27_length_is_incomplete(name: str, upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_G27_length_is_incomplete(
+    name: str, upstream: FaultUpstream, gateway: LocalGateway
+) -> None:
     for response in ended(name, upstream, gateway):
         assert (response["status"], response["completed_at"]) == ("incomplete", None)
         assert response["incomplete_details"] == {"reason": "max_output_tokens"}
@@ -140,14 +142,14 @@ def test_G27_length_is_incomplete(name: str, upstream: FaultUpstream, gateway: G
 
 @pytest.mark.parametrize("name", ["length", "length-in-thinking"])
 def test_G27_what_the_limit_cut_off_is_incomplete(
-    name: str, upstream: FaultUpstream, gateway: Gateway
+    name: str, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     for response in ended(name, upstream, gateway):
         assert [item["status"] for item in response["output"]] == ["incomplete"]
 
 
 def test_G27_text_and_a_call_are_both_in_the_output(
-    upstream: FaultUpstream, gateway: Gateway
+    upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     for response in ended("tool-after-content", upstream, gateway):
         assert [item["type"] for item in response["output"]] == ["message", "function_call"]
@@ -155,13 +157,13 @@ def test_G27_text_and_a_call_are_both_in_the_output(
 
 
 def test_text_behind_a_call_is_a_message_of_its_own(
-    upstream: FaultUpstream, gateway: Gateway
+    upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     streamed, _ = ended("text-after-tool", upstream, gateway)
     assert [item["type"] for item in streamed["output"]] == ["function_call", "message"]
 
 
-def test_G23_call_on_the_done_line(upstream: FaultUpstream, gateway: Gateway) -> None:
+def test_G23_call_on_the_done_line(upstream: FaultUpstream, gateway: LocalGateway) -> None:
     for response in ended("tool-on-done-line", upstream, gateway):
         assert ([item["type"] for item in response["output"]], response["status"]) == (
             ["function_call"],
@@ -171,7 +173,7 @@ def test_G23_call_on_the_done_line(upstream: FaultUpstream, gateway: Gateway) ->
 
 @pytest.mark.parametrize("name", ["tools-equal-ids", "tools-missing-ids"])
 def test_G24_calls_have_different_ids_and_indexes(
-    name: str, upstream: FaultUpstream, gateway: Gateway
+    name: str, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     for response in ended(name, upstream, gateway):
         calls = response["output"]

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import anthropic
+import httpx2 as httpx
 import pytest
 
 from tests.golden.cases import Case, cases
@@ -13,7 +14,7 @@ from tests.golden.face import TOKEN, named_frames
 from tests.golden.replay import single, stream
 from tests.rig import NDJSON
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head
-from tests.rig.gateway import Gateway
+from tests.rig.local import LocalGateway, LocalTransport
 
 CASES = cases("anthropic")
 COMPLETE = [case for case in CASES if case.is_complete]
@@ -82,7 +83,7 @@ def said(blocks: Blocks) -> dict[str, Any]:
 
 @each_complete
 def test_streamed_and_single_say_the_same(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     *events, delta, stop = named_frames(stream(case, 7, upstream, gateway).body)
     whole = single(case, upstream, gateway).json()
@@ -100,7 +101,7 @@ def test_streamed_and_single_say_the_same(
 
 @each_complete
 def test_answer_says_what_the_upstream_said(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     """Independent of the expected files: the text, the thoughts, the calls and their
     order come from the lines."""
@@ -117,7 +118,7 @@ def test_answer_says_what_the_upstream_said(
 
 @each_complete
 def test_G26_stream_has_the_shape_that_official_helpers_need(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     first, *events = named_frames(stream(case, None, upstream, gateway).body)
     message = first["message"]
@@ -144,7 +145,7 @@ def test_G26_stream_has_the_shape_that_official_helpers_need(
 
 @pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.name)
 def test_G03_G04_broken_stream_ends_with_an_error_event_and_without_the_success_marker(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     events = named_frames(stream(case, 7, upstream, gateway).body)
     assert events[-1].keys() == {"type", "error"} and events[-1]["error"]["type"] == "api_error"
@@ -156,7 +157,7 @@ def test_G03_G04_broken_stream_ends_with_an_error_event_and_without_the_success_
 
 @each_complete
 def test_G26_official_stream_helper_reads_the_same_message(
-    case: Case, upstream: FaultUpstream, gateway: Gateway
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     upstream.script(case.upstream_path, [Head(200, NDJSON), Chunk(case.lines)])
     # Some of the fields are no parameters of the helper any more, and it wants
@@ -167,7 +168,9 @@ def test_G26_official_stream_helper_reads_the_same_message(
         "messages": [],
         "extra_body": case.request,
     }
-    with anthropic.Anthropic(base_url=gateway.url, api_key=TOKEN, max_retries=0) as client:
+    options = {"base_url": "http://gateway.test", "api_key": TOKEN, "max_retries": 0}
+    with httpx.Client(transport=LocalTransport(gateway)) as http:
+        client = anthropic.Anthropic(http_client=http, **options)
         with client.messages.stream(**asked) as streamed:
             message = streamed.get_final_message()
     assert said([block.to_dict() for block in message.content]) == said(

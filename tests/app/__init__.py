@@ -1,0 +1,1 @@
+"""The whole application in the process of the test."""
