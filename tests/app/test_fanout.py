@@ -30,8 +30,8 @@ from tests.rig.fault_upstream import (
     WaitFor,
     WaitForPeerClose,
 )
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Stream, bearer, open_stream
+from tests.rig.http_client import Stream, bearer
+from tests.rig.local import LocalGateway
 from tests.rig.stalls import seconds_without_stalls
 
 #: Seconds between the moment in which the others are of no use any more and the close
@@ -57,9 +57,9 @@ each_kind = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "s
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     """Quick heartbeats; keeps as many upstream connections as it has asked for answers at once."""
-    with face.shared_gateway(
+    with face.local_gateway(
         shared_upstream, idle=32, stream={"heartbeat_s": HEARTBEAT_S}
     ) as running:
         yield running
@@ -82,10 +82,15 @@ def end(way: Way) -> Chunk:
 
 
 def ask(
-    gateway: Gateway, way: Way, request_id: str = "unnamed", *, stream: bool = True, **options: Any
+    gateway: LocalGateway,
+    way: Way,
+    request_id: str = "unnamed",
+    *,
+    stream: bool = True,
+    **options: Any,
 ) -> Stream:
     headers = {**bearer(TOKEN), "X-Request-Id": request_id}
-    return open_stream(gateway.url, "POST", way[0], way[2] | {"stream": stream}, headers, **options)
+    return gateway.open_stream("POST", way[0], way[2] | {"stream": stream}, headers, **options)
 
 
 @dataclass
@@ -129,7 +134,7 @@ def expect_closed(upstream: FaultUpstream, connections: list[int], since: float)
     ("status", "text"), [(503, "server busy"), (404, "model 'm' not found"), (400, "no")]
 )
 def test_refusal_of_one_is_the_answer_and_the_others_are_closed(
-    gateway: Gateway,
+    gateway: LocalGateway,
     upstream: FaultUpstream,
     go: threading.Event,
     way: Way,
@@ -152,7 +157,7 @@ def test_refusal_of_one_is_the_answer_and_the_others_are_closed(
 
 @each_way
 def test_refusal_that_comes_just_behind_a_first_token_is_still_a_status(
-    gateway: Gateway, upstream: FaultUpstream, go: threading.Event, way: Way
+    gateway: LocalGateway, upstream: FaultUpstream, go: threading.Event, way: Way
 ) -> None:
     begun: Script = [WaitFor(go), STREAM_HEAD, token(way), WaitForPeerClose()]
     refused: Script = [WaitFor(go), Wait(BEHIND_S), Json({"error": "server busy"}, 503)]
@@ -183,7 +188,7 @@ FAILURES: dict[str, list[Action]] = {
 @each_way
 @pytest.mark.parametrize("how", FAILURES)
 def test_failure_of_one_in_the_middle_ends_all_with_an_error(
-    gateway: Gateway,
+    gateway: LocalGateway,
     upstream: FaultUpstream,
     request_id: str,
     go: threading.Event,
@@ -210,7 +215,7 @@ def test_failure_of_one_in_the_middle_ends_all_with_an_error(
 
 
 def test_one_that_has_ended_does_not_save_the_answer_from_the_failure_of_another(
-    gateway: Gateway, upstream: FaultUpstream, go: threading.Event
+    gateway: LocalGateway, upstream: FaultUpstream, go: threading.Event
 ) -> None:
     done: Script = [STREAM_HEAD, end(CHAT)]
     upstream.script("/api/chat", done, done, [STREAM_HEAD, token(CHAT), WaitFor(go), Cut()])
@@ -234,7 +239,7 @@ PHASES: dict[str, tuple[bool, list[Action]]] = {
 @each_way
 @pytest.mark.parametrize("phase", PHASES)
 def test_client_that_leaves_early_closes_all(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str, way: Way, phase: str
+    gateway: LocalGateway, upstream: FaultUpstream, request_id: str, way: Way, phase: str
 ) -> None:
     stream, before = PHASES[phase]
     upstream.script(way[1], [*before, WaitForPeerClose()])
@@ -249,7 +254,7 @@ def test_client_that_leaves_early_closes_all(
 @each_way
 @pytest.mark.parametrize("reset", [False, True], ids=["end", "reset"])
 def test_client_that_leaves_between_tokens_closes_all(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str, way: Way, reset: bool
+    gateway: LocalGateway, upstream: FaultUpstream, request_id: str, way: Way, reset: bool
 ) -> None:
     upstream.script(way[1], [STREAM_HEAD, token(way), WaitForPeerClose()])
     client = ask(gateway, way, request_id)
@@ -262,7 +267,7 @@ def test_client_that_leaves_between_tokens_closes_all(
 
 
 def test_client_that_leaves_when_some_have_ended_closes_the_rest(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str
+    gateway: LocalGateway, upstream: FaultUpstream, request_id: str
 ) -> None:
     done: Script = [STREAM_HEAD, end(CHAT)]
     slow = Noted()
@@ -284,7 +289,11 @@ def test_client_that_leaves_when_some_have_ended_closes_the_rest(
     "before", [[], [STREAM_HEAD]], ids=["before the heads", "before the tokens"]
 )
 def test_heartbeats_come_while_all_are_silent(
-    gateway: Gateway, upstream: FaultUpstream, go: threading.Event, way: Way, before: list[Action]
+    gateway: LocalGateway,
+    upstream: FaultUpstream,
+    go: threading.Event,
+    way: Way,
+    before: list[Action],
 ) -> None:
     upstream.script(way[1], [*before, WaitFor(go), end(way)])
     if not before:
@@ -299,7 +308,7 @@ def test_heartbeats_come_while_all_are_silent(
 
 
 def test_quick_answers_do_not_wait_for_one_that_is_still_in_the_queue(
-    gateway: Gateway, upstream: FaultUpstream, go: threading.Event
+    gateway: LocalGateway, upstream: FaultUpstream, go: threading.Event
 ) -> None:
     upstream.script(
         "/api/chat",
@@ -314,7 +323,7 @@ def test_quick_answers_do_not_wait_for_one_that_is_still_in_the_queue(
 
 
 def test_ten_requests_for_sixteen_answers_leave_nothing_behind(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     """The module's gateway is compared with its beginning when the last test is over."""
     body = {"model": "m", "messages": MESSAGES, "n": 16, "stream": True}
