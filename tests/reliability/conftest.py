@@ -1,5 +1,4 @@
-"""Fixtures of the rows: `row`, once for each door, on the `rig` that each
-module makes for itself."""
+"""Fixtures of the rows: `row`, through each door that the row takes, on the `rig` of its module."""
 
 from __future__ import annotations
 
@@ -12,10 +11,12 @@ from tests.reliability.rig import DOORS, Rig, Row
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every row runs through both doors, unless it is marked `door` with the ones it takes."""
+    """Run a row through the doors that its mark `door` names. Without a mark, it takes the one of
+    the gateway, and with BOTH_DOORS nginx as well."""
     if "door" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("door")
-        metafunc.parametrize("door", marker.args if marker else DOORS)
+        usual = DOORS if report.BOTH_DOORS else DOORS[:1]
+        metafunc.parametrize("door", marker.args if marker else usual)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from tests.golden import face
 from tests.reliability import report
 from tests.rig import http_client, rules
@@ -31,10 +33,14 @@ from tests.rig.probe import MODEL as STEADY
 from tests.rig.probe import Probe, Sample, p99
 from tests.rig.relay import Relay
 
-__all__ = ["MODEL", "PROBE_TOKEN", "TOKEN", "Relay", "Rig", "Row"]
+__all__ = ["MODEL", "PROBE_TOKEN", "TOKEN", "Relay", "Rig", "Row", "nginx_decides"]
 
 PROBE_TOKEN = "probe-token-of-another-team"
 DOORS = ("gateway", "nginx")
+#: Marks a row that always runs through both doors: nginx decides what happens at one of them, by
+#: buffering, limits of heads and bodies, timeouts, rules for headers, addresses of clients, TLS, or
+#: by what it does with a connection that ends.
+nginx_decides = pytest.mark.door(*DOORS)
 #: What the fault upstreams have: the name that `tests.rig.calls` asks for, and their own.
 MODELS = ["m", MODEL]
 #: Idle connections of nginx would count as descriptors of the workers for as long as they stay.

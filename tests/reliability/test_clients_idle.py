@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.rig.crowd import Crowd, Visitor
 from tests.rig.deadline import wait_until
 from tests.rig.fixtures import module_fixture
@@ -31,6 +31,7 @@ def timed(call: Callable[[], Answer]) -> tuple[int, float]:
     return call().status, seconds_without_stalls(began) * 1000
 
 
+@nginx_decides
 @pytest.mark.parametrize("kind", KINDS)
 def test_c11_more_idle_connections_than_there_is_room_for(row: Row, kind: str) -> None:
     visitors = [Visitor(KINDS[kind], comes_s=number / 100) for number in range(CROWD)]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.rig import SeenRequest
 from tests.rig.calls import CHAT_LINE, EMBEDDINGS, FACES, STREAM_HEAD, TEXT_LINE, Face
 from tests.rig.deadline import wait_until
@@ -117,6 +117,7 @@ def leave(row: Row, callers: Mapping[str, list[Caller]]) -> list[dict[str, Any]]
     return lines
 
 
+@nginx_decides
 def test_c1_client_leaves_before_the_upstream_has_answered(row: Row) -> None:
     for face in FACES.values():
         row.upstream.script(face.upstream_path, [SILENCE])
@@ -132,6 +133,7 @@ def test_c2_client_leaves_between_the_head_and_the_first_token(row: Row) -> None
     leave(row, callers)
 
 
+@nginx_decides
 def test_c3_client_leaves_in_a_gap_between_tokens(row: Row) -> None:
     for face in FACES.values():
         row.upstream.script(face.upstream_path, said(face))
@@ -163,6 +165,7 @@ def test_c4_client_leaves_a_call_that_is_not_streamed(row: Row, before: Script) 
 # --- C17: one id, several calls -------------------------------------------------------------------
 
 
+@nginx_decides
 def test_c17_same_id_twice_makes_two_lines(row: Row) -> None:
     """The calls are in flight at the same time, and a third comes behind them."""
     face, id, go_on = FACES["openai chat"], f"twice-{secrets.token_hex(8)}", threading.Event()

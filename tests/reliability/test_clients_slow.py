@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.rig.calls import CHAT_LINE, DIALECT_FACES, Face, resident_kib
 from tests.rig.crowd import Crowd, Visitor
 from tests.rig.deadline import wait_until
@@ -105,6 +105,7 @@ def stall(row: Row, face: Face, id: str) -> Stream:
     return stream
 
 
+@nginx_decides
 @pytest.mark.parametrize("kind", STALLED)
 def test_c6_client_stops_reading(row: Row, kind: str) -> None:
     row.upstream.script("/api/chat", [Flood(LONG_LINE, limit_s=30)])
@@ -147,6 +148,7 @@ def last_sent(row: Row, connection: int) -> float:
 # --- C7: heads, byte for byte ---------------------------------------------------------------------
 
 
+@nginx_decides
 def test_c7_heads_come_byte_for_byte(row: Row) -> None:
     head = encode_request("gateway.test", "POST", "/api/chat", None, bearer(TOKEN))
     limit_s = NGINX_HEAD_S if row.door == "nginx" else HEAD_S
@@ -199,6 +201,7 @@ def asked_of_the_upstream(row: Row) -> list[Any]:
     return [seen for seen in row.upstream.requests if seen.method == "POST"]
 
 
+@nginx_decides
 def test_c8_bodies_come_byte_for_byte(row: Row) -> None:
     """nginx keeps them to itself, without a limit in all; the gateway gives them some time."""
     greenlets, opened = total(row, "greenlets"), descriptors(row)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.test_image_hosts import ELSEWHERE, NOT_FROM_THERE, SPELLINGS, Canary
 from tests.integration.test_images_gateway import FACES, Face, warm_up
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.reliability.sweep import CHAT, sweep
 from tests.rig import chunk
 from tests.rig.errors import assert_error, dialect_of
@@ -76,6 +76,7 @@ def with_image(path: str) -> dict[str, Any]:
     return {**CHAT, "messages": [{"role": "user", "content": [part]}]}
 
 
+@nginx_decides
 def test_b19_images_up_to_the_limit(row: Row) -> None:
     for path in ("/api/chat", "/v1/chat/completions", "/v1/messages"):
         assert row.ask("POST", path, with_image(path)).status == 200

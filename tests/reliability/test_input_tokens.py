@@ -10,7 +10,7 @@ from itertools import combinations, permutations, product
 
 import pytest
 
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.reliability.sweep import (
     BODIES,
     MODEL,
@@ -129,6 +129,7 @@ def let_in(row: Row, route: Route, headers: list[tuple[str, bytes]]) -> str | No
     )
 
 
+@nginx_decides
 def test_b14_what_is_no_token(row: Row) -> None:
     routes = [route for route in protected_routes() if route.method != "HEAD"]
     routes += [Route(method, "/nope", "") for method in ("HEAD", "GET", "POST")]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.reliability.load import KeptClient, Load, ask
-from tests.reliability.rig import Rig, Row
+from tests.reliability.rig import Rig, Row, nginx_decides
 from tests.rig.calls import CHAT_LINE, FACES, TEXT_LINE, Face, is_well_ended, last_error
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Lines, WaitFor
@@ -101,6 +101,7 @@ def end_of(row: Row, seconds: float) -> int:
 rig = module_fixture(Rig)
 
 
+@nginx_decides
 def test_p1_streams_are_finished_before_the_end(row: Row) -> None:
     go_on, heard = threading.Event(), [readiness(row)]
     speak(row.upstream, go_on)
@@ -161,6 +162,7 @@ def test_p2_stream_that_outlives_the_limit_is_cut_visibly(door: str) -> None:
 RESTARTS, REQUESTS, LOOPS = 3, 2500, 4
 
 
+@nginx_decides
 def test_p3_restart_under_load_loses_nobody(door: str, tmp_path: Path) -> None:
     """nginx keeps its connections to the gateway as long as the shipped site says; the
     rig's own lets go sooner."""

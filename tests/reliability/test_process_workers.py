@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.reliability.load import Load, ask
-from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
+from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row, nginx_decides
 from tests.rig.calls import CHAT_LINE, FACES, is_well_ended
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Lines, WaitFor
@@ -79,6 +79,7 @@ def in_flight(gateway: Gateway) -> dict[int, int]:
     }
 
 
+@nginx_decides
 def test_p8_hangup_touches_no_stream_even_if_a_fresh_worker_dies(row: Row) -> None:
     row.allow_other_workers("a hangup replaces them")
     allow_one_loss(row)
@@ -185,6 +186,7 @@ def block(row: Row) -> threading.Thread:
 RECYCLED_AFTER = 40
 
 
+@nginx_decides
 def test_p11_recycled_worker_cuts_no_stream(door: str) -> None:
     """Without the rules that ask every worker about itself: here that would
     recycle it once more."""

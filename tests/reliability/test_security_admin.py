@@ -17,7 +17,7 @@ from argon2 import PasswordHasher
 
 from ollama_proxy.admin import PAGE_SCOPES
 from ollama_proxy.policy import ADMIN, PUBLIC
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.reliability.sweep import BODIES, MODEL, page_routes, protected_routes
 from tests.rig.authority import Authority
 from tests.rig.deadline import wait_until
@@ -208,6 +208,7 @@ TYPES = (
 )
 
 
+@nginx_decides
 def test_s8_changes_of_another_site(row: Row) -> None:
     """Whatever a page elsewhere can send with the operator's cookie, and even with a stolen
     token of a form, is 403."""

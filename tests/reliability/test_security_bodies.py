@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.rig.deadline import wait_until
 from tests.rig.endless_body import EndlessBody, slowest_livez_s
 from tests.rig.http_client import HeaderItems, Stream, bearer, encode_request
@@ -43,6 +43,7 @@ STATUS = {"gateway": 401, "nginx": 413}
 IN_BUFFERS = 24 * MIB
 
 
+@nginx_decides
 @pytest.mark.parametrize(
     "framing", ["sized", "chunked", "chunks of one byte", "sized, after 100 Continue"]
 )
@@ -74,6 +75,7 @@ def lines(size: int) -> bytes:
     return b"".join(b"X-%d: " % number + b"x" * 4000 + b"\r\n" for number in range(size // 4008))
 
 
+@nginx_decides
 def test_s32_large_heads_byte_for_byte(row: Row) -> None:
     """Whatever is over 32 KiB is refused; a head that is within it costs the same for each byte."""
     row.allow_no_probe_p99(FULL_SPEED)
@@ -107,6 +109,7 @@ def status_from(row: Row, source: str, token: str, claim: HeaderItems) -> int:
         return Stream(sock).status
 
 
+@nginx_decides
 def test_s40_addresses_that_a_process_invents(row: Row) -> None:
     """It is counted by its own address, and that one is in the log: directly, where nobody is
     trusted, and through nginx, which is trusted and says whose request it is."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.reliability.canaries import canary, digest, leaks, written
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.rig.calls import FACES
 from tests.rig.deadline import wait_until
 from tests.rig.http_client import bearer, encode_request, raw, request
@@ -96,6 +96,7 @@ def bodies(row: Row, token: str) -> None:
 # S41
 
 
+@nginx_decides
 def test_s41_a_token_in_the_wrong_place_is_in_no_log(row: Row) -> None:
     """As id, user, model, path, query, method, host and prompt; plain, hashed and expired;
     good calls and bad ones."""

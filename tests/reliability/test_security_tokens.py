@@ -19,7 +19,7 @@ import yaml
 
 from ollama_proxy.policy.auth import Authenticator
 from ollama_proxy.settings.schema import settings_from
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.rig import fault_upstream as do
 from tests.rig.calls import EMBEDDINGS, FACES, Face, last_error
 from tests.rig.deadline import wait_until
@@ -155,6 +155,7 @@ def without_marks(answer: Answer) -> tuple[int, bytes, list[tuple[str, str]]]:
     return answer.status, answer.body.replace(identity, b"ID"), headers
 
 
+@nginx_decides
 def test_s3_guessing_tokens(row: Row) -> None:
     """What is wrong with a token stays untold; after 100 wrong ones in a minute an address
     only hears 429, whether its guess is right or not, while good tokens known from there, and

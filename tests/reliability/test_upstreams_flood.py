@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.reliability.asked import encoded, script_all
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.rig import Turn
 from tests.rig.calls import FACES, resident_kib
 from tests.rig.fault_upstream import Flood, Json, NoReadBody
@@ -39,6 +39,7 @@ SLOW = tuple(name for name in FACES if name != "openai responses")
 rig = module_fixture(lambda: Rig(workers=1))
 
 
+@nginx_decides
 def test_u29_answer_is_faster_than_the_client(row: Row) -> None:
     """An upstream that floods waits for a client that reads a megabyte a second: what a
     worker holds does not grow."""

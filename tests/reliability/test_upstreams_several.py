@@ -30,7 +30,7 @@ from tests.reliability.asked import (
     wait_until_forgiven,
     wait_until_usable,
 )
-from tests.reliability.rig import Rig, Row
+from tests.reliability.rig import Rig, Row, nginx_decides
 from tests.rig import NDJSON
 from tests.rig.calls import CHAT_LINE, is_well_ended
 from tests.rig.calls import MESSAGES as SAID
@@ -134,6 +134,7 @@ def fill_the_store(row: Row) -> None:
     wait_until_forgiven(row)
 
 
+@nginx_decides
 @pytest.mark.parametrize("status", [429, 503])
 def test_u11_busy(row: Row, status: int) -> None:
     """Another box answers, and no box is given up for it. Where all are busy the client hears when

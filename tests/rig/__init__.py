@@ -23,6 +23,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
+from tests.rig.deadline import wait_until
+
 HeaderItems = Mapping[str, str] | Iterable[tuple[str, str]]
 NDJSON = {"Content-Type": "application/x-ndjson"}
 SSE = {"Content-Type": "text/event-stream"}
@@ -78,10 +80,11 @@ class Event:
 
 
 class Log:
-    """What the connections' threads saw; every change wakes those who wait."""
+    """What the connections' threads saw."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
+        #: Held while something is added or forgotten.
+        self.changed = threading.Lock()
         self.requests: list[SeenRequest] = []
         self.events: list[Event] = []
         self.sent: dict[int, int] = {}
@@ -89,20 +92,14 @@ class Log:
     def event(self, kind: str, connection: int, size: int = 0) -> None:
         with self.changed:
             self.events.append(Event(kind, connection, time.monotonic(), size))
-            self.changed.notify_all()
 
     def request(self, request: SeenRequest) -> None:
         with self.changed:
             self.requests.append(request)
-            self.changed.notify_all()
         self.event("request", request.connection)
 
     def wait(self, predicate: Callable[[], Any], seconds: float, what: Callable[[], str]) -> Any:
-        with self.changed:
-            value = self.changed.wait_for(predicate, seconds)
-        if not value:
-            raise AssertionError(f"{what()} (waited {seconds:g} s)")
-        return value
+        return wait_until(predicate, seconds, what)
 
 
 class Wire:
@@ -248,8 +245,10 @@ class Turn:
         self._owed = 0
 
     def read_body(self) -> None:
-        """Read the request's body to its end, whichever way it is framed."""
+        """Read the request's body to its end, whichever way it is framed; once."""
         request, wire = self.request, self.wire
+        if request.complete:
+            return
         if (request.header("expect") or "").lower() == "100-continue":
             wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:

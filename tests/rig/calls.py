@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.rig import NDJSON
-from tests.rig.deadline import wait_until
+from tests.rig.deadline import wait_in_greenlet, wait_until
 from tests.rig.errors import NATIVE, assert_error, dialect_of
 from tests.rig.fault_upstream import FaultUpstream, Head, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Stream, bearer, open_stream
 from tests.rig.leaks import worker_details
+from tests.rig.local import LocalGateway
 
 TOKEN = "team-token-1"
 DIGEST = "sha256:" + "ab" * 32
@@ -141,13 +142,14 @@ def config(upstream_url: str, **sections: Any) -> dict[str, Any]:
     return {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": upstream_url}, **sections}
 
 
-def access_line(gateway: Gateway, request_id: str) -> dict[str, Any]:
+def access_line(gateway: Gateway | LocalGateway, request_id: str) -> dict[str, Any]:
     """The one line of the access log that has this id; waits for it."""
 
     def found() -> list[dict[str, Any]]:
         return [line for line in gateway.log_lines("access") if line["id"] == request_id]
 
-    lines = wait_until(found, 5, f"the access log has no {request_id}")
+    wait = wait_in_greenlet if isinstance(gateway, LocalGateway) else wait_until
+    lines = wait(found, 5, f"the access log has no {request_id}")
     assert len(lines) == 1
     return lines[0]
 
@@ -172,20 +174,39 @@ def warm_up(gateway: Gateway, upstream: FaultUpstream, token: str = TOKEN) -> No
 
 
 def ask(
-    url: str, face: Face, request_id: str = "unnamed", *, stream: bool = True, **options: Any
+    gateway: str | LocalGateway,
+    face: Face,
+    request_id: str = "unnamed",
+    *,
+    stream: bool = True,
+    **options: Any,
 ) -> Stream:
-    """Send a face's request."""
+    """Send a face's request to a gateway of this process, or to the one that has this URL."""
     headers = {**bearer(TOKEN), "X-Request-Id": request_id}
-    return open_stream(url, "POST", face.path, {**face.body, "stream": stream}, headers, **options)
+    body = {**face.body, "stream": stream}
+    if isinstance(gateway, LocalGateway):
+        return gateway.open_stream("POST", face.path, body, headers)
+    return open_stream(gateway, "POST", face.path, body, headers, **options)
+
+
+def start(
+    gateway: LocalGateway, face: Face, request_id: str = "unnamed", *, stream: bool = True
+) -> Stream:
+    """Send a face's request to a gateway in this process, where it goes on by itself."""
+    headers = {"X-Request-Id": request_id}
+    return gateway.start(face.path, {**face.body, "stream": stream}, token=TOKEN, headers=headers)
 
 
 def whole(
-    gateway: Gateway, face: Face, request_id: str = "unnamed", *, stream: bool = True
+    gateway: Gateway | LocalGateway,
+    face: Face,
+    request_id: str = "unnamed",
+    *,
+    stream: bool = True,
 ) -> Answer:
     """All of an answer."""
-    with ask(gateway.url, face, request_id, stream=stream) as open_answer:
-        body = open_answer.read_all(10)
-        return Answer(open_answer.status, open_answer.headers, body, open_answer.complete)
+    headers = {**bearer(TOKEN), "X-Request-Id": request_id}
+    return gateway.request("POST", face.path, {**face.body, "stream": stream}, headers)
 
 
 def error_text(answer: Answer, face: Face) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,15 +22,16 @@ def wait_until(
     seconds: float = 30,
     message: str | Callable[[], str] = "",
     *,
-    sleep: Callable[[float], object] = time.sleep,
+    sleep: Callable[[float], object] | None = None,
 ) -> T:
-    """Return the first truthy value of ``predicate``, asked every 15 ms.
+    """Return the first truthy value of ``predicate``, asked every 15 ms. Meanwhile the greenlets of
+    the tests run, if this is their thread.
 
     A callable ``message`` is asked only when the wait has failed, so it can say what was seen
     last. Raises AssertionError when ``seconds`` have passed, without those in which the machine
     stood still; the predicate is always asked once more at the deadline.
     """
-    left_s = seconds
+    left_s, sleep = seconds, sleep or _find_sleep()
     while True:
         asked_s = time.monotonic()
         value = predicate()
@@ -41,6 +43,11 @@ def wait_until(
         paused_s = time.monotonic()
         sleep(_INTERVAL_S)
         left_s -= paused_s - asked_s + min(time.monotonic() - paused_s, _LONGEST_PAUSE_S)
+
+
+def _find_sleep() -> Callable[[float], object]:
+    is_main = threading.current_thread() is threading.main_thread()
+    return gevent.sleep if is_main else time.sleep
 
 
 def wait_in_greenlet(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,18 +18,26 @@ from pathlib import Path
 from typing import Any, Self
 from unittest import mock
 
+import gevent
+import gevent.socket
 import httpx2 as httpx
 import yaml
 
+from ollama_proxy.records import SPOOL_DIRECTORY, Spool
 from ollama_proxy.server.app import create_app
+from ollama_proxy.server.connection import Connection
 from ollama_proxy.server.incoming import HeadLimits, IncomingRequest
+from ollama_proxy.server.live_settings import LiveSettings
 from ollama_proxy.server.response import Response
+from ollama_proxy.server.startup import SESSION_DIRECTORY
 from ollama_proxy.settings import Settings
 from ollama_proxy.settings.schema import settings_from
 from ollama_proxy.telemetry import access_log
 from ollama_proxy.upstreams import HttpTransport
 from tests.rig import http_client
 from tests.rig.deadline import wait_in_greenlet
+from tests.rig.gateway import WITHOUT_RECORDS
+from tests.rig.local_coordinator import LocalCoordinator
 from tests.rig.memory import MemoryTransport
 
 _LIMITS = HeadLimits(8190, 16384, 200)
@@ -49,9 +58,13 @@ _ENVIRON = {
 class LocalGateway:
     """A gateway without a process, a socket or a server: ``with LocalGateway(config) as gateway``.
 
-    ``config`` is YAML text or a mapping, ``token`` its first token. ``options`` are those of
-    `create_app`.
+    ``config`` is YAML text or a mapping, ``token`` its first token, ``environ`` is added to the
+    environment of the process. ``options`` are those of `create_app`. ``coordinated``: with slots,
+    queue, limits, and what is managed in the records. ``records``: also with a database, which is
+    that of ``config``.
     """
+
+    url = "http://gateway.test"
 
     def __init__(
         self,
@@ -59,27 +72,41 @@ class LocalGateway:
         *,
         environ: Mapping[str, str] | None = None,
         over_sockets: bool = False,
+        coordinated: bool = False,
+        records: bool = False,
         client: str = "127.0.0.1",
         **options: Any,
     ) -> None:
         self.client = client
         self.token = first_token(config)
-        self._environ = dict(environ or {})
+        self._has_coordinator, self._has_records = coordinated or records, records
+        self._environ = ({} if records else WITHOUT_RECORDS) | dict(environ or {})
+        # Keys of providers are read from the environment of the process.
+        self._environment = mock.patch.dict(os.environ, dict(environ or {}))
         self._config = config
         self._options: dict[str, Any] = {
             "open_transport": HttpTransport if over_sockets else MemoryTransport
         } | options
 
     def __enter__(self) -> Self:
-        self.logs_directory = Path(tempfile.mkdtemp(prefix="local-gateway-"))
+        self._environment.start()
+        self._directory = Path(tempfile.mkdtemp(prefix="local-gateway-"))
+        self.state_directory = self._directory / "state"
+        self.logs_directory = self._directory / "logs"
+        self.state_directory.mkdir()
+        self.logs_directory.mkdir()
+        self._environ["STATE_DIRECTORY"] = str(self.state_directory)
+        settings = load(self._config, self._environ)
         # Standard output is that of the tests.
         with mock.patch.object(access_log, "STDOUT", lambda lines: None):
-            settings = load(self._config, self._environ)
-            self.app = create_app(settings, log_directory=self.logs_directory, **self._options)
+            self.app = create_app(
+                settings, log_directory=self.logs_directory, **self._parts(settings) | self._options
+            )
             self._events = access_log.JsonLines(self.logs_directory)
         access_log.log.addHandler(self._events)
         access_log.log.setLevel(settings.logging.level)
         self.gateway = self.app.extensions["ollama_proxy"]["gateway"]
+        self._follow_records(settings)
         # What a worker does at its start, and from then on in the background.
         self.app.extensions["ollama_proxy"]["health"].check()
         self.gateway.fleet.refresh(0, wait_s=10)
@@ -91,9 +118,32 @@ class LocalGateway:
                 self.check_idle()
         finally:
             access_log.log.removeHandler(self._events)
+            if self.coordinator is not None:
+                self.coordinator.close()
             self.gateway.fleet.close()
             access_log.FILES.flush()
-            shutil.rmtree(self.logs_directory)
+            shutil.rmtree(self._directory)
+            self._environment.stop()
+
+    def _parts(self, settings: Settings) -> dict[str, Any]:
+        """Those of `create_app` that keep something in the state directory."""
+        directory = self.state_directory
+        parts: dict[str, Any] = {"session_directory": directory / SESSION_DIRECTORY}
+        self.coordinator = None
+        if self._has_coordinator:
+            self.coordinator = LocalCoordinator(directory, settings.records)
+            parts["coordinator"] = self.coordinator
+        if self._has_records:
+            parts["spool"] = Spool(directory / SPOOL_DIRECTORY)
+        return parts
+
+    def _follow_records(self, settings: Settings) -> None:
+        """Apply what is managed in the records, as a worker does."""
+        self._live = LiveSettings(settings, self._environ)
+        self._live.on_change = self.gateway.apply
+        if self.coordinator is not None:
+            self.coordinator.records.on_managed = self._live.receive
+            self.coordinator.start()
 
     def check_idle(self) -> None:
         """Wait until no request and no connection to an upstream is open. Raises AssertionError
@@ -125,7 +175,7 @@ class LocalGateway:
 
     def apply(self, config: str | Mapping[str, Any]) -> None:
         """Apply another configuration, as an edit of the file does."""
-        self.gateway.apply(load(config, self._environ))
+        self._live.replace_file(load(config, self._environ))
 
     def ask(
         self,
@@ -180,6 +230,47 @@ class LocalGateway:
         data = http_client.encode_request("gateway.test", method, path, body, headers)
         connection = MemoryConnection(self.app.wsgi_app, data, self.client)
         return http_client.Stream(connection, bodyless=method == "HEAD")  # type: ignore[arg-type]
+
+    def start(
+        self,
+        path: str,
+        body: http_client.Body = None,
+        *,
+        method: str = "",
+        token: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> http_client.Stream:
+        """As `open`, for a request that goes on by itself while the test does something else. The
+        end of the stream is that of its client."""
+        method = method or ("GET" if body is None else "POST")
+        sent = http_client.bearer(token or self.token) | dict(headers or {})
+        return self.start_stream(method, path, body, sent)
+
+    def start_stream(
+        self,
+        method: str = "GET",
+        path: str = "/",
+        body: http_client.Body = None,
+        headers: http_client.HeaderItems = (),
+    ) -> http_client.Stream:
+        """As `start`, with these headers and no others."""
+        client, server = gevent.socket.socketpair()
+        gevent.spawn(self._serve, server)
+        client.sendall(http_client.encode_request("gateway.test", method, path, body, headers))
+        return http_client.Stream(client, bodyless=method == "HEAD")
+
+    def _serve(self, sock: Any) -> None:
+        """Answer a request as the worker does."""
+        connection = Connection(sock, {**_ENVIRON, "REMOTE_ADDR": self.client})
+        try:
+            if (request := connection.read_request(_LIMITS)) is not None:
+                connection.respond(request, self.app.wsgi_app, is_last=True)
+        except OSError:
+            pass  # the client has gone
+        except Exception:  # noqa: BLE001 - as the worker: a body that fails is not ended
+            logging.getLogger(__name__).exception("the application failed in its answer")
+        finally:
+            connection.close()
 
 
 class LocalTransport(httpx.BaseTransport):

@@ -424,6 +424,20 @@ def test_peer_close_is_seen_at_once(
     assert fault_upstream.connections_open == 0
 
 
+def test_script_of_a_model_is_for_its_requests_only(fault_upstream: FaultUpstream) -> None:
+    fault_upstream.script("/x", [do.Json("any")])
+    fault_upstream.script("/x", [do.Json(1)], [do.Json(2)], model="case-1")
+    asked = [{"model": "case-2"}, {"model": "case-1"}, {"model": "case-1"}, {}, ["case-1"], b"{"]
+    answers = [request(fault_upstream.url, "POST", "/x", body).json() for body in asked]
+    assert answers == ["any", 1, 2, "any", "any", "any"]
+    assert [seen.complete for seen in fault_upstream.requests] == [True] * len(asked)
+
+
+def test_body_that_a_model_was_read_from_is_not_read_again(fault_upstream: FaultUpstream) -> None:
+    fault_upstream.script("/x", [do.ReadBody(), do.Json(1)], model="m")
+    assert request(fault_upstream.url, "POST", "/x", {"model": "m"}).json() == 1
+
+
 def test_clear_forgets_scripts_and_log(fault_upstream: FaultUpstream) -> None:
     fault_upstream.script("/", [do.Json(1)])
     request(fault_upstream.url)

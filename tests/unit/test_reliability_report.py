@@ -104,15 +104,22 @@ def test_skipped_row_has_not_run() -> None:
 
 
 def test_page_is_written_when_every_row_ran(tmp_path: Path) -> None:
-    plugin = Reliability(tmp_path / "page.md")
+    plugin = Reliability(tmp_path / "page.md", both_doors=True)
     plugin.outcomes = whole_table()
     end(plugin)
     assert (tmp_path / "page.md").read_text() == render(whole_table())
 
 
+def test_page_stays_as_it_is_when_rows_ran_through_one_door(tmp_path: Path) -> None:
+    plugin = Reliability(tmp_path / "page.md", both_doors=False)
+    plugin.outcomes = whole_table()
+    end(plugin)
+    assert not (tmp_path / "page.md").exists()
+
+
 @pytest.mark.parametrize("missing", [PRESENT[0], PRESENT[-1]])
 def test_page_stays_as_it_is_when_a_row_did_not_run(tmp_path: Path, missing: str) -> None:
-    plugin = Reliability(tmp_path / "page.md")
+    plugin = Reliability(tmp_path / "page.md", both_doors=True)
     plugin.outcomes = whole_table()
     del plugin.outcomes[missing]
     end(plugin)
@@ -131,7 +138,7 @@ def test_page_stays_as_it_is_when_a_row_did_not_run(tmp_path: Path, missing: str
 def test_page_stays_as_it_is_when_tests_were_left_out(
     tmp_path: Path, option: str, value: Any
 ) -> None:
-    plugin = Reliability(tmp_path / "page.md")
+    plugin = Reliability(tmp_path / "page.md", both_doors=True)
     plugin.outcomes = whole_table()
     end(plugin, {option: value})
     assert not (tmp_path / "page.md").exists()
@@ -150,7 +157,7 @@ def test_page_is_the_same_in_whatever_order_the_tests_ran() -> None:
 
 
 def test_page_is_written_by_the_session_not_by_its_workers(tmp_path: Path) -> None:
-    plugin = Reliability(tmp_path / "page.md")
+    plugin = Reliability(tmp_path / "page.md", both_doors=True)
     plugin.outcomes = whole_table()
     end(plugin, workerinput={})
     assert not (tmp_path / "page.md").exists()

@@ -11,8 +11,8 @@ from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 
 TEAM, BOSS, EVERYTHING, NARROW, NARROW_BOSS, PATTERN = (
     "sk-team",
@@ -50,7 +50,7 @@ REFUSED = [
 
 
 @pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+def gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     """A gateway with tokens of both lists."""
     generate = [
         TEAM,
@@ -68,10 +68,10 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
 
 
 @pytest.fixture(scope="module")
-def one_list(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+def one_list(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     """A gateway without `manage_tokens`."""
     config = {"auth": {"generate_tokens": [TEAM]}, "service": {"base_url": shared_upstream.url}}
-    with Gateway(config, workers=1) as running:
+    with LocalGateway(config, workers=1) as running:
         yield running
 
 
@@ -84,8 +84,8 @@ def upstream(shared_upstream: FaultUpstream) -> FaultUpstream:
     return shared_upstream
 
 
-def ask(gateway: Gateway, token: str, method: str, path: str, body: Any = None) -> Answer:
-    return request(gateway.url, method, path, body, {**bearer(token), "User-Agent": "client/1"})
+def ask(gateway: LocalGateway, token: str, method: str, path: str, body: Any = None) -> Answer:
+    return gateway.request(method, path, body, {**bearer(token), "User-Agent": "client/1"})
 
 
 def seen_by(upstream: FaultUpstream) -> list[str]:
@@ -107,7 +107,7 @@ def last_prompt(upstream: FaultUpstream) -> Any:
 
 @pytest.mark.parametrize(("method", "path", "body"), MANAGEMENT)
 def test_generate_tokens_may_not_manage_where_there_are_manage_tokens(
-    gateway: Gateway, upstream: FaultUpstream, method: str, path: str, body: Any
+    gateway: LocalGateway, upstream: FaultUpstream, method: str, path: str, body: Any
 ) -> None:
     answer = ask(gateway, TEAM, method, path, body)
     if method == "HEAD":
@@ -120,7 +120,7 @@ def test_generate_tokens_may_not_manage_where_there_are_manage_tokens(
 @pytest.mark.parametrize("token", [BOSS, EVERYTHING])
 @pytest.mark.parametrize(("method", "path", "body"), MANAGEMENT)
 def test_tokens_with_the_scope_may(
-    gateway: Gateway, upstream: FaultUpstream, token: str, method: str, path: str, body: Any
+    gateway: LocalGateway, upstream: FaultUpstream, token: str, method: str, path: str, body: Any
 ) -> None:
     assert ask(gateway, token, method, path, body).status == 200
     assert seen_by(upstream) == [path]
@@ -128,7 +128,7 @@ def test_tokens_with_the_scope_may(
 
 @pytest.mark.parametrize(("method", "path", "body"), MANAGEMENT)
 def test_without_manage_tokens_every_token_may(
-    one_list: Gateway, upstream: FaultUpstream, method: str, path: str, body: Any
+    one_list: LocalGateway, upstream: FaultUpstream, method: str, path: str, body: Any
 ) -> None:
     assert ask(one_list, TEAM, method, path, body).status == 200
     assert seen_by(upstream) == [path]
@@ -137,7 +137,7 @@ def test_without_manage_tokens_every_token_may(
 @pytest.mark.parametrize(("method", "path"), REFUSED)
 @pytest.mark.parametrize("token", [TEAM, BOSS, EVERYTHING])
 def test_account_cloud_and_web_routes_are_nobodys(
-    gateway: Gateway, upstream: FaultUpstream, method: str, path: str, token: str
+    gateway: LocalGateway, upstream: FaultUpstream, method: str, path: str, token: str
 ) -> None:
     answer = ask(gateway, token, method, path, {} if method == "POST" else None)
     # An escape is refused before anything is looked up, which is as good.
@@ -172,7 +172,7 @@ CLOUD = [
     ],
 )
 def test_models_of_the_cloud_are_nobodys(
-    gateway: Gateway, upstream: FaultUpstream, name: str, path: str, field: str
+    gateway: LocalGateway, upstream: FaultUpstream, name: str, path: str, field: str
 ) -> None:
     body = {**CHAT, "prompt": "hi", "input": "hi", "max_tokens": 9, field: name}
     if field == "name":
@@ -203,7 +203,7 @@ LEASED = [
 @pytest.mark.parametrize(("path", "body"), LEASED)
 @pytest.mark.parametrize("keep_alive", TOO_MUCH)
 def test_unloading_and_pinning_a_shared_model_need_the_scope_manage(
-    gateway: Gateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any
+    gateway: LocalGateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any
 ) -> None:
     asked = {**body, "keep_alive": keep_alive}
     assert "'manage'" in assert_error(
@@ -217,7 +217,7 @@ def test_unloading_and_pinning_a_shared_model_need_the_scope_manage(
 @pytest.mark.parametrize(("path", "body"), LEASED)
 @pytest.mark.parametrize("keep_alive", USUAL)
 def test_usual_leases_are_everybodys(
-    gateway: Gateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any
+    gateway: LocalGateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any
 ) -> None:
     assert ask(gateway, TEAM, "POST", path, {**body, "keep_alive": keep_alive}).status == 200
     assert last_prompt(upstream).get("keep_alive") == keep_alive
@@ -227,7 +227,7 @@ def test_usual_leases_are_everybodys(
 @pytest.mark.parametrize("keep_alive", SYNTAX)
 @pytest.mark.parametrize("token", [TEAM, EVERYTHING])
 def test_leases_that_ollama_would_not_understand_are_400(
-    gateway: Gateway,
+    gateway: LocalGateway,
     upstream: FaultUpstream,
     path: str,
     body: dict[str, Any],
@@ -241,7 +241,7 @@ def test_leases_that_ollama_would_not_understand_are_400(
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
 def test_loading_a_model_is_everybodys_and_passes_as_it_came(
-    one_list: Gateway, upstream: FaultUpstream, path: str
+    one_list: LocalGateway, upstream: FaultUpstream, path: str
 ) -> None:
     loaded = {
         "model": MODEL,
@@ -258,7 +258,7 @@ def test_loading_a_model_is_everybodys_and_passes_as_it_came(
 
 
 def test_without_manage_tokens_everybody_may_unload(
-    one_list: Gateway, upstream: FaultUpstream
+    one_list: LocalGateway, upstream: FaultUpstream
 ) -> None:
     assert ask(one_list, TEAM, "POST", "/api/chat", {**CHAT, "keep_alive": 0}).status == 200
 
@@ -298,7 +298,7 @@ BY_MODEL += ["/v1/messages", "/v1/messages/count_tokens"]
     ],
 )
 def test_a_right_covers_every_spelling_and_the_answer_echoes_it(
-    gateway: Gateway, upstream: FaultUpstream, name: str, path: str, body: dict[str, Any]
+    gateway: LocalGateway, upstream: FaultUpstream, name: str, path: str, body: dict[str, Any]
 ) -> None:
     answer = ask(gateway, NARROW, "POST", path, {**body, "model": name})
     assert (answer.status, answer.json()["model"]) == (200, name)
@@ -308,7 +308,7 @@ def test_a_right_covers_every_spelling_and_the_answer_echoes_it(
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("path", BY_MODEL)
 def test_a_right_to_one_model_is_a_right_to_no_other(
-    gateway: Gateway, upstream: FaultUpstream, name: str, path: str
+    gateway: LocalGateway, upstream: FaultUpstream, name: str, path: str
 ) -> None:
     body = {**CHAT, "model": name, "prompt": "hi", "input": "hi", "max_tokens": 9}
     answer = ask(gateway, NARROW, "POST", path, body)
@@ -317,7 +317,7 @@ def test_a_right_to_one_model_is_a_right_to_no_other(
 
 
 def test_a_refused_model_looks_like_one_that_does_not_exist(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [do.Json({"error": "model 'other' not found"}, 404)])
     bodies = [
@@ -349,7 +349,7 @@ def test_a_refused_model_looks_like_one_that_does_not_exist(
     ],
 )
 def test_the_field_that_ollama_would_use_decides(
-    gateway: Gateway,
+    gateway: LocalGateway,
     upstream: FaultUpstream,
     method: str,
     path: str,
@@ -372,7 +372,7 @@ def test_the_field_that_ollama_would_use_decides(
     ],
 )
 def test_every_model_that_a_request_speaks_of_must_be_allowed(
-    gateway: Gateway, upstream: FaultUpstream, path: str, body: dict[str, Any], status: int
+    gateway: LocalGateway, upstream: FaultUpstream, path: str, body: dict[str, Any], status: int
 ) -> None:
     assert ask(gateway, NARROW_BOSS, "POST", path, body).status == status
     assert seen_by(upstream) == ([path] if status == 200 else [])
@@ -380,7 +380,7 @@ def test_every_model_that_a_request_speaks_of_must_be_allowed(
 
 @pytest.mark.parametrize("name", ["From", "FROM"])
 def test_the_origin_of_a_model_has_one_spelling(
-    gateway: Gateway, upstream: FaultUpstream, name: str
+    gateway: LocalGateway, upstream: FaultUpstream, name: str
 ) -> None:
     assert (
         ask(
@@ -395,7 +395,7 @@ def test_the_origin_of_a_model_has_one_spelling(
     ("name", "status"),
     [("tiny-test", 200), ("tinyllama:1b", 200), ("qwen3:8b", 200), ("qwen3-coder:30b", 404)],
 )
-def test_rights_can_be_patterns(gateway: Gateway, name: str, status: int) -> None:
+def test_rights_can_be_patterns(gateway: LocalGateway, name: str, status: int) -> None:
     assert ask(gateway, PATTERN, "POST", "/api/chat", {**CHAT, "model": name}).status == status
 
 
@@ -420,7 +420,7 @@ LISTED = {
 )
 @pytest.mark.parametrize("path", ["/api/tags", "/api/ps", "/v1/models"])
 def test_lists_show_what_the_token_may_use(
-    gateway: Gateway, upstream: FaultUpstream, token: str, expected: tuple[str, ...], path: str
+    gateway: LocalGateway, upstream: FaultUpstream, token: str, expected: tuple[str, ...], path: str
 ) -> None:
     for source in ("/api/tags", "/api/ps"):
         upstream.script(source, [do.Json(LISTED)])
@@ -433,7 +433,7 @@ def test_lists_show_what_the_token_may_use(
 
 @pytest.mark.parametrize("path", ["/api/tags", "/v1/models"])
 def test_a_list_of_nothing_is_an_empty_list(
-    gateway: Gateway, upstream: FaultUpstream, path: str
+    gateway: LocalGateway, upstream: FaultUpstream, path: str
 ) -> None:
     upstream.script("/api/tags", [do.Json({"models": None})])
     listed = ask(gateway, NARROW, "GET", path).json()
@@ -445,7 +445,7 @@ def test_a_list_of_nothing_is_an_empty_list(
     "body", [b"[]", b"{", b'"text"', b'{"models":5}', b'{"models":[5,null,{"name":5}]}']
 )
 def test_a_list_that_cannot_be_read_is_the_upstreams_fault(
-    gateway: Gateway, upstream: FaultUpstream, path: str, body: bytes
+    gateway: LocalGateway, upstream: FaultUpstream, path: str, body: bytes
 ) -> None:
     upstream.script("/api/tags", [do.Whole(body, 200, {"Content-Type": "application/json"})])
     assert_error(ask(gateway, NARROW, "GET", path), dialect_of(path), 502)
@@ -453,7 +453,7 @@ def test_a_list_that_cannot_be_read_is_the_upstreams_fault(
 
 @pytest.mark.parametrize("path", ["/api/tags", "/api/ps"])
 def test_an_error_in_place_of_a_list_stays_an_error(
-    gateway: Gateway, upstream: FaultUpstream, path: str
+    gateway: LocalGateway, upstream: FaultUpstream, path: str
 ) -> None:
     upstream.script(path, [do.Json({"error": "it broke"}, 500)])
     answer = ask(gateway, NARROW, "GET", path)
@@ -475,7 +475,7 @@ def test_an_error_in_place_of_a_list_stays_an_error(
     ],
 )
 def test_one_model_is_shown_to_those_who_may_use_it(
-    gateway: Gateway, upstream: FaultUpstream, token: str, name: str, status: int
+    gateway: LocalGateway, upstream: FaultUpstream, token: str, name: str, status: int
 ) -> None:
     upstream.script("/api/tags", [do.Json(LISTED)])
     answer = ask(gateway, token, "GET", f"/v1/models/{name}")

@@ -12,8 +12,8 @@ from tests.rig import native_chat
 from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.fixtures import module_fixture
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 
 TOKEN = "sk-team-token-1"
 PAGE, EVIL = "https://chat.example", "https://evil.example"
@@ -78,7 +78,7 @@ gateway = module_fixture(lambda shared_upstream: checked_gateway(shared_upstream
 
 
 def preflight(
-    gateway: Gateway, method: str, path: str, origin: str = PAGE, **headers: str
+    gateway: LocalGateway, method: str, path: str, origin: str = PAGE, **headers: str
 ) -> Answer:
     asked = {
         "Origin": origin,
@@ -86,7 +86,7 @@ def preflight(
         "Access-Control-Request-Headers": "authorization,content-type,x-api-key,x-stainless-os",
         **headers,
     }
-    return request(gateway.url, "OPTIONS", path, headers=asked)
+    return gateway.request("OPTIONS", path, headers=asked)
 
 
 def allowances(answer: Answer) -> dict[str, str]:
@@ -105,7 +105,7 @@ def words(text: str) -> set[str]:
 @pytest.mark.parametrize(("method", "path"), API_ROUTES)
 @pytest.mark.parametrize("prefix", ["", f"/k/{TOKEN}"])
 def test_a_preflight_on_an_api_route_is_answered_without_a_token(
-    gateway: Gateway, upstream: FaultUpstream, method: str, path: str, prefix: str
+    gateway: LocalGateway, upstream: FaultUpstream, method: str, path: str, prefix: str
 ) -> None:
     answer = preflight(gateway, method, prefix + path)
     allowed = allowances(answer)
@@ -121,7 +121,7 @@ def test_a_preflight_on_an_api_route_is_answered_without_a_token(
 
 @pytest.mark.parametrize(("method", "path"), API_ROUTES)
 def test_credentials_and_private_networks_are_never_allowed(
-    gateway: Gateway, method: str, path: str
+    gateway: LocalGateway, method: str, path: str
 ) -> None:
     answer = preflight(gateway, method, path, **{"Access-Control-Request-Private-Network": "true"})
     allowed = allowances(answer)
@@ -131,10 +131,10 @@ def test_credentials_and_private_networks_are_never_allowed(
 
 @pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
 def test_pages_may_read_answers_and_errors_of_the_api_alone(
-    gateway: Gateway, path: str, method: str, body: Any, with_token: bool
+    gateway: LocalGateway, path: str, method: str, body: Any, with_token: bool
 ) -> None:
     headers = {"Origin": PAGE, **(bearer(TOKEN) if with_token else {})}
-    allowed = allowances(request(gateway.url, method, path, body, headers))
+    allowed = allowances(gateway.request(method, path, body, headers))
     if path.startswith(("/api/", "/v1/", "/anthropic/")):
         assert allowed["access-control-allow-origin"] in ("*", PAGE)
         assert "x-request-id" in words(allowed["access-control-expose-headers"])
@@ -144,19 +144,21 @@ def test_pages_may_read_answers_and_errors_of_the_api_alone(
 
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
-def test_pages_of_operators_are_for_no_other_site(gateway: Gateway, path: str, method: str) -> None:
+def test_pages_of_operators_are_for_no_other_site(
+    gateway: LocalGateway, path: str, method: str
+) -> None:
     headers = {"Origin": PAGE, "Access-Control-Request-Method": "GET", **bearer(TOKEN)}
-    assert allowances(request(gateway.url, method, path, headers=headers)) == {}
+    assert allowances(gateway.request(method, path, headers=headers)) == {}
 
 
-def test_without_an_origin_there_is_nothing_to_allow(gateway: Gateway) -> None:
+def test_without_an_origin_there_is_nothing_to_allow(gateway: LocalGateway) -> None:
     assert allowances(gateway.ask("/api/tags")) == {}
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
 def test_what_an_upstream_allows_counts_for_nothing(
-    gateway: Gateway, upstream: FaultUpstream, path: str, stream: bool
+    gateway: LocalGateway, upstream: FaultUpstream, path: str, stream: bool
 ) -> None:
     said = {
         "Access-Control-Allow-Origin": EVIL,
@@ -169,8 +171,8 @@ def test_what_an_upstream_allows_counts_for_nothing(
         do.Lines([done]),
     ]
     upstream.script("/api/chat", streamed if stream else [do.Json(done, 200, said)])
-    answer = request(
-        gateway.url, "POST", path, {**MESSAGE, "stream": stream}, {"Origin": PAGE, **bearer(TOKEN)}
+    answer = gateway.request(
+        "POST", path, {**MESSAGE, "stream": stream}, {"Origin": PAGE, **bearer(TOKEN)}
     )
     assert answer.status == 200
     assert allowances(answer)["access-control-allow-origin"] in ("*", PAGE)
@@ -183,10 +185,10 @@ def test_what_an_upstream_allows_counts_for_nothing(
 
 @pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
 def test_every_answer_has_an_id_and_is_stored_by_nobody(
-    gateway: Gateway, path: str, method: str, body: Any, with_token: bool
+    gateway: LocalGateway, path: str, method: str, body: Any, with_token: bool
 ) -> None:
     headers = bearer(TOKEN) if with_token else {}
-    answers = [request(gateway.url, method, path, body, headers) for _ in range(2)]
+    answers = [gateway.request(method, path, body, headers) for _ in range(2)]
     ids = [answer.headers.get("x-request-id") or "" for answer in answers]
     assert all(re.fullmatch(r"[0-9a-f]{24}", each) for each in ids) and ids[0] != ids[1]
     assert [answer.headers.get_all("cache-control") for answer in answers] == [["no-store"]] * 2
@@ -194,10 +196,10 @@ def test_every_answer_has_an_id_and_is_stored_by_nobody(
 
 @pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
 def test_the_clients_own_id_comes_back(
-    gateway: Gateway, path: str, method: str, body: Any, with_token: bool
+    gateway: LocalGateway, path: str, method: str, body: Any, with_token: bool
 ) -> None:
     headers = {"X-Request-Id": "job-7:a.b_C", **(bearer(TOKEN) if with_token else {})}
-    assert request(gateway.url, method, path, body, headers).headers.get_all("x-request-id") == [
+    assert gateway.request(method, path, body, headers).headers.get_all("x-request-id") == [
         "job-7:a.b_C"
     ]
 
@@ -205,26 +207,22 @@ def test_the_clients_own_id_comes_back(
 @pytest.mark.parametrize(
     "sent", ["", "a b", "x" * 129, "<script>", 'a"b', "\xe4", "a,b", "id1\tid2"]
 )
-def test_what_is_no_id_does_not_come_back(gateway: Gateway, sent: str) -> None:
-    answer = request(
-        gateway.url, "GET", "/api/tags", headers={**bearer(TOKEN), "X-Request-Id": sent}
-    )
+def test_what_is_no_id_does_not_come_back(gateway: LocalGateway, sent: str) -> None:
+    answer = gateway.request("GET", "/api/tags", headers={**bearer(TOKEN), "X-Request-Id": sent})
     assert answer.headers.get("x-request-id") != sent
 
 
 def test_the_upstreams_id_does_not_replace_the_clients(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/tags", [do.Json({"models": []}, 200, {"X-Request-Id": "upstreams"})])
-    answer = request(
-        gateway.url, "GET", "/api/tags", headers={**bearer(TOKEN), "X-Request-Id": "mine"}
-    )
+    answer = gateway.request("GET", "/api/tags", headers={**bearer(TOKEN), "X-Request-Id": "mine"})
     assert answer.headers.get_all("x-request-id") == ["mine"]
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
 def test_streams_are_held_back_by_no_proxy(
-    gateway: Gateway, upstream: FaultUpstream, path: str
+    gateway: LocalGateway, upstream: FaultUpstream, path: str
 ) -> None:
     answer = gateway.ask(path, {**MESSAGE, "stream": True})
     assert (answer.status, answer.headers.get("x-accel-buffering")) == (200, "no")
@@ -233,9 +231,9 @@ def test_streams_are_held_back_by_no_proxy(
 
 @pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
 def test_no_answer_says_what_it_was_made_with(
-    gateway: Gateway, path: str, method: str, body: Any, with_token: bool
+    gateway: LocalGateway, path: str, method: str, body: Any, with_token: bool
 ) -> None:
-    answer = request(gateway.url, method, path, body, bearer(TOKEN) if with_token else {})
+    answer = gateway.request(method, path, body, bearer(TOKEN) if with_token else {})
     heads = " ".join(f"{name}: {value}" for name, value in answer.headers).lower()
     assert not [
         word

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.golden.face import TOKEN, shared_gateway
+from tests.golden.face import TOKEN, local_gateway
 from tests.rig.calls import EMBEDDINGS, FACES, Face
 from tests.rig.fault_upstream import FaultUpstream, Json
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 
 Document = dict[str, Any]
 
@@ -59,12 +59,10 @@ each_one = pytest.mark.parametrize("name", EVERY)
 
 
 @pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+def gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     """A gateway with these models."""
     auth = {"generate_tokens": TOKENS}
-    with shared_gateway(
-        shared_upstream, auth=auth, models=MODELS, default_model="coder"
-    ) as running:
+    with local_gateway(shared_upstream, auth=auth, models=MODELS, default_model="coder") as running:
         yield running
 
 
@@ -81,7 +79,7 @@ def stocked(upstream: FaultUpstream) -> None:
 
 
 def ask(
-    gateway: Gateway,
+    gateway: LocalGateway,
     name: str,
     model: str,
     token: str = TOKEN,
@@ -97,7 +95,7 @@ def ask(
         **({} if name in VECTORS else {"stream": stream}),
         **fields,
     }
-    return request(gateway.url, "POST", face.path, body, bearer(token))
+    return gateway.request("POST", face.path, body, bearer(token))
 
 
 def sent(upstream: FaultUpstream, name: str) -> Document:

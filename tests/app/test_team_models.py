@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from tests.golden.face import TOKEN, forwarded, get, post
-from tests.integration import team
-from tests.integration.team import (
+from tests.app import team
+from tests.app.team import (
     ALIAS_ONLY,
     EVERY,
     NOBODY,
@@ -21,9 +20,10 @@ from tests.integration.team import (
     named,
     sent,
 )
+from tests.golden.face import TOKEN, forwarded, get, post
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import bearer, request
+from tests.rig.http_client import bearer
+from tests.rig.local import LocalGateway
 from tests.rig.replay_upstream import Replay, recording
 
 gateway, stocked = team.gateway, team.stocked
@@ -43,7 +43,7 @@ SPELLINGS = [
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
 @each_text
 def test_S2_07_an_alias_is_answered_by_its_target_under_its_own_name(
-    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str, stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, name, "coder", stream=stream)
     assert answer.status == 200
@@ -55,7 +55,7 @@ def test_S2_07_an_alias_is_answered_by_its_target_under_its_own_name(
 
 @each_vector
 def test_S2_07_an_alias_can_be_embedded_with(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, name, "coder")
     assert (answer.status, sent(upstream, name)["model"]) == (200, "qwen3:8b")
@@ -65,7 +65,7 @@ def test_S2_07_an_alias_can_be_embedded_with(
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @each_text
 def test_G12_the_answer_spells_an_alias_as_the_client_does(
-    name: str, spelling: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, spelling: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, name, spelling)
     assert (answer.status, named(answer)) == (200, {spelling})
@@ -75,7 +75,7 @@ def test_G12_the_answer_spells_an_alias_as_the_client_does(
 @pytest.mark.parametrize("spelling", ["other", "Other:LATEST", "library/other"])
 @each_text
 def test_G12_a_model_without_an_alias_is_asked_for_and_echoed_as_it_is_spelled(
-    name: str, spelling: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, spelling: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, name, spelling)
     assert (named(answer), sent(upstream, name)["model"]) == ({spelling}, spelling)
@@ -84,7 +84,7 @@ def test_G12_a_model_without_an_alias_is_asked_for_and_echoed_as_it_is_spelled(
 @pytest.mark.parametrize("model", ["other", "plainly"])
 @pytest.mark.parametrize("name", ["native chat", "native generate", "native embed"])
 def test_native_bodies_pass_byte_for_byte_where_no_rule_changes_them(
-    name: str, model: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, model: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     face = EVERY[name]
     body = b'{ "model" :"%s", %s ,"x":1.50}' % (
@@ -103,7 +103,7 @@ def test_native_bodies_pass_byte_for_byte_where_no_rule_changes_them(
 
 @each_one
 def test_default_model_may_be_an_alias(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, name, "")
     assert (answer.status, sent(upstream, name)["model"]) == (200, "qwen3:8b")
@@ -112,7 +112,7 @@ def test_default_model_may_be_an_alias(
 
 @pytest.mark.parametrize("field", ["model", "name"])
 def test_B10_show_tells_of_the_target(
-    field: str, gateway: Gateway, upstream: FaultUpstream
+    field: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/show", [Replay(recording("show"))])
     answer = post(gateway, "/api/show", {field: "CODER"})
@@ -131,7 +131,7 @@ def test_B10_show_tells_of_the_target(
     ],
 )
 def test_work_on_models_means_the_name_itself(
-    method: str, path: str, body: Document, gateway: Gateway, upstream: FaultUpstream
+    method: str, path: str, body: Document, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(path, [Json({"status": "success"})])
     assert gateway.ask(path, body, method=method).status == 200
@@ -165,20 +165,20 @@ LISTS = {
 @pytest.mark.parametrize("token", SEEN)
 @pytest.mark.parametrize("kind", LISTS)
 def test_lists_show_the_names_of_the_team_that_a_token_may_use(
-    kind: str, token: str, gateway: Gateway
+    kind: str, token: str, gateway: LocalGateway
 ) -> None:
     path, key, name, headers = LISTS[kind]
-    answer = request(gateway.url, path=path, headers={**bearer(token), **headers})
+    answer = gateway.request(path=path, headers={**bearer(token), **headers})
     assert sorted(row[name] for row in answer.json()[key]) == sorted(SEEN[token])
 
 
-def test_alias_in_the_native_list_is_its_target_by_another_name(gateway: Gateway) -> None:
+def test_alias_in_the_native_list_is_its_target_by_another_name(gateway: LocalGateway) -> None:
     rows = {row["name"]: row for row in get(gateway, "/api/tags").json()["models"]}
     assert rows["coder"] == rows["qwen3:8b"] | {"name": "coder", "model": "coder"}
 
 
 @pytest.mark.parametrize("asked", ["coder", "CODER", "coder:latest", "library%2Fcoder"])
-def test_alias_can_be_looked_up_by_every_spelling(asked: str, gateway: Gateway) -> None:
+def test_alias_can_be_looked_up_by_every_spelling(asked: str, gateway: LocalGateway) -> None:
     answer = get(gateway, f"/v1/models/{asked}")
     assert (answer.status, answer.json()["id"]) == (200, asked.replace("%2F", "/"))
 
@@ -190,19 +190,19 @@ def test_alias_can_be_looked_up_by_every_spelling(asked: str, gateway: Gateway) 
     ("asked", "status"), [("ghost", 200), ("secret", 200), ("tiny-test", 200), ("nowhere", 404)]
 )
 def test_hidden_model_can_be_looked_up_by_its_name(
-    asked: str, status: int, headers: dict[str, str], gateway: Gateway
+    asked: str, status: int, headers: dict[str, str], gateway: LocalGateway
 ) -> None:
-    answer = request(gateway.url, path=f"/v1/models/{asked}", headers={**bearer(TOKEN), **headers})
+    answer = gateway.request(path=f"/v1/models/{asked}", headers={**bearer(TOKEN), **headers})
     assert answer.status == status
     assert status == 404 or answer.json()["id"] == asked
 
 
-def test_hidden_model_is_not_there_for_a_token_that_may_not_use_it(gateway: Gateway) -> None:
+def test_hidden_model_is_not_there_for_a_token_that_may_not_use_it(gateway: LocalGateway) -> None:
     assert gateway.ask("/v1/models/ghost", token=ALIAS_ONLY).status == 404
 
 
 def test_rights_on_an_alias_are_no_rights_to_manage_a_real_model_of_its_name(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     """The token may use qwen3, which `coder` stands for; a model of the server's that is
     called coder is another."""
@@ -214,7 +214,7 @@ def test_rights_on_an_alias_are_no_rights_to_manage_a_real_model_of_its_name(
 
 @each_one
 def test_error_of_the_model_server_calls_an_alias_by_its_name(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(EVERY[name].upstream_path, [Json({"error": "model 'qwen3:8b' not found"}, 404)])
     answer = ask(gateway, name, "Team Model")
@@ -225,7 +225,7 @@ def test_error_of_the_model_server_calls_an_alias_by_its_name(
 
 @each_one
 def test_name_that_a_pattern_covers_is_its_target(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, name, "claude-opus-4-1")
     assert (answer.status, sent(upstream, name)["model"]) == (200, "qwen3:8b")
@@ -236,20 +236,20 @@ def test_name_that_a_pattern_covers_is_its_target(
     "headers", [{}, {"anthropic-version": "2023-06-01"}], ids=["openai", "anthropic"]
 )
 def test_name_that_a_pattern_covers_can_be_looked_up(
-    headers: dict[str, str], gateway: Gateway
+    headers: dict[str, str], gateway: LocalGateway
 ) -> None:
     assert get(gateway, "/v1/models/claude-opus-4-1", **headers).json()["id"] == "claude-opus-4-1"
 
 
 @pytest.mark.parametrize("model", ["ghost", "secret"])
 @each_one
-def test_hidden_model_can_be_used(name: str, model: str, gateway: Gateway) -> None:
+def test_hidden_model_can_be_used(name: str, model: str, gateway: LocalGateway) -> None:
     assert ask(gateway, name, model).status == 200
 
 
 @each_text
 def test_alias_shadows_a_real_model_of_its_name(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     assert ask(gateway, name, "shadowed").status == 200
     assert sent(upstream, name)["model"] == "tiny-test"
@@ -261,7 +261,7 @@ def test_alias_shadows_a_real_model_of_its_name(
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @each_one
 def test_B10_a_token_for_the_alias_may_use_it_however_it_is_spelled(
-    name: str, spelling: str, gateway: Gateway
+    name: str, spelling: str, gateway: LocalGateway
 ) -> None:
     assert ask(gateway, name, spelling, ALIAS_ONLY).status == 200
 
@@ -272,7 +272,7 @@ def test_B10_a_token_for_the_alias_may_use_it_however_it_is_spelled(
 )
 @each_one
 def test_B10_a_token_for_the_alias_may_not_use_the_target_or_any_other_model(
-    name: str, spelling: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, spelling: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, name, spelling, ALIAS_ONLY)
     assert answer.status == 404
@@ -285,7 +285,7 @@ def test_B10_a_token_for_the_alias_may_not_use_the_target_or_any_other_model(
 )
 @each_one
 def test_B10_a_token_for_the_target_may_use_its_aliases(
-    name: str, spelling: str, gateway: Gateway
+    name: str, spelling: str, gateway: LocalGateway
 ) -> None:
     assert ask(gateway, name, spelling, TARGET_ONLY).status == 200
 
@@ -295,7 +295,7 @@ def test_B10_a_token_for_the_target_may_use_its_aliases(
     ("model", "status"), [("coder", 200), ("library/Coder", 200), ("qwen3:8b", 404)]
 )
 def test_B10_rights_count_for_show_by_either_field(
-    field: str, model: str, status: int, gateway: Gateway
+    field: str, model: str, status: int, gateway: LocalGateway
 ) -> None:
     assert gateway.ask("/api/show", {field: model}, token=ALIAS_ONLY).status == status
 
@@ -313,7 +313,7 @@ def test_B10_rights_count_for_show_by_either_field(
 )
 @each_one
 def test_B11_a_cloud_model_is_refused(
-    name: str, model: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, model: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, name, model)
     assert answer.status == 403
@@ -331,7 +331,7 @@ def test_B11_a_cloud_model_is_refused(
 )
 @each_one
 def test_B11_a_cloud_model_that_the_operator_names_may_be_used(
-    name: str, model: str, target: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, model: str, target: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     assert ask(gateway, name, model).status == 200
     assert sent(upstream, name)["model"] == target
@@ -339,6 +339,6 @@ def test_B11_a_cloud_model_that_the_operator_names_may_be_used(
 
 @each_text
 def test_B11_the_name_of_an_alias_of_a_cloud_model_opens_no_other(
-    name: str, gateway: Gateway
+    name: str, gateway: LocalGateway
 ) -> None:
     assert ask(gateway, name, "kimi:cloud").status == 403

@@ -14,8 +14,8 @@ from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
 from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import MODEL, FaultUpstream
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 
 TOKEN, OTHER, READER, NARROW = "sk-team-token-1", "sk-team-token-2", "sk-reader", "sk-narrow"
 HASHED, OLD, LAST_DAY = "sk-hashed", "sk-old", "sk-last-day"
@@ -42,7 +42,7 @@ def as_form(form: str, token: str) -> Form:
 
 
 @pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+def gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     tokens = [
         TOKEN,
         OTHER,
@@ -67,10 +67,10 @@ def seen_by(upstream: FaultUpstream) -> list[str]:
 
 
 def ask(
-    gateway: Gateway, form: str, token: str, method: str, path: str, body: Any = None
+    gateway: LocalGateway, form: str, token: str, method: str, path: str, body: Any = None
 ) -> Answer:
     prefix, headers = as_form(form, token)
-    return request(gateway.url, method, prefix + path, body, [("User-Agent", "client/1"), *headers])
+    return gateway.request(method, prefix + path, body, [("User-Agent", "client/1"), *headers])
 
 
 # Every form, the same rights.
@@ -78,7 +78,9 @@ def ask(
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("token", [TOKEN, HASHED, LAST_DAY])
-def test_every_form_is_accepted_in_every_dialect(gateway: Gateway, form: str, token: str) -> None:
+def test_every_form_is_accepted_in_every_dialect(
+    gateway: LocalGateway, form: str, token: str
+) -> None:
     assert ask(gateway, form, token, "GET", "/api/tags").status == 200
     assert ask(gateway, form, token, "GET", "/v1/models").status == 200
     assert (
@@ -117,7 +119,7 @@ def test_every_form_is_accepted_in_every_dialect(gateway: Gateway, form: str, to
     ],
 )
 def test_rights_do_not_depend_on_the_form(
-    gateway: Gateway, form: str, token: str, method: str, path: str, body: Any, status: int
+    gateway: LocalGateway, form: str, token: str, method: str, path: str, body: Any, status: int
 ) -> None:
     assert ask(gateway, form, token, method, path, body).status == status
 
@@ -125,19 +127,17 @@ def test_rights_do_not_depend_on_the_form(
 @pytest.mark.parametrize("path", [f"/k/{TOKEN}/", f"/k/{TOKEN}", "/"])
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 def test_clients_that_only_know_a_base_url_find_an_ollama_there(
-    gateway: Gateway, method: str, path: str
+    gateway: LocalGateway, method: str, path: str
 ) -> None:
-    answer = request(gateway.url, method, path)
+    answer = gateway.request(method, path)
     assert (answer.status, answer.body) == (200, b"" if method == "HEAD" else b"Ollama is running")
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "raw"])
-def test_the_same_token_in_two_forms_is_one_token(gateway: Gateway, form: str) -> None:
+def test_the_same_token_in_two_forms_is_one_token(gateway: LocalGateway, form: str) -> None:
     prefix, headers = as_form(form, TOKEN)
     second = [("x-api-key", TOKEN)] if form in ("bearer", "basic") else [("Authorization", TOKEN)]
-    assert (
-        request(gateway.url, "GET", f"{prefix}/api/tags", headers=[*headers, *second]).status == 200
-    )
+    assert gateway.request("GET", f"{prefix}/api/tags", headers=[*headers, *second]).status == 200
 
 
 PAIRS = [
@@ -154,10 +154,10 @@ PAIRS += [("path", other) for other in FORMS if other != "path"]
     "tokens", [(TOKEN, OTHER), (READER, TOKEN), (TOKEN, "unknown"), ("unknown", TOKEN)]
 )
 def test_two_different_tokens_never_mix(
-    gateway: Gateway, upstream: FaultUpstream, first: str, second: str, tokens: tuple[str, str]
+    gateway: LocalGateway, upstream: FaultUpstream, first: str, second: str, tokens: tuple[str, str]
 ) -> None:
     (prefix, headers), (_, more) = as_form(first, tokens[0]), as_form(second, tokens[1])
-    answer = request(gateway.url, "GET", f"{prefix}/api/tags", headers=[*headers, *more])
+    answer = gateway.request("GET", f"{prefix}/api/tags", headers=[*headers, *more])
     assert_error(answer, "native", 401)
     assert seen_by(upstream) == []
 
@@ -171,9 +171,9 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 @pytest.mark.parametrize(
     "path", ["/nope", "/api/nope", "/v1/nope", "/api", "/admin/api/nope", "/favicon.ico", "/k/"]
 )
-def test_unknown_addresses_need_a_token_too(gateway: Gateway, method: str, path: str) -> None:
-    assert request(gateway.url, method, path).status == 401
-    assert request(gateway.url, method, path, headers=bearer(TOKEN)).status == 404
+def test_unknown_addresses_need_a_token_too(gateway: LocalGateway, method: str, path: str) -> None:
+    assert gateway.request(method, path).status == 401
+    assert gateway.request(method, path, headers=bearer(TOKEN)).status == 404
 
 
 # What is no token; rows B14 and B15 have the rest.
@@ -182,8 +182,8 @@ def test_unknown_addresses_need_a_token_too(gateway: Gateway, method: str, path:
 @pytest.mark.parametrize(
     "query", [f"token={TOKEN}", f"api_key={TOKEN}", f"key={TOKEN}", f"access_token={TOKEN}"]
 )
-def test_a_token_in_the_query_does_not_count(gateway: Gateway, query: str) -> None:
-    assert request(gateway.url, "GET", f"/api/tags?{query}").status == 401
+def test_a_token_in_the_query_does_not_count(gateway: LocalGateway, query: str) -> None:
+    assert gateway.request("GET", f"/api/tags?{query}").status == 401
 
 
 # What goes on to the upstream.
@@ -199,7 +199,7 @@ ASKED = [
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("path", "body"), ASKED)
 def test_nothing_of_who_asks_reaches_the_upstream(
-    gateway: Gateway, upstream: FaultUpstream, form: str, path: str, body: dict[str, Any]
+    gateway: LocalGateway, upstream: FaultUpstream, form: str, path: str, body: dict[str, Any]
 ) -> None:
     prefix, headers = as_form(form, TOKEN)
     personal = [
@@ -214,9 +214,7 @@ def test_nothing_of_who_asks_reaches_the_upstream(
         ("Anthropic-Beta", "secret-beta"),
     ]
     assert (
-        request(
-            gateway.url, "POST", f"{prefix}{path}?key={TOKEN}", body, [*headers, *personal]
-        ).status
+        gateway.request("POST", f"{prefix}{path}?key={TOKEN}", body, [*headers, *personal]).status
         == 200
     )
     seen = upstream.wait_for_request(1, "/api/chat")
@@ -239,13 +237,13 @@ def test_nothing_of_who_asks_reaches_the_upstream(
 
 
 def test_what_the_upstream_wants_to_store_at_one_client_reaches_nobody(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(
         "/api/chat", [do.Json({"message": {}, "done": True}, 200, {"Set-Cookie": "sid=userA"})]
     )
     for token in (TOKEN, OTHER):
-        answer = request(gateway.url, "POST", "/api/chat", CHAT, bearer(token))
+        answer = gateway.request("POST", "/api/chat", CHAT, bearer(token))
         assert answer.headers.get("set-cookie") is None
         assert [seen.header("cookie") for seen in upstream.requests if seen.path == "/api/chat"][
             -1
@@ -256,18 +254,18 @@ def test_what_the_upstream_wants_to_store_at_one_client_reaches_nobody(
 
 
 def test_without_authentication_any_token_or_none_will_do(upstream: FaultUpstream) -> None:
-    with Gateway(
+    with LocalGateway(
         {"auth": {"enabled": False}, "service": {"base_url": upstream.url}}, workers=1
     ) as running:
         for headers in ({}, bearer("not-needed"), {"x-api-key": "a", "api-key": "b"}):
-            assert request(running.url, "POST", "/v1/chat/completions", CHAT, headers).status == 200
-        assert request(running.url, "GET", "/k/anything/api/tags").status == 200
-        assert request(running.url, "GET", "/nope").status == 404
+            assert running.request("POST", "/v1/chat/completions", CHAT, headers).status == 200
+        assert running.request("GET", "/k/anything/api/tags").status == 200
+        assert running.request("GET", "/nope").status == 404
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
 def test_without_authentication_only_loopback_is_served(host: str) -> None:
-    failed = Gateway.start_expecting_failure({"auth": {"enabled": False}}, env={"HOST": host})
+    failed = LocalGateway.start_expecting_failure({"auth": {"enabled": False}}, env={"HOST": host})
     assert failed.exit_code != 0
     assert "auth.enabled is false" in failed.output and "auth.allow_open_network" in failed.output
 
@@ -277,9 +275,9 @@ def test_an_open_network_has_to_be_said_twice(upstream: FaultUpstream) -> None:
         "auth": {"enabled": False, "allow_open_network": True},
         "service": {"base_url": upstream.url},
     }
-    with Gateway(config, env={"HOST": "0.0.0.0"}, workers=1) as running:
-        assert request(running.url, "GET", "/api/tags").status == 200
-        assert request(running.url, "GET", "/admin/api/tokens").status == 403
+    with LocalGateway(config, env={"HOST": "0.0.0.0"}, workers=1) as running:
+        assert running.request("GET", "/api/tags").status == 200
+        assert running.request("GET", "/admin/api/tokens").status == 403
         assert any(
             event["event"] == "configuration_warning"
             for event in running.log_lines("events", at_least=2)

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from anthropic.types import ModelInfo
 
-from tests.golden.face import TOKEN, forwarded, get, shared_gateway
+from tests.golden.face import TOKEN, forwarded, get, local_gateway
 from tests.rig.fault_upstream import FaultUpstream, Json
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import request
+from tests.rig.local import LocalGateway
 from tests.rig.replay_upstream import recording
 
 NARROW = "narrow-token"
@@ -22,8 +21,8 @@ TOKENS = [TOKEN, {"name": "narrow", "token": NARROW, "models": ["tiny-test", "ns
 
 
 @pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with shared_gateway(shared_upstream, auth={"generate_tokens": TOKENS}) as running:
+def gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
+    with local_gateway(shared_upstream, auth={"generate_tokens": TOKENS}) as running:
         yield running
 
 
@@ -39,7 +38,7 @@ def have(upstream: FaultUpstream, *models: dict[str, Any]) -> None:
     upstream.script("/api/tags", [Json({"models": list(models)})])
 
 
-def test_list_has_the_shape_of_openai(gateway: Gateway) -> None:
+def test_list_has_the_shape_of_openai(gateway: LocalGateway) -> None:
     created = calendar.timegm((2026, 8, 1, 8, 0, 0))
     expected = [
         {"id": name, "object": "model", "created": created, "owned_by": "ollama"} for name in NAMES
@@ -47,7 +46,7 @@ def test_list_has_the_shape_of_openai(gateway: Gateway) -> None:
     assert get(gateway, "/v1/models").json() == {"object": "list", "data": expected}
 
 
-def test_recorded_list(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_recorded_list(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     recorded = json.loads(recording("tags").response)["models"]
     have(upstream, *recorded)
     listed = get(gateway, "/v1/models").json()["data"]
@@ -56,7 +55,7 @@ def test_recorded_list(gateway: Gateway, upstream: FaultUpstream) -> None:
 
 
 def test_lists_of_all_apis_have_what_ollama_knows_of_a_model(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     recorded = json.loads(recording("tags-capabilities", "0.32").response)["models"]
     have(upstream, *recorded)
@@ -84,14 +83,14 @@ def test_lists_of_all_apis_have_what_ollama_knows_of_a_model(
 
 @pytest.mark.parametrize("document", [{"models": []}, {"models": None}, {}])
 def test_empty_list_is_a_list(
-    document: dict[str, Any], gateway: Gateway, upstream: FaultUpstream
+    document: dict[str, Any], gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     """G13: never null, which no client can iterate over."""
     upstream.script("/api/tags", [Json(document)])
     assert get(gateway, "/v1/models").json() == {"object": "list", "data": []}
 
 
-def test_odd_time_is_zero(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_odd_time_is_zero(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     have(upstream, {"name": "m", "modified_at": "yesterday"}, {"name": "n"})
     assert [one["created"] for one in get(gateway, "/v1/models").json()["data"]] == [0, 0]
 
@@ -112,7 +111,7 @@ def test_odd_time_is_zero(gateway: Gateway, upstream: FaultUpstream) -> None:
 )
 @pytest.mark.parametrize("escaped", [False, True], ids=["raw", "escaped"])
 def test_one_model_by_every_spelling_is_echoed_as_asked(
-    asked: str, escaped: bool, gateway: Gateway
+    asked: str, escaped: bool, gateway: LocalGateway
 ) -> None:
     """G12, G13: official clients escape the slash."""
     path = asked.replace("/", "%2F").replace(":", "%3A") if escaped else asked
@@ -127,7 +126,9 @@ def test_one_model_by_every_spelling_is_echoed_as_asked(
 
 
 @pytest.mark.parametrize("asked", ["nope", "tiny-test:other", "ns/nope", "ns%2Fnope", "tiny"])
-def test_unknown_model_has_the_code_that_clients_look_for(asked: str, gateway: Gateway) -> None:
+def test_unknown_model_has_the_code_that_clients_look_for(
+    asked: str, gateway: LocalGateway
+) -> None:
     answer = get(gateway, f"/v1/models/{asked}")
     error = answer.json()["error"]
     assert (answer.status, error["code"], error["param"]) == (404, "model_not_found", "model")
@@ -138,7 +139,7 @@ def test_unknown_model_has_the_code_that_clients_look_for(asked: str, gateway: G
     "asked", ["ns%252Fm", "..%2Fapi%2Ftags", "%2e%2e/m", "a//b", "m%00", "m%0d%0ax", "m%3Fx", "m;x"]
 )
 def test_games_with_the_path_find_nothing(
-    asked: str, gateway: Gateway, upstream: FaultUpstream
+    asked: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = get(gateway, f"/v1/models/{asked}")
     assert answer.status in (400, 404)
@@ -146,7 +147,7 @@ def test_games_with_the_path_find_nothing(
     assert {seen.path for seen in forwarded(upstream)} <= {"/api/tags"}
 
 
-def test_token_sees_only_its_models(gateway: Gateway) -> None:
+def test_token_sees_only_its_models(gateway: LocalGateway) -> None:
     listed = gateway.ask("/v1/models", token=NARROW).json()["data"]
     assert [one["id"] for one in listed] == ["tiny-test:latest", "ns/m:latest"]
 
@@ -154,11 +155,11 @@ def test_token_sees_only_its_models(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("asked", "status"), [("tiny-test", 200), ("ns/m", 200), ("qwen3:8b", 404), ("nope", 404)]
 )
-def test_token_finds_only_its_models(asked: str, status: int, gateway: Gateway) -> None:
+def test_token_finds_only_its_models(asked: str, status: int, gateway: LocalGateway) -> None:
     assert gateway.ask(f"/v1/models/{asked}", token=NARROW).status == status
 
 
-def test_foreign_and_missing_models_look_alike(gateway: Gateway) -> None:
+def test_foreign_and_missing_models_look_alike(gateway: LocalGateway) -> None:
     texts = [
         gateway.ask(f"/v1/models/{name}", token=NARROW).text.replace(name, "NAME")
         for name in ("qwen3:8b", "missing")
@@ -168,7 +169,7 @@ def test_foreign_and_missing_models_look_alike(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny-test"])
 def test_models_cannot_be_deleted_here(
-    path: str, gateway: Gateway, upstream: FaultUpstream
+    path: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = gateway.ask(path, method="DELETE")
     assert answer.status == 405
@@ -178,13 +179,13 @@ def test_models_cannot_be_deleted_here(
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny-test"])
-def test_models_need_a_token(path: str, gateway: Gateway, upstream: FaultUpstream) -> None:
-    answer = request(gateway.url, path=path)
+def test_models_need_a_token(path: str, gateway: LocalGateway, upstream: FaultUpstream) -> None:
+    answer = gateway.request(path=path)
     assert (answer.status, answer.json()["error"]["type"]) == (401, "authentication_error")
     assert not forwarded(upstream)
 
 
-def test_upstream_that_is_down_is_said_so(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_upstream_that_is_down_is_said_so(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     upstream.refuse()
     try:
         answer = get(gateway, "/v1/models")
@@ -199,7 +200,7 @@ def test_upstream_that_is_down_is_said_so(gateway: Gateway, upstream: FaultUpstr
 )
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/m"])
 def test_list_of_another_shape_is_a_bad_gateway(
-    document: Any, path: str, gateway: Gateway, upstream: FaultUpstream
+    document: Any, path: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/tags", [Json(document)])
     assert get(gateway, path).status == 502

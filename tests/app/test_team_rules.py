@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.golden.face import TOKEN, forwarded
-from tests.integration import team
-from tests.integration.team import (
+from tests.app import team
+from tests.app.team import (
     EVERY,
     Document,
     ask,
@@ -22,6 +21,7 @@ from tests.integration.team import (
     named,
     sent,
 )
+from tests.golden.face import TOKEN, forwarded
 from tests.rig import NDJSON
 from tests.rig.calls import CHAT_LINE, FACES, MESSAGES
 from tests.rig.deadline import wait_until
@@ -35,8 +35,8 @@ from tests.rig.fault_upstream import (
     Lines,
     WaitForPeerClose,
 )
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 from tests.rig.replay_upstream import Replay, recording
 
 gateway, stocked = team.gateway, team.stocked
@@ -112,7 +112,7 @@ def told(upstream: FaultUpstream, name: str) -> Document:
 @pytest.mark.parametrize("case", PRECEDENCE)
 @each_text
 def test_S2_27_caller_then_override_then_the_models_own(
-    name: str, case: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, case: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     fields, model, expected = PRECEDENCE[case]
     answer = ask(gateway, name, model, **fields)
@@ -122,7 +122,7 @@ def test_S2_27_caller_then_override_then_the_models_own(
 
 @each_vector
 def test_S2_27_options_and_lease_of_embeddings(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     ask(gateway, name, "ruled", options={"num_ctx": 512})
     body = sent(upstream, name)
@@ -134,7 +134,7 @@ def test_S2_27_options_and_lease_of_embeddings(
     "name", ["openai chat", "openai completions", "openai responses", "anthropic messages"]
 )
 def test_S2_19_num_ctx_beside_the_other_fields(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     ask(gateway, name, "ruled", num_ctx=1024)
     assert sent(upstream, name)["options"]["num_ctx"] == 1024
@@ -150,14 +150,14 @@ def test_S2_19_num_ctx_beside_the_other_fields(
     ],
 )
 def test_S2_27_the_clients_own_word_for_thinking_comes_first(
-    name: str, fields: Document, think: str | bool, gateway: Gateway, upstream: FaultUpstream
+    name: str, fields: Document, think: str | bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     assert ask(gateway, name, "ruled", **fields).status == 200
     assert sent(upstream, name)["think"] == think
 
 
 def test_thinking_that_a_model_cannot_do_is_not_asked_for_where_the_client_would_not_know(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/show", [Json({"capabilities": ["completion"]})])
     assert (
@@ -175,7 +175,7 @@ def test_thinking_that_a_model_cannot_do_is_not_asked_for_where_the_client_would
 
 @pytest.mark.parametrize("field", ["Think", "SYSTEM", "Options", "Keep_Alive"])
 def test_B6_a_field_that_rules_decide_on_is_refused_in_another_case(
-    field: str, gateway: Gateway
+    field: str, gateway: LocalGateway
 ) -> None:
     fields: Document = {field: None}
     answer = ask(gateway, "native generate", "ruled", **fields)
@@ -189,7 +189,7 @@ def test_B6_a_field_that_rules_decide_on_is_refused_in_another_case(
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
 @each_text
 def test_limits_hold_and_the_answer_says_so(
-    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str, stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     options, fields = (
         dict[str, int](num_ctx=65536, num_predict=9999),
@@ -205,7 +205,7 @@ def test_limits_hold_and_the_answer_says_so(
 
 @each_text
 def test_what_is_within_the_limits_passes_without_a_word(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     is_anthropic = name == "anthropic messages"
     fields: Document = {"max_tokens": 4096} if is_anthropic else {"options": {"num_predict": 4096}}
@@ -216,7 +216,7 @@ def test_what_is_within_the_limits_passes_without_a_word(
 
 @each_vector
 def test_limits_of_embeddings_are_those_that_they_have(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, name, "limited", options={"num_ctx": 65536})
     assert (clamped(answer), sent(upstream, name)["options"]) == (
@@ -235,14 +235,14 @@ def test_limits_of_embeddings_are_those_that_they_have(
         "https://registry.ollama.ai/library/limited",
     ],
 )
-def test_B10_no_spelling_gets_around_a_limit(spelling: str, gateway: Gateway) -> None:
+def test_B10_no_spelling_gets_around_a_limit(spelling: str, gateway: LocalGateway) -> None:
     answer = ask(gateway, "openai chat", spelling, num_ctx=65536, max_tokens=10)
     assert clamped(answer) == "num_ctx=32768"
 
 
 @pytest.mark.parametrize("lease", ["+2h", "120.m", "7200000000µs", "7200000000000ns", 7200])
 def test_lease_is_limited_in_every_notation(
-    lease: str | int, gateway: Gateway, upstream: FaultUpstream
+    lease: str | int, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, "native chat", "limited", keep_alive=lease, options={"num_predict": 1})
     assert (answer.status, clamped(answer)) == (200, "keep_alive=3600s")
@@ -252,7 +252,7 @@ def test_lease_is_limited_in_every_notation(
 @pytest.mark.parametrize("asked", [256, 512, 8192, None])
 @each_text
 def test_pinned_options_keep_the_model_that_is_loaded(
-    name: str, asked: int | None, gateway: Gateway, upstream: FaultUpstream
+    name: str, asked: int | None, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/ps", [Replay(recording("ps-loaded"))])
 
@@ -268,7 +268,7 @@ def test_pinned_options_keep_the_model_that_is_loaded(
 
 @pytest.mark.parametrize("row", [{"models": []}, {"models": None}, {"error": "no"}])
 def test_pinned_options_of_a_model_that_is_not_loaded_are_the_callers(
-    row: Document, gateway: Gateway, upstream: FaultUpstream
+    row: Document, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/ps", [Json(row, 500 if "error" in row else 200)])
 
@@ -319,7 +319,7 @@ def test_S2_29_thinking_is_left_out_by_the_operator_or_by_the_caller(
     model: str,
     stream: bool,
     edges: int | None,
-    gateway: Gateway,
+    gateway: LocalGateway,
     upstream: FaultUpstream,
 ) -> None:
     upstream.script(EVERY[name].upstream_path, thinking_script(name, stream=stream, edges=edges))
@@ -336,7 +336,7 @@ def test_S2_29_thinking_is_left_out_by_the_operator_or_by_the_caller(
     "name", ["native chat", "native generate", "openai chat", "openai responses"]
 )
 def test_S2_29_the_caller_may_undo_it(
-    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str, stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(EVERY[name].upstream_path, thinking_script(name, stream=stream))
     answer = ask(gateway, name, "silent", stream=stream, exclude_reasoning=False)
@@ -345,7 +345,9 @@ def test_S2_29_the_caller_may_undo_it(
 
 
 @pytest.mark.parametrize("name", FACES)
-def test_S2_29_null_undoes_nothing(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_S2_29_null_undoes_nothing(
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
+) -> None:
     upstream.script(EVERY[name].upstream_path, thinking_script(name, stream=False))
     assert "see." not in ask(gateway, name, "silent", exclude_reasoning=None).text
 
@@ -356,7 +358,7 @@ def entry(token: str) -> Document:
 
 @pytest.mark.parametrize("name", ["native chat", "native generate"])
 def test_S2_29_thinking_that_is_left_out_of_a_stream_is_not_in_its_log_probabilities(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     """Also not in a line with nothing to read, while the model server holds back
     what may be thinking."""
@@ -379,7 +381,7 @@ def test_S2_29_thinking_that_is_left_out_of_a_stream_is_not_in_its_log_probabili
 @pytest.mark.parametrize(("thinking", "kept"), [(THOUGHT, False), ("", True)])
 @pytest.mark.parametrize("name", ["native chat", "native generate"])
 def test_S2_29_single_answer_that_has_thought_has_no_log_probabilities_without_it(
-    name: str, thinking: str, kept: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str, thinking: str, kept: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     said = {"thinking": thinking, "content" if name == "native chat" else "response": SAID}
     document = {"message": said} if name == "native chat" else said
@@ -393,7 +395,7 @@ def test_S2_29_single_answer_that_has_thought_has_no_log_probabilities_without_i
 
 
 def test_thinking_in_a_line_that_was_cut_is_not_seen(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     lines = b'{"model":"thinker","message":{"thinking":"hidden th'
     upstream.script("/api/chat", [Head(200, NDJSON), Chunk(lines)])
@@ -405,7 +407,7 @@ def test_thinking_in_a_line_that_was_cut_is_not_seen(
 @pytest.mark.parametrize("model", ["silent", "coder"])
 @each_text
 def test_errors_of_the_upstream_pass_for_an_alias_as_for_a_model(
-    name: str, model: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, model: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(EVERY[name].upstream_path, [Json({"error": "model 'x' not found"}, 404)])
     answer = ask(gateway, name, model, stream=True)
@@ -414,14 +416,14 @@ def test_errors_of_the_upstream_pass_for_an_alias_as_for_a_model(
 
 
 def test_client_that_leaves_an_edited_stream_ends_it(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(
         "/api/chat",
         [Head(200, NDJSON), Chunk(json.dumps(CHAT_LINE).encode() + b"\n"), WaitForPeerClose()],
     )
     body = {"model": "coder", "messages": MESSAGES}
-    with open_stream(gateway.url, "POST", "/api/chat", body, bearer(TOKEN)) as stream:
+    with gateway.open_stream("POST", "/api/chat", body, bearer(TOKEN)) as stream:
         assert json.loads(stream.read_some())["model"] == "coder"
     seen = upstream.wait_for_request(path="/api/chat")
     upstream.wait_peer_closed(seen.connection, 2)
@@ -433,7 +435,7 @@ def test_client_that_leaves_an_edited_stream_ends_it(
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
 @each_text
 def test_S2_28_the_operators_time_for_an_answer_counts(
-    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str, stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(EVERY[name].upstream_path, [WaitForPeerClose()])
     began = time.monotonic()
@@ -445,7 +447,7 @@ def test_S2_28_the_operators_time_for_an_answer_counts(
 @pytest.mark.parametrize("field", ["request_timeout", "timeout_ms"])
 @each_one
 def test_S2_28_the_caller_may_wait_for_less(
-    field: str, name: str, gateway: Gateway, upstream: FaultUpstream
+    field: str, name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(EVERY[name].upstream_path, [WaitForPeerClose()])
     began = time.monotonic()
@@ -457,7 +459,7 @@ def test_S2_28_the_caller_may_wait_for_less(
 
 @each_one
 def test_S2_28_the_caller_gets_no_more_than_the_operator_allows(
-    name: str, gateway: Gateway
+    name: str, gateway: LocalGateway
 ) -> None:
     answer = ask(gateway, name, "plainly", request_timeout=99_999_999)
     assert (answer.status, clamped(answer)) == (200, "request_timeout=50000")
@@ -466,7 +468,7 @@ def test_S2_28_the_caller_gets_no_more_than_the_operator_allows(
 @pytest.mark.parametrize("value", [0, -5, "5s", True])
 @pytest.mark.parametrize("name", EVERY)
 def test_time_that_is_none_is_refused(
-    name: str, value: Any, gateway: Gateway, upstream: FaultUpstream
+    name: str, value: Any, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, name, "other", request_timeout=value)
     assert answer.status == 400
@@ -500,7 +502,7 @@ def system_texts(upstream: FaultUpstream, name: str) -> list[str]:
 )
 @pytest.mark.parametrize("name", SYSTEM)
 def test_system_prompt_is_what_the_operator_makes_of_it(
-    name: str, model: str, expected: list[str], gateway: Gateway, upstream: FaultUpstream
+    name: str, model: str, expected: list[str], gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     assert ask(gateway, name, model, **SYSTEM[name]).status == 200
     assert system_texts(upstream, name) == expected
@@ -511,7 +513,7 @@ def test_system_prompt_is_what_the_operator_makes_of_it(
 )
 @each_text
 def test_system_prompt_where_the_client_gives_none(
-    name: str, model: str, expected: list[str], gateway: Gateway, upstream: FaultUpstream
+    name: str, model: str, expected: list[str], gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     assert ask(gateway, name, model).status == 200
     assert system_texts(upstream, name) == expected
@@ -519,7 +521,7 @@ def test_system_prompt_where_the_client_gives_none(
 
 @pytest.mark.parametrize("role", ["System", "SYSTEM"])
 def test_native_role_in_another_case_is_a_system_prompt_all_the_same(
-    role: str, gateway: Gateway, upstream: FaultUpstream
+    role: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     ask(gateway, "native chat", "mute", messages=[{"role": role, "content": GIVEN}, *MESSAGES])
     assert sent(upstream, "native chat")["messages"] == MESSAGES
@@ -535,7 +537,7 @@ def test_native_role_in_another_case_is_a_system_prompt_all_the_same(
 )
 @pytest.mark.parametrize("model", ["mute", "spoken"])
 def test_B6_key_of_a_message_in_another_case_does_not_get_around_the_rules(
-    model: str, message: Document, gateway: Gateway, upstream: FaultUpstream
+    model: str, message: Document, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, "native chat", model, messages=[*MESSAGES, message])
     assert answer.status == 400
@@ -545,7 +547,7 @@ def test_B6_key_of_a_message_in_another_case_does_not_get_around_the_rules(
 
 
 def test_key_of_a_message_in_another_case_is_ollamas_business_where_there_are_no_rules(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     messages = [{"Role": "user", "Content": "hi"}]
     assert ask(gateway, "native chat", "plainly", messages=messages).status == 200
@@ -561,12 +563,12 @@ def test_key_of_a_message_in_another_case_is_ollamas_business_where_there_are_no
     ],
 )
 def test_null_which_go_takes_for_no_word_does_not_get_around_the_rules(
-    messages: bytes, gateway: Gateway, upstream: FaultUpstream
+    messages: bytes, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     """Go keeps the value that it read before a null, and an empty message in the place of one."""
     body = b'{"model":"mute","stream":false,"messages":%b}' % messages
     headers = bearer(TOKEN) | {"Content-Type": "application/json"}
-    assert request(gateway.url, "POST", "/api/chat", body, headers).status == 200
+    assert gateway.request("POST", "/api/chat", body, headers).status == 200
     body = upstream.wait_for_request(path="/api/chat").body
     assert b"system" not in body
     assert body.count(b'"role"') == 1
@@ -574,7 +576,7 @@ def test_null_which_go_takes_for_no_word_does_not_get_around_the_rules(
 
 @pytest.mark.parametrize("name", ["native chat", "openai chat", "openai responses"])
 def test_chat_of_nothing_but_a_system_prompt_is_no_order_to_load(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     said = [{"role": "system", "content": GIVEN}]
     fields: Document = {"input": said} if name == "openai responses" else {"messages": said}
@@ -587,7 +589,7 @@ def test_chat_of_nothing_but_a_system_prompt_is_no_order_to_load(
 
 @pytest.mark.parametrize("stray", [{"messages": []}, {"messages": MESSAGES}])
 def test_field_of_another_request_does_not_get_around_the_rules(
-    stray: Document, gateway: Gateway, upstream: FaultUpstream
+    stray: Document, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     ask(gateway, "native generate", "mute", system=GIVEN, **stray)
     assert sent(upstream, "native generate")["system"] == ""
@@ -614,7 +616,7 @@ UNREAD: dict[str, list[Document]] = {
     ("name", "fields"), [(name, each) for name, many in UNREAD.items() for each in many]
 )
 def test_field_that_would_drop_the_system_rule_is_refused(
-    name: str, fields: Document, model: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, fields: Document, model: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = ask(gateway, name, model, **fields)
     assert_error(answer, EVERY[name].dialect, 400)
@@ -645,10 +647,10 @@ def test_field_that_would_drop_the_system_rule_is_refused(
     ],
 )
 def test_field_that_would_drop_the_system_rule_has_one_spelling(
-    said: str, gateway: Gateway, upstream: FaultUpstream
+    said: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     body = f'{{"model": "spoken", "prompt": "hi", {said}}}'
-    answer = request(gateway.url, "POST", "/api/generate", body.encode(), bearer(TOKEN))
+    answer = gateway.request("POST", "/api/generate", body.encode(), bearer(TOKEN))
     assert_error(answer, NATIVE, 400)
     assert forwarded(upstream) == []
 
@@ -658,7 +660,7 @@ def test_field_that_would_drop_the_system_rule_has_one_spelling(
 )
 @pytest.mark.parametrize("model", ["limited", "plainly", "free"])
 def test_model_without_a_system_rule_takes_them(
-    model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
+    model: str, fields: Document, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     assert ask(gateway, "native generate", model, **fields).status == 200
     assert sent(upstream, "native generate").items() >= fields.items()
@@ -668,7 +670,7 @@ def test_model_without_a_system_rule_takes_them(
     "fields", [{"raw": False}, {"template": ""}, {"suffix": None}, {"context": [1, 2]}]
 )
 def test_field_that_asks_for_nothing_of_the_kind_is_no_reason_to_refuse(
-    fields: Document, gateway: Gateway, upstream: FaultUpstream
+    fields: Document, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     assert ask(gateway, "native generate", "spoken", **fields).status == 200
     assert sent(upstream, "native generate")["system"] == "Rules."
@@ -684,7 +686,7 @@ def test_field_that_asks_for_nothing_of_the_kind_is_no_reason_to_refuse(
     ],
 )
 def test_request_that_has_no_place_for_a_system_prompt_stays_as_it_is(
-    name: str, body: Document, gateway: Gateway, upstream: FaultUpstream
+    name: str, body: Document, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     assert ask(gateway, name, "spoken", **body).status == 200
     assert sent(upstream, name) == {**EVERY[name].body, "model": "spoken", "stream": False, **body}

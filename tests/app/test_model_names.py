@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,15 +13,16 @@ from urllib.parse import quote
 import pytest
 
 from tests import unit
-from tests.golden.face import TOKEN, forwarded, shared_gateway
+from tests.golden.face import TOKEN, forwarded, local_gateway
 from tests.reliability.sweep import BODIES, answer_everything
 from tests.rig.calls import FACES
 from tests.rig.errors import NATIVE, OPENAI, assert_error, dialect_of
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.fixtures import module_fixture
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 from tests.rig.provider import CHAT, Provider, row
+from tests.rig.tables import check_rows
 
 NARROW = "token-for-tiny"
 RULES: dict[str, Any] = {
@@ -42,16 +44,11 @@ SPELLINGS = [
 ]
 
 
-def short(name: str) -> str:
-    """The id of a test."""
-    return ascii(name[:30])
-
-
 @pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     narrow = {"name": "narrow", "token": NARROW, "models": ["tiny"]}
     auth = {"generate_tokens": [TOKEN, narrow]}
-    with shared_gateway(shared_upstream, auth=auth, models=MODELS) as running:
+    with local_gateway(shared_upstream, auth=auth, models=MODELS) as running:
         yield running
 
 
@@ -63,10 +60,8 @@ def _server(upstream: FaultUpstream) -> None:
     upstream.script("/api/ps", [Json({"models": [{"name": "held:latest", "context_length": 512}]})])
 
 
-def send(gateway: Gateway, path: str, body: Any, token: str = TOKEN) -> Answer:
-    return request(
-        gateway.url, "DELETE" if path == "/api/delete" else "POST", path, body, bearer(token)
-    )
+def send(gateway: LocalGateway, path: str, body: Any, token: str = TOKEN) -> Answer:
+    return gateway.request("DELETE" if path == "/api/delete" else "POST", path, body, bearer(token))
 
 
 def asked(upstream: FaultUpstream) -> list[dict[str, Any]]:
@@ -77,47 +72,49 @@ def asked(upstream: FaultUpstream) -> list[dict[str, Any]]:
 # --- Spellings ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["native chat", "openai chat"])
-@pytest.mark.parametrize(
-    ("spelling", "model", "source"), [spelled for spelled in SPELLINGS if spelled[0]]
-)
+#: A request of each kind of dialect whose fields are over the clamp of `tiny`.
+CLAMPED: dict[str, dict[str, Any]] = {
+    "native chat": {"options": {"num_predict": 99, "num_ctx": 9999}},
+    "openai chat": {"max_tokens": 99},
+}
+
+
 def test_spelling_of_a_ruled_model_has_its_rules_or_is_refused(
-    spelling: str, model: str, source: str, name: str, gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    face = FACES[name]
-    fields = (
-        {"max_tokens": 99}
-        if name == "openai chat"
-        else {"options": {"num_predict": 99, "num_ctx": 9999}}
-    )
-    answer = send(
-        gateway, face.path, {**face.body, **fields, "model": spelling, "stream": False}, NARROW
-    )
-    if answer.status != 200:
-        assert answer.status in (400, 403, 404)
-        assert asked(upstream) == []
-        return
-    assert (model, source) in {("tiny:latest", ""), ("tiny:latest", "local")}
-    [sent] = asked(upstream)
-    assert sent["options"]["num_predict"] == 5
-    assert sent["messages"][0] == {"role": "system", "content": "Rules."}
-    assert sent["options"].get("num_ctx", 0) <= 1024
+    def check(name: str, spelling: str, model: str, source: str) -> None:
+        before = len(asked(upstream))
+        body = {**FACES[name].body, **CLAMPED[name], "model": spelling, "stream": False}
+        answer = send(gateway, FACES[name].path, body, NARROW)
+        new = asked(upstream)[before:]
+        if answer.status != 200:
+            assert answer.status in (400, 403, 404)
+            assert new == []
+            return
+        assert (model, source) in {("tiny:latest", ""), ("tiny:latest", "local")}
+        [sent] = new
+        assert sent["options"]["num_predict"] == 5
+        assert sent["messages"][0] == {"role": "system", "content": "Rules."}
+        assert sent["options"].get("num_ctx", 0) <= 1024
+
+    named = [spelled for spelled in SPELLINGS if spelled[0]]
+    check_rows(((name, *spelled) for name in CLAMPED for spelled in named), check)
 
 
-@pytest.mark.parametrize(
-    "path", ["/api/chat", "/api/show", "/api/pull", "/api/create", "/v1/messages"]
-)
-@pytest.mark.parametrize("spelling", [name for name, _, source in SPELLINGS if source == "cloud"])
 def test_no_spelling_of_a_cloud_model_is_forwarded(
-    spelling: str, path: str, gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    field = "from" if path == "/api/create" else "model"
-    answer = send(gateway, path, {**BODIES[path], field: spelling})
-    assert answer.status in (400, 403)
-    assert asked(upstream) == []
+    def check(spelling: str, path: str) -> None:
+        field = "from" if path == "/api/create" else "model"
+        answer = send(gateway, path, {**BODIES[path], field: spelling})
+        assert answer.status in (400, 403)
+        assert asked(upstream) == []
+
+    paths = ("/api/chat", "/api/show", "/api/pull", "/api/create", "/v1/messages")
+    check_rows(product([name for name, _, source in SPELLINGS if source == "cloud"], paths), check)
 
 
-def test_plain_spellings_are_accepted(gateway: Gateway) -> None:
+def test_plain_spellings_are_accepted(gateway: LocalGateway) -> None:
     for spelling in (
         "tiny",
         "TINY:latest",
@@ -136,7 +133,7 @@ def test_plain_spellings_are_accepted(gateway: Gateway) -> None:
     ["held", "held:local", "HELD:LOCAL", "library/held:latest:local", "ollama/held:local"],
 )
 def test_context_is_pinned_for_every_spelling(
-    spelling: str, gateway: Gateway, upstream: FaultUpstream
+    spelling: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     chat = {**BODIES["/api/chat"], "model": spelling, "options": {"num_ctx": 9999}}
     assert send(gateway, "/api/chat", chat).status == 200
@@ -190,35 +187,44 @@ NAMED: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("path", BODIES)
-@pytest.mark.parametrize("spelling", REFUSED, ids=short)
 def test_malformed_name_is_refused_on_every_route(
-    path: str, spelling: str, gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    for field in NAMED.get(path, ("model",)):
+    def check(path: str, spelling: str, field: str) -> None:
         body = {
             key: value for key, value in BODIES[path].items() if (field, key) != ("name", "model")
         }
         answer = send(gateway, path, {**body, field: spelling})
         assert assert_error(answer, dialect_of(path), 400) == "invalid model name"
-    assert asked(upstream) == []
+        assert asked(upstream) == []
+
+    check_rows(
+        (
+            (path, spelling, field)
+            for path, spelling in product(BODIES, REFUSED)
+            for field in NAMED.get(path, ("model",))
+        ),
+        check,
+    )
 
 
-@pytest.mark.parametrize("spelling", [name for name in REFUSED if len(name) < 999], ids=short)
 def test_malformed_name_is_refused_in_a_path(
-    spelling: str, gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    path = f"/v1/models/{quote(spelling, safe='')}"
-    answer = request(gateway.url, "GET", path, None, bearer(TOKEN))
-    # Paths with such characters are refused before anybody looks for a name in them.
-    assert_error(answer, OPENAI, 400 if path.isascii() and "%" not in path else answer.status)
-    assert answer.status in (400, 404)
-    assert forwarded(upstream) == []
+    def check(spelling: str) -> None:
+        path = f"/v1/models/{quote(spelling, safe='')}"
+        answer = gateway.ask(path)
+        # Paths with such characters are refused before a name is looked up in them.
+        assert_error(answer, OPENAI, 400 if path.isascii() and "%" not in path else answer.status)
+        assert answer.status in (400, 404)
+        assert forwarded(upstream) == []
+
+    check_rows([(spelling,) for spelling in REFUSED if len(spelling) < 999], check)
 
 
 @pytest.mark.parametrize("path", ["/api/push", "/api/create", "/api/copy"])
 def test_source_is_refused_where_ollama_takes_it_for_a_tag(
-    path: str, gateway: Gateway, upstream: FaultUpstream
+    path: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     field = "source" if path == "/api/copy" else "model"
     assert_error(send(gateway, path, {**BODIES[path], field: "tiny:local"}), NATIVE, 400)
@@ -227,7 +233,7 @@ def test_source_is_refused_where_ollama_takes_it_for_a_tag(
 
 @pytest.mark.parametrize("name", FACES)
 def test_operators_name_may_have_spaces(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     for spelling in ("Team Model", "team model"):
         assert (
@@ -258,36 +264,37 @@ shared_provider = module_fixture(lambda: Provider(row(IDS[0]), row("spaced name"
 
 
 @pytest.fixture(scope="module")
-def in_front_of_a_provider(shared_provider: Provider) -> Iterator[Gateway]:
+def in_front_of_a_provider(shared_provider: Provider) -> Iterator[LocalGateway]:
     lab = {"name": "lab", "kind": "openai", "base_url": shared_provider.base_url}
     auth = {"generate_tokens": [TOKEN, {"name": "narrow", "token": NARROW, "models": ["tiny"]}]}
-    with shared_gateway(
+    with local_gateway(
         upstreams=[lab], auth=auth, models={"spaced": {"target": "lab:spaced name"}}
     ) as running:
         yield running
 
 
-@pytest.mark.parametrize("face", ["openai chat", "native chat", "anthropic messages"])
-@pytest.mark.parametrize("name", IDS, ids=short)
 def test_name_of_a_provider_is_sent_as_it_is(
-    name: str, face: str, in_front_of_a_provider: Gateway, shared_provider: Provider
+    in_front_of_a_provider: LocalGateway, shared_provider: Provider
 ) -> None:
-    shared_provider.clear()
-    body = {
-        **FACES[face].body,
-        "model": f"lab/{name}" if len(name) < 500 else name,
-        "stream": False,
-    }
-    answer = send(in_front_of_a_provider, FACES[face].path, body)
-    if len(name) > 500:  # nothing lists it, and no upstream stands before it
-        assert answer.status in (200, 404)
-        return
-    assert answer.status == 200
-    assert [sent["model"] for sent in shared_provider.bodies(CHAT)] == [name]
+    def check(face: str, name: str) -> None:
+        shared_provider.clear()
+        body = {
+            **FACES[face].body,
+            "model": f"lab/{name}" if len(name) < 500 else name,
+            "stream": False,
+        }
+        answer = send(in_front_of_a_provider, FACES[face].path, body)
+        if len(name) > 500:  # nothing lists it, and no upstream stands before it
+            assert answer.status in (200, 404)
+            return
+        assert answer.status == 200
+        assert [sent["model"] for sent in shared_provider.bodies(CHAT)] == [name]
+
+    check_rows(product(("openai chat", "native chat", "anthropic messages"), IDS), check)
 
 
 def test_listed_name_with_a_space_has_an_alias(
-    in_front_of_a_provider: Gateway, shared_provider: Provider
+    in_front_of_a_provider: LocalGateway, shared_provider: Provider
 ) -> None:
     shared_provider.clear()
     chat = FACES["openai chat"]
@@ -313,7 +320,7 @@ def test_listed_name_with_a_space_has_an_alias(
     ],
 )
 def test_what_only_ollama_leaves_out_of_names_is_not_sent_to_a_provider(
-    name: str, in_front_of_a_provider: Gateway, shared_provider: Provider
+    name: str, in_front_of_a_provider: LocalGateway, shared_provider: Provider
 ) -> None:
     shared_provider.clear()
     chat = FACES["openai chat"]
