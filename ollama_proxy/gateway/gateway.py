@@ -9,6 +9,7 @@ from functools import partial
 
 from flask import Response
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.errors import (
     BadRequest,
@@ -87,10 +88,13 @@ class Gateway:
         coordinator: CoordinatorClient | None = None,
         problem_sources: Sequence[Callable[[], list[dict[str, str]]]] = (),
         open_transport: TransportFactory = HttpTransport,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`coordinator`: has the slots and limits of all workers; without it there are
         none. `problem_sources`: list what an operator should mend of other parts of the
         worker, each with how. `open_transport`: makes the transports to upstreams."""
+        #: Of the gateway and of all its calls.
+        self.clock = clock
         self._finish_observers = finish_observers
         self._problem_sources = tuple(problem_sources)
         self._coordinator = coordinator
@@ -100,12 +104,12 @@ class Gateway:
         #: Streams of pages.
         self._followers: set[Exchange] = set()
         self._auth_failures = AuthFailureLimiter(
-            settings.auth.max_failed_logins, tell=_log_auth_rate_limited, seen=SEEN
+            settings.auth.max_failed_logins, tell=_log_auth_rate_limited, seen=SEEN, clock=clock
         )
         self._connections = capacity.connections(settings.server.max_connections)
         self.snapshot = self._take_snapshot(
             settings,
-            build_fleet(settings, open_transport=open_transport),
+            build_fleet(settings, open_transport=open_transport, clock=clock),
             ImageFetcher(settings.images),
         )
 
@@ -136,7 +140,9 @@ class Gateway:
         old = self.snapshot
         fleet, images = old.fleet, old.images
         if effective_upstreams(settings) != effective_upstreams(old.settings):
-            fleet = build_fleet(settings, running=fleet, open_transport=self._open_transport)
+            fleet = build_fleet(
+                settings, running=fleet, open_transport=self._open_transport, clock=self.clock
+            )
         if settings.images != old.settings.images:
             images = ImageFetcher(settings.images)
         self._auth_failures.limit = settings.auth.max_failed_logins
@@ -164,6 +170,7 @@ class Gateway:
                 password_hash=settings.admin.password_hash.secret
                 if settings.admin.password_hash
                 else None,
+                clock=self.clock,
             ),
             origins=OriginPolicy(settings),
             images=images,
@@ -318,7 +325,10 @@ class Gateway:
             options = edited.get("options")
             num_ctx = options.get("num_ctx") if isinstance(options, dict) else None
             exchange.is_outgrown = partial(
-                node.upstream.is_outgrown, upstream_model, requested=num_ctx
+                node.upstream.is_outgrown,
+                upstream_model,
+                requested=num_ctx,
+                clock=exchange.call.clock,
             )
             body = exchange.body if edited is exchange.data else encode_request(edited)
             return forward_to(node, replace(outgoing, body=body), exchange.call)

@@ -10,7 +10,6 @@ request that was cut, or took too long, may still have been executed, and is not
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -156,7 +155,7 @@ class RunningAttempt:
             return True
         node, model, began_at = self._slot.node, self._slot.model, self._slot.began_at
         self.record.began_s = began_at - self._exchange.call.started
-        self.record.took_s = time.monotonic() - began_at
+        self.record.took_s = self._exchange.call.clock.monotonic() - began_at
         node.accounted[model] -= 1
         if not node.accounted[model]:
             del node.accounted[model]
@@ -387,7 +386,7 @@ class Attempts:
         """Waits until the request can be tried again; raises `error` if it can't."""
         self._tried.append(node)
         pause_s = self._pause_s(error, node)
-        is_last = pause_s is None or call.ended or time.monotonic() + pause_s >= call.ends_at
+        is_last = pause_s is None or call.ended or call.clock.monotonic() + pause_s >= call.ends_at
         if self._retries or not is_last:
             reason = error.status if isinstance(error, UpstreamRefused) else error.slug
             self._exchange.attempts += (f"{node.name}: {reason}",)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import time
 import zlib
 from collections import deque
 from collections.abc import Callable, MutableSequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import TooManyGuesses
 
 #: How long wrong tokens are counted for an address, from the first of them, in seconds.
@@ -61,7 +61,7 @@ class AuthFailureLimiter:
         *,
         tell: Callable[[str, int], None] = lambda address, failures: None,
         seen: MutableSequence[int] | mmap.mmap | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.limit = limit
         self._tell = tell
@@ -84,7 +84,9 @@ class AuthFailureLimiter:
     def has_failed(self, address: str, digest: bytes) -> bool:
         """Whether the token is one of the latest wrong ones of this address."""
         window = self._windows.get(origin_of(address))
-        return window is not None and self._clock() < window.ends and digest in window.latest
+        return (
+            window is not None and self._clock.monotonic() < window.ends and digest in window.latest
+        )
 
     def note_right(self, address: str, digest: bytes) -> None:
         """Notes that the token is valid: from this address it will not be refused."""
@@ -97,9 +99,9 @@ class AuthFailureLimiter:
         not checked any more."""
         origin = origin_of(address)
         window = self._windows.get(origin)
-        if window is None or self._clock() >= window.ends:
+        if window is None or self._clock.monotonic() >= window.ends:
             self._windows.pop(origin, None)  # a new window is the last one to be dropped
-            window = self._windows[origin] = _Window(self._clock() + WINDOW_S)
+            window = self._windows[origin] = _Window(self._clock.monotonic() + WINDOW_S)
             if len(self._windows) > MOST_KEPT:
                 del self._windows[next(iter(self._windows))]
         self._check_window(window)
@@ -111,7 +113,7 @@ class AuthFailureLimiter:
 
     def _check_window(self, window: _Window) -> None:
         """Raises TooManyGuesses while the limit is reached."""
-        left_s = window.ends - self._clock()
+        left_s = window.ends - self._clock.monotonic()
         if left_s > 0 and 0 < self.limit <= window.failures:
             raise TooManyGuesses(retry_after_s=math.ceil(left_s))
 

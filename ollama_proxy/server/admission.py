@@ -101,7 +101,10 @@ class RequestAdmission:
         """The exchange of a request: from now on it is ended and recorded whatever happens."""
         environ, snapshot = incoming.environ, self._gateway.snapshot
         exchange = environ[EXCHANGE_KEY] = new_exchange(
-            environ, snapshot.settings, find_dialect(environ, self._dialects)
+            environ,
+            snapshot.settings,
+            find_dialect(environ, self._dialects),
+            self._gateway.clock,
         )
         self._gateway.track(exchange)
         if incoming.url_rule is not None:

@@ -23,6 +23,7 @@ from ollama_proxy.admin import (
     build_pages,
 )
 from ollama_proxy.admin import SCOPES as ADMIN_SCOPES
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
 from ollama_proxy.gateway import (
@@ -121,6 +122,7 @@ def create_app(
     metrics_directory: Path | None = None,
     session_directory: Path | None = None,
     open_transport: TransportFactory = HttpTransport,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Flask:
     """The WSGI application. Starts nothing: `startup.serve` does.
 
@@ -141,17 +143,19 @@ def create_app(
     observers = list_observers(
         log_directory, lambda: gateway.settings.logging.access, spool, metrics, tracing
     )
-    lists: list[Callable[[], list[dict[str, str]]]] = [partial(_list_config_problems, problem)]
-    lists += [spool.list_problems] if spool else []
     gateway = Gateway(
         settings,
         finish_observers=observers,
         coordinator=coordinator,
-        problem_sources=lists,
+        problem_sources=_list_problem_sources(problem, spool),
         open_transport=open_transport,
+        clock=clock,
     )
     jobs = session_directory and ModelJobs(gateway, session_directory.with_name(JOB_DIRECTORY))
-    health, client_watch = Health(lambda: gateway.fleet, report=gateway.report_box), ClientWatch()
+    health, client_watch = (
+        Health(lambda: gateway.fleet, report=gateway.report_box, clock=clock),
+        ClientWatch(clock=clock),
+    )
     # The last one recognises every request.
     dialects = (*dialects[:-1], ADMIN_API, ADMIN_PAGES, *dialects[-1:])
     app.extensions["ollama_proxy"] = {
@@ -243,6 +247,14 @@ def build_finish(
         return response
 
     return finish
+
+
+def _list_problem_sources(
+    problem: Callable[[], str | None], spool: Spool | None
+) -> list[Callable[[], list[dict[str, str]]]]:
+    """What lists problems for the status."""
+    sources: list[Callable[[], list[dict[str, str]]]] = [partial(_list_config_problems, problem)]
+    return [*sources, spool.list_problems] if spool else sources
 
 
 def _list_config_problems(problem: Callable[[], str | None]) -> list[dict[str, str]]:

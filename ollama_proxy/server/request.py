@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from ollama_proxy.clock import Clock
 from ollama_proxy.errors import Forbidden, NotFound
 from ollama_proxy.gateway import ClientDialect, Exchange
 from ollama_proxy.policy import TOKENS, as_address
@@ -43,7 +44,7 @@ _ESCAPED = re.compile(
 
 
 def new_exchange(
-    environ: Mapping[str, Any], settings: Settings, dialect: ClientDialect
+    environ: Mapping[str, Any], settings: Settings, dialect: ClientDialect, clock: Clock
 ) -> Exchange:
     """What is known of a call before anything was decided."""
     path = environ["PATH_INFO"]
@@ -53,7 +54,8 @@ def new_exchange(
         path=path,
         client=client_address(environ, settings.server.trusted_proxies),
         dialect=dialect,
-        call=Call(settings.timeouts),
+        call=Call(settings.timeouts, clock),
+        started_at=clock.time(),
     )
 
 

@@ -147,9 +147,9 @@ def serve(
     settings = gateway.settings
     WORKER.cut = lambda: gateway.end_all(GatewayStopping)
     WORKER.refuse_waiting = gateway.refuse_waiting
-    gevent.spawn(watch.run, gevent.sleep)
+    gevent.spawn(watch.run, gateway.clock)
     gevent.spawn(health.run)
-    gevent.spawn(end_expired, gateway.end_revoked, gevent.sleep)
+    gevent.spawn(end_expired, gateway.end_revoked, gateway.clock)
     parts["client_watch"].start()
     parts["coordinator"].start()
     watchdog = Watchdog()

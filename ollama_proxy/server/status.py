@@ -74,7 +74,7 @@ def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str
     elif (node := fleet.nodes[0]).name in usable:
         with suppress(GatewayError):
             # Nobody else asks for the list of the only server.
-            node.models.fetch(Call(HEALTH_CHECK_TIMEOUTS))
+            node.models.fetch(Call(HEALTH_CHECK_TIMEOUTS, gateway.clock))
             listed = (
                 [model for _, model in node.models.listing.models.values()]
                 if node.models.listing

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.clock import SYSTEM_CLOCK
 from ollama_proxy.dialects.openai.blueprint import OPENAI
 from ollama_proxy.errors import NotFound
 from ollama_proxy.server.request import (
@@ -178,7 +179,9 @@ def test_an_exchange_knows_what_is_known_at_its_arrival() -> None:
         "HTTP_X_FORWARDED_FOR": "9.9.9.9",
         "HTTP_X_REQUEST_ID": "mine",
     }
-    exchange = new_exchange(environ, Settings(server=Server(trusted_proxies=LOOPBACK)), OPENAI)
+    exchange = new_exchange(
+        environ, Settings(server=Server(trusted_proxies=LOOPBACK)), OPENAI, SYSTEM_CLOCK
+    )
     assert (exchange.id, exchange.method, exchange.path) == ("mine", "GET", "/v1/models")
     assert (exchange.client, exchange.dialect) == ("9.9.9.9", OPENAI)
 
@@ -190,7 +193,7 @@ def test_nobody_is_a_trusted_proxy_by_default() -> None:
         "REMOTE_ADDR": "127.0.0.1",
         "HTTP_X_FORWARDED_FOR": "9.9.9.9",
     }
-    assert new_exchange(environ, Settings(), OPENAI).client == "127.0.0.1"
+    assert new_exchange(environ, Settings(), OPENAI, SYSTEM_CLOCK).client == "127.0.0.1"
 
 
 def test_long_lists_of_hops_cost_little() -> None:
