@@ -4,22 +4,20 @@ parse, and what went wrong."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.golden.blocking import Blocking
+from tests.app.clients import openai_client
 from tests.golden.cases import Case, cases
-from tests.golden.face import TOKEN, forwarded
+from tests.golden.face import forwarded
 from tests.golden.responses.reading import texts
 from tests.rig import NDJSON, native_chat
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json, Lines
 from tests.rig.fixtures import function_fixture
-from tests.rig.gateway import Gateway
+from tests.rig.local import LocalGateway
 
 CASES = {case.name: case for case in cases("responses")}
 COMPLETED = [
@@ -47,22 +45,7 @@ class City(BaseModel):
     people: int
 
 
-@pytest.fixture(params=["sync", "async"])
-def client(request: pytest.FixtureRequest, gateway: Gateway) -> Iterator[Any]:
-    options: Any = {"base_url": f"{gateway.url}/v1", "api_key": TOKEN, "max_retries": 0}
-    with ExitStack() as opened:
-        if request.param == "sync":
-            yield opened.enter_context(openai.OpenAI(**options))
-        else:
-            blocking = Blocking(openai.AsyncOpenAI(**options))
-            opened.callback(blocking.shut)
-            yield blocking
-
-
-#: The synchronous client: the helpers that are context managers.
-plain = function_fixture(
-    lambda gateway: openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0)
-)
+client = function_fixture(openai_client)
 
 
 def arguments(case: Case) -> dict[str, Any]:
@@ -88,7 +71,7 @@ each = pytest.mark.parametrize("case", COMPLETED, ids=lambda case: case.name)
 
 
 @each
-def test_create(case: Case, client: Any, upstream: FaultUpstream) -> None:
+def test_create(case: Case, client: openai.OpenAI, upstream: FaultUpstream) -> None:
     say_single(upstream, case)
     answer = client.responses.create(**arguments(case))
     expected = texts(case.expected_single)
@@ -101,7 +84,7 @@ def test_create(case: Case, client: Any, upstream: FaultUpstream) -> None:
 
 
 @each
-def test_create_streamed(case: Case, client: Any, upstream: FaultUpstream) -> None:
+def test_create_streamed(case: Case, client: openai.OpenAI, upstream: FaultUpstream) -> None:
     say_stream(upstream, case)
     got = list(client.responses.create(**arguments(case), stream=True))
     assert (got[0].type, got[-1].type) == ("response.created", "response.completed")
@@ -117,10 +100,10 @@ def test_create_streamed(case: Case, client: Any, upstream: FaultUpstream) -> No
 
 @pytest.mark.parametrize("case", STREAMABLE, ids=lambda case: case.name)
 def test_stream_helper_puts_the_same_answer_together(
-    case: Case, plain: openai.OpenAI, upstream: FaultUpstream
+    case: Case, client: openai.OpenAI, upstream: FaultUpstream
 ) -> None:
     say_stream(upstream, case)
-    with plain.responses.stream(**arguments(case)) as stream:
+    with client.responses.stream(**arguments(case)) as stream:
         snapshots = [
             event.snapshot for event in stream if event.type == "response.output_text.delta"
         ]
@@ -130,24 +113,26 @@ def test_stream_helper_puts_the_same_answer_together(
     assert snapshots == [] or snapshots[-1] == expected["content"]
 
 
-def test_parse(client: Any, upstream: FaultUpstream) -> None:
+def test_parse(client: openai.OpenAI, upstream: FaultUpstream) -> None:
     upstream.script("/api/chat", [Json(native_chat.done('{"name":"Paris","people":2}'))])
     answer = client.responses.parse(model="m", input="Hi", text_format=City)
     assert answer.output_parsed == City(name="Paris", people=2)
     assert forwarded(upstream)[-1].json()["format"]["properties"].keys() == {"name", "people"}
 
 
-def test_stream_helper_parses(plain: openai.OpenAI, upstream: FaultUpstream) -> None:
+def test_stream_helper_parses(client: openai.OpenAI, upstream: FaultUpstream) -> None:
     lines = [
         native_chat.piece('{"name":"Paris",'),
         native_chat.done('"people":2}'),
     ]
     upstream.script("/api/chat", [Lines(lines)])
-    with plain.responses.stream(model="m", input="Hi", text_format=City) as stream:
+    with client.responses.stream(model="m", input="Hi", text_format=City) as stream:
         assert stream.get_final_response().output_parsed == City(name="Paris", people=2)
 
 
-def test_tools_there_and_back_with_their_thinking(client: Any, upstream: FaultUpstream) -> None:
+def test_tools_there_and_back_with_their_thinking(
+    client: openai.OpenAI, upstream: FaultUpstream
+) -> None:
     calls = [{"id": "call_1", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}]
     upstream.script(
         "/api/chat", [Json(native_chat.done(thinking="I need the tool.", tool_calls=calls))]
@@ -176,10 +161,10 @@ def test_tools_there_and_back_with_their_thinking(client: Any, upstream: FaultUp
     assert (sent[2]["tool_name"], sent[2]["tool_call_id"]) == ("get_weather", "call_1")
 
 
-def test_stream_helper_parses_arguments(plain: openai.OpenAI, upstream: FaultUpstream) -> None:
+def test_stream_helper_parses_arguments(client: openai.OpenAI, upstream: FaultUpstream) -> None:
     calls = [{"id": "call_1", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}]
     upstream.script("/api/chat", [Lines([native_chat.done("One moment.", tool_calls=calls)])])
-    with plain.responses.stream(model="m", input="Weather?", tools=[WEATHER]) as stream:
+    with client.responses.stream(model="m", input="Weather?", tools=[WEATHER]) as stream:
         final = stream.get_final_response()
     text, call = final.output
     assert (text.type, call.type) == ("message", "function_call")
@@ -187,7 +172,7 @@ def test_stream_helper_parses_arguments(plain: openai.OpenAI, upstream: FaultUps
 
 
 def test_G27_limit_that_was_hit_is_told_to_who_iterates(
-    client: Any, upstream: FaultUpstream
+    client: openai.OpenAI, upstream: FaultUpstream
 ) -> None:
     """The `.stream()` helper raises on it with OpenAI itself."""
     say_stream(upstream, CASES["length"])
@@ -198,7 +183,7 @@ def test_G27_limit_that_was_hit_is_told_to_who_iterates(
 
 @pytest.mark.parametrize("name", ["error-in-stream", "cut"])
 def test_failure_in_a_stream_is_told_to_who_iterates(
-    name: str, client: Any, upstream: FaultUpstream
+    name: str, client: openai.OpenAI, upstream: FaultUpstream
 ) -> None:
     """G02, G04"""
     say_stream(upstream, CASES[name])
@@ -212,10 +197,10 @@ def test_failure_in_a_stream_is_told_to_who_iterates(
 
 
 def test_failure_in_a_stream_stops_the_helper(
-    plain: openai.OpenAI, upstream: FaultUpstream
+    client: openai.OpenAI, upstream: FaultUpstream
 ) -> None:
     say_stream(upstream, CASES["cut"])
-    with plain.responses.stream(model="m", input="Hi") as stream, pytest.raises(RuntimeError):
+    with client.responses.stream(model="m", input="Hi") as stream, pytest.raises(RuntimeError):
         stream.get_final_response()
 
 
@@ -233,7 +218,7 @@ def test_class_of_an_error_follows_its_status(
     status: int,
     kind: type[openai.APIStatusError],
     stream: bool,
-    client: Any,
+    client: openai.OpenAI,
     upstream: FaultUpstream,
 ) -> None:
     upstream.script("/api/chat", [Json({"error": "what Ollama said"}, status)])
@@ -244,20 +229,20 @@ def test_class_of_an_error_follows_its_status(
     assert caught.value.body["message"] == "what Ollama said"
 
 
-def test_G27_previous_answer_is_refused_by_name(client: Any) -> None:
+def test_G27_previous_answer_is_refused_by_name(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="send the whole history") as caught:
         client.responses.create(model="m", input="Hi", previous_response_id="resp_1")
     assert caught.value.param == "previous_response_id"
 
 
 @pytest.mark.parametrize("call", ["retrieve", "delete", "cancel"])
-def test_stored_answers_are_not_found(call: str, client: Any) -> None:
+def test_stored_answers_are_not_found(call: str, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="stores no responses"):
         getattr(client.responses, call)("resp_1")
 
 
-def test_demo_answers(demo_gateway: Gateway) -> None:
-    with openai.OpenAI(base_url=f"{demo_gateway.url}/v1", api_key=TOKEN) as client:
+def test_demo_answers(demo_gateway: LocalGateway) -> None:
+    with openai_client(demo_gateway) as client:
         single = client.responses.create(model="demo", input="Hello!").output_text
         with client.responses.stream(model="demo", input="Hello!") as stream:
             assert stream.get_final_response().output_text == single

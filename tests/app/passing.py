@@ -14,13 +14,13 @@ from tests.golden import face
 from tests.golden.face import post
 from tests.rig import SSE, SeenRequest
 from tests.rig.fault_upstream import Chunk, Head, Script
-from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway
 from tests.rig.provider import CHAT, COMPLETIONS, EMBEDDINGS, KEY, Provider, row, upstream_entry
 
 #: The name that the provider has itself, and one that only the team knows.
 OWN, ALIAS = "org/model-1", "gpt-lab"
-HEARTBEAT_S = 0.5
+HEARTBEAT_S = 0.2
 ASKED: Any = [{"role": "user", "content": "hi"}]
 USAGE = {
     "prompt_tokens": 7,
@@ -32,13 +32,13 @@ DONE = b"data: [DONE]\n\n"
 MODELS = {
     ALIAS: {"target": f"lab:{OWN}"},
     "ruled": {"target": f"lab:{OWN}", "system": {"prepend": "Be brief."}},
-    "limited": {"target": f"lab:{OWN}", "timeouts": {"idle_s": 1}},
+    "limited": {"target": f"lab:{OWN}", "timeouts": {"idle_s": 0.5}},
 }
 
 
 @contextmanager
-def provider_gateway(provider: Provider) -> Iterator[Gateway]:
-    """A gateway with this upstream alone."""
+def provider_gateway(provider: Provider, start: Any = face.local_gateway) -> Iterator[Any]:
+    """A gateway with this upstream alone, in the process of the test unless `start` is another."""
     lab = upstream_entry(
         provider.base_url,
         api_key_env="LAB_SECRET",
@@ -57,7 +57,7 @@ def provider_gateway(provider: Provider) -> Iterator[Gateway]:
             "default_model": ALIAS,
             "timeouts": limits,
         }
-        with face.shared_gateway(stream={"heartbeat_s": HEARTBEAT_S}, **settings) as running:
+        with start(stream={"heartbeat_s": HEARTBEAT_S}, **settings) as running:
             yield running
 
 
@@ -69,16 +69,17 @@ def shared_provider() -> Iterator[Provider]:
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(shared_provider: Provider) -> Iterator[Gateway]:
+def shared_gateway(shared_provider: Provider) -> Iterator[LocalGateway]:
     """One gateway for the module, in front of its provider."""
     with provider_gateway(shared_provider) as running:
         yield running
 
 
 @pytest.fixture
-def gateway(shared_gateway: Gateway, provider: Provider) -> Gateway:
-    """The module's gateway; its provider is healthy again."""
-    return shared_gateway
+def gateway(shared_gateway: LocalGateway, provider: Provider) -> Iterator[LocalGateway]:
+    """The module's gateway, with a provider without scripts; a test leaves nothing open."""
+    yield shared_gateway
+    shared_gateway.check_idle()
 
 
 def asked(provider: Provider, path: str = CHAT) -> list[SeenRequest]:
@@ -140,7 +141,7 @@ def streamed(body: bytes, edges: int | None = None) -> Script:
 
 
 def ask(
-    gateway: Gateway, model: str = OWN, path: str = CHAT, *, stream: bool = True, **fields: Any
+    gateway: LocalGateway, model: str = OWN, path: str = CHAT, *, stream: bool = True, **fields: Any
 ) -> Answer:
     """What a client gets."""
     return post(gateway, path, {"model": model, **WISHES[path], "stream": stream} | fields)

@@ -12,8 +12,8 @@ import pytest
 from tests.golden.face import forwarded, frames, post
 from tests.rig.dialects import ARGUMENTS, DIALECTS, FUNCTION, Told, Wanted
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Script
-from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway
 from tests.rig.replay_upstream import recording
 
 Document = dict[str, Any]
@@ -75,7 +75,7 @@ def own_call(stream: bool) -> Script:
 @each_way
 @each_dialect
 def test_answer_by_the_schema_of_one_function_is_its_call(
-    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str, stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", written(json.dumps(ARGUMENTS, indent=1) + "\n ", stream))
     answer = post(gateway, DIALECTS[name].path, demand(name, one=True, stream=stream))
@@ -88,7 +88,7 @@ def test_answer_by_the_schema_of_one_function_is_its_call(
 @each_way
 @each_dialect
 def test_answer_by_the_choice_of_several_is_the_call_of_one(
-    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str, stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(
         "/api/chat", written(json.dumps({"name": NAME, "arguments": ARGUMENTS}), stream)
@@ -131,7 +131,7 @@ def test_model_that_ignores_the_schema_is_asked_in_words(
     stream: bool,
     ignoring: Any,
     approximated: str | None,
-    gateway: Gateway,
+    gateway: LocalGateway,
     upstream: FaultUpstream,
 ) -> None:
     upstream.script("/api/chat", ignoring(stream), own_call(stream))
@@ -146,7 +146,7 @@ def test_model_that_ignores_the_schema_is_asked_in_words(
 @each_way
 @each_dialect
 def test_call_that_a_limit_has_cut_is_no_call(
-    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str, stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", written('{"unit": "C", "ci', stream, "length"))
     answer = post(gateway, DIALECTS[name].path, demand(name, one=True, stream=stream))
@@ -157,14 +157,14 @@ def test_call_that_a_limit_has_cut_is_no_call(
 @each_way
 @each_dialect
 def test_refusal_of_the_request_itself_is_no_reason_to_ask_again(
-    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str, stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Json({"error": "m does not support tools"}, 400)])
     assert post(gateway, DIALECTS[name].path, demand(name, one=True, stream=stream)).status == 400
     assert len(forwarded(upstream)) == 1
 
 
-def test_every_choice_is_a_call(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_every_choice_is_a_call(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     upstream.script("/api/chat", written(json.dumps(ARGUMENTS), True))
     answer = post(gateway, DIALECTS["chat"].path, demand("chat", one=True, stream=True, n=3))
     ends = [
@@ -183,7 +183,7 @@ def test_every_choice_is_a_call(gateway: Gateway, upstream: FaultUpstream) -> No
 @each_way
 @each_dialect
 def test_demo_always_calls(
-    name: str, stream: bool, one: bool, called: bool, demo_gateway: Gateway
+    name: str, stream: bool, one: bool, called: bool, demo_gateway: LocalGateway
 ) -> None:
     body = demand(name, one=one, called=called, stream=stream, model="demo")
     answer = post(demo_gateway, DIALECTS[name].path, body)
@@ -204,7 +204,12 @@ def test_demo_always_calls(
 @each_way
 @each_dialect
 def test_answer_that_does_not_follow_the_schema_is_reported(
-    name: str, stream: bool, text: str, is_followed: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str,
+    stream: bool,
+    text: str,
+    is_followed: bool,
+    gateway: LocalGateway,
+    upstream: FaultUpstream,
 ) -> None:
     upstream.script("/api/chat", written(text, stream))
     answer = post(
@@ -223,7 +228,7 @@ def test_answer_that_does_not_follow_the_schema_is_reported(
 )
 @each_dialect
 def test_model_does_not_think_before_json_unless_told_to(
-    name: str, fields: Document, think: Any, gateway: Gateway, upstream: FaultUpstream
+    name: str, fields: Document, think: Any, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     post(gateway, DIALECTS[name].path, DIALECTS[name].ask(Wanted(schema=True)) | fields)
     assert forwarded(upstream)[-1].json()["think"] == think

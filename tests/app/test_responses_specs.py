@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from ollama_proxy.dialects.responses.schemas import ResponseSchema
+from tests.app.test_specs import CHECK, SPEC, load_check
 from tests.golden.cases import Case, cases
 from tests.golden.face import post
 from tests.golden.replay import single, stream
 from tests.golden.responses.reading import Document, events
-from tests.integration.test_specs import CHECK, SPEC, load_check
 from tests.rig.fault_upstream import FaultUpstream, Lines
-from tests.rig.gateway import Gateway
+from tests.rig.local import LocalGateway
 
 OPEN_SPEC = SPEC.with_name("openresponses.json")
 
@@ -111,14 +111,14 @@ def test_judges_complain_about_what_is_wrong(complaints: Complaints) -> None:
 
 @each_complete
 def test_answer_pleases_openai(
-    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     assert complaints(SPEC, "Response", single(case, upstream, gateway).json()) == []
 
 
 @each_open_complete
 def test_answer_pleases_open_responses(
-    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     found = complaints(OPEN_SPEC, "ResponseResource", single(case, upstream, gateway).json())
     assert contradicted(case, found) == []
@@ -126,7 +126,7 @@ def test_answer_pleases_open_responses(
 
 @each
 def test_events_please_openai(
-    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     documents = events(stream(case, None, upstream, gateway).body)
     assert [complaints(SPEC, "ResponseStreamEvent", document) for document in documents] == [
@@ -136,7 +136,7 @@ def test_events_please_openai(
 
 @each_open
 def test_events_please_open_responses(
-    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     documents = events(stream(case, None, upstream, gateway).body)
     known = [
@@ -183,7 +183,7 @@ ECHOED: list[Document] = [
 
 @pytest.mark.parametrize("fields", ECHOED, ids=range(len(ECHOED)))
 def test_what_is_repeated_of_the_request_pleases_both(
-    fields: Document, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+    fields: Document, complaints: Complaints, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     [plain] = [case for case in CASES if case.name == "plain"]
     upstream.script("/api/chat", [Lines([json.loads(line) for line in plain.lines.splitlines()])])

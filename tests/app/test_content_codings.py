@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import zstandard
 
+from tests.app.passing import ANSWER, OWN, provider_gateway
 from tests.golden.face import TOKEN
-from tests.integration.passing import ANSWER, OWN, provider_gateway
 from tests.rig.errors import NATIVE, assert_error
 from tests.rig.fault_upstream import FaultUpstream, Json
 from tests.rig.fixtures import module_fixture
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 from tests.rig.provider import CHAT, KEY, Provider, row
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstandard.compress}
@@ -32,8 +32,8 @@ PATHS: dict[str, dict[str, Any]] = {
 }
 
 
-def post(gateway: Gateway, path: str, body: bytes, coding: str) -> Answer:
-    return request(gateway.url, "POST", path, body, bearer(TOKEN) | {"Content-Encoding": coding})
+def post(gateway: LocalGateway, path: str, body: bytes, coding: str) -> Answer:
+    return gateway.request("POST", path, body, bearer(TOKEN) | {"Content-Encoding": coding})
 
 
 def written(document: dict[str, Any]) -> bytes:
@@ -44,7 +44,7 @@ def written(document: dict[str, Any]) -> bytes:
 @each_coding
 @pytest.mark.parametrize("path", PATHS)
 def test_every_api_reads_compressed_bodies(
-    gateway: Gateway, upstream: FaultUpstream, path: str, coding: str
+    gateway: LocalGateway, upstream: FaultUpstream, path: str, coding: str
 ) -> None:
     answer = post(gateway, path, COMPRESS[coding](written({"model": "m"} | PATHS[path])), coding)
     assert answer.status == 200, answer.text
@@ -53,7 +53,7 @@ def test_every_api_reads_compressed_bodies(
 
 @each_coding
 def test_an_ollama_server_gets_the_decoded_bytes(
-    gateway: Gateway, upstream: FaultUpstream, coding: str
+    gateway: LocalGateway, upstream: FaultUpstream, coding: str
 ) -> None:
     body = written({"model": "m"} | PATHS["/api/chat"])
     assert post(gateway, "/api/chat", COMPRESS[coding](body), coding).status == 200
@@ -69,7 +69,9 @@ lab = module_fixture(lambda provider: provider_gateway(provider))
 
 
 @each_coding
-def test_a_provider_gets_the_decoded_bytes(lab: Gateway, provider: Provider, coding: str) -> None:
+def test_a_provider_gets_the_decoded_bytes(
+    lab: LocalGateway, provider: Provider, coding: str
+) -> None:
     provider.script(CHAT, [Json(ANSWER)])
     body = written({"model": OWN, "messages": SAID})
     assert post(lab, "/v1/chat/completions", COMPRESS[coding](body), coding).status == 200
@@ -78,7 +80,7 @@ def test_a_provider_gets_the_decoded_bytes(lab: Gateway, provider: Provider, cod
     assert "content-encoding" not in {name.lower() for name, _ in seen.headers}
 
 
-def test_a_file_is_uploaded_as_it_is(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_a_file_is_uploaded_as_it_is(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     answer = post(gateway, "/api/blobs/sha256:" + "ab" * 32, gzip.compress(b"x"), "gzip")
     assert "without a content coding" in assert_error(answer, NATIVE, 415)
     assert not [seen for seen in upstream.requests if seen.path.startswith("/api/blobs")]
@@ -86,7 +88,7 @@ def test_a_file_is_uploaded_as_it_is(gateway: Gateway, upstream: FaultUpstream) 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_other_codings_are_refused_with_the_names_of_those_that_work(
-    gateway: Gateway, path: str
+    gateway: LocalGateway, path: str
 ) -> None:
     answer = post(gateway, path, b"\x8b\x02", "br")
     assert answer.status == 415

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import json
 import threading
-import time
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.golden.face import TOKEN, frames, post
-from tests.integration import passing
-from tests.integration.passing import (
+from tests.app import passing
+from tests.app.passing import (
     ALIAS,
     ANSWER,
     ASKED,
@@ -29,6 +28,8 @@ from tests.integration.passing import (
     events,
     streamed,
 )
+from tests.golden import face
+from tests.golden.face import TOKEN, frames, post
 from tests.rig import SSE
 from tests.rig.calls import KEEP_ALIVE, access_line
 from tests.rig.errors import OPENAI, assert_error
@@ -37,7 +38,6 @@ from tests.rig.fault_upstream import (
     Cut,
     Head,
     Json,
-    Reset,
     Script,
     Sse,
     Wait,
@@ -45,10 +45,9 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
     Whole,
 )
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 from tests.rig.provider import CHAT, COMPLETIONS, EMBEDDINGS, KEY, Provider
-from tests.rig.stalls import seconds_without_stalls
 
 NOTICED_S = 1.0
 JSON_HEAD = {"Content-Type": "application/json"}
@@ -63,9 +62,9 @@ shared_gateway, gateway = passing.shared_gateway, passing.gateway
 # --- Bytes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("edges", [None, 1, 2, 3, 7, 50])
+@pytest.mark.parametrize("edges", [None, 1])
 def test_stream_passes_byte_for_byte(
-    gateway: Gateway, provider: Provider, edges: int | None
+    gateway: LocalGateway, provider: Provider, edges: int | None
 ) -> None:
     provider.script(CHAT, streamed(STREAM, edges))
     answer = ask(gateway, **COUNTED)
@@ -75,9 +74,9 @@ def test_stream_passes_byte_for_byte(
     assert answer.headers.get("cache-control") == "no-store"
 
 
-@pytest.mark.parametrize("edges", [None, 1, 3, 50])
+@pytest.mark.parametrize("edges", [None, 1])
 def test_only_the_name_of_the_model_is_another(
-    gateway: Gateway, provider: Provider, edges: int | None
+    gateway: LocalGateway, provider: Provider, edges: int | None
 ) -> None:
     provider.script(CHAT, streamed(STREAM, edges))
     assert ask(gateway, ALIAS, **COUNTED).body == STREAM.replace(OWN.encode(), ALIAS.encode())
@@ -86,7 +85,7 @@ def test_only_the_name_of_the_model_is_another(
 
 @pytest.mark.parametrize("name", [OWN, f"lab:{OWN}", f"lab/{OWN}", ALIAS, "limited"])
 def test_client_reads_the_name_that_it_used(
-    gateway: Gateway, provider: Provider, name: str
+    gateway: LocalGateway, provider: Provider, name: str
 ) -> None:
     provider.script(CHAT, [Json(ANSWER)])
     answer = ask(gateway, name, stream=False)
@@ -94,13 +93,15 @@ def test_client_reads_the_name_that_it_used(
     assert asked(provider)[0].json()["model"] == OWN
 
 
-def test_default_model_is_asked_where_none_is_named(gateway: Gateway, provider: Provider) -> None:
+def test_default_model_is_asked_where_none_is_named(
+    gateway: LocalGateway, provider: Provider
+) -> None:
     provider.script(CHAT, [Json(ANSWER)])
     assert post(gateway, CHAT, {"messages": ASKED}).json() == ANSWER | {"model": ALIAS}
     assert asked(provider)[0].json() == {"messages": ASKED, "model": OWN}
 
 
-def test_request_passes_byte_for_byte(gateway: Gateway, provider: Provider) -> None:
+def test_request_passes_byte_for_byte(gateway: LocalGateway, provider: Provider) -> None:
     unknown = '"audio": {"voice": "x"}, "web_search_options": {}, "n": 2, "x_new": 1.50, "modalities": ["audio"]'
     tools = '"tools": [{"type": "hosted"}], "logit_bias": {"5": -1e2}, "top_k": 5, "reasoning": {"exclude": true}'
     sent = (
@@ -118,7 +119,7 @@ def test_request_passes_byte_for_byte(gateway: Gateway, provider: Provider) -> N
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, EMBEDDINGS])
 def test_single_answer_passes_byte_for_byte(
-    gateway: Gateway, provider: Provider, request_id: str, path: str
+    gateway: LocalGateway, provider: Provider, request_id: str, path: str
 ) -> None:
     kind = "data" if path == EMBEDDINGS else "choices"
     body = (
@@ -137,7 +138,7 @@ def test_single_answer_passes_byte_for_byte(
     assert (line["prompt_eval_count"], line["eval_count"], line["upstream"]) == (7, 3, "lab")
 
 
-def test_large_answer_passes(gateway: Gateway, provider: Provider) -> None:
+def test_large_answer_passes(gateway: LocalGateway, provider: Provider) -> None:
     vectors = [
         {"index": index, "embedding": [0.125] * 512, "object": "embedding"} for index in range(1000)
     ]
@@ -154,7 +155,7 @@ def test_large_answer_passes(gateway: Gateway, provider: Provider) -> None:
     "said", [{}, {"stream_options": None}, {"stream_options": {"include_usage": False}}]
 )
 def test_usage_is_counted_and_not_shown_to_who_did_not_ask(
-    gateway: Gateway, provider: Provider, request_id: str, said: dict[str, Any]
+    gateway: LocalGateway, provider: Provider, request_id: str, said: dict[str, Any]
 ) -> None:
     told = [chunk("a", usage=None), chunk("", "length", usage=None)]
     usage = USAGE | {"prompt_tokens_details": {"cached_tokens": 5}}
@@ -183,7 +184,7 @@ def test_usage_is_counted_and_not_shown_to_who_did_not_ask(
     ids=["own chunk", "null", "with the end"],
 )
 def test_usage_is_shown_to_who_asked(
-    gateway: Gateway, provider: Provider, last: dict[str, Any]
+    gateway: LocalGateway, provider: Provider, last: dict[str, Any]
 ) -> None:
     told = [chunk("a", usage=None), chunk("", "stop", usage=None), last]
     provider.script(CHAT, [Sse(told)])
@@ -191,7 +192,7 @@ def test_usage_is_shown_to_who_asked(
 
 
 def test_tokens_that_nobody_counts_are_estimated(
-    gateway: Gateway, provider: Provider, request_id: str
+    gateway: LocalGateway, provider: Provider, request_id: str
 ) -> None:
     provider.script(CHAT, [Sse([chunk("a"), chunk("b"), chunk("", "stop")])])
     body = {"model": OWN, "messages": ASKED, "stream": True}
@@ -206,7 +207,7 @@ def test_tokens_that_nobody_counts_are_estimated(
     [({"user": "ann"}, "ann"), ({"user": "ann", "safety_identifier": "hash-1"}, "hash-1")],
 )
 def test_the_user_that_the_body_names_is_logged(
-    gateway: Gateway, provider: Provider, request_id: str, fields: dict[str, str], user: str
+    gateway: LocalGateway, provider: Provider, request_id: str, fields: dict[str, str], user: str
 ) -> None:
     provider.script(CHAT, [Json(ANSWER)])
     body = {"model": OWN, "messages": ASKED, **fields}
@@ -229,7 +230,7 @@ OURS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("said", "meant"), OURS, ids=[next(iter(said)) for said, _ in OURS])
 def test_what_only_the_gateway_understands_is_translated(
-    gateway: Gateway, provider: Provider, said: dict[str, Any], meant: dict[str, Any]
+    gateway: LocalGateway, provider: Provider, said: dict[str, Any], meant: dict[str, Any]
 ) -> None:
     provider.script(CHAT, [Json(ANSWER)])
     answer = ask(gateway, stream=False, **said)
@@ -239,7 +240,7 @@ def test_what_only_the_gateway_understands_is_translated(
     assert not body.keys() & said.keys()
 
 
-def test_rules_of_the_operator_count(gateway: Gateway, provider: Provider) -> None:
+def test_rules_of_the_operator_count(gateway: LocalGateway, provider: Provider) -> None:
     provider.script(CHAT, [Json(ANSWER)])
     assert ask(gateway, "ruled", stream=False).json()["model"] == "ruled"
     assert asked(provider)[0].json()["messages"][0] == {"role": "system", "content": "Be brief."}
@@ -255,7 +256,7 @@ def test_rules_of_the_operator_count(gateway: Gateway, provider: Provider) -> No
     ],
 )
 def test_what_the_gateway_decides_by_is_checked(
-    gateway: Gateway, provider: Provider, fields: dict[str, Any], param: str
+    gateway: LocalGateway, provider: Provider, fields: dict[str, Any], param: str
 ) -> None:
     answer = ask(gateway, **fields)
     assert_error(answer, OPENAI, 400)
@@ -263,14 +264,14 @@ def test_what_the_gateway_decides_by_is_checked(
     assert asked(provider) == []
 
 
-def test_key_in_another_case_is_refused(gateway: Gateway, provider: Provider) -> None:
+def test_key_in_another_case_is_refused(gateway: LocalGateway, provider: Provider) -> None:
     body = {"model": OWN, "Model": "other", "messages": ASKED}
     assert_error(post(gateway, CHAT, body), OPENAI, 400)
     assert asked(provider) == []
 
 
 def test_more_texts_than_the_provider_takes_at_once_go_in_batches(
-    gateway: Gateway, provider: Provider
+    gateway: LocalGateway, provider: Provider
 ) -> None:
     answer = ask(gateway, ALIAS, EMBEDDINGS, input=["a", "b", "c", "d"])
     assert [row["index"] for row in answer.json()["data"]] == [0, 1, 2, 3]
@@ -301,7 +302,12 @@ def test_more_texts_than_the_provider_takes_at_once_go_in_batches(
     ],
 )
 def test_error_of_the_provider_has_our_shape(
-    gateway: Gateway, provider: Provider, status: int, body: dict[str, Any], seen: int, stream: bool
+    gateway: LocalGateway,
+    provider: Provider,
+    status: int,
+    body: dict[str, Any],
+    seen: int,
+    stream: bool,
 ) -> None:
     provider.script(CHAT, [Json(body, status)])
     text = assert_error(ask(gateway, ALIAS, stream=stream), OPENAI, seen)
@@ -309,7 +315,7 @@ def test_error_of_the_provider_has_our_shape(
     assert seen == 502 or ALIAS in text
 
 
-def test_busy_provider_says_how_long_to_wait(gateway: Gateway, provider: Provider) -> None:
+def test_busy_provider_says_how_long_to_wait(gateway: LocalGateway, provider: Provider) -> None:
     slow = {"error": {"message": "slow down", "code": "insufficient_quota"}}
     provider.script(CHAT, [Json(slow, 429, {"Retry-After": "7"})])
     answer = ask(gateway)
@@ -333,7 +339,7 @@ def test_busy_provider_says_how_long_to_wait(gateway: Gateway, provider: Provide
     ids=["page", "packed", "redirect", "error", "code", "list", "cut answer", "cut stream"],
 )
 def test_answer_that_is_none_is_an_error(
-    gateway: Gateway, provider: Provider, script: Script, stream: bool
+    gateway: LocalGateway, provider: Provider, script: Script, stream: bool
 ) -> None:
     provider.script(CHAT, script)
     text = assert_error(ask(gateway, stream=stream), OPENAI, 502)
@@ -342,7 +348,7 @@ def test_answer_that_is_none_is_an_error(
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "single"])
 def test_other_kind_of_answer_than_was_asked_for_is_an_error(
-    gateway: Gateway, provider: Provider, stream: bool
+    gateway: LocalGateway, provider: Provider, stream: bool
 ) -> None:
     provider.script(CHAT, [Json(ANSWER)] if stream else streamed(STREAM))
     assert_error(ask(gateway, stream=stream), OPENAI, 502)
@@ -369,7 +375,7 @@ def assert_failed(answer: Answer, text: str = "") -> list[Any]:
 
 @each_report
 def test_error_in_the_middle_is_the_last_frame(
-    gateway: Gateway, provider: Provider, request_id: str, report: dict[str, Any]
+    gateway: LocalGateway, provider: Provider, request_id: str, report: dict[str, Any]
 ) -> None:
     provider.script(CHAT, [Sse([chunk("a"), report])])
     body = {"model": ALIAS, "messages": ASKED, "stream": True}
@@ -380,30 +386,31 @@ def test_error_in_the_middle_is_the_last_frame(
 
 @each_report
 def test_error_before_anything_else_keeps_a_status(
-    gateway: Gateway, provider: Provider, report: dict[str, Any]
+    gateway: LocalGateway, provider: Provider, report: dict[str, Any]
 ) -> None:
     provider.script(
-        CHAT, [Head(200, SSE), Chunk(b": PROCESSING\n\n"), Wait(0.1), Chunk(events(report) + DONE)]
+        CHAT, [Head(200, SSE), Chunk(b": PROCESSING\n\n"), Wait(0.05), Chunk(events(report) + DONE)]
     )
     assert "boom" in assert_error(ask(gateway), OPENAI, 502)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_refusal_is_not_read_for_ever(gateway: Gateway, provider: Provider, stream: bool) -> None:
+def test_refusal_is_not_read_for_ever(
+    gateway: LocalGateway, provider: Provider, stream: bool
+) -> None:
     provider.script(
         CHAT, [Head(400, JSON_HEAD), Chunk(b'{"error":' * (1 << 20)), WaitForPeerClose()]
     )
     assert len(assert_error(ask(gateway, stream=stream), OPENAI, 400)) < 1000
 
 
-@pytest.mark.parametrize("end", [Cut(), Reset()], ids=["cut", "reset"])
 @pytest.mark.parametrize(
     "rest", [b"", b'data: {"id":"c', b"data: [DO"], ids=["between", "in a chunk", "in the end"]
 )
 def test_cut_is_an_error_behind_whole_events(
-    gateway: Gateway, provider: Provider, request_id: str, end: Any, rest: bytes
+    gateway: LocalGateway, provider: Provider, request_id: str, rest: bytes
 ) -> None:
-    provider.script(CHAT, [Head(200, SSE), Chunk(events(chunk("a")) + rest), end])
+    provider.script(CHAT, [Head(200, SSE), Chunk(events(chunk("a")) + rest), Cut()])
     body = {"model": OWN, "messages": ASKED, "stream": True}
     answer = post(gateway, CHAT, body, **{"X-Request-Id": request_id})
     assert assert_failed(answer) == [chunk("a")]
@@ -411,14 +418,14 @@ def test_cut_is_an_error_behind_whole_events(
     assert (line["state"], line["error"]) == ("upstream_error", "upstream_cut")
 
 
-def test_end_without_a_reason_is_an_error(gateway: Gateway, provider: Provider) -> None:
+def test_end_without_a_reason_is_an_error(gateway: LocalGateway, provider: Provider) -> None:
     provider.script(CHAT, [Sse([chunk("a")], done=False)])
     assert assert_failed(ask(gateway)) == [chunk("a")]
 
 
 @pytest.mark.parametrize("end", [[], [Cut()], [WaitForPeerClose()]], ids=["end", "cut", "silence"])
 def test_end_with_a_reason_alone_gets_its_done(
-    gateway: Gateway, provider: Provider, request_id: str, end: Script
+    gateway: LocalGateway, provider: Provider, request_id: str, end: Script
 ) -> None:
     provider.script(CHAT, [Sse([chunk("a"), chunk("", "stop")], done=False), *end])
     body = {"model": OWN, "messages": ASKED, "stream": True}
@@ -427,22 +434,24 @@ def test_end_with_a_reason_alone_gets_its_done(
     assert access_line(gateway, request_id)["state"] == "ok"
 
 
-def test_one_reason_is_not_enough_for_two_answers(gateway: Gateway, provider: Provider) -> None:
+def test_one_reason_is_not_enough_for_two_answers(
+    gateway: LocalGateway, provider: Provider
+) -> None:
     provider.script(CHAT, [Sse([chunk("a"), chunk("", "stop")], done=False)])
     assert_failed(ask(gateway, n=2))
 
 
-def test_last_event_without_its_blank_line_counts(gateway: Gateway, provider: Provider) -> None:
+def test_last_event_without_its_blank_line_counts(
+    gateway: LocalGateway, provider: Provider
+) -> None:
     provider.script(CHAT, streamed(STREAM.removesuffix(b"\n\n")))
     assert ask(gateway, **COUNTED).body == STREAM
 
 
-def test_silence_is_an_error_at_its_limit(gateway: Gateway, provider: Provider) -> None:
+def test_silence_is_an_error_at_its_limit(gateway: LocalGateway, provider: Provider) -> None:
     provider.script(CHAT, [Head(200, SSE), Chunk(events(chunk("a"))), WaitForPeerClose()])
-    began = time.monotonic()
     answer = ask(gateway, "limited")
-    assert assert_failed(answer) == [chunk("a", model="limited")]
-    assert time.monotonic() - began < 4
+    assert assert_failed(answer, "was silent for 0.5 s") == [chunk("a", model="limited")]
 
 
 # --- Time -----------------------------------------------------------------------------------------
@@ -450,7 +459,7 @@ def test_silence_is_an_error_at_its_limit(gateway: Gateway, provider: Provider) 
 
 @pytest.mark.parametrize("before", [[], [Head(200, SSE)]], ids=["no head", "no event"])
 def test_client_that_waits_gets_signs_of_life(
-    gateway: Gateway, provider: Provider, before: Script
+    gateway: LocalGateway, provider: Provider, before: Script
 ) -> None:
     script = [
         *before,
@@ -466,7 +475,7 @@ def test_client_that_waits_gets_signs_of_life(
 
 @pytest.mark.parametrize("edge", [1, 20, 150])
 def test_sign_of_life_is_never_inside_an_event(
-    gateway: Gateway, provider: Provider, edge: int
+    gateway: LocalGateway, provider: Provider, edge: int
 ) -> None:
     at = STREAM.index(b"data:", 20) + edge
     provider.script(
@@ -478,60 +487,36 @@ def test_sign_of_life_is_never_inside_an_event(
     assert frames(body) == frames(STREAM)
 
 
-def test_refusal_behind_signs_of_life_is_a_frame(gateway: Gateway, provider: Provider) -> None:
+def test_refusal_behind_signs_of_life_is_a_frame(gateway: LocalGateway, provider: Provider) -> None:
     provider.script(CHAT, [Wait(HEARTBEAT_S * 2.5), Json({"error": {"message": "boom"}}, 400)])
     answer = ask(gateway)
     assert answer.body.startswith(KEEP_ALIVE)
     assert assert_failed(answer, "boom") == []
 
 
-def test_events_are_not_kept_waiting(gateway: Gateway, provider: Provider) -> None:
+def test_events_are_not_kept_waiting(gateway: LocalGateway, provider: Provider) -> None:
     goes_on = threading.Event()
     first, second = events(chunk("a")), events(chunk("b"))
     provider.script(CHAT, [Head(200, SSE), Chunk(first), WaitFor(goes_on, 10), Chunk(second)])
     body = {"model": OWN, "messages": ASKED, "stream": True}
-    with open_stream(gateway.url, "POST", CHAT, body, bearer(TOKEN)) as stream:
+    with gateway.open_stream("POST", CHAT, body, bearer(TOKEN)) as stream:
         assert stream.read_some() == first
         goes_on.set()
         assert stream.read_some().startswith(second)
 
 
-@pytest.mark.parametrize(
-    ("stream", "script"),
-    [
-        (True, [WaitForPeerClose()]),
-        (True, [Head(200, SSE), WaitForPeerClose()]),
-        (True, [Head(200, SSE), Chunk(events(chunk("a"))), WaitForPeerClose()]),
-        (False, [WaitForPeerClose()]),
-        (False, [Head(200, JSON_HEAD), Chunk(b'{"id":'), WaitForPeerClose()]),
-    ],
-    ids=["before the head", "before an event", "between events", "single", "half a single"],
-)
-def test_provider_is_left_within_a_second_of_the_client(
-    gateway: Gateway, provider: Provider, request_id: str, stream: bool, script: Script
-) -> None:
-    provider.script(CHAT, script)
-    body = {"model": OWN, "messages": ASKED, "stream": stream}
-    headers = bearer(TOKEN) | {"X-Request-Id": request_id}
-    with open_stream(gateway.url, "POST", CHAT, body, headers, wait_for_head=False) as opened:
-        connection = provider.wait_for_request(1, CHAT).connection
-        if len(script) == 3 and stream:
-            assert opened.read_some()
-        left_at = time.monotonic()
-    assert seconds_without_stalls(left_at, provider.wait_peer_closed(connection)) < NOTICED_S
-    assert access_line(gateway, request_id)["state"] == "client_gone"
-
-
-def test_connection_is_kept_after_a_whole_stream(gateway: Gateway, provider: Provider) -> None:
+def test_connection_is_kept_after_a_whole_stream(provider: Provider) -> None:
     provider.script(CHAT, streamed(STREAM))
-    for _ in range(6):
-        assert ask(gateway).status == 200
-    connections = {seen.connection for seen in asked(provider)}
-    assert len(connections) <= gateway.workers
+    with passing.provider_gateway(
+        provider, partial(face.local_gateway, over_sockets=True)
+    ) as gateway:
+        for _ in range(6):
+            assert ask(gateway).status == 200
+    assert len({seen.connection for seen in asked(provider)}) == 1
 
 
 def test_refusal_before_the_first_byte_is_tried_again(
-    gateway: Gateway, provider: Provider, request_id: str
+    gateway: LocalGateway, provider: Provider, request_id: str
 ) -> None:
     busy = [Json({"error": {"message": "busy"}}, 503)]
     provider.script(CHAT, busy, streamed(STREAM))
@@ -539,7 +524,9 @@ def test_refusal_before_the_first_byte_is_tried_again(
     assert len(asked(provider)) == 2
 
 
-def test_nothing_is_tried_again_after_the_first_byte(gateway: Gateway, provider: Provider) -> None:
-    provider.script(CHAT, [Head(200, SSE), Chunk(events(chunk("a"))), Reset()])
+def test_nothing_is_tried_again_after_the_first_byte(
+    gateway: LocalGateway, provider: Provider
+) -> None:
+    provider.script(CHAT, [Head(200, SSE), Chunk(events(chunk("a"))), Cut()])
     assert_failed(ask(gateway))
     assert len(asked(provider)) == 1

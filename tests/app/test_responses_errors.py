@@ -3,7 +3,6 @@ it `response.failed`."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,15 +21,14 @@ from tests.rig.fault_upstream import (
     Head,
     Json,
     Lines,
-    Reset,
     Wait,
     WaitForPeerClose,
 )
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 
 PATH, CHAT = "/v1/responses", "/v1/chat/completions"
-HEARTBEAT_S, LIMIT_S = 0.3, 3.2
+HEARTBEAT_S, LIMIT_S = 0.2, 1.5
 KEEP_ALIVE = b": keep-alive\n\n"
 OPENING = ["response.created", "response.in_progress"]
 LINE = native_chat.piece("Hel")
@@ -40,17 +38,17 @@ Ask = Callable[..., Answer]
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     """A gateway with a fast heartbeat and little patience."""
     limits = {"first_byte_s": LIMIT_S, "idle_s": LIMIT_S}
-    with face.shared_gateway(
+    with face.local_gateway(
         shared_upstream, stream={"heartbeat_s": HEARTBEAT_S}, timeouts=limits
     ) as running:
         yield running
 
 
 @pytest.fixture
-def ask(gateway: Gateway) -> Ask:
+def ask(gateway: LocalGateway) -> Ask:
     def run(path: str = PATH, **fields: Any) -> Answer:
         own: Document = (
             {"input": "Hi"} if path == PATH else {"messages": [{"role": "user", "content": "Hi"}]}
@@ -140,7 +138,6 @@ def failed(answer: Answer) -> Document:
 ENDS: dict[str, tuple[list[Action], str]] = {
     "ends cleanly": ([], CUT_TEXT),
     "cut": ([Cut()], CUT_TEXT),
-    "reset": ([Reset()], CUT_TEXT),
     "half a line": ([Chunk(b'{"model":"m","mess')], "The model server sent an invalid response."),
 }
 
@@ -175,10 +172,7 @@ def test_error_in_the_middle_is_told_with_its_text(ask: Ask, upstream: FaultUpst
 
 def test_silence_in_the_middle_is_told(ask: Ask, upstream: FaultUpstream) -> None:
     upstream.script("/api/chat", [Lines([LINE]), WaitForPeerClose()])
-    began = time.monotonic()
-    answer = ask(stream=True)
-    assert LIMIT_S <= time.monotonic() - began < LIMIT_S + 5
-    assert "was silent for" in failed(answer)["error"]["message"]
+    assert f"was silent for {LIMIT_S} s" in failed(ask(stream=True))["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -202,11 +196,11 @@ def test_error_behind_a_heartbeat_is_response_failed(
     "before", [(), (Head(200, NDJSON),)], ids=["before the head", "before the first token"]
 )
 def test_first_heartbeat_opens_the_answer(
-    before: tuple[Head, ...], gateway: Gateway, upstream: FaultUpstream
+    before: tuple[Head, ...], gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [*before, Wait(3.5 * HEARTBEAT_S), Lines([LINE, DONE])])
     asked = {"model": "m", "input": "Hi", "stream": True}
-    with open_stream(gateway.url, "POST", PATH, asked, bearer(TOKEN)) as stream:
+    with gateway.open_stream("POST", PATH, asked, bearer(TOKEN)) as stream:
         first = stream.read_some()
         assert [document["type"] for document in events(first)] == OPENING
         assert first.endswith(KEEP_ALIVE)
@@ -227,15 +221,6 @@ def test_heartbeats_come_between_tokens_as_comments(ask: Ask, upstream: FaultUps
     assert events(answer.body)[-1]["type"] == "response.completed"
 
 
-def test_client_that_leaves_ends_the_call(gateway: Gateway, upstream: FaultUpstream) -> None:
-    upstream.script("/api/chat", [Lines([LINE]), WaitForPeerClose()])
-    asked = {"model": "m", "input": "Hi", "stream": True}
-    with open_stream(gateway.url, "POST", PATH, asked, bearer(TOKEN)) as stream:
-        assert b"response.created" in stream.read_some()
-    seen = upstream.wait_for_request(path="/api/chat")
-    upstream.wait_peer_closed(seen.connection, seconds=2)
-
-
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -251,14 +236,14 @@ def test_client_that_leaves_ends_the_call(gateway: Gateway, upstream: FaultUpstr
     ],
 )
 def test_addresses_of_stored_answers_say_that_there_are_none(
-    method: str, path: str, gateway: Gateway
+    method: str, path: str, gateway: LocalGateway
 ) -> None:
-    answer = request(gateway.url, method, path, {} if method == "POST" else None, bearer(TOKEN))
+    answer = gateway.request(method, path, {} if method == "POST" else None, bearer(TOKEN))
     assert_error(answer, OPENAI, 404)
     assert "This gateway stores no responses" in answer.json()["error"]["message"]
 
 
-def test_other_methods_are_refused(gateway: Gateway) -> None:
+def test_other_methods_are_refused(gateway: LocalGateway) -> None:
     answer = get(gateway, PATH)
     assert_error(answer, OPENAI, 405)
     assert "POST" in (answer.headers.get("Allow") or "")
@@ -267,11 +252,9 @@ def test_other_methods_are_refused(gateway: Gateway) -> None:
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}])
 @pytest.mark.parametrize("path", [PATH, "/v1/responses/resp_1", "/v1/conversations"])
 def test_token_is_needed(
-    path: str, headers: dict[str, str], gateway: Gateway, upstream: FaultUpstream
+    path: str, headers: dict[str, str], gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    assert_error(
-        request(gateway.url, "POST", path, {"model": "m", "input": "Hi"}, headers), OPENAI, 401
-    )
+    assert_error(gateway.request("POST", path, {"model": "m", "input": "Hi"}, headers), OPENAI, 401)
     assert not face.forwarded(upstream)
 
 
@@ -279,8 +262,8 @@ def test_token_is_needed(
     "body", [b"", b"{", b"[]", b'"x"', b'{"model":"m","Input":"a","input":"b"}']
 )
 def test_body_that_is_no_request_is_refused(
-    body: bytes, gateway: Gateway, upstream: FaultUpstream
+    body: bytes, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     headers = bearer(TOKEN) | {"Content-Type": "application/json"}
-    assert_error(request(gateway.url, "POST", PATH, body, headers), OPENAI, 400)
+    assert_error(gateway.request("POST", PATH, body, headers), OPENAI, 400)
     assert not face.forwarded(upstream)

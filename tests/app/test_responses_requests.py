@@ -19,7 +19,7 @@ from tests.golden.responses.reading import events
 from tests.rig import native_chat
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines
-from tests.rig.gateway import Gateway
+from tests.rig.local import LocalGateway
 from tests.rig.nesting import nested
 
 SCHEMA = ResponseSchema()
@@ -242,7 +242,7 @@ def test_thinking_is_left_out_where_nobody_wants_it(
     assert [item["type"] for item in response["output"]] == ["message"]
 
 
-def test_user_is_in_the_access_log(gateway: Gateway) -> None:
+def test_user_is_in_the_access_log(gateway: LocalGateway) -> None:
     post(gateway, PATH, {"model": "m", "input": "Hi", "user": "user of responses"})
     wait_until(
         lambda: "user of responses" in [row.get("user") for row in gateway.log_lines("access")],

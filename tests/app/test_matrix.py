@@ -40,8 +40,8 @@ from tests.rig.dialects import (
 )
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import Chunk, Cut, FaultUpstream, Head, Json, Script, ScriptedServer
-from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway
 
 
 class Failure(NamedTuple):
@@ -92,11 +92,7 @@ TOO_LONG = "the input length exceeds the context length"
 NOT_FOUND = f"model '{MODEL}' not found"
 CASES = {
     "text": Case(),
-    **{
-        f"unicode in pieces of {n}": Case(Wanted("你好 🌍 \u2028 é"), "chinese", n)
-        for n in (1, 2, 3, 7)
-    },
-    "emoji in pieces of 5": Case(Wanted("🎉"), "emoji", 5),
+    "unicode in pieces of 1": Case(Wanted("你好 🌍 \u2028 é"), "chinese", 1),
     "thinking": Case(Wanted(thinking=True), "thinking"),
     "one tool": Case(Wanted(tool=True), "tool"),
     "parallel tools": Case(Wanted(tool=True), "tools-parallel"),
@@ -366,12 +362,14 @@ Ask = Callable[..., Asked]
 class Pair(NamedTuple):
     """A gateway, and the one upstream that it has."""
 
-    gateway: Gateway
+    gateway: LocalGateway
     upstream: ScriptedServer
 
 
 @pytest.fixture(scope="module")
-def pairs(shared_gateway: Gateway, shared_upstream: FaultUpstream) -> Iterator[Mapping[str, Pair]]:
+def pairs(
+    shared_gateway: LocalGateway, shared_upstream: FaultUpstream
+) -> Iterator[Mapping[str, Pair]]:
     """One for each kind of upstream."""
     with ExitStack() as running:
         pairs = {}
@@ -383,7 +381,7 @@ def pairs(shared_gateway: Gateway, shared_upstream: FaultUpstream) -> Iterator[M
             base_url = getattr(upstream, "base_url", upstream.url)
             declared = {"name": "other", "kind": name, "base_url": base_url, **kind.settings}
             pairs[name] = Pair(
-                running.enter_context(face.shared_gateway(upstreams=[declared])), upstream
+                running.enter_context(face.local_gateway(upstreams=[declared])), upstream
             )
         yield pairs
 
@@ -464,14 +462,18 @@ def test_failure_of_the_upstream_is_never_a_good_answer(
 # What the dialects have no words for.
 
 
-@pytest.mark.parametrize(("name", "wish"), list(product(DIALECTS, WISHES)))
-def test_every_dialect_has_words_for_a_wish_or_a_gap_with_a_reason(name: str, wish: str) -> None:
+def has_words(name: str, wish: str) -> bool:
+    """Whether a dialect can say a wish."""
     wanted = Wanted()._replace(**{wish: WISHES[wish]})
     try:
-        said = DIALECTS[name].ask(wanted) != DIALECTS[name].ask(Wanted())
+        return DIALECTS[name].ask(wanted) != DIALECTS[name].ask(Wanted())
     except AssertionError:
-        said = False
-    assert said or (name, wish) in GAPS
+        return False
+
+
+def test_every_dialect_has_words_for_a_wish_or_a_gap_with_a_reason() -> None:
+    pairs = product(DIALECTS, WISHES)
+    assert [pair for pair in pairs if not has_words(*pair) and pair not in GAPS] == []
 
 
 GAPPY = [

@@ -17,7 +17,8 @@ import pytest
 from tests.golden.cases import Case, cases
 from tests.golden.face import frames, get, post
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json
-from tests.rig.gateway import PROJECT, Gateway
+from tests.rig.gateway import PROJECT
+from tests.rig.local import LocalGateway
 
 SPECS = PROJECT.parent / "shared" / "specs"
 SPEC = SPECS / "openai-2026-08.json"
@@ -63,13 +64,15 @@ def complaints() -> Complaints:
     return judge
 
 
-def ask_single(case: Case, upstream: FaultUpstream, gateway: Gateway, **more: Any) -> Any:
+def ask_single(case: Case, upstream: FaultUpstream, gateway: LocalGateway, **more: Any) -> Any:
     status, document = case.single()
     upstream.script(case.upstream_path, [Json(document, status)])
     return post(gateway, case.path, case.request | more).json()
 
 
-def ask_stream(case: Case, upstream: FaultUpstream, gateway: Gateway, **more: Any) -> list[Any]:
+def ask_stream(
+    case: Case, upstream: FaultUpstream, gateway: LocalGateway, **more: Any
+) -> list[Any]:
     upstream.script(
         case.upstream_path, [Head(200, {"Content-Type": "application/x-ndjson"}), Chunk(case.lines)]
     )
@@ -88,14 +91,14 @@ def test_judge_complains_about_what_is_wrong(complaints: Complaints) -> None:
 
 @pytest.mark.parametrize("case", CHATS, ids=lambda case: case.name)
 def test_chat(
-    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     assert complaints("CreateChatCompletionResponse", ask_single(case, upstream, gateway)) == []
 
 
 @pytest.mark.parametrize("case", CHATS, ids=lambda case: case.name)
 def test_chat_stream(
-    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     chunks = ask_stream(case, upstream, gateway)
     assert [complaints("CreateChatCompletionStreamResponse", chunk) for chunk in chunks] == [
@@ -105,14 +108,14 @@ def test_chat_stream(
 
 @pytest.mark.parametrize("case", COMPLETIONS, ids=lambda case: case.name)
 def test_completion(
-    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     assert complaints("CreateCompletionResponse", ask_single(case, upstream, gateway)) == []
 
 
 @pytest.mark.parametrize("case", COMPLETIONS, ids=lambda case: case.name)
 def test_completion_stream(
-    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+    case: Case, complaints: Complaints, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     expect_no_complaints(complaints, ask_stream(case, upstream, gateway), ends=1)
 
@@ -138,7 +141,7 @@ def of_name(name: str) -> Case:
     "name", ["plain", "thinking", "logprobs", "tools-parallel", "functions", "usage"]
 )
 def test_several_choices_of_a_chat(
-    name: str, complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+    name: str, complaints: Complaints, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     answer = ask_single(of_name(name), upstream, gateway, n=2)
     assert [choice["index"] for choice in answer["choices"]] == [0, 1]
@@ -164,7 +167,7 @@ def test_several_choices_of_a_completion(
     choices: int,
     complaints: Complaints,
     upstream: FaultUpstream,
-    gateway: Gateway,
+    gateway: LocalGateway,
 ) -> None:
     answer = ask_single(of_name(name), upstream, gateway, **wishes)
     assert len(answer["choices"]) == choices
@@ -175,14 +178,14 @@ def test_several_choices_of_a_completion(
 
 
 def test_best_of_several_completions(
-    complaints: Complaints, upstream: FaultUpstream, gateway: Gateway
+    complaints: Complaints, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
     answer = ask_single(of_name("completion-logprobs"), upstream, gateway, best_of=2)
     assert complaints("CreateCompletionResponse", answer) == []
 
 
 @pytest.mark.parametrize("value", ["a", ["a", "b"]], ids=["one", "many"])
-def test_embeddings(value: Any, complaints: Complaints, gateway: Gateway) -> None:
+def test_embeddings(value: Any, complaints: Complaints, gateway: LocalGateway) -> None:
     answer = post(gateway, "/v1/embeddings", {"model": "m", "input": value})
     assert complaints("CreateEmbeddingResponse", answer.json()) == []
 
@@ -190,7 +193,7 @@ def test_embeddings(value: Any, complaints: Complaints, gateway: Gateway) -> Non
 @pytest.mark.parametrize(
     ("path", "schema"), [("/v1/models", "ListModelsResponse"), ("/v1/models/tiny-test", "Model")]
 )
-def test_models(path: str, schema: str, complaints: Complaints, gateway: Gateway) -> None:
+def test_models(path: str, schema: str, complaints: Complaints, gateway: LocalGateway) -> None:
     answer = get(gateway, path)
     assert answer.status == 200
     assert complaints(schema, answer.json()) == []

@@ -4,27 +4,26 @@ the end of an answer."""
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.golden.face import TOKEN, forwarded, shared_gateway
+from tests.golden.face import TOKEN, forwarded, local_gateway
 from tests.rig import NDJSON, SeenRequest, Turn
-from tests.rig.calls import EMBEDDINGS, FACES, STREAMS, Face
+from tests.rig.calls import EMBEDDINGS, FACES, Face
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import (
-    Chunk,
     FaultUpstream,
     Head,
     Json,
     Lines,
     Script,
-    Wait,
-    WaitForPeerClose,
+    WaitFor,
 )
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 from tests.rig.replay_upstream import Replay, recording
 
 Document = dict[str, Any]
@@ -46,23 +45,39 @@ SENTENCE = "the input length exceeds the context length"
 UNCUT = {"truncate": False, "shift": False}
 CUT = {"shift": False}
 
+#: What the request and the rules of its model say: the prompt may not be cut, or it may.
+FORBIDDEN = [
+    ("m", {}),
+    ("m", {"truncate": False}),
+    ("strict", {}),
+    ("lenient", {"truncate": False}),
+]
+ALLOWED = [
+    ("lenient", {}),
+    ("m", {"truncate": True}),
+    ("strict", {"truncate": True}),
+    ("lenient", {"truncate": None}),
+]
+
+
+def cases(decisions: list[tuple[str, Document]]) -> list[tuple[str, bool, str, Document]]:
+    """Each decision in each API, and one of them as a stream."""
+    single = [(name, False, *each) for name in TRANSLATED for each in decisions]
+    return single + [(name, True, *decisions[0]) for name in TRANSLATED]
+
+
 each_translated = pytest.mark.parametrize("name", TRANSLATED)
 each_native = pytest.mark.parametrize("name", NATIVE)
 each_way = pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
 
 
 @pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     auth = {"generate_tokens": TOKENS}
-    with shared_gateway(
-        shared_upstream, models=MODELS, auth=auth, stream={"heartbeat_s": 0.2}
+    with local_gateway(
+        shared_upstream, models=MODELS, auth=auth, stream={"heartbeat_s": 0.1}
     ) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def _server(upstream: FaultUpstream) -> None:
-    upstream.clear()
 
 
 def body_of(face: Face, model: str, **fields: Any) -> Document:
@@ -70,10 +85,10 @@ def body_of(face: Face, model: str, **fields: Any) -> Document:
 
 
 def ask(
-    gateway: Gateway, name: str, model: str = "m", *, token: str = TOKEN, **fields: Any
+    gateway: LocalGateway, name: str, model: str = "m", *, token: str = TOKEN, **fields: Any
 ) -> Answer:
     face = {**FACES, **EMBEDDINGS}[name]
-    return request(gateway.url, "POST", face.path, body_of(face, model, **fields), bearer(token))
+    return gateway.request("POST", face.path, body_of(face, model, **fields), bearer(token))
 
 
 def truncated(answer: Answer) -> str | None:
@@ -121,33 +136,28 @@ def assert_too_long(answer: Answer, path: str) -> None:
     assert truncated(answer) is None
 
 
-@pytest.mark.parametrize(
-    ("model", "fields"),
-    [("m", {}), ("m", {"truncate": False}), ("strict", {}), ("lenient", {"truncate": False})],
-)
-@each_way
-@each_translated
+@pytest.mark.parametrize(("name", "stream", "model", "fields"), cases(FORBIDDEN))
 def test_prompt_that_is_too_long_is_refused(
-    name: str, stream: bool, model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
+    name: str,
+    stream: bool,
+    model: str,
+    fields: Document,
+    gateway: LocalGateway,
+    upstream: FaultUpstream,
 ) -> None:
     script(upstream, name, TOO_LONG)
     assert_too_long(ask(gateway, name, model, stream=stream, **fields), FACES[name].path)
     assert cuts(upstream) == [UNCUT]
 
 
-ALLOWED = [
-    ("m", {"truncate": True}),
-    ("strict", {"truncate": True}),
-    ("lenient", {}),
-    ("lenient", {"truncate": None}),
-]
-
-
-@pytest.mark.parametrize(("model", "fields"), ALLOWED)
-@each_way
-@each_translated
+@pytest.mark.parametrize(("name", "stream", "model", "fields"), cases(ALLOWED))
 def test_prompt_that_may_be_cut_is_cut_and_the_answer_says_so(
-    name: str, stream: bool, model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
+    name: str,
+    stream: bool,
+    model: str,
+    fields: Document,
+    gateway: LocalGateway,
+    upstream: FaultUpstream,
 ) -> None:
     script(upstream, name, TOO_LONG, spoken(name, stream=stream))
     answer = ask(gateway, name, model, stream=stream, **fields)
@@ -158,11 +168,14 @@ def test_prompt_that_may_be_cut_is_cut_and_the_answer_says_so(
     assert first == second | UNCUT
 
 
-@pytest.mark.parametrize(("model", "fields"), ALLOWED)
-@each_way
-@each_translated
+@pytest.mark.parametrize(("name", "stream", "model", "fields"), cases(ALLOWED[:1]))
 def test_prompt_that_fits_is_asked_once_and_nothing_is_said(
-    name: str, stream: bool, model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
+    name: str,
+    stream: bool,
+    model: str,
+    fields: Document,
+    gateway: LocalGateway,
+    upstream: FaultUpstream,
 ) -> None:
     script(upstream, name, spoken(name, stream=stream))
     answer = ask(gateway, name, model, stream=stream, **fields)
@@ -178,15 +191,18 @@ DECIDED = [
 ]
 
 
-@pytest.mark.parametrize(("token", "model", "fields", "is_cut"), DECIDED)
-@pytest.mark.parametrize("name", [*TRANSLATED, "openai embeddings"])
+@pytest.mark.parametrize(
+    ("name", "token", "model", "fields", "is_cut"),
+    [(name, *each) for name in ("openai chat", "openai embeddings") for each in DECIDED]
+    + [(name, *each) for name in TRANSLATED for each in (DECIDED[0], DECIDED[4])],
+)
 def test_token_decides_what_neither_request_nor_model_does(
     name: str,
     token: str,
     model: str,
     fields: Document,
     is_cut: bool,
-    gateway: Gateway,
+    gateway: LocalGateway,
     upstream: FaultUpstream,
 ) -> None:
     if name == "openai embeddings":
@@ -200,7 +216,7 @@ def test_token_decides_what_neither_request_nor_model_does(
 
 @each_way
 def test_truncation_of_responses_is_openais_word_for_it(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     script(upstream, "openai responses", TOO_LONG, spoken("openai responses", stream=stream))
     answer = ask(gateway, "openai responses", stream=stream, truncation="auto")
@@ -210,18 +226,20 @@ def test_truncation_of_responses_is_openais_word_for_it(
 @each_way
 @each_translated
 def test_prompt_that_is_too_long_even_when_cut_is_refused(
-    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str, stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     script(upstream, name, TOO_LONG)
     assert_too_long(ask(gateway, name, "lenient", stream=stream), FACES[name].path)
     assert cuts(upstream) == [UNCUT, CUT]
 
 
-@pytest.mark.parametrize("status", [400, 404, 500])
-@each_way
-@each_translated
+@pytest.mark.parametrize(
+    ("name", "stream", "status"),
+    [(name, stream, 400) for name in TRANSLATED for stream in (False, True)]
+    + [("openai chat", False, 404), ("openai chat", False, 500)],
+)
 def test_other_refusals_are_not_asked_again(
-    name: str, stream: bool, status: int, gateway: Gateway, upstream: FaultUpstream
+    name: str, stream: bool, status: int, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     script(upstream, name, [Json({"error": "no such thing"}, status)])
     answer = ask(gateway, name, "lenient", stream=stream)
@@ -234,7 +252,7 @@ def test_other_refusals_are_not_asked_again(
 )
 @each_translated
 def test_words_of_other_servers_for_it_are_known(
-    name: str, text: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, text: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     script(upstream, name, [Json({"error": text}, 400)], spoken(name, stream=False))
     assert truncated(ask(gateway, name, "lenient", stream=False)) == "prompt"
@@ -251,7 +269,7 @@ LONG_CHAT = [
 @each_way
 @each_translated
 def test_both_numbers_are_told_in_the_words_of_each_api(
-    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
+    name: str, stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     script(upstream, name, [Replay(recording("chat-context-overflow", "0.32"))])
     answer = ask(gateway, name, stream=stream)
@@ -277,7 +295,11 @@ def test_both_numbers_are_told_in_the_words_of_each_api(
     ],
 )
 def test_cutting_is_recommended_only_if_it_can_help(
-    template: str, fields: Document, is_advised: bool, gateway: Gateway, upstream: FaultUpstream
+    template: str,
+    fields: Document,
+    is_advised: bool,
+    gateway: LocalGateway,
+    upstream: FaultUpstream,
 ) -> None:
     """A server that does not render the prompt itself can only drop whole messages."""
     shown: dict[str, Script] = {
@@ -306,7 +328,7 @@ class OnlyWhenCut:
 
 @each_way
 def test_every_one_of_several_answers_is_cut(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [OnlyWhenCut(spoken("openai chat", stream=stream))])
     answer = ask(gateway, "openai chat", "lenient", stream=stream, n=2)
@@ -317,40 +339,42 @@ def test_every_one_of_several_answers_is_cut(
 
 @pytest.mark.parametrize("name", ["openai chat", "openai responses", "anthropic messages"])
 def test_stream_that_was_cut_has_its_heartbeats_while_the_model_reads(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    line = b'{"model":"m","message":{"role":"assistant","content":"Yes."},"done":true,"done_reason":"stop"}\n'
-    script(upstream, name, TOO_LONG, [Head(200, NDJSON), Wait(1.5), Chunk(line)])
-    answer = ask(gateway, name, "lenient", stream=True)
-    assert (answer.status, answer.complete, truncated(answer)) == (200, True, "prompt")
-    assert answer.body.count(STREAMS[FACES[name].path].heartbeat) >= 2
-    assert "Yes." in answer.text
+    has_read = threading.Event()
+    script(
+        upstream,
+        name,
+        TOO_LONG,
+        [Head(200, NDJSON), WaitFor(has_read), *spoken(name, stream=True)],
+    )
+    face, heartbeat = FACES[name], FACES[name].stream.heartbeat
+    with gateway.open(face.path, body_of(face, "lenient", stream=True)) as stream:
+        begun = b""
+        while begun.count(heartbeat) < 2:
+            begun += stream.read_some()
+        has_read.set()
+        assert b"Yes." in stream.read_all()
+        assert (stream.status, stream.complete) == (200, True)
+        assert stream.headers.get("X-Ollama-Proxy-Truncated") == "prompt"
 
 
 @each_translated
 def test_late_refusal_is_asked_again_behind_the_heartbeats(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     """The head has gone out by then, so the stream itself says it."""
-    script(upstream, name, [Wait(0.6), *TOO_LONG], [Wait(0.6), *spoken(name, stream=True)])
-    answer = ask(gateway, name, "lenient", stream=True)
-    assert (answer.status, answer.complete) == (200, True)
-    assert "Yes." in answer.text
-    assert b": the prompt was too long and has been cut\n\n" in answer.body
-    assert cuts(upstream) == [UNCUT, CUT]
-
-
-@each_way
-@each_translated
-def test_client_that_leaves_during_the_second_try_ends_it(
-    name: str, stream: bool, gateway: Gateway, upstream: FaultUpstream
-) -> None:
-    script(upstream, name, TOO_LONG, [WaitForPeerClose()])
+    has_begun = threading.Event()
+    script(upstream, name, [WaitFor(has_begun), *TOO_LONG], spoken(name, stream=True))
     face = FACES[name]
-    body = body_of(face, "lenient", stream=stream)
-    with open_stream(gateway.url, "POST", face.path, body, bearer(TOKEN), wait_for_head=False):
-        second = upstream.wait_for_request(2, face.upstream_path)
-    upstream.wait_peer_closed(second.connection, 2)
+    with gateway.open(face.path, body_of(face, "lenient", stream=True)) as stream:
+        assert face.stream.heartbeat in stream.read_some()
+        has_begun.set()
+        body = stream.read_all()
+        assert (stream.status, stream.complete) == (200, True)
+    assert b"Yes." in body
+    assert b": the prompt was too long and has been cut\n\n" in body
+    assert cuts(upstream) == [UNCUT, CUT]
 
 
 # --- Embeddings -----------------------------------------------------------------------------------
@@ -364,7 +388,7 @@ VECTORS: Script = [Json({"model": "m", "embeddings": [[0.5, 0.25]], "prompt_eval
     [("m", {"truncate": False}), ("lenient", {"truncate": False}), ("strict", {})],
 )
 def test_text_that_is_too_long_to_embed_is_refused(
-    model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
+    model: str, fields: Document, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/embed", EMBED_TOO_LONG)
     assert_too_long(ask(gateway, "openai embeddings", model, **fields), "/v1/embeddings")
@@ -375,7 +399,7 @@ def test_text_that_is_too_long_to_embed_is_refused(
     ("model", "fields"), [("m", {}), ("m", {"truncate": None}), ("strict", {"truncate": True})]
 )
 def test_text_that_may_be_cut_is_cut_and_the_answer_says_so(
-    model: str, fields: Document, gateway: Gateway, upstream: FaultUpstream
+    model: str, fields: Document, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/embed", EMBED_TOO_LONG, VECTORS)
     answer = ask(gateway, "openai embeddings", model, **fields)
@@ -383,7 +407,7 @@ def test_text_that_may_be_cut_is_cut_and_the_answer_says_so(
     assert [seen.json()["truncate"] for seen in asked(upstream)] == [False, True]
 
 
-def test_text_that_fits_is_embedded_at_once(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_text_that_fits_is_embedded_at_once(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     upstream.script("/api/embed", VECTORS)
     answer = ask(gateway, "openai embeddings", "lenient")
     assert (answer.status, truncated(answer), len(asked(upstream))) == (200, None, 1)
@@ -405,7 +429,7 @@ INCOMPLETE = {
 @each_way
 @pytest.mark.parametrize("name", FACES)
 def test_answer_that_was_cut_says_so_in_the_words_of_its_api(
-    name: str, stream: bool, reason: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, stream: bool, reason: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     script(upstream, name, spoken(name, stream=stream, reason=reason))
     answer = ask(gateway, name, stream=stream)
@@ -416,7 +440,7 @@ def test_answer_that_was_cut_says_so_in_the_words_of_its_api(
 
 @each_native
 def test_alias_of_a_native_client_is_told_too(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     script(upstream, name, spoken(name, stream=False, reason="length"))
     assert truncated(ask(gateway, name, "lenient", stream=False)) == "answer"
@@ -424,7 +448,7 @@ def test_alias_of_a_native_client_is_told_too(
 
 @each_native
 def test_text_that_speaks_of_a_limit_is_no_limit(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     said = 'It says {"done_reason":"length"}.'
     text: Document = {"message": {"content": said}} if name == "native chat" else {"response": said}
@@ -434,7 +458,7 @@ def test_text_that_speaks_of_a_limit_is_no_limit(
 
 
 @each_translated
-def test_both_cuts_are_told(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_both_cuts_are_told(name: str, gateway: LocalGateway, upstream: FaultUpstream) -> None:
     script(upstream, name, TOO_LONG, spoken(name, stream=False, reason="length"))
     assert truncated(ask(gateway, name, "lenient", stream=False)) == "prompt, answer"
 
@@ -446,7 +470,12 @@ def test_both_cuts_are_told(name: str, gateway: Gateway, upstream: FaultUpstream
 @pytest.mark.parametrize("word", [{}, {"truncate": True}, {"truncate": False, "shift": False}])
 @each_native
 def test_native_request_says_itself_whether_it_may_be_cut(
-    name: str, word: Document, model: str, token: str, gateway: Gateway, upstream: FaultUpstream
+    name: str,
+    word: Document,
+    model: str,
+    token: str,
+    gateway: LocalGateway,
+    upstream: FaultUpstream,
 ) -> None:
     script(upstream, name, TOO_LONG)
     answer = ask(gateway, name, model, token=token, stream=False, **word)
@@ -456,9 +485,9 @@ def test_native_request_says_itself_whether_it_may_be_cut(
 
 @pytest.mark.parametrize("case", ["chat-context-overflow", "chat-context-truncated"])
 def test_recorded_overflows_pass_as_they_are(
-    case: str, gateway: Gateway, upstream: FaultUpstream
+    case: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     recorded = recording(case)
     upstream.script("/api/chat", [Replay(recorded)])
-    answer = request(gateway.url, "POST", "/api/chat", json.loads(recorded.request), bearer(TOKEN))
+    answer = gateway.request("POST", "/api/chat", json.loads(recorded.request), bearer(TOKEN))
     assert (answer.status, answer.body) == (recorded.status, recorded.response)

@@ -12,8 +12,8 @@ from tests.golden.face import forwarded, get, post
 from tests.golden.responses.reading import Document, events, rebuilt
 from tests.rig import native_chat
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines
-from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 
@@ -111,7 +111,7 @@ def history(upstream: FaultUpstream) -> list[tuple[Any, ...]]:
     return shown
 
 
-def test_codex_calls_a_tool_in_a_namespace(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_codex_calls_a_tool_in_a_namespace(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     request = CODEX | {"tools": [SHELL, LAB, WEB], "input": [USER]}
     calling(upstream, "mcp__lab__lab_echo", text="x")
     answer = post(gateway, RESPONSES, request)
@@ -136,7 +136,7 @@ def test_codex_calls_a_tool_in_a_namespace(gateway: Gateway, upstream: FaultUpst
     ]
 
 
-def test_codex_calls_a_custom_tool(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_codex_calls_a_custom_tool(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     request = CODEX | {"tools": [SHELL, PATCH], "input": [USER]}
     calling(upstream, "apply_patch", input="*** Begin\n*** End")
     answer = post(gateway, RESPONSES, request)
@@ -157,7 +157,7 @@ def test_codex_calls_a_custom_tool(gateway: Gateway, upstream: FaultUpstream) ->
     ]
 
 
-def test_codex_defines_tools_in_its_input(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_codex_defines_tools_in_its_input(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     request = CODEX | {"input": [ADDITIONAL, USER]}
     calling(upstream, "functions__exec", input="text(1)")
     [call] = items(post(gateway, RESPONSES, request))
@@ -181,7 +181,7 @@ def test_codex_defines_tools_in_its_input(gateway: Gateway, upstream: FaultUpstr
     assert sent(upstream)["messages"][-1]["images"] == ["AAAA"]
 
 
-def test_codex_searches_for_tools(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_codex_searches_for_tools(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     request = CODEX | {"tools": [SHELL, SEARCH, WEB], "input": [USER]}
     calling(upstream, "tool_search", query="echo")
     [call] = items(post(gateway, RESPONSES, request))
@@ -207,7 +207,7 @@ def test_codex_searches_for_tools(gateway: Gateway, upstream: FaultUpstream) -> 
     assert (second["name"], second["namespace"]) == ("lab_echo", "mcp__lab")
 
 
-def test_single_answer_has_the_same_calls(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_single_answer_has_the_same_calls(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     call = {"id": "call_1", "function": {"name": "functions__exec", "arguments": {"input": "x"}}}
     upstream.script("/api/chat", [Json(native_chat.done(tool_calls=[call]))])
     answer = post(gateway, RESPONSES, CODEX | {"stream": False, "input": [ADDITIONAL, USER]})
@@ -227,7 +227,7 @@ CUSTOM = {
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_copilot_calls_a_custom_tool_in_a_chat(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     function = {"type": "function", "function": {"name": "bash", "parameters": TEXT}}
     user = {"role": "user", "content": "Go."}
@@ -297,7 +297,7 @@ HOSTED: list[tuple[str, Document, str]] = [
     ("path", "fields", "name"), HOSTED, ids=[f"{path}-{name}" for path, _, name in HOSTED]
 )
 def test_tools_that_nobody_here_can_run_are_left_out_and_named(
-    path: str, fields: Document, name: str, gateway: Gateway, upstream: FaultUpstream
+    path: str, fields: Document, name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = post(gateway, path, {"model": "m"} | fields)
     assert (answer.status, answer.headers.get("X-Ollama-Proxy-Ignored")) == (200, name)
@@ -315,7 +315,7 @@ def test_tools_that_nobody_here_can_run_are_left_out_and_named(
     ],
 )
 def test_choice_that_demands_such_a_tool_is_refused(
-    path: str, choice: Any, gateway: Gateway, upstream: FaultUpstream
+    path: str, choice: Any, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     tool: Document = {"type": "web_search_preview"}
     body: Document = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -327,7 +327,7 @@ def test_choice_that_demands_such_a_tool_is_refused(
     assert not forwarded(upstream)
 
 
-def test_codex_compacts_its_history(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_codex_compacts_its_history(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     request = CODEX | {"tools": [SHELL], "input": [USER, {"type": "compaction_trigger"}]}
     answering(upstream, "We built it.")
     [item] = items(post(gateway, RESPONSES, request))
@@ -363,7 +363,7 @@ CLAUDE_CODE: Document = {
     ],
 )
 def test_prompt_that_is_too_long_makes_clients_compact(
-    path: str, body: Document, gateway: Gateway, upstream: FaultUpstream
+    path: str, body: Document, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(
         "/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)]
@@ -378,7 +378,7 @@ def test_prompt_that_is_too_long_makes_clients_compact(
 
 
 def test_codex_is_told_at_once_that_there_is_no_websocket(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     headers = {
         "Connection": "Upgrade",
@@ -390,6 +390,6 @@ def test_codex_is_told_at_once_that_there_is_no_websocket(
     assert (answer.status, answer.json()["error"]["code"]) == (426, "no_websocket")
     assert (answer.headers.get("Upgrade"), answer.headers.get("Connection")) == (
         "HTTP/1.1",
-        "keep-alive, Upgrade",
+        "close, Upgrade",
     )
     assert get(gateway, RESPONSES).status == 405

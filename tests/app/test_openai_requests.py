@@ -24,7 +24,7 @@ from tests.golden.fates import (
 )
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json
-from tests.rig.gateway import Gateway
+from tests.rig.local import LocalGateway
 
 #: What says that nothing may be cut.
 UNCUT: Document = {"truncate": False, "shift": False}
@@ -102,7 +102,7 @@ def test_values_that_ask_for_nothing_special_are_taken_in_silence(
 
 
 @pytest.mark.parametrize("path", UPSTREAM)
-def test_user_is_in_the_access_log(path: str, gateway: Gateway) -> None:
+def test_user_is_in_the_access_log(path: str, gateway: LocalGateway) -> None:
     user = f"user of {path}"
     post(gateway, path, SMALLEST[path] | {"user": user})
     wait_until(
@@ -185,7 +185,7 @@ def test_G14_no_limit_is_said_as_clients_of_ollama_say_it(path: str, ask: Ask) -
 @pytest.mark.parametrize("path", [CHAT, COMPLETION])
 @pytest.mark.parametrize("value", [0, -2, 0.5], ids=str)
 def test_G14_limit_that_is_none_is_refused(
-    value: Any, path: str, gateway: Gateway, upstream: FaultUpstream
+    value: Any, path: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = post(
         gateway, path, {"model": "m", "messages": [], "prompt": "hi", "max_tokens": value}

@@ -7,11 +7,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import openai
 import pytest
 
+from tests.app.clients import openai_client
 from tests.golden import face, fates
-from tests.golden.face import TOKEN, forwarded, frames, post
+from tests.golden.face import forwarded, frames, post
 from tests.golden.fates import (
     CHAT,
     COMPLETION,
@@ -27,7 +27,7 @@ from tests.rig import SeenRequest
 from tests.rig.calls import access_line
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Script, Wait, WaitForPeerClose
 from tests.rig.fixtures import module_fixture
-from tests.rig.gateway import Gateway
+from tests.rig.local import LocalGateway
 
 COUNTS = {"prompt_eval_count": 7, "eval_count": 3}
 
@@ -69,10 +69,7 @@ def told(body: Document, words: list[str], logprob: float) -> Script:
 shared_upstream = module_fixture(TellingUpstream)
 
 
-#: Keeps as many upstream connections as it has asked for answers at once.
-shared_gateway = module_fixture(
-    lambda shared_upstream: face.shared_gateway(shared_upstream, idle=64)
-)
+shared_gateway = module_fixture(lambda shared_upstream: face.local_gateway(shared_upstream))
 
 
 ask = fates.ask
@@ -167,7 +164,7 @@ def test_choices_begin_in_their_order_whichever_comes_first(
     assert "role" not in json.dumps(parts[2:])
 
 
-def test_all_tokens_are_in_the_access_log(gateway: Gateway, request_id: str) -> None:
+def test_all_tokens_are_in_the_access_log(gateway: LocalGateway, request_id: str) -> None:
     post(gateway, CHAT, SMALLEST[CHAT] | {"n": 3}, **{"X-Request-Id": request_id})
     line = access_line(gateway, request_id)
     assert (line["prompt_eval_count"], line["eval_count"]) == (21, 9)
@@ -196,13 +193,9 @@ def test_G24_calls_of_each_choice_are_counted_from_zero(ask: Ask, upstream: Faul
         assert choices[-1]["finish_reason"] == "tool_calls"
 
 
-def client(gateway: Gateway) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0)
-
-
-def test_official_helper_puts_every_choice_together(gateway: Gateway) -> None:
+def test_official_helper_puts_every_choice_together(gateway: LocalGateway) -> None:
     with (
-        client(gateway) as official,
+        openai_client(gateway) as official,
         official.chat.completions.stream(
             model="m", messages=[{"role": "user", "content": "Hi"}], n=2, seed=3
         ) as run,
@@ -662,7 +655,7 @@ def test_extension_of_another_type_is_refused(name: str, value: Any, ask: Ask) -
 
 
 def test_many_answers_to_a_large_request_are_refused(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     """Each of them would hold a copy of it."""
     large = [{"role": "user", "content": "x" * (5 << 20)}]

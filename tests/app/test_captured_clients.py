@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from ollama_proxy.dialects.responses.output_items import seal
+from tests.app.test_specs import SPEC
 from tests.golden.face import forwarded, post
 from tests.golden.responses.reading import events
-from tests.integration.test_specs import SPEC
 from tests.rig.fault_upstream import FaultUpstream, Lines
-from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway
 from tests.rig.pdf import in_base64, pdf
 
 Document = dict[str, Any]
@@ -98,7 +98,7 @@ def script(upstream: FaultUpstream, **message: Any) -> None:
     )
 
 
-def send(gateway: Gateway, each: Captured, body: Document) -> Answer:
+def send(gateway: LocalGateway, each: Captured, body: Document) -> Answer:
     return post(gateway, each.path, body | {"model": "m"}, **each.headers)
 
 
@@ -166,7 +166,7 @@ CONTINUE: dict[str, Callable[[Document, Answer], Document]] = {
 
 
 @pytest.mark.parametrize("each", REQUESTS, ids=lambda each: each.name)
-def test_plain_question(each: Captured, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_plain_question(each: Captured, gateway: LocalGateway, upstream: FaultUpstream) -> None:
     script(upstream, content=CONCLUSION)
     answer = send(gateway, each, each.body)
     assert (answer.status, answer.complete) == (200, True), answer.text
@@ -176,7 +176,7 @@ def test_plain_question(each: Captured, gateway: Gateway, upstream: FaultUpstrea
 @pytest.mark.parametrize(
     "each", [each for each in REQUESTS if has_tools(each)], ids=lambda each: each.name
 )
-def test_tool_loop(each: Captured, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_tool_loop(each: Captured, gateway: LocalGateway, upstream: FaultUpstream) -> None:
     body = each.body
     script(upstream, content="")
     send(gateway, each, body)
@@ -195,12 +195,12 @@ def test_tool_loop(each: Captured, gateway: Gateway, upstream: FaultUpstream) ->
     assert (shown[-1]["role"], shown[-1]["content"]) == ("tool", RESULT)
 
 
-def test_claude_code_counts_tokens(gateway: Gateway) -> None:
+def test_claude_code_counts_tokens(gateway: LocalGateway) -> None:
     each = read(CLIENTS / "claude-code-6-count-tokens.json")
     assert send(gateway, each, each.body).json()["input_tokens"] > 0
 
 
-def test_codex_gets_its_summary(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_codex_gets_its_summary(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     each = read(CLIENTS / "codex-11-compaction_trigger.json")
     script(upstream, content=CONCLUSION)
     answer = send(gateway, each, each.body)
@@ -210,7 +210,7 @@ def test_codex_gets_its_summary(gateway: Gateway, upstream: FaultUpstream) -> No
 
 
 def test_search_that_claude_code_demands_is_refused(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     each = read(CLIENTS / "claude-code-4-websearch.json")
     answer = send(gateway, each, each.body)

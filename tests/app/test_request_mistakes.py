@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from ollama_proxy.upstreams.ollama.versions import MISTAKES
-from tests.golden.face import TOKEN, shared_gateway, wait_until_listed
+from tests.golden.face import TOKEN, local_gateway, post
 from tests.rig.boxes import Box, running
 from tests.rig.calls import EMBEDDINGS, FACES, Face, access_line
 from tests.rig.errors import NATIVE, assert_error
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
+from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway
 from tests.rig.replay_upstream import Recording, Replay, recorded_at
 
 ALL = {**FACES, **EMBEDDINGS}
@@ -24,22 +24,22 @@ ALL = {**FACES, **EMBEDDINGS}
 FRAIL = "frail"
 _NUMBERS = count()
 
-each_way = pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
-each_face = pytest.mark.parametrize("name", ALL)
+PLACES = [place for _, place in MISTAKES]
+#: Every mistake in one API, and one mistake in every API: they have the recognition in common.
+CASES = [(place, "openai chat", False) for place in PLACES] + [
+    (PLACES[0], name, stream) for name in ALL for stream in (False, True)
+]
 
 
 class Fleet(NamedTuple):
     """A gateway with two boxes, which have the same models."""
 
-    gateway: Gateway
+    gateway: LocalGateway
     boxes: Sequence[Box]
 
     def ask(self, face: Face, id: str, **fields: Any) -> Answer:
         """The answer to a request of one API."""
-        headers = bearer(TOKEN) | {"X-Request-Id": id}
-        return request(
-            self.gateway.url, "POST", face.path, {**face.body, **fields}, headers, timeout=20
-        )
+        return post(self.gateway, face.path, face.body | fields, **{"X-Request-Id": id})
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,8 @@ def started() -> Iterator[Fleet]:
     boxes = Box("box1", ["m", FRAIL]), Box("box2", ["m", FRAIL])
     with (
         running(*boxes),
-        shared_gateway(upstreams=[box.declared for box in boxes], idle=12) as gateway,
+        local_gateway(upstreams=[box.declared for box in boxes]) as gateway,
     ):
-        wait_until_listed(gateway, {"m", FRAIL})
         yield Fleet(gateway, boxes)
 
 
@@ -68,9 +67,7 @@ def shown(place: str) -> Recording:
     return replace(row, status=max(row.status, 500))
 
 
-@each_way
-@each_face
-@pytest.mark.parametrize("place", [place for _, place in MISTAKES])
+@pytest.mark.parametrize(("place", "name", "stream"), CASES)
 def test_mistake_of_a_request_is_its_clients_and_no_boxs(
     place: str, name: str, stream: bool, fleet: Fleet
 ) -> None:
@@ -91,7 +88,6 @@ def test_mistake_of_a_request_is_its_clients_and_no_boxs(
         "invalid_request",
         answer.status,
     )
-    # Of all tests of this module together: whichever worker answers.
     upstreams = fleet.gateway.ask("/health", token=TOKEN).json()["upstreams"]
     assert [each["state"] for each in upstreams.values()] == ["up", "up"]
     assert not any("m:latest" in each["failing_models"] for each in upstreams.values())

@@ -1,0 +1,1 @@
+"""Tests that measure time: they run serially and alone."""
