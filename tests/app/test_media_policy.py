@@ -14,8 +14,8 @@ from tests.rig.calls import TOKEN
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import ScriptedServer, Whole
 from tests.rig.fixtures import module_fixture
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 from tests.rig.provider import KEY, Provider, row
 from tests.unit.gateway.test_images import PNG
 
@@ -47,6 +47,8 @@ WITHOUT_SCHEME = [
         "iVBORw0KGgo=",
     ),
 ]
+#: One of each: what an address may do depends on nothing else of a kind.
+each_kind = pytest.mark.parametrize("kind", ["vllm", "openrouter"])
 NO_ADDRESS = "must be an http(s) URL or a base64 data URI"
 
 Part = Callable[[str], dict[str, Any]]
@@ -69,14 +71,14 @@ PARTS: dict[str, Part] = {
 }
 
 
-def gateway_with(provider: Provider, images: dict[str, Any]) -> Gateway:
+def gateway_with(provider: Provider, images: dict[str, Any]) -> LocalGateway:
     """A gateway with the provider under the name of each kind."""
     upstreams = [
         {"name": kind, "kind": kind, "base_url": provider.base_url, "api_key_env": "LAB_SECRET"}
         for kind in (*SELF_HOSTED, *PUBLIC)
     ]
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": upstreams, "images": images}
-    return Gateway(config, workers=1, env={"LAB_SECRET": KEY})
+    return LocalGateway(config, environ={"LAB_SECRET": KEY})
 
 
 shared_provider = module_fixture(lambda: Provider(row(OWN), key=KEY))
@@ -90,7 +92,7 @@ strict = module_fixture(lambda shared_provider: gateway_with(shared_provider, {}
 
 
 @pytest.fixture(scope="module")
-def allowing(shared_provider: Provider) -> Iterator[Gateway]:
+def allowing(shared_provider: Provider) -> Iterator[LocalGateway]:
     with gateway_with(shared_provider, {"fetch": "allowlist", "allow": ["127.0.0.1"]}) as running:
         yield running
 
@@ -106,8 +108,8 @@ def body_of(kind: str, *parts: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"model": f"{kind}/{OWN}", "messages": [{"role": "user", "content": content}], **fields}
 
 
-def ask(gateway: Gateway, body: Any, path: str = "/v1/chat/completions") -> Answer:
-    return request(gateway.url, "POST", path, body, bearer(TOKEN), timeout=30)
+def ask(gateway: LocalGateway, body: Any, path: str = "/v1/chat/completions") -> Answer:
+    return gateway.request("POST", path, body, bearer(TOKEN))
 
 
 def prompts(provider: Provider) -> list[bytes]:
@@ -119,10 +121,10 @@ def assert_refused(answer: Answer, provider: Provider, path: str = "/v1/chat/com
     assert prompts(provider) == []
 
 
-@pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
+@each_kind
 @pytest.mark.parametrize("name", PARTS)
 def test_no_address_passes_if_the_gateway_fetches_none(
-    kind: str, name: str, off: Gateway, provider: Provider
+    kind: str, name: str, off: LocalGateway, provider: Provider
 ) -> None:
     for url in (
         "https://a.example/b.png",
@@ -135,10 +137,10 @@ def test_no_address_passes_if_the_gateway_fetches_none(
             assert_refused(ask(off, body_of(kind, PARTS[name](url), stream=stream)), provider)
 
 
-@pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
+@each_kind
 @pytest.mark.parametrize("name", PARTS)
 def test_no_private_address_passes(
-    kind: str, name: str, strict: Gateway, provider: Provider
+    kind: str, name: str, strict: LocalGateway, provider: Provider
 ) -> None:
     for url in (
         *PRIVATE,
@@ -150,9 +152,9 @@ def test_no_private_address_passes(
         assert_refused(ask(strict, body_of(kind, PARTS[name](url))), provider)
 
 
-@pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
+@each_kind
 def test_refusal_is_that_of_translated_requests(
-    kind: str, off: Gateway, strict: Gateway, provider: Provider
+    kind: str, off: LocalGateway, strict: LocalGateway, provider: Provider
 ) -> None:
     body = body_of(kind, PARTS["image_url"]("http://10.0.0.5/x"))
     where = "messages[0].content[1].image_url.url"
@@ -166,10 +168,15 @@ def test_refusal_is_that_of_translated_requests(
         assert passed.json()["error"]["param"] == where
 
 
-@pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
+@each_kind
 @pytest.mark.parametrize("policy", ["off", "strict", "allowing"])
 def test_what_is_no_web_address_is_refused_like_in_translated_requests(
-    kind: str, policy: str, off: Gateway, strict: Gateway, allowing: Gateway, provider: Provider
+    kind: str,
+    policy: str,
+    off: LocalGateway,
+    strict: LocalGateway,
+    allowing: LocalGateway,
+    provider: Provider,
 ) -> None:
     gateway = {"off": off, "strict": strict, "allowing": allowing}[policy]
     where = "messages[0].content[1].image_url.url"
@@ -181,17 +188,17 @@ def test_what_is_no_web_address_is_refused_like_in_translated_requests(
         assert passed.json()["error"]["message"] == f"{where}: {NO_ADDRESS}"
 
 
-@pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
+@each_kind
 @pytest.mark.parametrize("name", [name for name in PARTS if "url" in str(PARTS[name]("x"))])
 def test_nothing_passes_as_an_address_without_a_scheme(
-    kind: str, name: str, allowing: Gateway, provider: Provider
+    kind: str, name: str, allowing: LocalGateway, provider: Provider
 ) -> None:
     for url in WITHOUT_SCHEME:
         assert_refused(ask(allowing, body_of(kind, PARTS[name](url))), provider)
 
 
-@pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
-def test_links_that_no_server_loads_pass(kind: str, off: Gateway, provider: Provider) -> None:
+@each_kind
+def test_links_that_no_server_loads_pass(kind: str, off: LocalGateway, provider: Provider) -> None:
     link = {"url": "a.example/b"}
     reply = {
         "role": "assistant",
@@ -210,10 +217,11 @@ def test_links_that_no_server_loads_pass(kind: str, off: Gateway, provider: Prov
     assert json.loads(sent)["messages"] == body["messages"]
 
 
-@pytest.mark.parametrize("kind", SELF_HOSTED)
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "stream"), [*((kind, False) for kind in SELF_HOSTED), ("vllm", True)]
+)
 def test_a_self_hosted_server_gets_the_image_itself(
-    kind: str, stream: bool, allowing: Gateway, provider: Provider, pictures: ScriptedServer
+    kind: str, stream: bool, allowing: LocalGateway, provider: Provider, pictures: ScriptedServer
 ) -> None:
     answer = ask(
         allowing, body_of(kind, PARTS["image_url"](f"{pictures.url}/a.png"), stream=stream)
@@ -224,18 +232,18 @@ def test_a_self_hosted_server_gets_the_image_itself(
     assert [seen.header("user-agent") for seen in pictures.requests] == ["ollama-proxy"]
 
 
-@pytest.mark.parametrize("kind", SELF_HOSTED)
 @pytest.mark.parametrize("name", ["video_url", "audio_url", "file", "input_file"])
 def test_a_self_hosted_server_gets_no_address_of_other_media(
-    kind: str, name: str, allowing: Gateway, provider: Provider, pictures: ScriptedServer
+    name: str, allowing: LocalGateway, provider: Provider, pictures: ScriptedServer
 ) -> None:
-    assert_refused(ask(allowing, body_of(kind, PARTS[name](f"{pictures.url}/a.png"))), provider)
+    assert_refused(ask(allowing, body_of("vllm", PARTS[name](f"{pictures.url}/a.png"))), provider)
 
 
-@pytest.mark.parametrize("kind", PUBLIC)
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize(
+    ("kind", "name"), [*(("openrouter", name) for name in PARTS), ("dashscope", "image_url")]
+)
 def test_a_public_service_gets_an_address_that_is_allowed(
-    kind: str, name: str, allowing: Gateway, provider: Provider, pictures: ScriptedServer
+    kind: str, name: str, allowing: LocalGateway, provider: Provider, pictures: ScriptedServer
 ) -> None:
     url = f"{pictures.url}/a.png"
     assert ask(allowing, body_of(kind, PARTS[name](url))).status == 200
@@ -245,8 +253,8 @@ def test_a_public_service_gets_an_address_that_is_allowed(
     assert (again.status, len(prompts(provider))) == (400, 1)
 
 
-@pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
-def test_inline_media_pass_as_they_are(kind: str, off: Gateway, provider: Provider) -> None:
+@each_kind
+def test_inline_media_pass_as_they_are(kind: str, off: LocalGateway, provider: Provider) -> None:
     inline = "data:image/png;base64," + b64encode(PNG).decode()
     parts = [
         PARTS["image_url"](inline),
@@ -266,8 +274,10 @@ def test_inline_media_pass_as_they_are(kind: str, off: Gateway, provider: Provid
 SCHEMA = {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "properties": {}}
 
 
-@pytest.mark.parametrize("kind", [*SELF_HOSTED, *PUBLIC])
-def test_no_address_passes_in_other_requests(kind: str, off: Gateway, provider: Provider) -> None:
+@each_kind
+def test_no_address_passes_in_other_requests(
+    kind: str, off: LocalGateway, provider: Provider
+) -> None:
     """Neither where a message has it beside its content, nor in fields of a provider's
     own, nor in other APIs."""
     model, url = f"{kind}/{OWN}", "http://10.0.0.5/x.png"

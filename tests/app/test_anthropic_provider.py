@@ -6,24 +6,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import anthropic
+import httpx2 as httpx
 import pytest
 
-from tests.golden.face import TOKEN, KeptConnection, frames, get, named_frames, post, warm
+from tests.golden.face import TOKEN, frames, get, named_frames, post
 from tests.rig import messages_provider as rig
 from tests.rig.calls import FACES, PING, Face, access_line, each_face, last_error
+from tests.rig.deadline import wait_in_greenlet
 from tests.rig.dialects import DIALECTS, IMAGE, Dialect, Told, Wanted
 from tests.rig.errors import ANTHROPIC, assert_error
 from tests.rig.fault_upstream import Wait, WaitForPeerClose
 from tests.rig.fixtures import function_fixture, module_fixture
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream
-from tests.rig.leaks import LeakCheck
+from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway, LocalTransport
 from tests.rig.messages_provider import HELLO, MESSAGES, MODEL, MessagesProvider
-from tests.rig.stalls import seconds_without_stalls
 
 KEY_VARIABLE = "CLAUDE_KEY"
 THOUGHT = {"type": "thinking", "thinking": "Two calls.", "signature": "c2lnbmVkIGJ5IHRoZW0="}
@@ -50,7 +49,6 @@ FUNCTION = {
     "description": WEATHER["description"],
     "parameters": WEATHER["input_schema"],
 }
-JSON = bearer(TOKEN) | {"Content-Type": "application/json"}
 ASKED: Any = [{"role": "user", "content": "Hi"}]
 #: The dialects that a model can be talked to in.
 CHATS = {name: dialect for name, dialect in DIALECTS.items() if name != "embeddings"}
@@ -61,36 +59,42 @@ each_mode = pytest.mark.parametrize("stream", [True, False], ids=["stream", "sin
 shared_provider = module_fixture(MessagesProvider)
 
 
-@pytest.fixture(scope="module")
-def shared_gateway(shared_provider: MessagesProvider) -> Iterator[Gateway]:
-    """One gateway for the module; it has kept nothing at the end, and nobody was told its key."""
-    declared = {"name": "claude", "kind": "anthropic", "base_url": f"{shared_provider.url}/v1"}
+def gateway_before(provider: MessagesProvider, **stream: Any) -> LocalGateway:
+    declared = {"name": "claude", "kind": "anthropic", "base_url": f"{provider.url}/v1"}
     config = {
         "auth": {"generate_tokens": [TOKEN]},
         "upstreams": [declared | {"api_key_env": KEY_VARIABLE}],
         "models": {
             "helper": {"target": f"claude:{MODEL}", "think": True, "clamp": {"num_predict": 4000}}
         },
-        "stream": {"heartbeat_s": 1},
+        "stream": stream,
     }
-    with Gateway(config, env={KEY_VARIABLE: rig.KEY}) as running:
-        warm(running)
-        check = LeakCheck(running, shared_provider, token=TOKEN)
+    return LocalGateway(config, environ={KEY_VARIABLE: rig.KEY})
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(shared_provider: MessagesProvider) -> Iterator[LocalGateway]:
+    """One gateway for the module; its key is in no log."""
+    with gateway_before(shared_provider) as running:
         yield running
-        check.verify()
-        assert rig.KEY not in running.output() + json.dumps(
-            [running.log_lines(name) for name in ("access", "events")]
-        )
+        logged = [running.log_lines(name) for name in ("access", "events")]
+        assert all(logged) and rig.KEY not in json.dumps(logged)
 
 
 @pytest.fixture
-def gateway(shared_gateway: Gateway, provider: MessagesProvider) -> Gateway:
-    return shared_gateway
+def gateway(shared_gateway: LocalGateway, provider: MessagesProvider) -> Iterator[LocalGateway]:
+    yield shared_gateway
+    shared_gateway.check_idle()
 
 
 #: Anthropic's own client, which knows of no gateway.
 client = function_fixture(
-    lambda gateway: anthropic.Anthropic(base_url=gateway.url, api_key=TOKEN, max_retries=0)
+    lambda gateway: anthropic.Anthropic(
+        base_url="http://gateway.test",
+        api_key=TOKEN,
+        max_retries=0,
+        http_client=httpx.Client(transport=LocalTransport(gateway)),
+    )
 )
 
 
@@ -110,7 +114,7 @@ def asked_of(provider: MessagesProvider, number: int = -1) -> dict[str, Any]:
 @each_mode
 @each_chat
 def test_every_face_gets_its_answer(
-    gateway: Gateway, provider: MessagesProvider, dialect: Dialect, stream: bool
+    gateway: LocalGateway, provider: MessagesProvider, dialect: Dialect, stream: bool
 ) -> None:
     blocks = [THOUGHT, {"type": "text", "text": "Grüße \u2028 你好 🎉"}]
     provider.script(MESSAGES, rig.said(blocks, "max_tokens", stream=stream))
@@ -151,7 +155,7 @@ CACHE = {"cache_read_input_tokens": 30, "cache_creation_input_tokens": 8}
     ],
 )
 def test_cache_counts_reach_the_client_and_the_access_log(
-    gateway: Gateway,
+    gateway: LocalGateway,
     provider: MessagesProvider,
     request_id: str,
     name: str,
@@ -179,7 +183,7 @@ def test_cache_counts_reach_the_client_and_the_access_log(
 @each_mode
 @pytest.mark.parametrize("name", ["native chat", "chat", "responses", "messages"])
 def test_parallel_calls_reach_every_face_that_has_tools(
-    gateway: Gateway, provider: MessagesProvider, name: str, stream: bool
+    gateway: LocalGateway, provider: MessagesProvider, name: str, stream: bool
 ) -> None:
     provider.script(MESSAGES, rig.said([THOUGHT, *USES], "tool_use", stream=stream))
     dialect = DIALECTS[name]
@@ -191,7 +195,7 @@ def test_parallel_calls_reach_every_face_that_has_tools(
 
 @each_mode
 def test_thinking_comes_back_signed_though_the_face_has_no_place_for_it(
-    gateway: Gateway, provider: MessagesProvider, stream: bool
+    gateway: LocalGateway, provider: MessagesProvider, stream: bool
 ) -> None:
     provider.script(
         MESSAGES, rig.said([THOUGHT, *USES], "tool_use", stream=False), rig.said(stream=stream)
@@ -201,18 +205,16 @@ def test_thinking_comes_back_signed_though_the_face_has_no_place_for_it(
         "reasoning_effort": "high",
         "tools": [{"type": "function", "function": FUNCTION}],
     }
-    with closing(KeptConnection(gateway)) as connection:
 
-        def ask(messages: list[Any], **fields: Any) -> Answer:
-            body = json.dumps(asked | {"messages": messages} | fields).encode()
-            return connection.ask("POST", "/v1/chat/completions", body, JSON)
+    def ask(messages: list[Any], **fields: Any) -> Answer:
+        return post(gateway, "/v1/chat/completions", asked | {"messages": messages} | fields)
 
-        [choice] = ask(ASKED).json()["choices"]
-        results = [
-            {"role": "tool", "tool_call_id": call["id"], "content": "21 C"}
-            for call in choice["message"]["tool_calls"]
-        ]
-        assert ask([*ASKED, choice["message"], *results], stream=stream).status == 200
+    [choice] = ask(ASKED).json()["choices"]
+    results = [
+        {"role": "tool", "tool_call_id": call["id"], "content": "21 C"}
+        for call in choice["message"]["tool_calls"]
+    ]
+    assert ask([*ASKED, choice["message"], *results], stream=stream).status == 200
     body = asked_of(provider)
     assert body["messages"][1:] == [
         {"role": "assistant", "content": [THOUGHT, *USES]},
@@ -235,7 +237,7 @@ def test_thinking_comes_back_signed_though_the_face_has_no_place_for_it(
     "name", ["native chat", "native generate", "chat", "responses", "messages"]
 )
 def test_pictures_are_passed_on_with_their_kind(
-    gateway: Gateway, provider: MessagesProvider, name: str
+    gateway: LocalGateway, provider: MessagesProvider, name: str
 ) -> None:
     dialect = DIALECTS[name]
     body = dialect.ask(Wanted("Look", image=True)) | {"model": MODEL, "stream": False}
@@ -257,7 +259,7 @@ def body_of(face: Face, stream: bool = True) -> dict[str, Any]:
 
 @each_face
 def test_error_in_the_middle_ends_the_stream_as_one(
-    gateway: Gateway, provider: MessagesProvider, face: Face
+    gateway: LocalGateway, provider: MessagesProvider, face: Face
 ) -> None:
     provider.script(
         MESSAGES,
@@ -271,7 +273,7 @@ def test_error_in_the_middle_ends_the_stream_as_one(
 @each_face
 @pytest.mark.parametrize("is_clean", [True, False], ids=["closed", "torn"])
 def test_answer_that_is_cut_never_looks_whole(
-    gateway: Gateway, provider: MessagesProvider, face: Face, is_clean: bool
+    gateway: LocalGateway, provider: MessagesProvider, face: Face, is_clean: bool
 ) -> None:
     provider.script(MESSAGES, rig.streamed(list(rig.events(HELLO))[:-1], cut=not is_clean))
     answer = post(gateway, face.path, body_of(face))
@@ -279,7 +281,6 @@ def test_answer_that_is_cut_never_looks_whole(
 
 
 @each_face
-@each_mode
 @pytest.mark.parametrize(
     ("status", "kind", "said", "given", "text"),
     [
@@ -304,10 +305,9 @@ def test_answer_that_is_cut_never_looks_whole(
     ],
 )
 def test_refusal_keeps_its_status_unless_it_is_about_us(
-    gateway: Gateway,
+    gateway: LocalGateway,
     provider: MessagesProvider,
     face: Face,
-    stream: bool,
     status: int,
     kind: str,
     said: str,
@@ -315,12 +315,12 @@ def test_refusal_keeps_its_status_unless_it_is_about_us(
     text: str,
 ) -> None:
     provider.script(MESSAGES, rig.refused(status, kind, said))
-    answer = post(gateway, face.path, body_of(face, stream))
+    answer = post(gateway, face.path, body_of(face))
     assert text in assert_error(answer, face.dialect, given) and rig.KEY not in answer.text
 
 
 def test_busy_provider_is_asked_again_after_the_pause_that_it_wants(
-    gateway: Gateway, provider: MessagesProvider
+    gateway: LocalGateway, provider: MessagesProvider
 ) -> None:
     provider.script(
         MESSAGES,
@@ -334,7 +334,7 @@ def test_busy_provider_is_asked_again_after_the_pause_that_it_wants(
 
 
 def test_limit_on_what_is_spent_is_told_at_once(
-    gateway: Gateway, provider: MessagesProvider
+    gateway: LocalGateway, provider: MessagesProvider
 ) -> None:
     spent = {"details": {"error_code": "enforced_spend_limit_reached"}}
     provider.script(
@@ -345,32 +345,25 @@ def test_limit_on_what_is_spent_is_told_at_once(
 
 
 @each_face
-@each_mode
 def test_client_that_leaves_ends_the_answer_at_the_provider(
-    gateway: Gateway, provider: MessagesProvider, request_id: str, face: Face, stream: bool
+    gateway: LocalGateway, provider: MessagesProvider, request_id: str, face: Face
 ) -> None:
-    begun = rig.streamed(list(rig.events(HELLO))[:5]) if stream else []
-    provider.script(MESSAGES, [*begun, WaitForPeerClose()])
-    headers = {**bearer(TOKEN), "X-Request-Id": request_id}
-    client = open_stream(
-        gateway.url, "POST", face.path, body_of(face, stream), headers, wait_for_head=stream
-    )
-    connection = provider.wait_for_request(path=MESSAGES).connection
-    left_at = time.monotonic()
-    client.close()
-    assert seconds_without_stalls(left_at, provider.wait_peer_closed(connection)) < 1
+    provider.script(MESSAGES, [*rig.streamed(list(rig.events(HELLO))[:5]), WaitForPeerClose()])
+    headers = {"X-Request-Id": request_id}
+    with gateway.open(face.path, body_of(face), headers=headers) as client:
+        assert client.read_some()
+    wait_in_greenlet(lambda: "peer_closed" in [event.kind for event in provider.events], 5)
     assert access_line(gateway, request_id)["state"] == "client_gone"
 
 
-def test_client_hears_of_a_provider_that_only_pings(
-    gateway: Gateway, provider: MessagesProvider
-) -> None:
+def test_client_hears_of_a_provider_that_only_pings(provider: MessagesProvider) -> None:
     ping = rig.streamed([{"type": "ping"}])[1:]
     provider.script(
-        MESSAGES, [*rig.streamed([]), *([Wait(0.5), *ping] * 6), *rig.said(stream=True)[1:]]
+        MESSAGES, [*rig.streamed([]), *([Wait(0.1), *ping] * 10), *rig.said(stream=True)[1:]]
     )
     face = FACES["anthropic messages"]
-    answer = post(gateway, face.path, body_of(face))
+    with gateway_before(provider, heartbeat_s=0.2) as gateway:
+        answer = post(gateway, face.path, body_of(face))
     assert (
         answer.body.count(PING) >= 2
         and b"Hel" in answer.body
@@ -383,7 +376,7 @@ def test_client_hears_of_a_provider_that_only_pings(
 
 @pytest.mark.parametrize("name", [MODEL, f"claude:{MODEL}", f"claude/{MODEL}"])
 def test_model_is_known_by_its_name_with_and_without_its_provider(
-    gateway: Gateway, provider: MessagesProvider, name: str
+    gateway: LocalGateway, provider: MessagesProvider, name: str
 ) -> None:
     body = {"model": name, "messages": ASKED, "max_tokens": 100}
     assert post(gateway, "/v1/messages", body).json()["model"] == name
@@ -391,7 +384,7 @@ def test_model_is_known_by_its_name_with_and_without_its_provider(
 
 
 def test_rules_of_the_operator_count_there_too(
-    gateway: Gateway, provider: MessagesProvider
+    gateway: LocalGateway, provider: MessagesProvider
 ) -> None:
     body = {"model": "helper", "messages": ASKED, "options": {"num_predict": 9000}, "stream": False}
     answer = post(gateway, "/api/chat", body)
@@ -405,7 +398,7 @@ def test_rules_of_the_operator_count_there_too(
 
 
 def test_refusal_names_the_model_as_the_client_does(
-    gateway: Gateway, provider: MessagesProvider
+    gateway: LocalGateway, provider: MessagesProvider
 ) -> None:
     provider.script(MESSAGES, rig.refused(404, "not_found_error", f"model: {MODEL}"))
     answer = post(gateway, "/api/chat", {"model": "helper", "messages": ASKED})
@@ -413,16 +406,18 @@ def test_refusal_names_the_model_as_the_client_does(
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/v1/models"])
-def test_models_of_the_provider_are_listed(gateway: Gateway, path: str) -> None:
+def test_models_of_the_provider_are_listed(gateway: LocalGateway, path: str) -> None:
     assert MODEL in get(gateway, path).text
 
 
-def test_what_a_model_can_do_is_shown(gateway: Gateway) -> None:
+def test_what_a_model_can_do_is_shown(gateway: LocalGateway) -> None:
     shown = post(gateway, "/api/show", {"model": MODEL}).json()
     assert sorted(shown["capabilities"]) == ["completion", "thinking", "tools", "vision"]
 
 
-def test_what_has_no_switch_is_not_hidden(gateway: Gateway, provider: MessagesProvider) -> None:
+def test_what_has_no_switch_is_not_hidden(
+    gateway: LocalGateway, provider: MessagesProvider
+) -> None:
     body = {
         "model": MODEL,
         "messages": ASKED,
@@ -439,7 +434,7 @@ def test_what_has_no_switch_is_not_hidden(gateway: Gateway, provider: MessagesPr
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/api/embed"])
 def test_embeddings_are_refused_in_ollamas_words(
-    gateway: Gateway, provider: MessagesProvider, path: str
+    gateway: LocalGateway, provider: MessagesProvider, path: str
 ) -> None:
     answer = post(gateway, path, {"model": MODEL, "input": "x"})
     assert (
