@@ -3,6 +3,7 @@ page of the gateway does."""
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -88,3 +89,10 @@ class PageClient:
         if found := re.search(rb'name="csrf-token" content="([^"]*)"', answer.body):
             self.csrf = found[1].decode()
         return answer
+
+
+def read_text(answer: Answer) -> str:
+    """What a page says, without its elements."""
+    assert answer.status == 200, answer.text
+    text = html.unescape(re.sub(r"<[^>]*>", " ", answer.text))
+    return re.sub(r"\s+", " ", text).replace("\u00a0", " ")
