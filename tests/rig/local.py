@@ -115,7 +115,7 @@ class LocalGateway:
         self.gateway = self.app.extensions["ollama_proxy"]["gateway"]
         self._follow_records(settings)
         # What a worker does at its start, and from then on in the background.
-        self.app.extensions["ollama_proxy"]["health"].check()
+        self.check_health()
         self.gateway.fleet.refresh(0, wait_s=10)
         return self
 
@@ -161,6 +161,10 @@ class LocalGateway:
             return {"requests": self.gateway.in_flight, "connections to upstreams": active}
 
         wait_in_greenlet(lambda: not any(left().values()), 2, lambda: f"still open: {left()}")
+
+    def check_health(self) -> None:
+        """Check every upstream, as a worker does every few seconds."""
+        self.app.extensions["ollama_proxy"]["health"].check()
 
     def log_lines(self, name: str, *, at_least: int = 0) -> list[dict[str, Any]]:
         """The JSON lines of ``<name>.log``; waits until there are ``at_least`` so many."""

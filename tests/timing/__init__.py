@@ -1,1 +1,1 @@
-"""Tests that measure time: they run serially and alone."""
+"""Tests that measure time: one after the other, on a machine that does nothing else."""
