@@ -33,16 +33,21 @@ def pieces(error: Exception) -> Iterator[bytes]:
     raise error
 
 
-class CutReply:
-    """A reply whose connection breaks after what was read."""
+class EndedReply:
+    """A reply of which everything was read; `failure`: its connection has broken."""
 
     status, headers = 200, ()
+
+    def __init__(self, failure: UpstreamCut | None = None) -> None:
+        self._failure = failure
 
     def wait_head(self, wait_s: float | None = None) -> bool:
         return True
 
     def read_some(self, wait_s: float | None = None) -> bytes | None:
-        raise UpstreamCut
+        if self._failure is not None:
+            raise self._failure
+        return b""
 
     def close(self) -> None:
         pass
@@ -82,11 +87,14 @@ def test_fault_of_our_own_cuts_the_connection_where_there_is_no_frame() -> None:
     assert (one.state, one.error) == ("aborted", "internal_error")
 
 
+@pytest.mark.parametrize("failure", [UpstreamCut(), None])
 @pytest.mark.parametrize("rest", [b"", b'{"mess'])
-def test_error_of_a_native_stream_is_a_line_of_its_own(rest: bytes) -> None:
+def test_native_stream_that_stops_ends_with_an_error_on_a_line_of_its_own(
+    rest: bytes, failure: UpstreamCut | None
+) -> None:
     said = b'{"message":{"content":"Hi"},"done":false}'
     one = Exchange("id", "POST", "/api/chat", "1.2.3.4", NATIVE, Call(Timeouts()))
-    lines = b"".join(native_stream(one, CutReply(), said + b"\n" + rest)).splitlines()
+    lines = b"".join(native_stream(one, EndedReply(failure), said + b"\n" + rest)).splitlines()
     assert lines[:-1] == [said, rest][: 1 + bool(rest)]
     assert orjson.loads(lines[-1]) == {"error": str(UpstreamCut())}
 
