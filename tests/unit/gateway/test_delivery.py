@@ -80,6 +80,19 @@ def test_failure_in_the_middle_has_last_words_whosever_fault_it_was(
     assert one.state == state
 
 
+@pytest.mark.parametrize(("is_read", "state"), [(True, "ok"), (False, "client_gone")])
+def test_answer_that_is_not_read_to_its_end_has_no_client_any_more(
+    is_read: bool, state: str
+) -> None:
+    one = exchange()
+    answer = deliver(one, iter([b"first", b"second"]), last_words)
+    assert next(answer) == b"first"
+    if is_read:
+        assert list(answer) == [b"second"]
+    answer.close()  # type: ignore[attr-defined]  # of a generator
+    assert one.state == state
+
+
 def test_fault_of_our_own_cuts_the_connection_where_there_is_no_frame() -> None:
     one = exchange()
     with pytest.raises(BrokenPipeError):
