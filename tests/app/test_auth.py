@@ -1,4 +1,4 @@
-"""Who is asking: every form of a token over real connections, and everything that is none."""
+"""Who is asking: every form of a token, and everything that is none."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import pytest
 
+from tests.golden.face import local_gateway
 from tests.rig import fault_upstream as do
-from tests.rig.checked import checked_gateway
 from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.http_client import Answer, bearer
 from tests.rig.local import LocalGateway
+from tests.rig.tables import check_rows
 
 TOKEN, OTHER, READER, NARROW = "sk-team-token-1", "sk-team-token-2", "sk-reader", "sk-narrow"
 HASHED, OLD, LAST_DAY = "sk-hashed", "sk-old", "sk-last-day"
@@ -42,7 +44,7 @@ def as_form(form: str, token: str) -> Form:
 
 
 @pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     tokens = [
         TOKEN,
         OTHER,
@@ -52,7 +54,7 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
         {"name": "old", "token": OLD, "expires": str(TODAY - timedelta(1))},
         {"name": "last-day", "token": LAST_DAY, "expires": str(TODAY + timedelta(1))},
     ]
-    with checked_gateway(shared_upstream, TOKEN, auth={"generate_tokens": tokens}) as running:
+    with local_gateway(shared_upstream, auth={"generate_tokens": tokens}) as running:
         yield running
 
 
@@ -97,31 +99,31 @@ def test_every_form_is_accepted_in_every_dialect(
     assert ask(gateway, form, token, "POST", "/v1/messages", MESSAGE).json()["type"] == "message"
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    ("token", "method", "path", "body", "status"),
-    [
-        (READER, "GET", "/api/tags", None, 200),
-        (READER, "POST", "/api/chat", CHAT, 403),
-        (READER, "POST", "/v1/chat/completions", CHAT, 403),
-        (READER, "POST", "/v1/responses", RESPONSE, 403),
-        (READER, "POST", "/v1/messages", MESSAGE, 403),
-        (READER, "POST", "/v1/messages/count_tokens", MESSAGE, 403),
-        (READER, "DELETE", "/api/delete", {"model": "m"}, 403),
-        (NARROW, "POST", "/api/chat", CHAT, 404),
-        (NARROW, "POST", "/v1/chat/completions", CHAT, 404),
-        (NARROW, "POST", "/v1/responses", RESPONSE, 404),
-        (NARROW, "POST", "/v1/messages", MESSAGE, 404),
-        (NARROW, "POST", "/v1/messages/count_tokens", MESSAGE, 404),
-        (NARROW, "POST", "/api/chat", {**CHAT, "model": "other-model"}, 200),
-        (OLD, "GET", "/api/tags", None, 401),
-        ("unknown", "GET", "/api/tags", None, 401),
-    ],
-)
-def test_rights_do_not_depend_on_the_form(
-    gateway: LocalGateway, form: str, token: str, method: str, path: str, body: Any, status: int
-) -> None:
-    assert ask(gateway, form, token, method, path, body).status == status
+RIGHTS: list[tuple[str, str, str, Any, int]] = [
+    (READER, "GET", "/api/tags", None, 200),
+    (READER, "POST", "/api/chat", CHAT, 403),
+    (READER, "POST", "/v1/chat/completions", CHAT, 403),
+    (READER, "POST", "/v1/responses", RESPONSE, 403),
+    (READER, "POST", "/v1/messages", MESSAGE, 403),
+    (READER, "POST", "/v1/messages/count_tokens", MESSAGE, 403),
+    (READER, "DELETE", "/api/delete", {"model": "m"}, 403),
+    (NARROW, "POST", "/api/chat", CHAT, 404),
+    (NARROW, "POST", "/v1/chat/completions", CHAT, 404),
+    (NARROW, "POST", "/v1/responses", RESPONSE, 404),
+    (NARROW, "POST", "/v1/messages", MESSAGE, 404),
+    (NARROW, "POST", "/v1/messages/count_tokens", MESSAGE, 404),
+    (NARROW, "POST", "/api/chat", {**CHAT, "model": "other-model"}, 200),
+    (OLD, "GET", "/api/tags", None, 401),
+    ("unknown", "GET", "/api/tags", None, 401),
+]
+
+
+def test_rights_do_not_depend_on_the_form(gateway: LocalGateway) -> None:
+    def check(form: str, row: tuple[str, str, str, Any, int]) -> None:
+        token, method, path, body, status = row
+        assert ask(gateway, form, token, method, path, body).status == status
+
+    check_rows(product(FORMS, RIGHTS), check)
 
 
 @pytest.mark.parametrize("path", [f"/k/{TOKEN}/", f"/k/{TOKEN}", "/"])
@@ -149,31 +151,32 @@ PAIRS = [
 PAIRS += [("path", other) for other in FORMS if other != "path"]
 
 
-@pytest.mark.parametrize(("first", "second"), PAIRS)
-@pytest.mark.parametrize(
-    "tokens", [(TOKEN, OTHER), (READER, TOKEN), (TOKEN, "unknown"), ("unknown", TOKEN)]
-)
-def test_two_different_tokens_never_mix(
-    gateway: LocalGateway, upstream: FaultUpstream, first: str, second: str, tokens: tuple[str, str]
-) -> None:
-    (prefix, headers), (_, more) = as_form(first, tokens[0]), as_form(second, tokens[1])
-    answer = gateway.request("GET", f"{prefix}/api/tags", headers=[*headers, *more])
-    assert_error(answer, "native", 401)
-    assert seen_by(upstream) == []
+TWO_TOKENS = [(TOKEN, OTHER), (READER, TOKEN), (TOKEN, "unknown"), ("unknown", TOKEN)]
+
+
+def test_two_different_tokens_never_mix(gateway: LocalGateway, upstream: FaultUpstream) -> None:
+    def check(forms: tuple[str, str], tokens: tuple[str, str]) -> None:
+        prefix, headers = as_form(forms[0], tokens[0])
+        _, more = as_form(forms[1], tokens[1])
+        answer = gateway.request("GET", f"{prefix}/api/tags", headers=[*headers, *more])
+        assert_error(answer, "native", 401)
+        assert seen_by(upstream) == []
+
+    check_rows(product(PAIRS, TWO_TOKENS), check)
 
 
 # Addresses that do not exist.
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+UNKNOWN = ("/nope", "/api/nope", "/v1/nope", "/api", "/admin/api/nope", "/favicon.ico", "/k/")
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    "path", ["/nope", "/api/nope", "/v1/nope", "/api", "/admin/api/nope", "/favicon.ico", "/k/"]
-)
-def test_unknown_addresses_need_a_token_too(gateway: LocalGateway, method: str, path: str) -> None:
-    assert gateway.request(method, path).status == 401
-    assert gateway.request(method, path, headers=bearer(TOKEN)).status == 404
+def test_unknown_addresses_need_a_token_too(gateway: LocalGateway) -> None:
+    def check(method: str, path: str) -> None:
+        assert gateway.request(method, path).status == 401
+        assert gateway.request(method, path, headers=bearer(TOKEN)).status == 404
+
+    check_rows(product(METHODS, UNKNOWN), check)
 
 
 # What is no token; rows B14 and B15 have the rest.
@@ -196,44 +199,47 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("path", "body"), ASKED)
+PERSONAL = [
+    ("Cookie", "session=secret-cookie"),
+    ("Origin", "https://evil.example"),
+    ("Referer", "https://evil.example/page"),
+    ("Forwarded", "for=6.6.6.6"),
+    ("X-Forwarded-For", "6.6.6.6"),
+    ("X-Real-IP", "6.6.6.6"),
+    ("Proxy-Authorization", "Basic secret"),
+    ("OpenAI-Organization", "org-secret"),
+    ("Anthropic-Beta", "secret-beta"),
+]
+SECRET = [
+    TOKEN,
+    base64.b64encode(f"anybody:{TOKEN}".encode()).decode(),
+    "secret",
+    "evil",
+    "6.6.6.6",
+    "authorization",
+    "api-key",
+    "cookie",
+    "forwarded",
+]
+
+
 def test_nothing_of_who_asks_reaches_the_upstream(
-    gateway: LocalGateway, upstream: FaultUpstream, form: str, path: str, body: dict[str, Any]
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    prefix, headers = as_form(form, TOKEN)
-    personal = [
-        ("Cookie", "session=secret-cookie"),
-        ("Origin", "https://evil.example"),
-        ("Referer", "https://evil.example/page"),
-        ("Forwarded", "for=6.6.6.6"),
-        ("X-Forwarded-For", "6.6.6.6"),
-        ("X-Real-IP", "6.6.6.6"),
-        ("Proxy-Authorization", "Basic secret"),
-        ("OpenAI-Organization", "org-secret"),
-        ("Anthropic-Beta", "secret-beta"),
-    ]
-    assert (
-        gateway.request("POST", f"{prefix}{path}?key={TOKEN}", body, [*headers, *personal]).status
-        == 200
-    )
-    seen = upstream.wait_for_request(1, "/api/chat")
-    assert seen.header("host") == f"127.0.0.1:{upstream.port}"
-    assert seen.raw_path == "/api/chat"
-    sent = " ".join(f"{name.lower()}: {value}" for name, value in seen.headers) + seen.body.decode()
-    encoded = base64.b64encode(f"anybody:{TOKEN}".encode()).decode()
-    for secret in (
-        TOKEN,
-        encoded,
-        "secret",
-        "evil",
-        "6.6.6.6",
-        "authorization",
-        "api-key",
-        "cookie",
-        "forwarded",
-    ):
-        assert secret not in sent
+    def check(form: str, request: tuple[str, dict[str, Any]]) -> None:
+        path, body = request
+        prefix, headers = as_form(form, TOKEN)
+        headers = [*headers, *PERSONAL]
+        answer = gateway.request("POST", f"{prefix}{path}?key={TOKEN}", body, headers)
+        assert answer.status == 200
+        seen = upstream.requests[-1]
+        assert seen.header("host") == f"127.0.0.1:{upstream.port}"
+        assert seen.raw_path == "/api/chat"
+        sent = " ".join(f"{name.lower()}: {value}" for name, value in seen.headers)
+        sent += seen.body.decode()
+        assert [secret for secret in SECRET if secret in sent] == []
+
+    check_rows(product(FORMS, ASKED), check)
 
 
 def test_what_the_upstream_wants_to_store_at_one_client_reaches_nobody(
@@ -253,32 +259,20 @@ def test_what_the_upstream_wants_to_store_at_one_client_reaches_nobody(
 # No authentication at all.
 
 
+LOCAL = {"Host": "127.0.0.1"}
+
+
 def test_without_authentication_any_token_or_none_will_do(upstream: FaultUpstream) -> None:
-    with LocalGateway(
-        {"auth": {"enabled": False}, "service": {"base_url": upstream.url}}, workers=1
-    ) as running:
+    with local_gateway(upstream, auth={"enabled": False}, environ={"HOST": "127.0.0.1"}) as running:
         for headers in ({}, bearer("not-needed"), {"x-api-key": "a", "api-key": "b"}):
-            assert running.request("POST", "/v1/chat/completions", CHAT, headers).status == 200
-        assert running.request("GET", "/k/anything/api/tags").status == 200
-        assert running.request("GET", "/nope").status == 404
+            answer = running.request("POST", "/v1/chat/completions", CHAT, LOCAL | headers)
+            assert answer.status == 200
+        assert running.request("GET", "/k/anything/api/tags", None, LOCAL).status == 200
+        assert running.request("GET", "/nope", None, LOCAL).status == 404
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
-def test_without_authentication_only_loopback_is_served(host: str) -> None:
-    failed = LocalGateway.start_expecting_failure({"auth": {"enabled": False}}, env={"HOST": host})
-    assert failed.exit_code != 0
-    assert "auth.enabled is false" in failed.output and "auth.allow_open_network" in failed.output
-
-
-def test_an_open_network_has_to_be_said_twice(upstream: FaultUpstream) -> None:
-    config = {
-        "auth": {"enabled": False, "allow_open_network": True},
-        "service": {"base_url": upstream.url},
-    }
-    with LocalGateway(config, env={"HOST": "0.0.0.0"}, workers=1) as running:
-        assert running.request("GET", "/api/tags").status == 200
-        assert running.request("GET", "/admin/api/tokens").status == 403
-        assert any(
-            event["event"] == "configuration_warning"
-            for event in running.log_lines("events", at_least=2)
-        )
+def test_an_open_network_may_use_models_and_see_no_tokens(upstream: FaultUpstream) -> None:
+    auth = {"enabled": False, "allow_open_network": True}
+    with local_gateway(upstream, auth=auth, environ={"HOST": "0.0.0.0"}) as running:
+        assert running.request("GET", "/api/tags", None, LOCAL).status == 200
+        assert running.request("GET", "/admin/api/tokens", None, LOCAL).status == 403

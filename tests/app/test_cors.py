@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from typing import Any
 
 import pytest
 
+from tests.golden.face import local_gateway
 from tests.rig import fault_upstream as do
 from tests.rig import native_chat
-from tests.rig.checked import checked_gateway
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, bearer
 from tests.rig.local import LocalGateway
+from tests.rig.tables import check_rows
 
 TOKEN = "sk-team-token-1"
 PAGE, EVIL = "https://chat.example", "https://evil.example"
@@ -74,7 +76,9 @@ ANSWERS: list[tuple[str, str, Any, bool]] = [
 ]
 
 
-gateway = module_fixture(lambda shared_upstream: checked_gateway(shared_upstream, TOKEN))
+shared_gateway = module_fixture(
+    lambda shared_upstream: local_gateway(shared_upstream, auth={"generate_tokens": [TOKEN]})
+)
 
 
 def preflight(
@@ -102,44 +106,46 @@ def words(text: str) -> set[str]:
     return {word.strip().lower() for word in text.split(",")}
 
 
-@pytest.mark.parametrize(("method", "path"), API_ROUTES)
-@pytest.mark.parametrize("prefix", ["", f"/k/{TOKEN}"])
 def test_a_preflight_on_an_api_route_is_answered_without_a_token(
-    gateway: LocalGateway, upstream: FaultUpstream, method: str, path: str, prefix: str
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    answer = preflight(gateway, method, prefix + path)
-    allowed = allowances(answer)
-    assert (answer.status in (200, 204), answer.body) == (True, b"")
-    assert allowed["access-control-allow-origin"] in ("*", PAGE)
-    assert method.lower() in words(allowed["access-control-allow-methods"])
-    assert {"authorization", "content-type", "x-api-key"} <= words(
-        allowed["access-control-allow-headers"]
-    )
-    assert int(allowed["access-control-max-age"]) > 0
-    assert [seen.path for seen in upstream.requests if seen.path != "/api/version"] == []
-
-
-@pytest.mark.parametrize(("method", "path"), API_ROUTES)
-def test_credentials_and_private_networks_are_never_allowed(
-    gateway: LocalGateway, method: str, path: str
-) -> None:
-    answer = preflight(gateway, method, path, **{"Access-Control-Request-Private-Network": "true"})
-    allowed = allowances(answer)
-    assert "access-control-allow-credentials" not in allowed
-    assert allowed.get("access-control-allow-private-network", "false") == "false"
-
-
-@pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
-def test_pages_may_read_answers_and_errors_of_the_api_alone(
-    gateway: LocalGateway, path: str, method: str, body: Any, with_token: bool
-) -> None:
-    headers = {"Origin": PAGE, **(bearer(TOKEN) if with_token else {})}
-    allowed = allowances(gateway.request(method, path, body, headers))
-    if path.startswith(("/api/", "/v1/", "/anthropic/")):
+    def check(prefix: str, route: tuple[str, str]) -> None:
+        method, path = route
+        answer = preflight(gateway, method, prefix + path)
+        allowed = allowances(answer)
+        assert (answer.status in (200, 204), answer.body) == (True, b"")
         assert allowed["access-control-allow-origin"] in ("*", PAGE)
-        assert "x-request-id" in words(allowed["access-control-expose-headers"])
-    else:
-        assert allowed == {}
+        assert method.lower() in words(allowed["access-control-allow-methods"])
+        assert {"authorization", "content-type", "x-api-key"} <= words(
+            allowed["access-control-allow-headers"]
+        )
+        assert int(allowed["access-control-max-age"]) > 0
+        assert [seen.path for seen in upstream.requests if seen.path != "/api/version"] == []
+
+    check_rows(product(("", f"/k/{TOKEN}"), API_ROUTES), check)
+
+
+def test_credentials_and_private_networks_are_never_allowed(gateway: LocalGateway) -> None:
+    def check(method: str, path: str) -> None:
+        private = {"Access-Control-Request-Private-Network": "true"}
+        allowed = allowances(preflight(gateway, method, path, **private))
+        assert "access-control-allow-credentials" not in allowed
+        assert allowed.get("access-control-allow-private-network", "false") == "false"
+
+    check_rows(API_ROUTES, check)
+
+
+def test_pages_may_read_answers_and_errors_of_the_api_alone(gateway: LocalGateway) -> None:
+    def check(path: str, method: str, body: Any, with_token: bool) -> None:
+        headers = {"Origin": PAGE, **(bearer(TOKEN) if with_token else {})}
+        allowed = allowances(gateway.request(method, path, body, headers))
+        if path.startswith(("/api/", "/v1/", "/anthropic/")):
+            assert allowed["access-control-allow-origin"] in ("*", PAGE)
+            assert "x-request-id" in words(allowed["access-control-expose-headers"])
+        else:
+            assert allowed == {}
+
+    check_rows(ANSWERS, check)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -183,25 +189,24 @@ def test_what_an_upstream_allows_counts_for_nothing(
 # Every answer.
 
 
-@pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
-def test_every_answer_has_an_id_and_is_stored_by_nobody(
-    gateway: LocalGateway, path: str, method: str, body: Any, with_token: bool
-) -> None:
-    headers = bearer(TOKEN) if with_token else {}
-    answers = [gateway.request(method, path, body, headers) for _ in range(2)]
-    ids = [answer.headers.get("x-request-id") or "" for answer in answers]
-    assert all(re.fullmatch(r"[0-9a-f]{24}", each) for each in ids) and ids[0] != ids[1]
-    assert [answer.headers.get_all("cache-control") for answer in answers] == [["no-store"]] * 2
+def test_every_answer_has_an_id_and_is_stored_by_nobody(gateway: LocalGateway) -> None:
+    def check(path: str, method: str, body: Any, with_token: bool) -> None:
+        headers = bearer(TOKEN) if with_token else {}
+        answers = [gateway.request(method, path, body, headers) for _ in range(2)]
+        ids = [answer.headers.get("x-request-id") or "" for answer in answers]
+        assert all(re.fullmatch(r"[0-9a-f]{24}", each) for each in ids) and ids[0] != ids[1]
+        assert [each.headers.get_all("cache-control") for each in answers] == [["no-store"]] * 2
+
+    check_rows(ANSWERS, check)
 
 
-@pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
-def test_the_clients_own_id_comes_back(
-    gateway: LocalGateway, path: str, method: str, body: Any, with_token: bool
-) -> None:
-    headers = {"X-Request-Id": "job-7:a.b_C", **(bearer(TOKEN) if with_token else {})}
-    assert gateway.request(method, path, body, headers).headers.get_all("x-request-id") == [
-        "job-7:a.b_C"
-    ]
+def test_the_clients_own_id_comes_back(gateway: LocalGateway) -> None:
+    def check(path: str, method: str, body: Any, with_token: bool) -> None:
+        headers = {"X-Request-Id": "job-7:a.b_C", **(bearer(TOKEN) if with_token else {})}
+        answer = gateway.request(method, path, body, headers)
+        assert answer.headers.get_all("x-request-id") == ["job-7:a.b_C"]
+
+    check_rows(ANSWERS, check)
 
 
 @pytest.mark.parametrize(
@@ -229,15 +234,12 @@ def test_streams_are_held_back_by_no_proxy(
     assert gateway.ask(path, MESSAGE).headers.get("x-accel-buffering") is None
 
 
-@pytest.mark.parametrize(("path", "method", "body", "with_token"), ANSWERS)
-def test_no_answer_says_what_it_was_made_with(
-    gateway: LocalGateway, path: str, method: str, body: Any, with_token: bool
-) -> None:
-    answer = gateway.request(method, path, body, bearer(TOKEN) if with_token else {})
-    heads = " ".join(f"{name}: {value}" for name, value in answer.headers).lower()
-    assert not [
-        word
-        for word in ("werkzeug", "python", "flask", "gevent", "x-powered-by", "set-cookie")
-        if word in heads
-    ]
-    assert not re.search(r"gunicorn/\d", heads)
+def test_no_answer_says_what_it_was_made_with(gateway: LocalGateway) -> None:
+    def check(path: str, method: str, body: Any, with_token: bool) -> None:
+        answer = gateway.request(method, path, body, bearer(TOKEN) if with_token else {})
+        heads = " ".join(f"{name}: {value}" for name, value in answer.headers).lower()
+        hints = ("werkzeug", "python", "flask", "gevent", "x-powered-by", "set-cookie")
+        assert [word for word in hints if word in heads] == []
+        assert not re.search(r"gunicorn/\d", heads)
+
+    check_rows(ANSWERS, check)

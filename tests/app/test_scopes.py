@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
 
+from tests.golden.face import local_gateway
 from tests.rig import fault_upstream as do
-from tests.rig.checked import checked_gateway
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.http_client import Answer, bearer
 from tests.rig.local import LocalGateway
+from tests.rig.tables import check_rows
 
 TEAM, BOSS, EVERYTHING, NARROW, NARROW_BOSS, PATTERN = (
     "sk-team",
@@ -50,7 +52,7 @@ REFUSED = [
 
 
 @pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     """A gateway with tokens of both lists."""
     generate = [
         TEAM,
@@ -63,15 +65,14 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     ]
     manage += [{"name": "narrow-boss", "token": NARROW_BOSS, "models": ["tiny-test"]}]
     auth = {"generate_tokens": generate, "manage_tokens": manage}
-    with checked_gateway(shared_upstream, BOSS, auth=auth) as running:
+    with local_gateway(shared_upstream, auth=auth) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def one_list(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     """A gateway without `manage_tokens`."""
-    config = {"auth": {"generate_tokens": [TEAM]}, "service": {"base_url": shared_upstream.url}}
-    with LocalGateway(config, workers=1) as running:
+    with local_gateway(shared_upstream, auth={"generate_tokens": [TEAM]}) as running:
         yield running
 
 
@@ -105,44 +106,51 @@ def last_prompt(upstream: FaultUpstream) -> Any:
 # Management.
 
 
-@pytest.mark.parametrize(("method", "path", "body"), MANAGEMENT)
 def test_generate_tokens_may_not_manage_where_there_are_manage_tokens(
-    gateway: LocalGateway, upstream: FaultUpstream, method: str, path: str, body: Any
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    answer = ask(gateway, TEAM, method, path, body)
-    if method == "HEAD":
-        assert answer.status == 403
-    else:
-        assert "'manage'" in assert_error(answer, "native", 403)
-    assert seen_by(upstream) == []
+    def check(method: str, path: str, body: Any) -> None:
+        answer = ask(gateway, TEAM, method, path, body)
+        if method == "HEAD":
+            assert answer.status == 403
+        else:
+            assert "'manage'" in assert_error(answer, "native", 403)
+        assert seen_by(upstream) == []
+
+    check_rows(MANAGEMENT, check)
 
 
-@pytest.mark.parametrize("token", [BOSS, EVERYTHING])
-@pytest.mark.parametrize(("method", "path", "body"), MANAGEMENT)
-def test_tokens_with_the_scope_may(
-    gateway: LocalGateway, upstream: FaultUpstream, token: str, method: str, path: str, body: Any
-) -> None:
-    assert ask(gateway, token, method, path, body).status == 200
-    assert seen_by(upstream) == [path]
+def test_tokens_with_the_scope_may(gateway: LocalGateway, upstream: FaultUpstream) -> None:
+    def check(token: str, request: tuple[str, str, Any]) -> None:
+        before = len(seen_by(upstream))
+        assert ask(gateway, token, *request).status == 200
+        assert seen_by(upstream)[before:] == [request[1]]
+
+    check_rows(product((BOSS, EVERYTHING), MANAGEMENT), check)
 
 
-@pytest.mark.parametrize(("method", "path", "body"), MANAGEMENT)
 def test_without_manage_tokens_every_token_may(
-    one_list: LocalGateway, upstream: FaultUpstream, method: str, path: str, body: Any
+    one_list: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    assert ask(one_list, TEAM, method, path, body).status == 200
-    assert seen_by(upstream) == [path]
+    def check(method: str, path: str, body: Any) -> None:
+        before = len(seen_by(upstream))
+        assert ask(one_list, TEAM, method, path, body).status == 200
+        assert seen_by(upstream)[before:] == [path]
+
+    check_rows(MANAGEMENT, check)
 
 
-@pytest.mark.parametrize(("method", "path"), REFUSED)
-@pytest.mark.parametrize("token", [TEAM, BOSS, EVERYTHING])
 def test_account_cloud_and_web_routes_are_nobodys(
-    gateway: LocalGateway, upstream: FaultUpstream, method: str, path: str, token: str
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    answer = ask(gateway, token, method, path, {} if method == "POST" else None)
-    # An escape is refused before anything is looked up, which is as good.
-    assert_error(answer, "native", 404 if "%" in path else 403)
-    assert seen_by(upstream) == []
+    def check(token: str, route: tuple[str, str]) -> None:
+        method, path = route
+        answer = ask(gateway, token, method, path, {} if method == "POST" else None)
+        # An escape is refused before anything is looked up, which is as good.
+        assert_error(answer, "native", 404 if "%" in path else 403)
+        assert seen_by(upstream) == []
+
+    check_rows(product((TEAM, BOSS, EVERYTHING), REFUSED), check)
 
 
 CLOUD = [
@@ -153,34 +161,35 @@ CLOUD = [
 ]
 
 
-@pytest.mark.parametrize("name", CLOUD)
-@pytest.mark.parametrize(
-    ("path", "field"),
-    [
-        ("/api/chat", "model"),
-        ("/api/generate", "model"),
-        ("/api/embed", "model"),
-        ("/api/pull", "model"),
-        ("/api/pull", "name"),
-        ("/api/create", "from"),
-        ("/v1/chat/completions", "model"),
-        ("/v1/completions", "model"),
-        ("/v1/embeddings", "model"),
-        ("/v1/responses", "model"),
-        ("/v1/messages", "model"),
-        ("/v1/messages/count_tokens", "model"),
-    ],
-)
-def test_models_of_the_cloud_are_nobodys(
-    gateway: LocalGateway, upstream: FaultUpstream, name: str, path: str, field: str
-) -> None:
-    body = {**CHAT, "prompt": "hi", "input": "hi", "max_tokens": 9, field: name}
-    if field == "name":
-        del body["model"]
-    if path == "/v1/responses":
-        body = {"model": name, "input": "hi"}
-    assert "cloud" in assert_error(ask(gateway, BOSS, "POST", path, body), dialect_of(path), 403)
-    assert seen_by(upstream) == []
+CLOUD_FIELDS = [
+    ("/api/chat", "model"),
+    ("/api/generate", "model"),
+    ("/api/embed", "model"),
+    ("/api/pull", "model"),
+    ("/api/pull", "name"),
+    ("/api/create", "from"),
+    ("/v1/chat/completions", "model"),
+    ("/v1/completions", "model"),
+    ("/v1/embeddings", "model"),
+    ("/v1/responses", "model"),
+    ("/v1/messages", "model"),
+    ("/v1/messages/count_tokens", "model"),
+]
+
+
+def test_models_of_the_cloud_are_nobodys(gateway: LocalGateway, upstream: FaultUpstream) -> None:
+    def check(name: str, place: tuple[str, str]) -> None:
+        path, field = place
+        body = {**CHAT, "prompt": "hi", "input": "hi", "max_tokens": 9, field: name}
+        if field == "name":
+            del body["model"]
+        if path == "/v1/responses":
+            body = {"model": name, "input": "hi"}
+        answer = ask(gateway, BOSS, "POST", path, body)
+        assert "cloud" in assert_error(answer, dialect_of(path), 403)
+        assert seen_by(upstream) == []
+
+    check_rows(product(CLOUD, CLOUD_FIELDS), check)
 
 
 # Loading, unloading, pinning.
@@ -200,43 +209,42 @@ LEASED = [
 ]
 
 
-@pytest.mark.parametrize(("path", "body"), LEASED)
-@pytest.mark.parametrize("keep_alive", TOO_MUCH)
 def test_unloading_and_pinning_a_shared_model_need_the_scope_manage(
-    gateway: LocalGateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    asked = {**body, "keep_alive": keep_alive}
-    assert "'manage'" in assert_error(
-        ask(gateway, TEAM, "POST", path, asked), dialect_of(path), 403
-    )
-    assert seen_by(upstream) == []
-    assert ask(gateway, EVERYTHING, "POST", path, asked).status == 200
-    assert last_prompt(upstream)["keep_alive"] == keep_alive
+    def check(place: tuple[str, dict[str, Any]], keep_alive: Any) -> None:
+        path, body = place
+        before = len(seen_by(upstream))
+        asked = {**body, "keep_alive": keep_alive}
+        refused = ask(gateway, TEAM, "POST", path, asked)
+        assert "'manage'" in assert_error(refused, dialect_of(path), 403)
+        assert seen_by(upstream)[before:] == []
+        assert ask(gateway, EVERYTHING, "POST", path, asked).status == 200
+        assert last_prompt(upstream)["keep_alive"] == keep_alive
+
+    check_rows(product(LEASED, TOO_MUCH), check)
 
 
-@pytest.mark.parametrize(("path", "body"), LEASED)
-@pytest.mark.parametrize("keep_alive", USUAL)
-def test_usual_leases_are_everybodys(
-    gateway: LocalGateway, upstream: FaultUpstream, path: str, body: dict[str, Any], keep_alive: Any
-) -> None:
-    assert ask(gateway, TEAM, "POST", path, {**body, "keep_alive": keep_alive}).status == 200
-    assert last_prompt(upstream).get("keep_alive") == keep_alive
+def test_usual_leases_are_everybodys(gateway: LocalGateway, upstream: FaultUpstream) -> None:
+    def check(place: tuple[str, dict[str, Any]], keep_alive: Any) -> None:
+        path, body = place
+        answer = ask(gateway, TEAM, "POST", path, {**body, "keep_alive": keep_alive})
+        assert answer.status == 200
+        assert last_prompt(upstream).get("keep_alive") == keep_alive
+
+    check_rows(product(LEASED, USUAL), check)
 
 
-@pytest.mark.parametrize(("path", "body"), LEASED)
-@pytest.mark.parametrize("keep_alive", SYNTAX)
-@pytest.mark.parametrize("token", [TEAM, EVERYTHING])
 def test_leases_that_ollama_would_not_understand_are_400(
-    gateway: LocalGateway,
-    upstream: FaultUpstream,
-    path: str,
-    body: dict[str, Any],
-    keep_alive: Any,
-    token: str,
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    answer = ask(gateway, token, "POST", path, {**body, "keep_alive": keep_alive})
-    assert_error(answer, dialect_of(path), 400)
-    assert seen_by(upstream) == []
+    def check(place: tuple[str, dict[str, Any]], keep_alive: Any, token: str) -> None:
+        path, body = place
+        answer = ask(gateway, token, "POST", path, {**body, "keep_alive": keep_alive})
+        assert_error(answer, dialect_of(path), 400)
+        assert seen_by(upstream) == []
+
+    check_rows(product(LEASED, SYNTAX, (TEAM, EVERYTHING)), check)
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
@@ -287,33 +295,35 @@ BY_MODEL = [
 BY_MODEL += ["/v1/messages", "/v1/messages/count_tokens"]
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/api/chat", CHAT),
-        ("/v1/chat/completions", CHAT),
-        ("/v1/responses", {"input": "hi"}),
-        ("/v1/messages", {**CHAT, "max_tokens": 9}),
-    ],
-)
+ECHOED: dict[str, dict[str, Any]] = {
+    "/api/chat": CHAT,
+    "/v1/chat/completions": CHAT,
+    "/v1/responses": {"input": "hi"},
+    "/v1/messages": {**CHAT, "max_tokens": 9},
+}
+
+
 def test_a_right_covers_every_spelling_and_the_answer_echoes_it(
-    gateway: LocalGateway, upstream: FaultUpstream, name: str, path: str, body: dict[str, Any]
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    answer = ask(gateway, NARROW, "POST", path, {**body, "model": name})
-    assert (answer.status, answer.json()["model"]) == (200, name)
-    assert upstream.wait_for_request(1, "/api/chat").json()["model"] == name
+    def check(path: str, name: str) -> None:
+        answer = ask(gateway, NARROW, "POST", path, {**ECHOED[path], "model": name})
+        assert (answer.status, answer.json()["model"]) == (200, name)
+        assert last_prompt(upstream)["model"] == name
+
+    check_rows(product(ECHOED, SPELLINGS), check)
 
 
-@pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.parametrize("path", BY_MODEL)
 def test_a_right_to_one_model_is_a_right_to_no_other(
-    gateway: LocalGateway, upstream: FaultUpstream, name: str, path: str
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    body = {**CHAT, "model": name, "prompt": "hi", "input": "hi", "max_tokens": 9}
-    answer = ask(gateway, NARROW, "POST", path, body)
-    assert_error(answer, dialect_of(path), 404)
-    assert seen_by(upstream) == []
+    def check(name: str, path: str) -> None:
+        body = {**CHAT, "model": name, "prompt": "hi", "input": "hi", "max_tokens": 9}
+        answer = ask(gateway, NARROW, "POST", path, body)
+        assert_error(answer, dialect_of(path), 404)
+        assert seen_by(upstream) == []
+
+    check_rows(product(OTHERS, BY_MODEL), check)
 
 
 def test_a_refused_model_looks_like_one_that_does_not_exist(
@@ -327,37 +337,29 @@ def test_a_refused_model_looks_like_one_that_does_not_exist(
     assert bodies[0] == bodies[1]
 
 
-@pytest.mark.parametrize(
-    ("fields", "status"),
-    [
-        ({"model": "", "name": "tiny-test"}, 200),
-        ({"model": None, "name": "tiny-test"}, 200),
-        ({"name": "tiny-test"}, 200),
-        ({"model": "tiny-test", "name": "other"}, 200),
-        ({"model": "", "name": "other"}, 404),
-        ({"name": "other"}, 404),
-        ({"model": "other", "name": "tiny-test"}, 404),
-    ],
-)
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/api/show"),
-        ("DELETE", "/api/delete"),
-        ("POST", "/api/pull"),
-        ("POST", "/api/push"),
-    ],
-)
+DECIDED: list[tuple[dict[str, Any], int]] = [
+    ({"model": "", "name": "tiny-test"}, 200),
+    ({"model": None, "name": "tiny-test"}, 200),
+    ({"name": "tiny-test"}, 200),
+    ({"model": "tiny-test", "name": "other"}, 200),
+    ({"model": "", "name": "other"}, 404),
+    ({"name": "other"}, 404),
+    ({"model": "other", "name": "tiny-test"}, 404),
+]
+
+
 def test_the_field_that_ollama_would_use_decides(
-    gateway: LocalGateway,
-    upstream: FaultUpstream,
-    method: str,
-    path: str,
-    fields: dict[str, Any],
-    status: int,
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    assert ask(gateway, NARROW_BOSS, method, path, {**fields, "stream": False}).status == status
-    assert seen_by(upstream) == ([path] if status == 200 else [])
+    def check(path: str, row: tuple[dict[str, Any], int]) -> None:
+        fields, status = row
+        before = len(seen_by(upstream))
+        method = "DELETE" if path == "/api/delete" else "POST"
+        answer = ask(gateway, NARROW_BOSS, method, path, {**fields, "stream": False})
+        assert answer.status == status
+        assert seen_by(upstream)[before:] == ([path] if status == 200 else [])
+
+    check_rows(product(("/api/show", "/api/delete", "/api/pull", "/api/push"), DECIDED), check)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import pytest
 
@@ -21,10 +22,12 @@ from tests.app.team import (
     sent,
 )
 from tests.golden.face import TOKEN, forwarded, get, post
+from tests.rig.calls import FACES
 from tests.rig.fault_upstream import Chunk, FaultUpstream, Head, Json
 from tests.rig.http_client import bearer
 from tests.rig.local import LocalGateway
 from tests.rig.replay_upstream import Replay, recording
+from tests.rig.tables import check_rows
 
 gateway, stocked = team.gateway, team.stocked
 
@@ -62,23 +65,25 @@ def test_S2_07_an_alias_can_be_embedded_with(
     assert named(answer) <= {"coder"}
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
-@each_text
 def test_G12_the_answer_spells_an_alias_as_the_client_does(
-    name: str, spelling: str, gateway: LocalGateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    answer = ask(gateway, name, spelling)
-    assert (answer.status, named(answer)) == (200, {spelling})
-    assert sent(upstream, name)["model"] == "qwen3:8b"
+    def check(name: str, spelling: str) -> None:
+        answer = ask(gateway, name, spelling)
+        assert (answer.status, named(answer)) == (200, {spelling})
+        assert sent(upstream, name)["model"] == "qwen3:8b"
+
+    check_rows(product(FACES, SPELLINGS), check)
 
 
-@pytest.mark.parametrize("spelling", ["other", "Other:LATEST", "library/other"])
-@each_text
 def test_G12_a_model_without_an_alias_is_asked_for_and_echoed_as_it_is_spelled(
-    name: str, spelling: str, gateway: LocalGateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    answer = ask(gateway, name, spelling)
-    assert (named(answer), sent(upstream, name)["model"]) == ({spelling}, spelling)
+    def check(name: str, spelling: str) -> None:
+        answer = ask(gateway, name, spelling)
+        assert (named(answer), sent(upstream, name)["model"]) == ({spelling}, spelling)
+
+    check_rows(product(FACES, ("other", "Other:LATEST", "library/other")), check)
 
 
 @pytest.mark.parametrize("model", ["other", "plainly"])
@@ -162,14 +167,13 @@ LISTS = {
 }
 
 
-@pytest.mark.parametrize("token", SEEN)
-@pytest.mark.parametrize("kind", LISTS)
-def test_lists_show_the_names_of_the_team_that_a_token_may_use(
-    kind: str, token: str, gateway: LocalGateway
-) -> None:
-    path, key, name, headers = LISTS[kind]
-    answer = gateway.request(path=path, headers={**bearer(token), **headers})
-    assert sorted(row[name] for row in answer.json()[key]) == sorted(SEEN[token])
+def test_lists_show_the_names_of_the_team_that_a_token_may_use(gateway: LocalGateway) -> None:
+    def check(kind: str, token: str) -> None:
+        path, key, name, headers = LISTS[kind]
+        answer = gateway.request(path=path, headers={**bearer(token), **headers})
+        assert sorted(row[name] for row in answer.json()[key]) == sorted(SEEN[token])
+
+    check_rows(product(LISTS, SEEN), check)
 
 
 def test_alias_in_the_native_list_is_its_target_by_another_name(gateway: LocalGateway) -> None:
@@ -241,10 +245,11 @@ def test_name_that_a_pattern_covers_can_be_looked_up(
     assert get(gateway, "/v1/models/claude-opus-4-1", **headers).json()["id"] == "claude-opus-4-1"
 
 
-@pytest.mark.parametrize("model", ["ghost", "secret"])
-@each_one
-def test_hidden_model_can_be_used(name: str, model: str, gateway: LocalGateway) -> None:
-    assert ask(gateway, name, model).status == 200
+def test_hidden_model_can_be_used(gateway: LocalGateway) -> None:
+    def check(name: str, model: str) -> None:
+        assert ask(gateway, name, model).status == 200
+
+    check_rows(product(EVERY, ("ghost", "secret")), check)
 
 
 @each_text
@@ -258,36 +263,35 @@ def test_alias_shadows_a_real_model_of_its_name(
 # --- Rights ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
-@each_one
 def test_B10_a_token_for_the_alias_may_use_it_however_it_is_spelled(
-    name: str, spelling: str, gateway: LocalGateway
+    gateway: LocalGateway,
 ) -> None:
-    assert ask(gateway, name, spelling, ALIAS_ONLY).status == 200
+    def check(name: str, spelling: str) -> None:
+        assert ask(gateway, name, spelling, ALIAS_ONLY).status == 200
+
+    check_rows(product(EVERY, SPELLINGS), check)
 
 
-@pytest.mark.parametrize(
-    "spelling",
-    ["qwen3:8b", "QWEN3:8B", "library/qwen3:8b", "other", "tiny-test", "coder:8b", "ns/coder"],
-)
-@each_one
 def test_B10_a_token_for_the_alias_may_not_use_the_target_or_any_other_model(
-    name: str, spelling: str, gateway: LocalGateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    answer = ask(gateway, name, spelling, ALIAS_ONLY)
-    assert answer.status == 404
-    assert spelling in answer.text
-    assert forwarded(upstream) == []
+    def check(name: str, spelling: str) -> None:
+        answer = ask(gateway, name, spelling, ALIAS_ONLY)
+        assert answer.status == 404
+        assert spelling in answer.text
+        assert forwarded(upstream) == []
+
+    target = ("qwen3:8b", "QWEN3:8B", "library/qwen3:8b")
+    others = ("other", "tiny-test", "coder:8b", "ns/coder")
+    check_rows(product(EVERY, target + others), check)
 
 
-@pytest.mark.parametrize(
-    "spelling", ["qwen3:8b", "Qwen3:8B", "coder", "Team Model", "library/coder"]
-)
-@each_one
-def test_B10_a_token_for_the_target_may_use_its_aliases(
-    name: str, spelling: str, gateway: LocalGateway
-) -> None:
-    assert ask(gateway, name, spelling, TARGET_ONLY).status == 200
+def test_B10_a_token_for_the_target_may_use_its_aliases(gateway: LocalGateway) -> None:
+    def check(name: str, spelling: str) -> None:
+        assert ask(gateway, name, spelling, TARGET_ONLY).status == 200
+
+    spellings = ("qwen3:8b", "Qwen3:8B", "coder", "Team Model", "library/coder")
+    check_rows(product(EVERY, spellings), check)
 
 
 @pytest.mark.parametrize("field", ["model", "name"])
@@ -300,41 +304,33 @@ def test_B10_rights_count_for_show_by_either_field(
     assert gateway.ask("/api/show", {field: model}, token=ALIAS_ONLY).status == status
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        "gpt-oss:20b-cloud",
-        "m:cloud",
-        "M:CLOUD",
-        "library/gpt-oss:20b-cloud",
-        "qwen3:cloud",
-        "covered:cloud",
-    ],
-)
-@each_one
-def test_B11_a_cloud_model_is_refused(
-    name: str, model: str, gateway: LocalGateway, upstream: FaultUpstream
-) -> None:
-    answer = ask(gateway, name, model)
-    assert answer.status == 403
-    assert "cloud is disabled" in answer.text
-    assert forwarded(upstream) == []
+def test_B11_a_cloud_model_is_refused(gateway: LocalGateway, upstream: FaultUpstream) -> None:
+    def check(name: str, model: str) -> None:
+        answer = ask(gateway, name, model)
+        assert answer.status == 403
+        assert "cloud is disabled" in answer.text
+        assert forwarded(upstream) == []
+
+    models = ("gpt-oss:20b-cloud", "m:cloud", "M:CLOUD", "library/gpt-oss:20b-cloud")
+    check_rows(product(EVERY, (*models, "qwen3:cloud", "covered:cloud")), check)
 
 
-@pytest.mark.parametrize(
-    ("model", "target"),
-    [
-        ("gpt-oss:120b-cloud", "gpt-oss:120b-cloud"),
-        ("library/GPT-OSS:120b-cloud", "library/GPT-OSS:120b-cloud"),
-        ("big", "kimi:cloud"),
-    ],
-)
-@each_one
+#: Models of the cloud, and the name under which each is asked for.
+CLOUD = {
+    "gpt-oss:120b-cloud": "gpt-oss:120b-cloud",
+    "library/GPT-OSS:120b-cloud": "library/GPT-OSS:120b-cloud",
+    "big": "kimi:cloud",
+}
+
+
 def test_B11_a_cloud_model_that_the_operator_names_may_be_used(
-    name: str, model: str, target: str, gateway: LocalGateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
-    assert ask(gateway, name, model).status == 200
-    assert sent(upstream, name)["model"] == target
+    def check(name: str, model: str) -> None:
+        assert ask(gateway, name, model).status == 200
+        assert sent(upstream, name)["model"] == CLOUD[model]
+
+    check_rows(product(EVERY, CLOUD), check)
 
 
 @each_text

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.app.passing import ALIAS, ASKED, OWN, provider_gateway
 from tests.golden import face
-from tests.integration.passing import ALIAS, ASKED, OWN, provider_gateway
 from tests.rig import NDJSON, SSE, native_chat
 from tests.rig.calls import DIGEST, TOKEN
 from tests.rig.checked import checked_gateway
@@ -244,7 +244,7 @@ def test_a_plain_content_type_passes(
 provider = module_fixture(lambda: Provider(row(OWN), key=KEY))
 
 
-passing = module_fixture(lambda provider: provider_gateway(provider))
+passing = module_fixture(lambda provider: provider_gateway(provider, face.shared_gateway))
 
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}

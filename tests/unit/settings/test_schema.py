@@ -573,6 +573,7 @@ def test_a_directory_in_place_of_the_file_is_named(load, tmp_path: Path) -> None
 def test_an_open_gateway_must_be_said_twice(load, host: str) -> None:
     (line,) = complaints(load, "\nauth: {enabled: false}", HOST=host)
     assert line.startswith("c.yaml:2: auth.enabled is false")
+    assert "auth.allow_open_network" in line
     assert not load("auth: {enabled: false, allow_open_network: true}", HOST=host).auth.enabled
 
 
