@@ -108,7 +108,7 @@ class LocalGateway:
         self.gateway = self.app.extensions["ollama_proxy"]["gateway"]
         self._follow_records(settings)
         # What a worker does at its start, and from then on in the background.
-        self.app.extensions["ollama_proxy"]["health"].check()
+        self.check_health()
         self.refresh_models()
         return self
 
@@ -144,6 +144,10 @@ class LocalGateway:
         if self.coordinator is not None:
             self.coordinator.records.on_managed = self._live.receive
             self.coordinator.start()
+
+    def check_health(self) -> None:
+        """Check every upstream now, as a worker does every few seconds."""
+        self.app.extensions["ollama_proxy"]["health"].check(0)
 
     def refresh_models(self) -> None:
         """Ask every upstream now which models it has and has loaded: otherwise a gateway may know
