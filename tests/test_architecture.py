@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 #: Packages from left to right; a module imports from its own package and from
 #: those to the left of it.
 ORDER = (
-    "version texts errors hub | wire | settings | policy | upstreams | coordination | gateway | "
+    "version texts clock errors hub | wire | settings | policy | upstreams | coordination | gateway | "
     "telemetry | records | dialects | admin | server | cli"
 )
 RANK = {name: rank for rank, names in enumerate(ORDER.split(" | ")) for name in names.split()}

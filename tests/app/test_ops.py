@@ -29,13 +29,15 @@ shared_gateway = module_fixture(
 
 
 @pytest.fixture
-def upstream(gateway: LocalGateway, shared_upstream: FaultUpstream) -> Iterator[FaultUpstream]:
+def upstream(
+    shared_gateway: LocalGateway, shared_upstream: FaultUpstream
+) -> Iterator[FaultUpstream]:
     """The gateway's upstream, healthy and known to be so; also behind the test."""
     yield shared_upstream
     shared_upstream.clear()
     if not shared_upstream.is_listening:
         shared_upstream.restart()
-    gateway.check_health()
+    shared_gateway.check_health()
 
 
 def get(

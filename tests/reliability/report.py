@@ -222,16 +222,16 @@ _INTRODUCTION = """\
 <!-- Written by the tests (tests/reliability/report.py): edits are lost. -->
 
 What the gateway does when clients, upstreams, the machine or an attacker misbehave. Every row is a test with the row's
-id in its name, with real parts: gunicorn with the shipped configuration and two workers, nginx with the shipped site in
-front of it, and an upstream made of bare sockets that fails as scripted and records its requests. Rows use both nginx
-and the gateway directly, unless only one of the two makes sense.
+id in its name, with real parts: gunicorn with the shipped configuration and one worker, or several if the row is
+about them, nginx with the shipped site in front of it, and an upstream made of bare sockets that fails as scripted and
+records its requests. Rows use both nginx and the gateway directly, unless only one of the two makes sense.
 
 {summary}
 
 At the end of every row:
 
-1. a small request of another team, sent five times a second through both doors during the row, has always got its
-   complete answer, 99 of 100 within 250 ms;
+1. a small request of another team, sent five times a second through the door of the row, has always got its complete
+   answer, 99 of 100 within 250 ms;
 2. within 2 seconds, no request is in flight, none holds a slot, and none waits for one;
 3. the workers have no more descriptors and greenlets than before, and the coordinator has not grown by more than 8 MiB;
 4. the logs have no traceback, and no status of 500 or more that the row does not expect;

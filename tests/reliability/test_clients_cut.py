@@ -11,18 +11,14 @@ from ollama_proxy.admin import PAGE_SCOPES
 from ollama_proxy.admin import SCOPES as ADMIN_SCOPES
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
-from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
+from tests.reliability.rig import TOKEN, Row, nginx_decides
 from tests.rig import chunk
 from tests.rig.calls import EMBEDDINGS, FACES, Face
 from tests.rig.crowd import Visitor
 from tests.rig.errors import assert_error
-from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import bearer, encode_request, raw
 
 CUT_FACES = [*FACES.values(), *EMBEDDINGS.values()]
-
-
-rig = module_fixture(Rig)
 
 
 def cut_short(row: Row, face: Face, framing: tuple[str, str], sent: bytes) -> None:

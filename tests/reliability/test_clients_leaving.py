@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
+from tests.reliability.rig import TOKEN, Row, nginx_decides
 from tests.rig import SeenRequest
 from tests.rig.calls import CHAT_LINE, EMBEDDINGS, FACES, STREAM_HEAD, TEXT_LINE, Face
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Chunk, Head, Json, Lines, Script, WaitFor, WaitForPeerClose
-from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Stream, bearer, open_stream
 from tests.rig.stalls import seconds_without_stalls
 
@@ -27,9 +26,6 @@ NOTICED_MS = 1000
 TRIES = 5
 SILENCE = WaitForPeerClose(60)
 WORDS = ("one", " two", " three")
-
-
-rig = module_fixture(Rig)
 
 
 # --- C1 to C4: what the upstream notices ----------------------------------------------------------

@@ -9,10 +9,7 @@ from typing import Any
 
 from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.reliability.sweep import CHAT, sweep
-from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, Stream, encode_request, raw
-
-rig = module_fixture(Rig)
 
 
 def chats(row: Row) -> int:

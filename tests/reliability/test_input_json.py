@@ -6,19 +6,15 @@ import json
 import time
 from itertools import product
 
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Row
 from tests.reliability.sweep import BODIES, TO_F, answer_everything, sweep
 from tests.rig.errors import assert_error, dialect_of
-from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, bearer, request
 
 #: Promised for what is nested deep and for forms, in seconds.
 DEEP_S, FORM_S = 0.1, 0.05
 #: The machine is shared, so it is the quickest of a few that counts.
 TRIES = 4
-
-
-rig = module_fixture(Rig)
 
 
 def method_of(path: str) -> str:

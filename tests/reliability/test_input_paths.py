@@ -7,7 +7,7 @@ import json
 from itertools import product
 
 from tests.integration.test_paths import CONSTANTS
-from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
+from tests.reliability.rig import TOKEN, Row, nginx_decides
 from tests.reliability.sweep import (
     BODIES,
     CHAT,
@@ -19,7 +19,6 @@ from tests.reliability.sweep import (
     protected_routes,
     sweep,
 )
-from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, bearer, request
 from tests.rig.pages import PageClient
 
@@ -92,9 +91,6 @@ def played(game: str, path: str) -> str:
         "capitals": first.upper(),
     }
     return GAMES[game].format(**fields, token=TOKEN)
-
-
-rig = module_fixture(Rig)
 
 
 def foreign_paths(row: Row) -> set[str]:

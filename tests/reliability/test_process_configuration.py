@@ -36,7 +36,7 @@ AS_A_USER = (
 )
 
 
-rig = module_fixture(lambda: Rig(launcher=AS_A_USER))
+rig = module_fixture(lambda: Rig(workers=2, launcher=AS_A_USER))
 
 
 def with_token(text: str, token: str) -> str:
@@ -184,7 +184,7 @@ FATAL = ("bad YAML", "deleted", "no token left")
 
 @pytest.mark.parametrize("kind", FATAL)
 def test_p7_hangup_with_a_broken_file_keeps_the_service(door: str, kind: str) -> None:
-    with Rig(launcher=AS_A_USER) as rig, rig.row(door) as row:
+    with Rig(workers=2, launcher=AS_A_USER) as rig, rig.row(door) as row:
         row.allow_other_workers("a hangup replaces them")
         gateway, first = rig.gateway, rig.gateway.worker_pids()
         text = with_token(gateway.config_path.read_text(encoding="utf-8"), NEW_TOKEN)

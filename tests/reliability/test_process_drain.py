@@ -98,7 +98,7 @@ def end_of(row: Row, seconds: float) -> int:
     return row.gateway.process.wait(seconds)
 
 
-rig = module_fixture(Rig)
+rig = module_fixture(lambda: Rig(workers=2))
 
 
 @nginx_decides
@@ -168,7 +168,7 @@ def test_p3_restart_under_load_loses_nobody(door: str, tmp_path: Path) -> None:
     rig's own lets go sooner."""
     with ExitStack() as running:
         listener = running.enter_context(socket.create_server(("127.0.0.1", 0), backlog=2048))
-        rig = running.enter_context(Rig(listener=listener))
+        rig = running.enter_context(Rig(workers=2, listener=listener))
         row = running.enter_context(rig.row(door))
         row.allow_no_probe_p99("new connections wait for the next start")
         row.allow_other_workers("they are restarted")

@@ -183,7 +183,7 @@ STREAMS, LINES, INTERVAL_S = 500, 24, 0.5
 MOST_MIB, GROWTH_MIB = 200, 4
 
 
-rig = module_fixture(Rig)
+rig = module_fixture(lambda: Rig(workers=2))
 
 
 @pytest.mark.door("gateway")
@@ -224,7 +224,7 @@ def test_p22_gateway_that_starts_before_its_upstream_heals_by_itself(
     with ExitStack() as running:
         upstream = running.enter_context(FaultUpstream())
         upstream.refuse()
-        gateway = running.enter_context(Gateway(config(upstream.url)))
+        gateway = running.enter_context(Gateway(config(upstream.url), workers=1))
         nginx = running.enter_context(Nginx(tmp_path, f"127.0.0.1:{gateway.port}"))
         url = nginx.url if door == "nginx" else gateway.url
         ask_chat = partial(

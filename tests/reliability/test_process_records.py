@@ -196,7 +196,7 @@ def test_p16_store_that_is_damaged_or_newer_stops_the_start_and_is_kept(
     tmp_path: Path, change: Callable[[Path], None], words: str
 ) -> None:
     first, path = tmp_path / "first.db", tmp_path / "records.db"
-    with Gateway(store_config(f"sqlite:///{first}"), records=True) as gateway:
+    with Gateway(store_config(f"sqlite:///{first}"), workers=1, records=True) as gateway:
         assert gateway.stop() == 0
     with closing(sqlite3.connect(first)) as database:
         # Then what was in the write-ahead log is in the file.
@@ -217,7 +217,7 @@ def test_p17_store_in_a_directory_that_cannot_be_written_stops_the_start(
     directory.mkdir()
     config = store_config(f"sqlite:///{directory}/records.db")
     if has_file:
-        with Gateway(config, records=True) as gateway:
+        with Gateway(config, workers=1, records=True) as gateway:
             assert gateway.stop() == 0
     directory.chmod(0o500)
     failed = Gateway.start_expecting_failure(config, records=True, launcher=AS_A_USER)

@@ -30,7 +30,7 @@ REPLACED_S = 3.0
 FACE = FACES["openai chat"]
 
 
-rig = module_fixture(Rig)
+rig = module_fixture(lambda: Rig(workers=2))
 
 
 class LongStreams:
@@ -144,6 +144,7 @@ BLOCKED_S, WORKER_TIMEOUT_S = 15, 5
 
 def test_p10_blocked_worker_is_noticed_and_replaced(door: str) -> None:
     options: dict[str, Any] = {
+        "workers": 2,
         "app": "tests.rig.blocking_app:app",
         "env": {"WORKER_TIMEOUT": str(WORKER_TIMEOUT_S)},
     }
@@ -190,13 +191,13 @@ RECYCLED_AFTER = 40
 def test_p11_recycled_worker_cuts_no_stream(door: str) -> None:
     """Without the rules that ask every worker about itself: here that would
     recycle it once more."""
-    with Rig(env={"GUNICORN_CMD_ARGS": f"--max-requests={RECYCLED_AFTER}"}) as rig:
+    with Rig(workers=2, env={"GUNICORN_CMD_ARGS": f"--max-requests={RECYCLED_AFTER}"}) as rig:
         row = Row(rig, door)
         row.allow_no_probe_p99("new connections wait for the next worker")
         with long_streams(row, 1) as streams:
             busy = in_flight(rig.gateway)
             its_worker = max(busy, key=lambda pid: busy[pid])
-            began = rig.probe.go()
+            began = rig.start_probe(door)
             with Load(lambda: ask(row.url, timeout=30), pause_s=0.02) as load:
                 wait_until(
                     lambda: its_worker not in answering(rig.gateway), 20, "it is not recycled"
@@ -204,7 +205,7 @@ def test_p11_recycled_worker_cuts_no_stream(door: str) -> None:
                 load.wait_for(load.total + RECYCLED_AFTER, 20)
             assert its_worker in rig.gateway.worker_pids()
             assert streams.broken() == []
-            samples = rig.probe.pause(began, 2)
+            samples = rig.probe.pause(began, 1)
         wait_until(
             lambda: its_worker not in rig.gateway.worker_pids(),
             10,

@@ -7,41 +7,23 @@ import base64
 import json
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
 from itertools import cycle, product
 from typing import Any, NamedTuple
-
-import pytest
 
 from ollama_proxy.admin import PAGE_SCOPES
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
 from tests.reliability.canaries import written
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import BY_SCOPE, EXPIRED, TOKEN, Rig, Row
 from tests.rig import fault_upstream as do
 from tests.rig import http_client
 from tests.rig.calls import DIGEST, EMBEDDINGS, FACES
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.http_client import Answer, bearer
 
-EXPIRED = "sk-expired-yesterday"
-SCOPES = ("read", "generate", "manage")
-BY_SCOPE = {scope: f"sk-may-only-{scope}" for scope in SCOPES}
 #: Who calls, so that its requests can be told from the gateway's own look at its upstreams.
 AGENT = {"User-Agent": "a-client/1"}
-
-
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    yesterday = datetime.now(UTC).date() - timedelta(1)
-    tokens: list[dict[str, Any]] = [
-        {"name": "team", "token": TOKEN},
-        {"name": "expired", "token": EXPIRED, "expires": str(yesterday)},
-        *({"name": scope, "token": token, "scopes": [scope]} for scope, token in BY_SCOPE.items()),
-    ]
-    with Rig(config={"auth": {"generate_tokens": tokens, "max_failed_logins": 0}}) as rig:
-        yield rig
 
 
 def reached(upstream: FaultUpstream) -> list[str]:

@@ -45,7 +45,8 @@ def rig() -> Iterator[Rig]:
         "admin_tokens": [{"name": "operator", "token": OPERATOR}],
     }
     hashed = PasswordHasher(time_cost=1, memory_cost=1024).hash(PASSWORD)
-    with Rig(config={"auth": auth, "admin": {"password_hash": hashed}}, records=True) as rig:
+    config = {"auth": auth, "admin": {"password_hash": hashed}}
+    with Rig(config=config, workers=2, records=True) as rig:
         yield rig
 
 

@@ -29,9 +29,7 @@ def rig() -> Iterator[Rig]:
         "server": {"max_body": "1MiB", "trusted_proxies": []},
         "auth": {"max_failed_logins": MAX_FAILED_LOGINS},
     }
-    with Rig(
-        config=config, nginx={"client_max_body_size 64m;": "client_max_body_size 1m;"}, workers=1
-    ) as rig:
+    with Rig(config=config, nginx={"client_max_body_size 64m;": "client_max_body_size 1m;"}) as rig:
         yield rig
 
 

@@ -44,7 +44,7 @@ def rig() -> Iterator[Rig]:
         "logging": {"level": "DEBUG", "chat_logs": True},
         "server": {"allowed_hosts": ["gw", "127.0.0.1"]},
     }
-    with Rig(config=config, workers=1) as rig:
+    with Rig(config=config) as rig:
         # What a worker opens once and keeps is open before the first row: the chat log
         # is written by a thread.
         [worker] = rig.gateway.worker_pids()

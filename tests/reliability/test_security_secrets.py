@@ -78,7 +78,6 @@ def rig(provider: ScriptedServer) -> Iterator[Rig]:
         config=config,
         more_upstreams=more,
         env=ENVIRONMENT,
-        workers=1,
         app="tests.rig.faulty_app:app",
     ) as rig:
         yield rig

@@ -37,7 +37,9 @@ def rig() -> Iterator[Rig]:
     ]
     with (
         running(*boxes),
-        Rig(config=config, boxes=boxes, upstream={"concurrency": SLOTS}, shares=True) as ready,
+        Rig(
+            config=config, workers=2, boxes=boxes, upstream={"concurrency": SLOTS}, shares=True
+        ) as ready,
     ):
         yield ready
 

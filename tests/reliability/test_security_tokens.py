@@ -53,7 +53,7 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-rig = module_fixture(lambda: Rig(config={"auth": {"generate_tokens": listed()}}))
+rig = module_fixture(lambda: Rig(config={"auth": {"generate_tokens": listed()}}, workers=2))
 
 
 def reconfigure(row: Row, *, without: str = "") -> float:

@@ -35,8 +35,7 @@ MOST_MIB = 4.0
 SLOW = tuple(name for name in FACES if name != "openai responses")
 
 
-#: One worker, in which everything is.
-rig = module_fixture(lambda: Rig(workers=1))
+rig = module_fixture(Rig)
 
 
 @nginx_decides

@@ -87,7 +87,8 @@ def test_u2_black_hole(row: Row) -> None:
 #: A gateway that has these boxes and no others, as the probe's upstream would keep it ready.
 alone = function_fixture(
     lambda rig: Gateway(
-        {"auth": {"generate_tokens": [TOKEN]}, "upstreams": rig.configured()["upstreams"][:2]}
+        {"auth": {"generate_tokens": [TOKEN]}, "upstreams": rig.configured()["upstreams"][:2]},
+        workers=1,
     )
 )
 

@@ -28,6 +28,7 @@ from ollama_proxy.server.app import create_app
 from ollama_proxy.server.connection import Connection
 from ollama_proxy.server.incoming import HeadLimits, IncomingRequest
 from ollama_proxy.server.live_settings import LiveSettings
+from ollama_proxy.server.process_state import ProcessState
 from ollama_proxy.server.response import Response
 from ollama_proxy.server.startup import SESSION_DIRECTORY
 from ollama_proxy.settings import Settings
@@ -97,12 +98,18 @@ class LocalGateway:
         self.logs_directory.mkdir()
         self._environ["STATE_DIRECTORY"] = str(self.state_directory)
         settings = load(self._config, self._environ)
+        self.process = ProcessState()
         # Standard output is that of the tests.
         with mock.patch.object(access_log, "STDOUT", lambda lines: None):
             self.app = create_app(
-                settings, log_directory=self.logs_directory, **self._parts(settings) | self._options
+                settings,
+                log_directory=self.logs_directory,
+                **self._parts(settings) | self._options,
+                process=self.process,
             )
-            self._events = access_log.JsonLines(self.logs_directory)
+            self._events = access_log.JsonLines(
+                self.logs_directory, self.process.configured_tokens, self.process.log_writers
+            )
         access_log.log.addHandler(self._events)
         access_log.log.setLevel(settings.logging.level)
         self.gateway = self.app.extensions["ollama_proxy"]["gateway"]
@@ -121,7 +128,7 @@ class LocalGateway:
             if self.coordinator is not None:
                 self.coordinator.close()
             self.gateway.fleet.close()
-            access_log.FILES.flush()
+            self.process.log_writers.files.flush()
             shutil.rmtree(self._directory)
             self._environment.stop()
 
@@ -164,12 +171,16 @@ class LocalGateway:
 
         wait_in_greenlet(lambda: not any(left().values()), 2, lambda: f"still open: {left()}")
 
+    def check_health(self) -> None:
+        """Check every upstream, as a worker does every few seconds."""
+        self.app.extensions["ollama_proxy"]["health"].check()
+
     def log_lines(self, name: str, *, at_least: int = 0) -> list[dict[str, Any]]:
         """The JSON lines of ``<name>.log``; waits until there are ``at_least`` so many."""
         path = self.logs_directory / f"{name}.log"
 
         def read() -> list[str]:
-            access_log.FILES.flush()
+            self.process.log_writers.files.flush()
             return (path.read_text(encoding="utf-8") if path.exists() else "").split("\n")[:-1]
 
         if at_least:

@@ -3,23 +3,31 @@ page of the gateway does."""
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from urllib.parse import urlencode, urlsplit
 
 from tests.rig import http_client
 from tests.rig.deadline import wait_until
 from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway
 
 _COOKIE = re.compile(r"((?:__Secure-)?ollama-proxy)=([^;]*)")
 
 
 class PageClient:
-    """One browser. `headers` go with every request, such as those of a proxy in
-    front of the gateway."""
+    """One browser, at a gateway of this process or at an address. `headers` go with every request,
+    such as those of a proxy in front of the gateway."""
 
-    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
-        self.url = url
+    def __init__(
+        self, gateway: LocalGateway | str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        if isinstance(gateway, str):
+            self.url, self._open = gateway, partial(http_client.open_stream, gateway)
+        else:
+            self.url, self._open = gateway.url, gateway.open_stream
         self.headers = dict(headers or {})
         #: As the browser sends it; "": none.
         self.cookie = ""
@@ -71,7 +79,7 @@ class PageClient:
         cookie = {"Cookie": self.cookie} if self.cookie else {}
         host = {"Host": urlsplit(self.url).netloc}
         sent = {**host, **cookie, **self.headers, **headers}
-        with http_client.open_stream(self.url, method, path, body, sent) as stream:
+        with self._open(method, path, body, sent) as stream:
             is_endless = (stream.headers.get("Content-Type") or "").startswith("text/event-stream")
             data = stream.read_some() if is_endless else stream.read_all()
             answer = Answer(stream.status, stream.headers, data, stream.complete)
@@ -81,3 +89,10 @@ class PageClient:
         if found := re.search(rb'name="csrf-token" content="([^"]*)"', answer.body):
             self.csrf = found[1].decode()
         return answer
+
+
+def read_text(answer: Answer) -> str:
+    """What a page says, without its elements."""
+    assert answer.status == 200, answer.text
+    text = html.unescape(re.sub(r"<[^>]*>", " ", answer.text))
+    return re.sub(r"\s+", " ", text).replace("\u00a0", " ")

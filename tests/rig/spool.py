@@ -10,6 +10,7 @@ import zstandard
 
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import Gateway
+from tests.rig.local import LocalGateway
 
 #: A database that nobody serves: nothing is imported, so the spools stay as they are.
 NO_DATABASE = {"url": "postgresql://127.0.0.1:9/none"}
@@ -30,13 +31,15 @@ def read_spool(directory: Path) -> list[dict[str, Any]]:
     return found
 
 
-def lines_with(gateway: Gateway, kind: str, request_id: str) -> list[dict[str, Any]]:
+def lines_with(gateway: Gateway | LocalGateway, kind: str, request_id: str) -> list[dict[str, Any]]:
     """What the lines of this kind, `begin` or `end`, say of a request."""
     lines = read_spool(gateway.state_directory / "usage")
     return [line[kind] for line in lines if kind in line and line[kind]["id"] == request_id]
 
 
-def end_line(gateway: Gateway, request_id: str, seconds: float = 5) -> dict[str, Any]:
+def end_line(
+    gateway: Gateway | LocalGateway, request_id: str, seconds: float = 5
+) -> dict[str, Any]:
     """The end of a request; waits for it. It has one beginning, which is the
     same row, and one end."""
     wait_until(lambda: lines_with(gateway, "end", request_id), seconds, f"no end of {request_id}")

@@ -29,6 +29,7 @@ from ollama_proxy.settings.schema import settings_from
 from ollama_proxy.settings.sharing import TokenDefaults
 from ollama_proxy.settings.state_dir import with_first_token
 from ollama_proxy.settings.tokens import Auth, Token, Users
+from tests.rig.clock import ManualClock
 
 TOKEN, OTHER, OLD = "sk-team-token:1", "sk-other", "sk-old"
 
@@ -141,13 +142,16 @@ def test_unknown_and_expired_look_alike() -> None:
 
 
 @pytest.mark.parametrize(("days_left", "expired"), [(-1, True), (0, False), (1, False)])
-def test_a_token_works_through_its_last_day(days_left: int, expired: bool) -> None:
-    today = datetime.now(UTC).date()
-    assert is_valid(token(TOKEN, "t", expires=today + timedelta(days_left)), today) is not expired
+def test_a_token_works_through_its_last_day(
+    clock: ManualClock, days_left: int, expired: bool
+) -> None:
+    last_day = clock.now(UTC).date() + timedelta(days_left)
+    assert is_valid(token(TOKEN, "t", expires=last_day), clock) is not expired
 
 
-def test_a_token_without_a_last_day_never_expires() -> None:
-    assert is_valid(token(TOKEN, "t"), date(9999, 12, 31))
+def test_a_token_without_a_last_day_never_expires(clock: ManualClock) -> None:
+    clock.advance(7000 * 365 * 86400)
+    assert is_valid(token(TOKEN, "t"), clock)
 
 
 def test_manage_tokens_are_tokens_too() -> None:

@@ -13,6 +13,7 @@ from ollama_proxy.policy import brute_force as guesses_module
 from ollama_proxy.policy.auth import Authenticator, Principal
 from ollama_proxy.policy.brute_force import MOST_REPEATED, WINDOW_S, AuthFailureLimiter, origin_of
 from ollama_proxy.settings.tokens import Auth, Token
+from tests.rig.clock import ManualClock
 
 LIMIT = 3
 HOME, OFFICE = "198.51.100.7", "203.0.113.9"
@@ -35,10 +36,10 @@ class Office:
     """An authenticator with its guesses, a clock that stands still, and what was told."""
 
     def __init__(self, limit: int = LIMIT, seen: bytearray | None = None) -> None:
-        self.now = 1000.0
+        self.clock = ManualClock()
         self.told: list[tuple[str, int]] = []
         self.guesses = AuthFailureLimiter(
-            limit, tell=lambda *what: self.told.append(what), seen=seen, clock=lambda: self.now
+            limit, tell=lambda *what: self.told.append(what), seen=seen, clock=self.clock
         )
         self.authenticator = Authenticator(AUTH, self.guesses)
 
@@ -95,12 +96,12 @@ def test_another_address_does_not_pay_for_it(office: Office) -> None:
 
 def test_after_a_minute_it_is_over(office: Office) -> None:
     office.guess(1, name="first")
-    office.now += WINDOW_S - 1
+    office.clock.advance(WINDOW_S - 1)
     office.guess(LIMIT - 1)
     with pytest.raises(TooManyGuesses) as refused:
         office.ask("team-token")
     assert refused.value.retry_after_s == 1
-    office.now += 1
+    office.clock.advance(1)
     assert office.ask("team-token").name == "team"
     office.guess(LIMIT, name="again")
     with pytest.raises(TooManyGuesses):
@@ -110,7 +111,7 @@ def test_after_a_minute_it_is_over(office: Office) -> None:
 @pytest.mark.parametrize(("passed", "wait"), [(0, 60), (0.5, 60), (30.7, 30), (59.9, 1)])
 def test_a_refusal_says_how_long_to_wait(office: Office, passed: float, wait: int) -> None:
     office.guess(LIMIT)
-    office.now += passed
+    office.clock.advance(passed)
     with pytest.raises(TooManyGuesses) as refused:
         office.ask("guess-more")
     assert (refused.value.retry_after_s, refused.value.status, refused.value.slug) == (
@@ -124,10 +125,10 @@ def test_a_refusal_says_how_long_to_wait(office: Office, passed: float, wait: in
 def test_trying_on_does_not_make_it_longer(office: Office) -> None:
     office.guess(LIMIT)
     for _ in range(10):
-        office.now += 5
+        office.clock.advance(5)
         with pytest.raises(TooManyGuesses):
             office.ask("guess-more")
-    office.now += 10
+    office.clock.advance(10)
     assert office.ask("team-token").name == "team"
 
 
@@ -137,7 +138,7 @@ def test_it_is_told_once_a_minute(office: Office) -> None:
         for _ in range(5):
             with pytest.raises(TooManyGuesses):
                 office.ask("guess-more")
-        office.now += WINDOW_S
+        office.clock.advance(WINDOW_S)
     assert office.told == [(OFFICE, LIMIT)] * 2
 
 
@@ -296,7 +297,7 @@ def test_what_was_right_and_what_was_wrong_is_known_for_each_address() -> None:
         guesses.has_failed(OFFICE, digest("wrong")),
     ) == (True, False)
     assert not guesses.has_failed(HOME, digest("right"))
-    office.now += WINDOW_S
+    office.clock.advance(WINDOW_S)
     assert not guesses.has_failed(HOME, digest("wrong"))
 
 
