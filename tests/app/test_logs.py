@@ -325,7 +325,6 @@ def test_an_upstream_that_is_down_is_in_the_events(upstream: FaultUpstream) -> N
         upstream.refuse()
         assert ask(gateway, "down-1", "POST", "/api/chat", CHAT).status == 503
         event = line_of(gateway, "down-1", "events")
-    event = line_of(gateway, "down-1", "events")
     assert (event["event"], event["error"], event["status"]) == (
         "upstream_error",
         "upstream_unreachable",

@@ -152,10 +152,6 @@ class LocalGateway:
             self.coordinator.records.on_managed = self._live.receive
             self.coordinator.start()
 
-    def check_health(self) -> None:
-        """Check every upstream now, as a worker does every few seconds."""
-        self.app.extensions["ollama_proxy"]["health"].check(0)
-
     def refresh_models(self) -> None:
         """Ask every upstream now which models it has and has loaded: otherwise a gateway may know
         that for two seconds."""
