@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ollama_proxy import errors
@@ -23,10 +25,14 @@ def every_error() -> list[type[GatewayError]]:
 
 
 def test_every_class_has_a_status_a_slug_and_a_text() -> None:
-    for kind in every_error():
-        assert 400 <= kind.status < 600, kind
-        assert kind.slug.replace("_", "").isalpha() and kind.slug.islower(), kind
-        assert kind.text.endswith((".", "…", "。")), kind
+    wrong = [
+        f"{kind.__name__}: {kind.status} {kind.slug!r} {kind.text!r}"
+        for kind in every_error()
+        if not 400 <= kind.status < 600
+        or not re.fullmatch("[a-z]+(_[a-z]+)*", kind.slug)
+        or not kind.text.endswith((".", "…", "。"))
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_detail_is_not_in_the_public_text() -> None:

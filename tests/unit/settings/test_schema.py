@@ -599,10 +599,12 @@ def _declarations(section: type, name: str = "Settings"):
 
 
 def test_every_setting_says_what_it_means() -> None:
-    declarations = [pair for pair in _declarations(Settings) if "kind" in pair[1].metadata]
-    assert declarations
-    for name, declared in declarations:
-        assert declared.metadata["text"].endswith("."), name
-        assert isinstance(declared.metadata["kind"], SettingType), name
+    declared = {
+        name: each.metadata for name, each in _declarations(Settings) if "kind" in each.metadata
+    }
+    assert declared
+    assert [name for name, each in declared.items() if not each["text"].endswith(".")] == []
+    for name, each in declared.items():
+        assert isinstance(each["kind"], SettingType), name
         with pytest.raises(ConfigError):
-            declared.metadata["kind"].parse(Entry("x:1", name, "binary"))
+            each["kind"].parse(Entry("x:1", name, "binary"))
