@@ -7,15 +7,13 @@ import time
 from functools import partial
 from itertools import product
 
-from tests.reliability.report import BOTH_DOORS
-from tests.reliability.rig import TOKEN, Row
+from tests.reliability.rig import TOKEN, Row, allowed
 from tests.reliability.sweep import BODIES, TO_F, Ask, answer_everything, sweep_locally
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.http_client import Answer, bearer, request
 
-#: Promised for what is nested deep and for forms, in seconds; ten times as much where the machine
-#: has other things to do.
-DEEP_S, FORM_S = (0.1, 0.05) if BOTH_DOORS else (1.0, 0.5)
+#: For what is nested deep and for forms, in seconds.
+DEEP_S, FORM_S = allowed(0.1), allowed(0.05)
 #: The machine is shared, so it is the quickest of a few that counts.
 TRIES = 4
 
