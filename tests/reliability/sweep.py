@@ -131,7 +131,7 @@ def sweep_locally(
                 else:
                     found += [problem] if problem else []
     if BOTH_DOORS:
-        chosen = cases
+        chosen = [*cases, *(case for case in at_door if case not in cases)]
     elif not at_door:
         chosen += random.sample(cases, min(AT_THE_DOOR, len(cases)))
     return found + sweep(lambda case: check(partial(request, row.url), *case), chosen)
