@@ -20,17 +20,20 @@ from ollama_proxy.errors import ConfigError
 from ollama_proxy.server.startup import check_start
 from ollama_proxy.settings.schema import load_settings
 from tests.reliability.load import Load, ask
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, allowed
 from tests.rig import NDJSON
 from tests.rig.calls import FACES, is_well_ended
 from tests.rig.deadline import wait_until
-from tests.rig.edits import FOLLOWED_S, edit, problems, put, wait_until_known
+from tests.rig.edits import FOLLOWED_S as PROMISED_S
+from tests.rig.edits import edit, problems, put, wait_until_known
 from tests.rig.fault_upstream import Chunk, Head, WaitFor
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import WITHOUT_RECORDS, FailedStart, Gateway, free_port
 
 pytestmark = pytest.mark.slow
 
+#: Until every worker follows an edit.
+FOLLOWED_S = allowed(PROMISED_S)
 #: a token that is in no good file before a test writes it there
 NEW_TOKEN = "team-token-new"
 #: Root reads a file of any mode. Without these two rights it is like the service's own user.
@@ -91,10 +94,10 @@ def test_p4_correct_edit_of_the_tokens_counts_in_every_worker(row: Row) -> None:
     with running_stream(row), Load(lambda: ask(row.url), pause_s=0.02) as load:
         began = time.monotonic()
         put(gateway.config_path, with_token(text, NEW_TOKEN).encode())
-        wait_until_known(gateway, NEW_TOKEN)
+        wait_until_known(gateway, NEW_TOKEN, FOLLOWED_S)
         row.measured("every worker has followed after", time.monotonic() - began, "s")
         assert [ask(row.url, token=NEW_TOKEN) for _ in range(6)] == [200] * 6
-        edit(gateway, yaml.safe_load(text))
+        edit(gateway, yaml.safe_load(text), FOLLOWED_S)
         assert [ask(row.url, token=NEW_TOKEN) for _ in range(6)] == [401] * 6
     assert gateway.worker_pids() == workers
     assert load.outcomes.keys() == {200}
@@ -219,11 +222,11 @@ def test_p7_hangup_with_a_broken_file_keeps_the_service(row: Row, kind: str) -> 
                 20,
                 "no new workers",
             )
-            wait_until_known(gateway, TOKEN)
+            wait_until_known(gateway, TOKEN, FOLLOWED_S)
             load.wait_for(load.total + 20, 20)
             assert [ask(row.url, token=NEW_TOKEN) for _ in range(8)] == [401] * 8
             put(gateway.config_path, text.encode())
-            wait_until_known(gateway, NEW_TOKEN)
+            wait_until_known(gateway, NEW_TOKEN, FOLLOWED_S)
     finally:
         mend(row)
     assert load.outcomes.keys() == {200}

@@ -21,6 +21,7 @@ import pytest
 
 from tests.reliability import report
 from tests.reliability.load import Load, ask
+from tests.reliability.report import BOTH_DOORS
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig import sandbox
 from tests.rig.calls import CHAT_LINE, FACES, TEXT_LINE, Face, config, is_well_ended, resident_kib
@@ -177,7 +178,7 @@ def logged_ids(gateway: Gateway) -> list[str]:
 
 # --- Memory ---------------------------------------------------------------------------------------
 
-STREAMS, LINES, INTERVAL_S = 500, 24, 0.5
+STREAMS, LINES, INTERVAL_S = 500, 24 if BOTH_DOORS else 12, 0.5
 #: What the design allows a worker with a thousand streams, and by how much it may
 #: grow once all are open.
 MOST_MIB, GROWTH_MIB = 200, 4
