@@ -1,14 +1,22 @@
-"""Which headers of an upstream's response reach the client, on every path that forwards one."""
+"""No header of an upstream controls nginx, in front of the gateway and by itself."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+<<<<<<< HEAD
+from tests.app.test_response_headers import (
+    FOREIGN,
+    STREAM,
+    STREAMED,
+    WHOLE,
+    assert_only_ours,
+    names_of,
+    script_with_foreign_headers,
+=======
 from tests.app.passing import ALIAS, ASKED, OWN, provider_gateway
 from tests.golden import face
 from tests.rig import NDJSON, SSE, native_chat
@@ -140,52 +148,41 @@ UPSTREAM_PATHS = {
 
 @pytest.mark.parametrize(
     ("door", "status"), [("gateway", 200), ("gateway", 404), ("gateway", 503), ("nginx", 200)]
+>>>>>>> main
 )
-@pytest.mark.parametrize("name", WHOLE)
-def test_no_foreign_header_of_an_answer_passes(
-    door: str, name: str, status: int, gateway: Gateway, nginx: Nginx, upstream: FaultUpstream
-) -> None:
-    method, path, body = WHOLE[name]
-    document = {
-        **DONE,
-        "version": "1",
-        "models": [],
-        "response": "hi",
-        "embeddings": [[1.0]],
-        "error": "no",
-    }
-    document |= {"details": {}, "capabilities": []}
-    if status == 200:
-        del document["error"]
-    upstream.script(UPSTREAM_PATHS.get(path, path), [Json(document, status, FOREIGN)])
-    url = nginx.url if door == "nginx" else gateway.url
-    answer = request(url, method, path, body, bearer(TOKEN))
-    assert answer.status == status
-    assert_only_ours(answer)
+from tests.golden.face import TOKEN
+from tests.rig.fault_upstream import FaultUpstream, Head, Send
+from tests.rig.http_client import bearer, request
+from tests.rig.nginx import Nginx
+from tests.rig.tables import check_rows
 
 
-@pytest.mark.parametrize(
-    "path", ["/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses"]
-)
-@pytest.mark.parametrize("door", ["gateway", "nginx"])
-def test_no_foreign_header_of_a_stream_passes(
-    door: str, path: str, gateway: Gateway, nginx: Nginx, upstream: FaultUpstream
+def test_no_foreign_header_passes_through_nginx(nginx: Nginx, upstream: FaultUpstream) -> None:
+    def check(name: str) -> None:
+        method, path, body = WHOLE[name]
+        script_with_foreign_headers(upstream, path)
+        answer = request(nginx.url, method, path, body, bearer(TOKEN))
+        assert answer.status == 200
+        assert_only_ours(answer)
+
+    check_rows([(name,) for name in WHOLE], check)
+
+
+def test_no_foreign_header_of_a_stream_passes_through_nginx(
+    nginx: Nginx, upstream: FaultUpstream
 ) -> None:
     """With `X-Accel-Limit-Rate: 1`, nginx would send one byte a second."""
-    lines = b'{"model":"m","message":{"role":"assistant","content":"hello"},"done":false}\n' * 20
-    last = b'{"model":"m","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}\n'
-    upstream.script("/api/chat", [Head(200, {**NDJSON, **FOREIGN}), Chunk(lines), Chunk(last)])
-    body = ({"model": MODEL, "input": "hi"} if path == "/v1/responses" else MESSAGE) | {
-        "stream": True
-    }
-    with open_stream(
-        nginx.url if door == "nginx" else gateway.url, "POST", path, body, bearer(TOKEN)
-    ) as stream:
-        data = stream.read_all(timeout=10)
-        assert stream.complete and data.count(b"hello") >= 1
-        assert_only_ours(Answer(stream.status, stream.headers, data, True))
 
+    def check(path: str) -> None:
+        body = STREAMED[path] | {"stream": True}
+        answer = request(nginx.url, "POST", path, body, bearer(TOKEN), timeout=10)
+        assert answer.complete and answer.body.count(b"hello") >= 1
+        assert_only_ours(answer)
 
+<<<<<<< HEAD
+    upstream.script("/api/chat", STREAM)
+    check_rows([(path,) for path in STREAMED], check)
+=======
 def test_retry_after_passes(gateway: Gateway, upstream: FaultUpstream) -> None:
     upstream.script("/api/show", [Json({"error": "busy"}, 503, {"Retry-After": "17"})])
     answer = request(gateway.url, "POST", "/api/show", {"model": MODEL}, bearer(TOKEN))
@@ -272,6 +269,7 @@ def test_of_a_providers_headers_those_pass_that_name_the_answer(
 
 
 # nginx by itself.
+>>>>>>> main
 
 
 def test_nginx_obeys_no_upstream(nginx_alone: Nginx) -> None:

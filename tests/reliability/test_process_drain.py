@@ -19,6 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.reliability.load import KeptClient, Load, ask
+from tests.reliability.report import BOTH_DOORS
 from tests.reliability.rig import Rig, Row, nginx_decides
 from tests.rig.calls import CHAT_LINE, FACES, TEXT_LINE, Face, is_well_ended, last_error
 from tests.rig.deadline import wait_until
@@ -159,7 +160,8 @@ def test_p2_stream_that_outlives_the_limit_is_cut_visibly(door: str) -> None:
         assert [row.record(each.id)["state"] for each in started] == ["aborted"] * len(started)
 
 
-RESTARTS, REQUESTS, LOOPS = 3, 2500, 4
+#: Restarts, requests on new connections, and clients of each kind.
+RESTARTS, REQUESTS, LOOPS = 3, 2500 if BOTH_DOORS else 600, 4
 
 
 @nginx_decides

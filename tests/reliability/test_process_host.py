@@ -126,7 +126,7 @@ def test_p14_full_disk_of_the_logs_stops_no_request(door: str) -> None:
             filler = rig.gateway.logs_directory / "filler"
             fill(filler)
             with Load(*[lambda: ask(row.url)] * 4) as load:
-                load.wait_for(1000, 60)
+                load.wait_for(200, 60)
             assert load.outcomes.keys() == {200}
             with pytest.raises(OSError, match="No space left"):
                 filler.with_suffix(".more").write_bytes(b"x" * 65536)

@@ -116,7 +116,7 @@ class LocalGateway:
         self._follow_records(settings)
         # What a worker does at its start, and from then on in the background.
         self.check_health()
-        self.gateway.fleet.refresh(0, wait_s=10)
+        self.refresh_models()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -141,7 +141,7 @@ class LocalGateway:
             self.coordinator = LocalCoordinator(directory, settings.records)
             parts["coordinator"] = self.coordinator
         if self._has_records:
-            parts["spool"] = Spool(directory / SPOOL_DIRECTORY)
+            parts["spool"] = Spool(directory / SPOOL_DIRECTORY, self.process.configured_tokens)
         return parts
 
     def _follow_records(self, settings: Settings) -> None:
@@ -151,6 +151,11 @@ class LocalGateway:
         if self.coordinator is not None:
             self.coordinator.records.on_managed = self._live.receive
             self.coordinator.start()
+
+    def refresh_models(self) -> None:
+        """Ask every upstream now which models it has and has loaded: otherwise a gateway may know
+        that for two seconds."""
+        self.gateway.fleet.refresh(0, wait_s=10)
 
     def check_idle(self) -> None:
         """Wait until no request and no connection to an upstream is open. Raises AssertionError

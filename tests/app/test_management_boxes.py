@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+import httpx
 import ollama
 import pytest
 
-from tests.golden.face import TOKEN, shared_gateway, wait_until_listed
+from tests.golden.face import TOKEN, local_gateway
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
     Cut,
@@ -24,8 +25,8 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
     Whole,
 )
-from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 
 NAMES = ("box1", "box2", "box3")
 SUCCESS = {"status": "success"}
@@ -43,7 +44,7 @@ DIGEST = "sha256:" + "ab" * 32
 class Boxes(NamedTuple):
     """A gateway and what is behind it."""
 
-    gateway: Gateway
+    gateway: LocalGateway
     boxes: Sequence[FaultUpstream]
 
     def ask(
@@ -77,7 +78,7 @@ def started() -> Iterator[Boxes]:
         auth = {
             "generate_tokens": [TOKEN, {"name": "few", "token": "few-token", "models": ["mine"]}]
         }
-        with shared_gateway(upstreams=upstreams, auth=auth, idle=12) as gateway:
+        with local_gateway(upstreams=upstreams, auth=auth) as gateway:
             yield Boxes(gateway, boxes)
 
 
@@ -301,11 +302,13 @@ def test_lines_come_as_soon_as_any_server_has_one(team: Boxes) -> None:
 
 def test_ollamas_own_client_pulls_on_all_servers(team: Boxes) -> None:
     team.script("/api/pull", *[[Lines(PULL)]] * 3)
-    with ollama.Client(team.gateway.url, headers=bearer(TOKEN)) as client:
-        _pull_by(client, team)
 
+    def answer(asked: httpx.Request) -> httpx.Response:
+        path = asked.url.raw_path.decode()
+        told = team.gateway.request(asked.method, path, asked.read(), bearer(TOKEN))
+        return httpx.Response(told.status, headers=told.headers, content=told.body)
 
-def _pull_by(client: ollama.Client, team: Boxes) -> None:
+    client = ollama.Client("http://gateway.test", transport=httpx.MockTransport(answer))
     told = list(client.pull("m", stream=True))
     assert (told[-1].status, told[1].status is None) == ("success", False)
     assert [line.status for line in told].count("success") == 1
@@ -318,7 +321,7 @@ def test_a_push_goes_to_the_first_server_that_has_the_model(team: Boxes) -> None
     rows = [{"name": "m:latest", "model": "m:latest", "modified_at": "2026-01-01T00:00:00Z"}]
     empty, having = [Json({"models": []})], [Json({"models": rows})]
     team.script("/api/tags", empty, having, having)
-    wait_until_listed(team.gateway, {"m"})
+    team.gateway.refresh_models()
     team.script("/api/push", *[[Lines(PULL)]] * 3)
     assert lines(team.ask("/api/push", {"model": "m"})) == PULL
     assert team.asked("/api/push") == [0, 1, 0]
@@ -363,7 +366,7 @@ def test_a_server_that_is_being_drained_gets_work_only_by_its_name() -> None:
         ]
         for box in boxes:
             box.script("/api/pull", [Lines(PULL)])
-        with shared_gateway(upstreams=upstreams, idle=12) as gateway:
+        with local_gateway(upstreams=upstreams) as gateway:
             team = Boxes(gateway, boxes)
             assert lines(team.ask("/api/pull", {"model": "m"}))[-1]["boxes"].keys() == {
                 "box1",

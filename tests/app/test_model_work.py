@@ -9,29 +9,31 @@ from typing import Any
 
 import pytest
 
-from tests.rig.calls import config, warm_up
+from tests.golden.face import local_gateway
 from tests.rig.fault_upstream import Cut, FaultUpstream, Json, Lines, ReadBody, Wait
-from tests.rig.gateway import Gateway
+from tests.rig.local import LocalGateway
 
-LIMIT_S = 1.0
+LIMIT_S = 0.5
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
+    """It keeps connections to its upstream."""
     limits = {"first_byte_s": LIMIT_S, "idle_s": LIMIT_S, "total_s": 2 * LIMIT_S}
-    with Gateway(config(shared_upstream.url, timeouts=limits), workers=1) as running:
-        warm_up(running, shared_upstream)
+    with local_gateway(shared_upstream, over_sockets=True, timeouts=limits) as running:
         yield running
 
 
 def test_a_silent_pull_outlives_the_limits_of_answers(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/pull", [ReadBody(), Wait(3 * LIMIT_S), Json({"status": "success"})])
     assert gateway.ask("/api/pull", {"model": "m", "stream": False}).json() == {"status": "success"}
 
 
-def test_a_pull_may_be_silent_between_two_lines(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_a_pull_may_be_silent_between_two_lines(
+    gateway: LocalGateway, upstream: FaultUpstream
+) -> None:
     lines = [{"status": "verifying sha256 digest"}, {"status": "success"}]
     upstream.script("/api/pull", [ReadBody(), Lines(lines, delay_s=3 * LIMIT_S)])
     answer = gateway.ask("/api/pull", {"model": "m"})
@@ -41,7 +43,7 @@ def test_a_pull_may_be_silent_between_two_lines(gateway: Gateway, upstream: Faul
 
 
 def test_an_answer_of_a_model_has_its_limits_all_the_same(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [ReadBody(), Wait(5 * LIMIT_S), Json({"done": True})])
     assert gateway.ask("/api/chat", {"model": "m", "messages": [], "stream": False}).status == 504
@@ -56,7 +58,7 @@ def test_an_answer_of_a_model_has_its_limits_all_the_same(
     ],
 )
 def test_what_changes_models_is_never_sent_twice(
-    gateway: Gateway, upstream: FaultUpstream, method: str, path: str, body: Any
+    gateway: LocalGateway, upstream: FaultUpstream, method: str, path: str, body: Any
 ) -> None:
     assert gateway.ask("/api/tags").status == 200  # leaves a connection that can be used again
     upstream.clear()
@@ -66,7 +68,7 @@ def test_what_changes_models_is_never_sent_twice(
 
 
 def test_a_model_of_somebody_elses_server_is_refused(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.clear()
     answer = gateway.ask(
@@ -76,6 +78,8 @@ def test_a_model_of_somebody_elses_server_is_refused(
     assert [seen for seen in upstream.requests if seen.path == "/api/create"] == []
 
 
-def test_the_rendered_prompt_is_nobodys_business(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_the_rendered_prompt_is_nobodys_business(
+    gateway: LocalGateway, upstream: FaultUpstream
+) -> None:
     body = {"model": "m", "messages": [], "_debug_render_only": True}
     assert gateway.ask("/api/chat", body).status == 400

@@ -9,16 +9,13 @@ from datetime import datetime
 
 import pytest
 
-from tests.rig.checked import checked_gateway, touch_every_worker
-from tests.rig.coordinator import join_coordinator
 from tests.rig.deadline import wait_for_minute
 from tests.rig.errors import ANTHROPIC, NATIVE, OPENAI, assert_error
 from tests.rig.fault_upstream import FaultUpstream
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 
 PLAIN = "plain-token-1"
-WARM = "warm-token-1"
 CHAT = {NATIVE: "/api/chat", OPENAI: "/v1/chat/completions", ANTHROPIC: "/v1/messages"}
 BODY = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 NAMES = [
@@ -33,7 +30,7 @@ DIALECTS = tuple(CHAT)
 
 
 @pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     minute = {"requests_per_minute": 2, "tokens_per_minute": 5000}
     tokens = [
         {"name": f"minute-{each}", "token": f"minute-{each}-token", "limits": minute}
@@ -43,26 +40,22 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         {"name": f"day-{each}", "token": f"day-{each}-token", "limits": {"tokens_per_day": 1}}
         for each in DIALECTS
     ]
-    tokens += [{"name": "warm", "token": WARM, "limits": {"requests_per_minute": 10_000}}]
-
-    def warm(gateway: Gateway, upstream: FaultUpstream, token: str) -> None:
-        touch_every_worker(gateway, upstream, token)
-        join_coordinator(gateway, token)
-
-    with checked_gateway(
-        shared_upstream, WARM, warm=warm, auth={"generate_tokens": [PLAIN, *tokens]}
-    ) as running:
+    config = {
+        "auth": {"generate_tokens": [PLAIN, *tokens]},
+        "service": {"base_url": shared_upstream.url},
+    }
+    with LocalGateway(config, coordinated=True) as running:
         yield running
 
 
-def chat(gateway: Gateway, dialect: str, token: str, *, stream: bool = False) -> Answer:
+def chat(gateway: LocalGateway, dialect: str, token: str, *, stream: bool = False) -> Answer:
     headers = bearer(token) | {"Origin": "https://page.example"}
-    return request(gateway.url, "POST", CHAT[dialect], {**BODY, "stream": stream}, headers)
+    return gateway.request("POST", CHAT[dialect], {**BODY, "stream": stream}, headers)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_answers_say_what_is_left_and_refusals_when_to_come_back(
-    gateway: Gateway, upstream: FaultUpstream, dialect: str
+    gateway: LocalGateway, upstream: FaultUpstream, dialect: str
 ) -> None:
     wait_for_minute(5)
     answers = [
@@ -93,7 +86,7 @@ def test_answers_say_what_is_left_and_refusals_when_to_come_back(
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_used_up_quota_tells_sdks_not_to_try_again(
-    gateway: Gateway, upstream: FaultUpstream, dialect: str
+    gateway: LocalGateway, upstream: FaultUpstream, dialect: str
 ) -> None:
     assert chat(gateway, dialect, f"day-{dialect}-token").status == 200
     refused = chat(gateway, dialect, f"day-{dialect}-token")
@@ -108,7 +101,7 @@ def test_used_up_quota_tells_sdks_not_to_try_again(
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_tokens_without_limits_get_no_such_header(
-    gateway: Gateway, upstream: FaultUpstream, dialect: str
+    gateway: LocalGateway, upstream: FaultUpstream, dialect: str
 ) -> None:
     assert [chat(gateway, dialect, PLAIN).headers.get(name) for name in HEADERS[dialect]] == [
         None
