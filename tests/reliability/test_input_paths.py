@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from itertools import product
 
-from tests.integration.test_paths import CONSTANTS
+from tests.app.test_paths import CONSTANTS
 from tests.reliability.rig import TOKEN, Row, nginx_decides
 from tests.reliability.sweep import (
     BODIES,
