@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import product
 
 from ollama_proxy.server.incoming import InvalidRequest
-from tests.integration.test_paths import CONSTANTS
+from tests.app.test_paths import CONSTANTS
 from tests.reliability.report import BOTH_DOORS
 from tests.reliability.rig import TOKEN, Row, nginx_decides
 from tests.reliability.sweep import (
