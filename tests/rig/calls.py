@@ -148,7 +148,7 @@ def access_line(gateway: Gateway | LocalGateway, request_id: str) -> dict[str, A
     def found() -> list[dict[str, Any]]:
         return [line for line in gateway.log_lines("access") if line["id"] == request_id]
 
-    lines = wait_until(found, 5, f"the access log has no {request_id}")
+    lines = wait_until(found, 20, f"the access log has no {request_id}")
     assert len(lines) == 1
     return lines[0]
 

@@ -137,7 +137,7 @@ class LocalGateway:
         self._live.on_change = self.gateway.apply
         if self.coordinator is not None:
             self.coordinator.records.on_managed = self._live.receive
-            self.coordinator.start()
+            self.coordinator.serve()
 
     def check_idle(self) -> None:
         """Wait until no request and no connection to an upstream is open. Raises AssertionError
