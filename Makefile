@@ -43,11 +43,11 @@ run: install  ## gateway in the foreground on HOST:PORT (0.0.0.0:8080)
 # Tests start hundreds of interpreters, and each would compile every module again.
 test long quick: export PYTHONDONTWRITEBYTECODE =
 
-test: dev  ## everything that can be tested
+test: dev  ## everything, in ten minutes
 	@BIN=$(BIN) sh tests/run.sh
 
-long: dev  ## every row of the fault table through both doors, and docs/reliability.md
-	@BIN=$(BIN) BOTH_DOORS=1 sh tests/run.sh tests/reliability
+long: dev  ## all of it at full length: soak, both doors for every row, 200 kills, all cuts, all assistants; in an hour
+	@BIN=$(BIN) LONG=1 BOTH_DOORS=1 ALL_CUTS=1 FUZZ_EXAMPLES=2000 RECORDS_KILLS=200 sh tests/run.sh
 
 # Left to `make test`: the examples in the documents, and what needs a database, Redis, processes of its own or whole pages.
 LONG := test_documents.py admin/pages cli/test_commands.py cli/test_keys.py coordination/test_admissions.py \
