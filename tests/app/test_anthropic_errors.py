@@ -14,6 +14,7 @@ from tests.golden import face
 from tests.golden.face import TOKEN, forwarded, named_frames, post
 from tests.rig import native_chat
 from tests.rig.calls import access_line
+from tests.rig.deadline import wait_in_greenlet
 from tests.rig.fault_upstream import (
     Cut,
     FaultUpstream,
@@ -25,8 +26,8 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
     Whole,
 )
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, Stream, bearer, open_stream, request
+from tests.rig.http_client import Answer, Stream, bearer
+from tests.rig.local import LocalGateway
 
 MESSAGES = "/v1/messages"
 PATHS = (MESSAGES, "/anthropic/v1/messages", "/v1/messages/count_tokens")
@@ -44,7 +45,7 @@ each_way = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "si
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     """A gateway with short limits and a fast heartbeat."""
     reader = {"name": "reader", "token": READER, "scopes": ["read"]}
     narrow = {"name": "narrow", "token": NARROW, "models": ["small*"]}
@@ -54,11 +55,11 @@ def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
         "timeouts": {"first_byte_s": 2.5, "idle_s": 2.5, "connect_s": 1},
         "stream": {"heartbeat_s": HEARTBEAT_S},
     }
-    with face.shared_gateway(shared_upstream, **config) as running:
+    with face.local_gateway(shared_upstream, **config) as running:
         yield running
 
 
-def ask(gateway: Gateway, stream: bool = False, request_id: str = "asked") -> Answer:
+def ask(gateway: LocalGateway, stream: bool = False, request_id: str = "asked") -> Answer:
     return post(gateway, MESSAGES, BODY | {"stream": stream}, **{"X-Request-Id": request_id})
 
 
@@ -94,33 +95,35 @@ def assert_error(answer: Answer, status: int, kind: str) -> str:
 )
 @pytest.mark.parametrize("path", PATHS)
 def test_400_for_a_body_that_can_not_be_read(
-    path: str, body: bytes, text: str, gateway: Gateway
+    path: str, body: bytes, text: str, gateway: LocalGateway
 ) -> None:
     assert text in assert_error(post(gateway, path, body), 400, "invalid_request_error")
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_401_without_a_token_says_so_in_both_languages(path: str, gateway: Gateway) -> None:
-    text = assert_error(request(gateway.url, "POST", path, BODY), 401, "authentication_error")
+def test_401_without_a_token_says_so_in_both_languages(path: str, gateway: LocalGateway) -> None:
+    text = assert_error(gateway.request("POST", path, BODY), 401, "authentication_error")
     assert text.startswith("未提供认证token") and "no token" in text
 
 
 @pytest.mark.parametrize("name", ["x-api-key", "Authorization"])
-def test_G29_401_for_a_wrong_token_says_so_in_both_languages(name: str, gateway: Gateway) -> None:
-    answer = request(gateway.url, "POST", MESSAGES, BODY, {name: "wrong"})
+def test_G29_401_for_a_wrong_token_says_so_in_both_languages(
+    name: str, gateway: LocalGateway
+) -> None:
+    answer = gateway.request("POST", MESSAGES, BODY, {name: "wrong"})
     text = assert_error(answer, 401, "authentication_error")
     assert text.startswith("非授权访问") and "not valid" in text
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_403_names_the_scope_that_is_missing(path: str, gateway: Gateway) -> None:
+def test_403_names_the_scope_that_is_missing(path: str, gateway: LocalGateway) -> None:
     answer = gateway.ask(path, BODY, token=READER)
     assert "'generate'" in assert_error(answer, 403, "permission_error")
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_404_for_a_model_that_the_token_may_not_use(
-    path: str, gateway: Gateway, upstream: FaultUpstream
+    path: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     text = assert_error(gateway.ask(path, BODY, token=NARROW), 404, "not_found_error")
     assert text == "model 'm' not found"
@@ -143,24 +146,24 @@ def test_404_for_a_model_that_the_token_may_not_use(
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_404_for_an_unknown_address(method: str, path: str, gateway: Gateway) -> None:
+def test_404_for_an_unknown_address(method: str, path: str, gateway: LocalGateway) -> None:
     body = BODY if method == "POST" else None
     assert_error(gateway.ask(path, body, method=method), 404, "not_found_error")
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_405_says_what_the_address_takes(method: str, path: str, gateway: Gateway) -> None:
+def test_405_says_what_the_address_takes(method: str, path: str, gateway: LocalGateway) -> None:
     answer = gateway.ask(path, method=method)
     assert_error(answer, 405, "invalid_request_error")
     assert "POST" in (answer.headers.get("Allow") or "")
 
 
-def test_413_for_a_body_over_the_limit(gateway: Gateway) -> None:
+def test_413_for_a_body_over_the_limit(gateway: LocalGateway) -> None:
     assert_error(post(gateway, MESSAGES, b" " * (LIMIT + 1)), 413, "request_too_large")
 
 
-def test_415_for_what_can_not_be_json(gateway: Gateway) -> None:
+def test_415_for_what_can_not_be_json(gateway: LocalGateway) -> None:
     answer = post(
         gateway, MESSAGES, b"--x\r\n", **{"Content-Type": "multipart/form-data; boundary=x"}
     )
@@ -169,7 +172,7 @@ def test_415_for_what_can_not_be_json(gateway: Gateway) -> None:
 
 @each_way
 def test_G05_error_before_the_first_byte_keeps_its_status(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Json({"error": "model 'x' not found"}, 404)])
     assert assert_error(ask(gateway, stream), 404, "not_found_error") == "model 'x' not found"
@@ -197,7 +200,7 @@ def test_type_follows_the_status(
     told_status: int,
     kind: str,
     stream: bool,
-    gateway: Gateway,
+    gateway: LocalGateway,
     upstream: FaultUpstream,
 ) -> None:
     upstream.script("/api/chat", [Json({"error": "it broke"}, status)])
@@ -206,7 +209,7 @@ def test_type_follows_the_status(
 
 @each_way
 def test_G30_busy_upstream_is_overloaded_and_says_when_to_come_back(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Json({"error": BUSY}, 503)])
     answer = ask(gateway, stream)
@@ -215,7 +218,7 @@ def test_G30_busy_upstream_is_overloaded_and_says_when_to_come_back(
 
 
 def test_G30_origin_and_keys_of_the_client_stay_here(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     post(gateway, MESSAGES, BODY, Origin="https://evil.example", Host="gw.example", Cookie="a=b")
     [seen] = [one for one in forwarded(upstream) if one.path == "/api/chat"]
@@ -229,7 +232,7 @@ def test_G30_origin_and_keys_of_the_client_stay_here(
 
 @each_way
 def test_503_when_the_upstream_is_down(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.refuse()
     try:
@@ -239,14 +242,14 @@ def test_503_when_the_upstream_is_down(
     assert text.startswith("Failed to connect to Ollama service")
 
 
-def test_504_when_the_upstream_says_nothing(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_504_when_the_upstream_says_nothing(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     upstream.script("/api/chat", [WaitForPeerClose(5)])
     assert_error(ask(gateway), 504, "timeout_error")
 
 
 @each_way
 def test_prompt_that_is_too_long_begins_with_the_words_that_clients_look_for(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(
         "/api/chat", [Json({"error": "the input length exceeds the context length"}, 400)]
@@ -264,7 +267,7 @@ def test_prompt_that_is_too_long_begins_with_the_words_that_clients_look_for(
     ],
 )
 def test_text_of_an_error_is_a_sentence(
-    said: dict[str, Any], text: str, gateway: Gateway, upstream: FaultUpstream
+    said: dict[str, Any], text: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Json(said, 429)])
     assert assert_error(ask(gateway), 429, "rate_limit_error") == text
@@ -272,7 +275,7 @@ def test_text_of_an_error_is_a_sentence(
 
 @each_way
 def test_page_of_a_proxy_is_a_bad_gateway(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script(
         "/api/chat", [Whole(b"<html>Bad gateway</html>", 502, {"Content-Type": "text/html"})]
@@ -281,14 +284,14 @@ def test_page_of_a_proxy_is_a_bad_gateway(
 
 
 def test_G04_single_answer_without_done_is_a_bad_gateway(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Json({**LINE, "done": False})])
     assert_error(ask(gateway), 502, "api_error")
 
 
 def test_G03_single_answer_that_is_an_error_is_one(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Json({"error": "boom"})])
     assert assert_error(ask(gateway), 500, "api_error") == "boom"
@@ -316,7 +319,12 @@ def without_heartbeats(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ids=["error", "no last line", "cut", "nonsense", "silence"],
 )
 def test_G03_G04_failure_in_the_middle_is_an_error_event_and_no_proper_end(
-    script: Script, kind: str, slug: str, gateway: Gateway, upstream: FaultUpstream, request_id: str
+    script: Script,
+    kind: str,
+    slug: str,
+    gateway: LocalGateway,
+    upstream: FaultUpstream,
+    request_id: str,
 ) -> None:
     upstream.script("/api/chat", script)
     answer = ask(gateway, True, request_id)
@@ -334,7 +342,7 @@ def test_G03_G04_failure_in_the_middle_is_an_error_event_and_no_proper_end(
 
 
 def test_G03_failure_inside_a_thought_does_not_sign_it(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Lines([THOUGHT, {"error": "boom"}])])
     answer = ask(gateway, True)
@@ -346,7 +354,7 @@ def test_G03_failure_inside_a_thought_does_not_sign_it(
 
 
 def test_failure_after_heartbeats_alone_is_an_event_too(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     go_on = Event()
     upstream.script("/api/chat", [WaitFor(go_on), Json({"error": "no such model"}, 404)])
@@ -372,7 +380,7 @@ def read_until(stream: Stream, event: str, times: int) -> bytes:
 
 
 def test_ping_before_the_first_token_comes_behind_the_start_of_the_message(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     go_on = Event()
     upstream.script("/api/chat", [WaitFor(go_on), Lines([LINE, DONE])])
@@ -385,7 +393,7 @@ def test_ping_before_the_first_token_comes_behind_the_start_of_the_message(
     assert types.count("message_start") == 1 and types[-1] == "message_stop"
 
 
-def test_ping_between_tokens(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_ping_between_tokens(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     go_on = Event()
     upstream.script("/api/chat", [Lines([LINE]), WaitFor(go_on), Lines([LINE, DONE])])
     with gateway.open(MESSAGES, BODY | {"stream": True}) as stream:
@@ -398,7 +406,7 @@ def test_ping_between_tokens(gateway: Gateway, upstream: FaultUpstream) -> None:
 
 
 def test_first_event_does_not_wait_for_the_second(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Lines([LINE]), WaitForPeerClose(5)])
     with gateway.open(MESSAGES, BODY | {"stream": True}) as stream:
@@ -408,12 +416,11 @@ def test_first_event_does_not_wait_for_the_second(
 
 
 def test_G30_client_that_leaves_ends_the_work_of_the_upstream(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str
+    gateway: LocalGateway, upstream: FaultUpstream, request_id: str
 ) -> None:
     upstream.script("/api/chat", [Lines([LINE]), WaitForPeerClose(5)])
     headers = bearer(TOKEN) | {"X-Request-Id": request_id}
-    with open_stream(gateway.url, "POST", MESSAGES, BODY | {"stream": True}, headers) as stream:
+    with gateway.open_stream("POST", MESSAGES, BODY | {"stream": True}, headers) as stream:
         assert b"Hel" in stream.read_some()
-        connection = upstream.wait_for_request(path="/api/chat").connection
-    upstream.wait_peer_closed(connection, 1)
+    wait_in_greenlet(lambda: "peer_closed" in [event.kind for event in upstream.events], 5)
     assert access_line(gateway, request_id)["state"] == "client_gone"

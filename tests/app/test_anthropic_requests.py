@@ -30,8 +30,8 @@ from tests.golden.fates import Ask, Document
 from tests.rig import native_chat
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Json
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, request
+from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway
 
 ask = anthropic_fates.ask
 
@@ -168,7 +168,7 @@ def test_thinking_may_be_left_out(ask: Ask, upstream: FaultUpstream) -> None:
     assert answer["content"] == [{"type": "text", "text": "a"}]
 
 
-def test_user_is_in_the_access_log(gateway: Gateway, ask: Ask) -> None:
+def test_user_is_in_the_access_log(gateway: LocalGateway, ask: Ask) -> None:
     ask(metadata={"user_id": "somebody of messages"})
     user = "somebody of messages"
     wait_until(
@@ -196,19 +196,17 @@ def test_both_addresses_take_messages_and_no_query_matters(path: str, query: str
 
 @pytest.mark.parametrize("name", ["x-api-key", "Authorization", "api-key"])
 def test_G29_token_may_come_as_either_kind_of_client_sends_it(
-    name: str, gateway: Gateway, upstream: FaultUpstream
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     """S2-39; and it stays here."""
-    answer = request(
-        gateway.url, "POST", MESSAGES, SMALLEST, {name: TOKEN, "anthropic-beta": "a,b"}
-    )
+    answer = gateway.request("POST", MESSAGES, SMALLEST, {name: TOKEN, "anthropic-beta": "a,b"})
     assert answer.status == 200
     [seen] = [one for one in forwarded(upstream) if one.path == "/api/chat"]
     assert TOKEN not in str(seen.headers) and "anthropic" not in str(seen.headers).lower()
 
 
-def test_G29_token_in_the_path_is_taken_too(gateway: Gateway, upstream: FaultUpstream) -> None:
-    assert request(gateway.url, "POST", f"/k/{TOKEN}{MESSAGES}", SMALLEST).status == 200
+def test_G29_token_in_the_path_is_taken_too(gateway: LocalGateway, upstream: FaultUpstream) -> None:
+    assert gateway.request("POST", f"/k/{TOKEN}{MESSAGES}", SMALLEST).status == 200
 
 
 @pytest.mark.parametrize(
@@ -226,7 +224,7 @@ def test_G29_token_in_the_path_is_taken_too(gateway: Gateway, upstream: FaultUps
 )
 @pytest.mark.parametrize("stream", [True, False])
 def test_version_is_echoed(
-    sent_version: str | None, echoed: str, stream: bool, gateway: Gateway
+    sent_version: str | None, echoed: str, stream: bool, gateway: LocalGateway
 ) -> None:
     """S2-40"""
     headers = {} if sent_version is None else {"anthropic-version": sent_version}
@@ -236,7 +234,7 @@ def test_version_is_echoed(
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_request_id_is_told_by_the_name_that_clients_read(
-    stream: bool, gateway: Gateway, request_id: str
+    stream: bool, gateway: LocalGateway, request_id: str
 ) -> None:
     answer = post(gateway, MESSAGES, SMALLEST | {"stream": stream}, **{"X-Request-Id": request_id})
     assert (
@@ -246,7 +244,7 @@ def test_request_id_is_told_by_the_name_that_clients_read(
     )
 
 
-def test_other_faces_have_none_of_these_headers(gateway: Gateway) -> None:
+def test_other_faces_have_none_of_these_headers(gateway: LocalGateway) -> None:
     answer = post(gateway, "/v1/chat/completions", {"model": "m", "messages": USER})
     assert answer.status == 200
     assert (
@@ -326,7 +324,7 @@ def test_format_that_cannot_be_kept_is_named(fields: Document, where: str, ask: 
 # Counting.
 
 
-def count(gateway: Gateway, path: str = COUNT, **fields: Any) -> Answer:
+def count(gateway: LocalGateway, path: str = COUNT, **fields: Any) -> Answer:
     return post(gateway, path, {"model": "m", "messages": USER} | fields)
 
 
@@ -334,14 +332,14 @@ def count(gateway: Gateway, path: str = COUNT, **fields: Any) -> Answer:
     "path", [COUNT, "/anthropic/v1/messages/count_tokens", COUNT + "?beta=true"]
 )
 def test_G29_tokens_are_counted_without_a_model(
-    path: str, gateway: Gateway, upstream: FaultUpstream
+    path: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = count(gateway, path)
     assert (answer.status, answer.json()) == (200, {"input_tokens": 1})
     assert not [seen for seen in forwarded(upstream) if seen.path == "/api/chat"]
 
 
-def test_count_takes_what_messages_take_and_grows_with_it(gateway: Gateway) -> None:
+def test_count_takes_what_messages_take_and_grows_with_it(gateway: LocalGateway) -> None:
     small = count(gateway, messages=[{"role": "user", "content": "x" * 400}]).json()["input_tokens"]
     more: Document = {
         "system": "y" * 400,
@@ -355,7 +353,7 @@ def test_count_takes_what_messages_take_and_grows_with_it(gateway: Gateway) -> N
     assert small == 100 and large > 200
 
 
-def test_count_of_an_image_does_not_depend_on_its_bytes(gateway: Gateway) -> None:
+def test_count_of_an_image_does_not_depend_on_its_bytes(gateway: LocalGateway) -> None:
     data = base64.b64encode(bytes(300_000)).decode()
     small, large = (
         count(gateway, messages=[{"role": "user", "content": [base64_image(one)]}]).json()[
@@ -370,13 +368,15 @@ def test_count_of_an_image_does_not_depend_on_its_bytes(gateway: Gateway) -> Non
     ("fields", "message"),
     [({"model": ""}, "model is required"), ({"messages": []}, "messages is required")],
 )
-def test_count_needs_a_model_and_messages(fields: Document, message: str, gateway: Gateway) -> None:
+def test_count_needs_a_model_and_messages(
+    fields: Document, message: str, gateway: LocalGateway
+) -> None:
     answer = count(gateway, **fields)
     assert (answer.status, answer.json()["error"]["message"]) == (400, message)
 
 
-def test_G29_count_needs_a_token(gateway: Gateway) -> None:
-    answer = request(
-        gateway.url, "POST", COUNT, {"model": "m", "messages": USER}, {"x-api-key": "wrong"}
+def test_G29_count_needs_a_token(gateway: LocalGateway) -> None:
+    answer = gateway.request(
+        "POST", COUNT, {"model": "m", "messages": USER}, {"x-api-key": "wrong"}
     )
     assert (answer.status, answer.json()["error"]["type"]) == (401, "authentication_error")

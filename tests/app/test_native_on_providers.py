@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from math import hypot
 from typing import Any
 
+import httpx
 import ollama
 import pytest
 
-from tests.golden.face import TOKEN, forwarded, shared_gateway
+from tests.golden.face import TOKEN, forwarded, local_gateway
 from tests.rig import SSE, pieces
-from tests.rig.deadline import wait_until
+from tests.rig.deadline import wait_in_greenlet
 from tests.rig.fault_upstream import (
     Chunk,
     FaultUpstream,
@@ -27,8 +28,8 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
 )
 from tests.rig.fixtures import function_fixture, module_fixture
-from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 from tests.rig.provider import upstream_entry
 
 Document = dict[str, Any]
@@ -118,23 +119,23 @@ def provider(shared_provider: FaultUpstream) -> FaultUpstream:
 
 
 @pytest.fixture(scope="module")
-def shared_lab(shared_provider: FaultUpstream) -> Iterator[Gateway]:
+def shared_lab(shared_provider: FaultUpstream) -> Iterator[LocalGateway]:
     """A gateway with one provider and no Ollama."""
     lab = upstream_entry(f"{shared_provider.url}/v1", models=MODELS)
     auth = {
         "generate_tokens": [TOKEN, {"name": "some", "token": "some-token", "models": ["plain"]}]
     }
     models = {"coder": {"target": "lab:gpt-lab"}}
-    with shared_gateway(upstreams=[lab], auth=auth, models=models) as running:
+    with local_gateway(upstreams=[lab], auth=auth, models=models) as running:
         yield running
 
 
 @pytest.fixture
-def lab(shared_lab: Gateway, provider: FaultUpstream) -> Gateway:
+def lab(shared_lab: LocalGateway, provider: FaultUpstream) -> LocalGateway:
     return shared_lab
 
 
-def chat(gateway: Gateway, **fields: Any) -> Answer:
+def chat(gateway: LocalGateway, **fields: Any) -> Answer:
     return gateway.ask("/api/chat", {"model": "gpt-lab", "messages": HI, **fields})
 
 
@@ -152,8 +153,25 @@ def sent(provider: FaultUpstream, path: str = CHAT) -> Document:
     return document
 
 
+class OllamaTransport(httpx.BaseTransport):
+    """Takes the requests of Ollama's client to a gateway of this process."""
+
+    def __init__(self, gateway: LocalGateway) -> None:
+        self._gateway = gateway
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        headers = [each for each in request.headers.items() if each[0] != "content-length"]
+        path = request.url.raw_path.decode("ascii")
+        answer = self._gateway.request(request.method, path, request.read() or None, headers)
+        return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
+
+
 #: Ollama's own client.
-own = function_fixture(lambda lab: ollama.Client(lab.url, headers=bearer(TOKEN)))
+own = function_fixture(
+    lambda lab: ollama.Client(
+        "http://gateway.test", headers=bearer(TOKEN), transport=OllamaTransport(lab)
+    )
+)
 
 
 def sse(documents: list[Document]) -> bytes:
@@ -167,7 +185,7 @@ def sse(documents: list[Document]) -> bytes:
 
 @pytest.mark.parametrize("edges", [1, 2, 3, 7, 50, None])
 def test_a_stream_is_lines_however_the_provider_cut_it(
-    lab: Gateway, provider: FaultUpstream, edges: int | None
+    lab: LocalGateway, provider: FaultUpstream, edges: int | None
 ) -> None:
     events = [chunk(content="世"), chunk(content="界"), chunk("stop"), usage(7, 3)]
     body = sse(events) + b"data: [DONE]\n\n"
@@ -189,7 +207,7 @@ def test_a_stream_is_lines_however_the_provider_cut_it(
     ],
 )
 def test_G06_one_done_line_comes_last_with_the_counts(
-    lab: Gateway, provider: FaultUpstream, end: list[Document]
+    lab: LocalGateway, provider: FaultUpstream, end: list[Document]
 ) -> None:
     provider.script(CHAT, [Sse([chunk(content="Hi"), *end])])
     told = lines(chat(lab))
@@ -201,7 +219,7 @@ def test_G06_one_done_line_comes_last_with_the_counts(
 
 
 def test_G07_signs_of_life_of_the_provider_are_not_passed_on(
-    lab: Gateway, provider: FaultUpstream
+    lab: LocalGateway, provider: FaultUpstream
 ) -> None:
     go_on = threading.Event()
     script: Script = [
@@ -219,7 +237,7 @@ def test_G07_signs_of_life_of_the_provider_are_not_passed_on(
 
 
 def test_answer_that_is_not_the_json_that_was_wanted_is_reported_only_by_the_head(
-    lab: Gateway, provider: FaultUpstream
+    lab: LocalGateway, provider: FaultUpstream
 ) -> None:
     provider.script(CHAT, [Sse(TEXT)], [Json(answered({"content": "Hello"}))])
     assert lines(chat(lab, format="json"))[-1]["done"]  # lines have no comments
@@ -229,7 +247,7 @@ def test_answer_that_is_not_the_json_that_was_wanted_is_reported_only_by_the_hea
     )
 
 
-def test_a_single_answer_is_one_object(lab: Gateway, provider: FaultUpstream) -> None:
+def test_a_single_answer_is_one_object(lab: LocalGateway, provider: FaultUpstream) -> None:
     provider.script(CHAT, [Json(answered({"content": "Hello", "reasoning_content": "hm"}))])
     answer = chat(lab, stream=False)
     assert answer.headers.get("Content-Type") == "application/json; charset=utf-8"
@@ -243,7 +261,7 @@ def test_a_single_answer_is_one_object(lab: Gateway, provider: FaultUpstream) ->
     assert (document["prompt_eval_count"], document["eval_count"]) == (7, 3)
 
 
-def test_the_provider_gets_openais_words(lab: Gateway, provider: FaultUpstream) -> None:
+def test_the_provider_gets_openais_words(lab: LocalGateway, provider: FaultUpstream) -> None:
     provider.script(CHAT, [Sse(TEXT)])
     options = {"temperature": 0, "num_predict": 9, "stop": ["X", ""], "num_ctx": 4096, "seed": 5}
     chat(
@@ -263,21 +281,21 @@ def test_the_provider_gets_openais_words(lab: Gateway, provider: FaultUpstream) 
 
 
 def test_G20_the_provider_gets_the_tools_schema_as_it_is(
-    lab: Gateway, provider: FaultUpstream
+    lab: LocalGateway, provider: FaultUpstream
 ) -> None:
     provider.script(CHAT, [Sse(TEXT)])
     chat(lab, tools=[TOOL])
     assert json.dumps(sent(provider)["tools"]) == json.dumps([TOOL])
 
 
-def test_absent_parameters_stay_absent(lab: Gateway, provider: FaultUpstream) -> None:
+def test_absent_parameters_stay_absent(lab: LocalGateway, provider: FaultUpstream) -> None:
     provider.script(CHAT, [Json(answered({"content": "Hi"}))])
     chat(lab, stream=False)
     assert set(sent(provider)) <= {"model", "messages", "stream"}
 
 
 def test_G22_results_without_ids_find_the_call_of_their_tool(
-    lab: Gateway, provider: FaultUpstream
+    lab: LocalGateway, provider: FaultUpstream
 ) -> None:
     calls: list[Document] = [{"function": {"name": name, "arguments": {}}} for name in ("f", "g")]
     history = [
@@ -311,7 +329,7 @@ FRAGMENTS = [
 
 
 def test_G25_a_call_in_fragments_is_one_line_with_an_object(
-    lab: Gateway, provider: FaultUpstream
+    lab: LocalGateway, provider: FaultUpstream
 ) -> None:
     second = fragment(1, id="c2", type="function", function={"name": "g", "arguments": ""})
     provider.script(CHAT, [Sse([*FRAGMENTS, second, chunk("tool_calls"), usage(7, 3)])])
@@ -324,7 +342,7 @@ def test_G25_a_call_in_fragments_is_one_line_with_an_object(
 
 
 def test_G25_a_call_that_was_cut_is_an_error_and_never_a_text(
-    lab: Gateway, provider: FaultUpstream
+    lab: LocalGateway, provider: FaultUpstream
 ) -> None:
     provider.script(CHAT, [Sse([chunk(content="I call"), *FRAGMENTS[:2], chunk("tool_calls")])])
     told = lines(chat(lab, tools=[TOOL]))
@@ -333,14 +351,14 @@ def test_G25_a_call_that_was_cut_is_an_error_and_never_a_text(
 
 
 def test_a_stream_that_stops_without_its_end_ends_with_an_error(
-    lab: Gateway, provider: FaultUpstream
+    lab: LocalGateway, provider: FaultUpstream
 ) -> None:
     provider.script(CHAT, [Sse([chunk(content="Hel")], done=False)])
     *texts, last = lines(chat(lab))
     assert ([line["message"]["content"] for line in texts], set(last)) == (["Hel"], {"error"})
 
 
-def test_log_probabilities_have_ollamas_shape(lab: Gateway, provider: FaultUpstream) -> None:
+def test_log_probabilities_have_ollamas_shape(lab: LocalGateway, provider: FaultUpstream) -> None:
     entry = {
         "token": "Hi",
         "logprob": -0.5,
@@ -357,18 +375,18 @@ def test_log_probabilities_have_ollamas_shape(lab: Gateway, provider: FaultUpstr
 
 
 def test_a_client_that_leaves_ends_the_providers_answer(
-    lab: Gateway, provider: FaultUpstream
+    lab: LocalGateway, provider: FaultUpstream
 ) -> None:
     provider.script(CHAT, [Sse(TEXT[:2], done=False), WaitForPeerClose(8)])
     with lab.open("/api/chat", {"model": "gpt-lab", "messages": HI}) as answer:
         next(answer.lines())
-    provider.wait_event("peer_closed", seconds=2)
+    wait_in_greenlet(lambda: "peer_closed" in [event.kind for event in provider.events], 5)
 
 
 # Completions.
 
 
-def test_a_completion_is_answered_in_response(lab: Gateway, provider: FaultUpstream) -> None:
+def test_a_completion_is_answered_in_response(lab: LocalGateway, provider: FaultUpstream) -> None:
     provider.script(CHAT, [Sse(TEXT)])
     told = lines(lab.ask("/api/generate", {"model": "gpt-lab", "prompt": "Hi", "system": "Brief."}))
     assert "".join(line["response"] for line in told) == "Hello"
@@ -377,7 +395,9 @@ def test_a_completion_is_answered_in_response(lab: Gateway, provider: FaultUpstr
     assert [message["role"] for message in sent(provider)["messages"]] == ["system", "user"]
 
 
-def test_what_only_ollama_can_do_is_refused_or_named(lab: Gateway, provider: FaultUpstream) -> None:
+def test_what_only_ollama_can_do_is_refused_or_named(
+    lab: LocalGateway, provider: FaultUpstream
+) -> None:
     provider.script(CHAT, [Json(answered({"content": "Hi"}))])
     body = {"model": "gpt-lab", "prompt": "Hi", "stream": False}
     for field, value in {"raw": True, "template": "x"}.items():
@@ -414,7 +434,7 @@ def test_what_only_ollama_can_do_is_refused_or_named(lab: Gateway, provider: Fau
     ],
 )
 def test_G08_orders_are_answered_without_the_provider(
-    lab: Gateway, provider: FaultUpstream, path: str, body: Document, document: Document
+    lab: LocalGateway, provider: FaultUpstream, path: str, body: Document, document: Document
 ) -> None:
     answer = lab.ask(path, {"model": "gpt-lab", **body})
     assert answer.headers.get("Content-Type") == "application/json; charset=utf-8"
@@ -445,7 +465,7 @@ def test_G08_orders_are_answered_without_the_provider(
     ],
 )
 def test_what_is_wrong_is_said_in_ollamas_words(
-    lab: Gateway, provider: FaultUpstream, path: str, body: Document, status: int, text: str
+    lab: LocalGateway, provider: FaultUpstream, path: str, body: Document, status: int, text: str
 ) -> None:
     answer = lab.ask(path, {"model": "gpt-lab", "messages": HI, "prompt": "Hi", **body})
     assert (answer.status, list(answer.json())) == (status, ["error"])
@@ -457,7 +477,7 @@ def test_what_is_wrong_is_said_in_ollamas_words(
     ("asked", "told"), [(400, 400), (401, 502), (402, 502), (404, 404), (429, 429), (500, 502)]
 )
 def test_a_refusal_of_the_provider_is_one_text_and_never_a_401(
-    lab: Gateway, provider: FaultUpstream, asked: int, told: int
+    lab: LocalGateway, provider: FaultUpstream, asked: int, told: int
 ) -> None:
     error = {"error": {"message": "org/big-model says no", "type": "x", "code": None}}
     provider.script(CHAT, [Json(error, asked)])
@@ -482,7 +502,7 @@ def vectors(*rows: list[float], tokens: int = 4) -> Document:
 
 
 def test_G28_vectors_have_length_one_and_older_ones_are_as_they_came(
-    lab: Gateway, provider: FaultUpstream
+    lab: LocalGateway, provider: FaultUpstream
 ) -> None:
     provider.script(EMBEDDINGS, [Json(vectors([3.0, 4.0, 0.0], [0.0, 0.0, 2.0]))])
     document = lab.ask("/api/embed", {"model": "vectors", "input": ["a", "b"]}).json()
@@ -498,7 +518,7 @@ def test_G28_vectors_have_length_one_and_older_ones_are_as_they_came(
 # Lists.
 
 
-def test_the_list_has_the_providers_models_with_tags(lab: Gateway) -> None:
+def test_the_list_has_the_providers_models_with_tags(lab: LocalGateway) -> None:
     rows = {row["name"]: row for row in lab.ask("/api/tags").json()["models"]}
     assert set(rows) == {"gpt-lab:latest", "plain:latest", "vectors:latest", "coder:latest"}
     row = rows["gpt-lab:latest"]
@@ -508,7 +528,7 @@ def test_the_list_has_the_providers_models_with_tags(lab: Gateway) -> None:
     assert lab.ask("/api/tags", method="HEAD").status == 200
 
 
-def test_a_token_sees_its_models_alone(lab: Gateway) -> None:
+def test_a_token_sees_its_models_alone(lab: LocalGateway) -> None:
     listed = lab.ask("/api/tags", method="GET", token="some-token").json()["models"]
     assert [row["name"] for row in listed] == ["plain:latest"]
     assert lab.ask("/api/show", {"model": "gpt-lab"}, token="some-token").status == 404
@@ -518,7 +538,7 @@ def test_a_token_sees_its_models_alone(lab: Gateway) -> None:
     "name", ["gpt-lab", "gpt-lab:latest", "GPT-LAB", "lab:gpt-lab", "lab/gpt-lab", "coder"]
 )
 def test_a_model_can_be_shown_and_asked_by_every_name(
-    lab: Gateway, provider: FaultUpstream, name: str
+    lab: LocalGateway, provider: FaultUpstream, name: str
 ) -> None:
     provider.script(CHAT, [Json(answered({"content": "Hi"}))])
     assert chat(lab, model=name, stream=False).json()["model"] == name
@@ -529,14 +549,14 @@ def test_a_model_can_be_shown_and_asked_by_every_name(
     assert shown["capabilities"] == ["completion", "tools", "vision", "thinking"]
 
 
-def test_nothing_is_loaded_and_the_version_is_a_version(lab: Gateway) -> None:
+def test_nothing_is_loaded_and_the_version_is_a_version(lab: LocalGateway) -> None:
     assert lab.ask("/api/ps").json() == {"models": []}
     version = lab.ask("/api/version").json()["version"]
     assert all(part.isdigit() for part in version.split("."))
     assert lab.ask("/api/status").json()["cloud"]["disabled"] is True
 
 
-def test_an_unknown_model_can_not_be_shown(lab: Gateway) -> None:
+def test_an_unknown_model_can_not_be_shown(lab: LocalGateway) -> None:
     answer = lab.ask("/api/show", {"name": "nowhere"})
     assert (answer.status, answer.json()) == (404, {"error": "model 'nowhere' not found"})
 
@@ -544,7 +564,7 @@ def test_an_unknown_model_can_not_be_shown(lab: Gateway) -> None:
 # Management.
 
 
-def test_pulling_a_providers_model_has_nothing_to_do(lab: Gateway) -> None:
+def test_pulling_a_providers_model_has_nothing_to_do(lab: LocalGateway) -> None:
     assert lines(lab.ask("/api/pull", {"model": "gpt-lab"})) == [
         {"status": "pulling manifest"},
         {"status": "success"},
@@ -554,7 +574,7 @@ def test_pulling_a_providers_model_has_nothing_to_do(lab: Gateway) -> None:
     }
 
 
-def test_pulling_what_nobody_has_fails_as_at_ollamas_registry(lab: Gateway) -> None:
+def test_pulling_what_nobody_has_fails_as_at_ollamas_registry(lab: LocalGateway) -> None:
     error = "pull model manifest: file does not exist"
     told = lines(lab.ask("/api/pull", {"model": "nowhere"}))
     assert told == [{"status": "pulling manifest"}, {"error": error}]
@@ -572,7 +592,7 @@ def test_pulling_what_nobody_has_fails_as_at_ollamas_registry(lab: Gateway) -> N
     ],
 )
 def test_a_providers_models_can_not_be_changed(
-    lab: Gateway,
+    lab: LocalGateway,
     provider: FaultUpstream,
     path: str,
     method: str,
@@ -608,7 +628,7 @@ def ollama_server(server: FaultUpstream, version: str, *loaded: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def mixed(shared_provider: FaultUpstream) -> Iterator[Gateway]:
+def mixed(shared_provider: FaultUpstream) -> Iterator[LocalGateway]:
     """A gateway with two Ollama servers and a provider."""
     with FaultUpstream() as one, FaultUpstream() as two:
         ollama_server(one, "0.33.0", "qwen3:8b")
@@ -620,11 +640,11 @@ def mixed(shared_provider: FaultUpstream) -> Iterator[Gateway]:
             "pinned": {"target": "one/qwen3:8b"},
             "other": {"hidden": True},
         }
-        with shared_gateway(upstreams=[*boxes, lab], models=models, idle=12) as running:
+        with local_gateway(upstreams=[*boxes, lab], models=models) as running:
             yield running
 
 
-def test_one_list_has_the_models_of_all_and_each_once(mixed: Gateway) -> None:
+def test_one_list_has_the_models_of_all_and_each_once(mixed: LocalGateway) -> None:
     rows = mixed.ask("/api/tags").json()["models"]
     names = [row["name"] for row in rows]
     assert sorted(names) == [
@@ -639,7 +659,7 @@ def test_one_list_has_the_models_of_all_and_each_once(mixed: Gateway) -> None:
     assert set(names[:3]) == {"qwen3:8b", "coder:latest", "pinned:latest"}, "the newest come first"
 
 
-def test_what_is_loaded_is_told_of_every_server_by_the_teams_names(mixed: Gateway) -> None:
+def test_what_is_loaded_is_told_of_every_server_by_the_teams_names(mixed: LocalGateway) -> None:
     rows = mixed.ask("/api/ps").json()["models"]
     assert {(row["name"], row["box"]) for row in rows} == {
         ("qwen3:8b", "one"),
@@ -651,20 +671,22 @@ def test_what_is_loaded_is_told_of_every_server_by_the_teams_names(mixed: Gatewa
     assert {row["box"] for row in rows[:2]} == {"two"}, "the longest lease comes first"
 
 
-def test_the_version_is_that_of_the_oldest_server(mixed: Gateway) -> None:
-    wait_until(
+def test_the_version_is_that_of_the_oldest_server(mixed: LocalGateway) -> None:
+    wait_in_greenlet(
         lambda: mixed.ask("/api/version").json()["version"] == "0.24.1", 5, "another version"
     )
 
 
-def test_a_prompt_goes_where_its_model_is(mixed: Gateway, provider: FaultUpstream) -> None:
+def test_a_prompt_goes_where_its_model_is(mixed: LocalGateway, provider: FaultUpstream) -> None:
     provider.script(CHAT, [Json(answered({"content": "the provider"}))])
     assert chat(mixed, stream=False).json()["message"]["content"] == "the provider"
     assert chat(mixed, model="qwen3:8b", stream=False).headers.get("X-Ollama-Proxy-Ignored") is None
     assert len([seen for seen in provider.requests if seen.path == CHAT]) == 1
 
 
-def test_a_providers_model_is_neither_deleted_nor_pulled_on_the_servers(mixed: Gateway) -> None:
+def test_a_providers_model_is_neither_deleted_nor_pulled_on_the_servers(
+    mixed: LocalGateway,
+) -> None:
     refused = mixed.ask("/api/delete", {"model": "gpt-lab"}, method="DELETE")
     assert (refused.status, "provider" in refused.json()["error"]) == (403, True)
     assert lines(mixed.ask("/api/pull", {"model": "gpt-lab"}))[-1] == {"status": "success"}

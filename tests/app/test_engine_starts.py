@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.golden.face import TOKEN, shared_gateway
+from tests.golden.face import TOKEN, local_gateway
 from tests.rig.boxes import EngineBox
 from tests.rig.calls import EMBEDDINGS, FACES, Face, access_line
-from tests.rig.deadline import wait_until
+from tests.rig.deadline import wait_in_greenlet
 from tests.rig.errors import NATIVE
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
-from tests.rig.leaks import worker_details
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 
 NEW = ("0.30.0", "0.32.15", "0.30.1-rc2", "1.0.0", "0.0.0", "", "unknown")
 OLD = ("0.12.3", "0.24.0", "0.29.9")
@@ -45,8 +44,8 @@ def boxes() -> Iterator[Engines]:
 
 
 @pytest.fixture(scope="module")
-def gateway(boxes: Engines) -> Iterator[Gateway]:
-    with shared_gateway(upstreams=[box.declared for box in boxes.values()], idle=40) as running:
+def gateway(boxes: Engines) -> Iterator[LocalGateway]:
+    with local_gateway(upstreams=[box.declared for box in boxes.values()]) as running:
         wait_for_versions(running, boxes)
         yield running
 
@@ -64,28 +63,27 @@ def box(boxes: Engines) -> EngineBox:
     return boxes["0.32.15"]
 
 
-def wait_for_versions(gateway: Gateway, boxes: Engines) -> None:
-    """Until every worker knows which version each server has."""
+def wait_for_versions(gateway: LocalGateway, boxes: Engines) -> None:
+    """Until the gateway knows which version each server has."""
     expected = {box.name: box.version for box in boxes.values()}
 
-    def known() -> list[dict[str, str]]:
-        workers = worker_details(gateway, TOKEN, 10).values()
-        return [{name: each["upstreams"][name]["version"] for name in expected} for each in workers]
+    def known() -> dict[str, str]:
+        gateway.app.extensions["ollama_proxy"]["health"].check()
+        upstreams = gateway.ask("/health").json()["upstreams"]
+        return {name: upstreams[name]["version"] or "" for name in expected}
 
-    wait_until(lambda: all(each == expected for each in known()), 15, lambda: str(known()))
+    wait_in_greenlet(lambda: known() == expected, 15, lambda: str(known()))
 
 
 def ask(
-    gateway: Gateway,
+    gateway: LocalGateway,
     box: EngineBox,
     face: Face,
     headers: dict[str, str] | None = None,
     **fields: Any,
 ) -> Answer:
     body = {**face.body, "model": box.models[0], "stream": False, **fields}
-    return request(
-        gateway.url, "POST", face.path, body, bearer(TOKEN) | (headers or {}), timeout=20
-    )
+    return gateway.request("POST", face.path, body, bearer(TOKEN) | (headers or {}))
 
 
 def long(face: Face) -> dict[str, Any]:
@@ -100,7 +98,7 @@ def said(box: EngineBox) -> set[Any]:
 
 
 @pytest.mark.parametrize("version", NEW)
-def test_mixed_traffic_takes_one_start(version: str, gateway: Gateway, boxes: Engines) -> None:
+def test_mixed_traffic_takes_one_start(version: str, gateway: LocalGateway, boxes: Engines) -> None:
     box = boxes[version]
     for _ in range(2):
         for face in ALL.values():
@@ -112,7 +110,7 @@ def test_mixed_traffic_takes_one_start(version: str, gateway: Gateway, boxes: En
 
 @pytest.mark.parametrize("version", OLD)
 def test_older_releases_always_get_the_same_shift(
-    version: str, gateway: Gateway, boxes: Engines
+    version: str, gateway: LocalGateway, boxes: Engines
 ) -> None:
     box = boxes[version]
     for face in TRANSLATED.values():
@@ -123,7 +121,9 @@ def test_older_releases_always_get_the_same_shift(
     assert said(box) == {False}
 
 
-def test_server_that_was_upgraded_gets_no_shift_any_more(gateway: Gateway, boxes: Engines) -> None:
+def test_server_that_was_upgraded_gets_no_shift_any_more(
+    gateway: LocalGateway, boxes: Engines
+) -> None:
     box = boxes["0.12.3"]
     for version, shift in (("0.33.0", None), ("0.12.3", False)):
         box.refuse()
@@ -131,7 +131,7 @@ def test_server_that_was_upgraded_gets_no_shift_any_more(gateway: Gateway, boxes
         box.restart()
         wait_for_versions(gateway, boxes)
         box.clear()
-        wait_until(
+        wait_in_greenlet(
             lambda: ask(gateway, box, FACES["openai chat"]).status == 200,
             10,
             "it is not used again",
@@ -145,7 +145,7 @@ def test_server_that_was_upgraded_gets_no_shift_any_more(gateway: Gateway, boxes
 @each_way
 @pytest.mark.parametrize("name", [*TRANSLATED, "openai embeddings"])
 def test_prompt_that_may_be_cut_starts_nothing(
-    name: str, stream: bool, gateway: Gateway, box: EngineBox
+    name: str, stream: bool, gateway: LocalGateway, box: EngineBox
 ) -> None:
     ask(gateway, box, FACES["native chat"])
     answer = ask(gateway, box, ALL[name], stream=stream, truncate=True, **long(ALL[name]))
@@ -161,7 +161,7 @@ def test_prompt_that_may_be_cut_starts_nothing(
 @each_way
 @pytest.mark.parametrize("name", [*TRANSLATED, "openai embeddings"])
 def test_prompt_that_is_too_long_is_still_refused(
-    name: str, stream: bool, gateway: Gateway, box: EngineBox
+    name: str, stream: bool, gateway: LocalGateway, box: EngineBox
 ) -> None:
     # Texts to embed are cut unless the request says otherwise.
     fields = {"truncate": False} if name in EMBEDDINGS else {}
@@ -174,7 +174,7 @@ def test_prompt_that_is_too_long_is_still_refused(
         assert answer.json()["error"]["message"].startswith("prompt is too long")
 
 
-def test_gateway_adds_no_launch_option(gateway: Gateway, box: EngineBox) -> None:
+def test_gateway_adds_no_launch_option(gateway: LocalGateway, box: EngineBox) -> None:
     for face in ALL.values():
         ask(gateway, box, face)
     assert all(
@@ -184,7 +184,7 @@ def test_gateway_adds_no_launch_option(gateway: Gateway, box: EngineBox) -> None
     assert not any("num_ctx" in (seen.json().get("options") or {}) for seen in box.prompts)
 
 
-def test_launch_option_of_the_client_is_passed_on(gateway: Gateway, boxes: Engines) -> None:
+def test_launch_option_of_the_client_is_passed_on(gateway: LocalGateway, boxes: Engines) -> None:
     box = boxes["1.0.0"]
     for name in (
         "openai chat",
@@ -201,7 +201,7 @@ def test_launch_option_of_the_client_is_passed_on(gateway: Gateway, boxes: Engin
 
 
 def ask_for(
-    gateway: Gateway, box: EngineBox, name: str, tokens: int, id: str, **fields: Any
+    gateway: LocalGateway, box: EngineBox, name: str, tokens: int, id: str, **fields: Any
 ) -> Answer:
     """An answer of so many tokens."""
     limit = {"max_tokens": tokens} if name == "anthropic messages" else {}
@@ -228,7 +228,7 @@ def test_answer_that_outgrew_its_context_is_marked(
     version: str,
     options: dict[str, int],
     is_cut: bool,
-    gateway: Gateway,
+    gateway: LocalGateway,
     boxes: Engines,
 ) -> None:
     box = boxes[version]
@@ -246,7 +246,7 @@ def test_answer_that_outgrew_its_context_is_marked(
 
 @each_way
 def test_each_of_several_answers_is_looked_at_alone(
-    stream: bool, gateway: Gateway, box: EngineBox
+    stream: bool, gateway: LocalGateway, box: EngineBox
 ) -> None:
     """Together they are longer than any context."""
     for tokens, cut in ((400, None), (600, ["answer"])):
@@ -257,14 +257,16 @@ def test_each_of_several_answers_is_looked_at_alone(
 
 
 @each_translated
-def test_prompt_and_answer_can_both_be_cut(name: str, gateway: Gateway, box: EngineBox) -> None:
+def test_prompt_and_answer_can_both_be_cut(
+    name: str, gateway: LocalGateway, box: EngineBox
+) -> None:
     id = f"both-{name}".replace(" ", "-")
     answer = ask_for(gateway, box, name, 600, id, truncate=True, **long(FACES[name]))
     assert answer.headers.get("X-Ollama-Proxy-Truncated") == "prompt, answer"
     assert access_line(gateway, id)["truncated"] == ["prompt", "answer"]
 
 
-def test_inputs_of_an_embedding_are_no_long_answer(gateway: Gateway, box: EngineBox) -> None:
+def test_inputs_of_an_embedding_are_no_long_answer(gateway: LocalGateway, box: EngineBox) -> None:
     """Their tokens are counted together, and none of them is written."""
     for name, face in EMBEDDINGS.items():
         id = f"many-{name}".replace(" ", "-")
@@ -272,13 +274,15 @@ def test_inputs_of_an_embedding_are_no_long_answer(gateway: Gateway, box: Engine
         assert access_line(gateway, id)["truncated"] is None
 
 
-def test_older_release_ends_such_an_answer_and_says_so(gateway: Gateway, boxes: Engines) -> None:
+def test_older_release_ends_such_an_answer_and_says_so(
+    gateway: LocalGateway, boxes: Engines
+) -> None:
     answer = ask_for(gateway, boxes["0.24.0"], "openai chat", 600, "older")
     assert answer.json()["choices"][0]["finish_reason"] == "length"
     assert access_line(gateway, "older")["truncated"] == ["answer"]
 
 
-def test_ordinary_answers_cause_no_further_request(gateway: Gateway, box: EngineBox) -> None:
+def test_ordinary_answers_cause_no_further_request(gateway: LocalGateway, box: EngineBox) -> None:
     for face in ALL.values():
         ask(gateway, box, face)
     assert {seen.path for seen in box.requests} <= {

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from tests.golden.face import TOKEN, forwarded, get, post, shared_gateway
+from tests.golden.face import TOKEN, forwarded, get, local_gateway, post
 from tests.rig import native_chat
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Wait
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import bearer, request
+from tests.rig.http_client import bearer
+from tests.rig.local import LocalGateway
 
 TESTS = Path(__file__).parents[1]
 
@@ -31,10 +31,10 @@ LAST = native_chat.done()
 
 
 @pytest.fixture(scope="module")
-def own_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
+def own_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     """A gateway whose signs of life come quickly, and with a token for one model only."""
     tokens = [TOKEN, {"name": "narrow", "token": "only-m", "models": ["m"]}]
-    with shared_gateway(
+    with local_gateway(
         shared_upstream, auth={"generate_tokens": tokens}, stream={"heartbeat_s": 0.2}
     ) as running:
         yield running
@@ -50,7 +50,7 @@ def test_every_edge_case_has_a_test_named_by_its_id(number: int) -> None:
 
 
 def test_G01_error_line_passes_as_it_came_and_nothing_follows(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Lines([HEL, {"error": "boom"}])])
     answer = post(gateway, "/api/chat", {"model": "m", "messages": MESSAGES})
@@ -61,7 +61,7 @@ def test_G01_error_line_passes_as_it_came_and_nothing_follows(
 
 
 def test_G07_native_stream_is_silent_while_nothing_comes(
-    upstream: FaultUpstream, own_gateway: Gateway
+    upstream: FaultUpstream, own_gateway: LocalGateway
 ) -> None:
     upstream.script("/api/chat", [Lines([HEL]), Wait(0.8), Lines([LAST])])
     answer = post(own_gateway, "/api/chat", {"model": "m", "messages": MESSAGES})
@@ -69,7 +69,7 @@ def test_G07_native_stream_is_silent_while_nothing_comes(
 
 
 def test_G07_other_streams_have_their_sign_of_life(
-    upstream: FaultUpstream, own_gateway: Gateway
+    upstream: FaultUpstream, own_gateway: LocalGateway
 ) -> None:
     signs = {
         "/v1/chat/completions": b": keep-alive",
@@ -86,7 +86,7 @@ def test_G07_other_streams_have_their_sign_of_life(
     ("body", "reason"), [({}, "load"), ({"keep_alive": 0}, "unload")], ids=["load", "unload"]
 )
 def test_G08_load_and_unload_are_single_objects(
-    body: dict[str, Any], reason: str, gateway: Gateway, upstream: FaultUpstream
+    body: dict[str, Any], reason: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Json(LAST | {"done_reason": reason})])
     answer = post(gateway, "/api/chat", {"model": "m", "messages": [], **body})
@@ -97,7 +97,7 @@ def test_G08_load_and_unload_are_single_objects(
 
 @pytest.mark.parametrize("value", ["5m", 300, 1.5, -1, "-1m", 0, None], ids=str)
 def test_G09_keep_alive_that_ollama_takes(
-    value: Any, gateway: Gateway, upstream: FaultUpstream
+    value: Any, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/chat", [Json(LAST)])
     answer = post(
@@ -113,7 +113,7 @@ def test_G09_keep_alive_that_ollama_takes(
 )
 @pytest.mark.parametrize("value", ["10", "-1", "", "abc", True], ids=repr)
 def test_G09_keep_alive_that_nobody_takes(
-    value: Any, path: str, gateway: Gateway, upstream: FaultUpstream
+    value: Any, path: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     body = {
         "model": "m",
@@ -136,16 +136,20 @@ def test_G09_keep_alive_that_nobody_takes(
     "path", ["/api/show", "/api/delete", "/api/pull", "/api/push", "/api/create"]
 )
 def test_G11_model_wins_over_name(
-    path: str, sent: dict[str, str], decided: str, upstream: FaultUpstream, own_gateway: Gateway
+    path: str,
+    sent: dict[str, str],
+    decided: str,
+    upstream: FaultUpstream,
+    own_gateway: LocalGateway,
 ) -> None:
     method = "DELETE" if path == "/api/delete" else "POST"
-    answer = request(own_gateway.url, method, path, {**sent, "stream": False}, bearer("only-m"))
+    answer = own_gateway.request(method, path, {**sent, "stream": False}, bearer("only-m"))
     assert (answer.status == 404) is (decided != "m")
     assert bool(forwarded(upstream)) is (decided == "m")
 
 
 def test_G13_list_is_never_null_and_slashes_are_no_obstacle(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/tags", [Json({"models": None})])
     assert get(gateway, "/v1/models").json() == {"object": "list", "data": []}
@@ -157,7 +161,7 @@ def test_G13_list_is_never_null_and_slashes_are_no_obstacle(
         assert get(gateway, f"/v1/models/{spelled}").json()["id"] == "ns/m"
 
 
-def test_G28_embeddings_by_each_address(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_G28_embeddings_by_each_address(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     upstream.script(
         "/api/embed",
         [Json({"model": "m", "embeddings": [[0.6, 0.8, 0.0]], "prompt_eval_count": 1})],
@@ -193,7 +197,7 @@ def test_G28_embeddings_by_each_address(gateway: Gateway, upstream: FaultUpstrea
     ids=["Go's field names", "an error inside an error"],
 )
 def test_trap_error_text_is_the_sentence_inside(
-    status: int, said: Any, text: str, gateway: Gateway, upstream: FaultUpstream
+    status: int, said: Any, text: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     for path in ("/v1/chat/completions", "/v1/messages"):
         upstream.script("/api/chat", [Json(said, status)])
@@ -201,7 +205,9 @@ def test_trap_error_text_is_the_sentence_inside(
         assert (answer.status, answer.json()["error"]["message"]) == (status, text)
 
 
-def test_trap_null_is_no_word_about_streaming(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_trap_null_is_no_word_about_streaming(
+    gateway: LocalGateway, upstream: FaultUpstream
+) -> None:
     for path, streams in {
         "/api/chat": True,
         "/v1/chat/completions": False,
@@ -216,16 +222,16 @@ def test_trap_null_is_no_word_about_streaming(gateway: Gateway, upstream: FaultU
 
 @pytest.mark.parametrize("method", ["POST /api/copy", "DELETE /api/delete"])
 def test_trap_work_on_models_says_that_it_is_done(
-    method: str, gateway: Gateway, upstream: FaultUpstream
+    method: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     verb, path = method.split()
     upstream.script(path, [Json({}, 200)])
     body = {"source": "a", "destination": "b", "model": "a"}
-    assert request(gateway.url, verb, path, body, bearer(TOKEN)).json() == {"status": "success"}
+    assert gateway.request(verb, path, body, bearer(TOKEN)).json() == {"status": "success"}
 
 
 def test_trap_character_that_a_packet_cuts_arrives_whole(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     said = HEL | {"message": {"role": "assistant", "content": "世界🙂"}}
     for path in ("/v1/chat/completions", "/v1/messages", "/v1/responses"):
@@ -234,7 +240,7 @@ def test_trap_character_that_a_packet_cuts_arrives_whole(
         assert "世界🙂" in post(gateway, path, body).text
 
 
-def test_trap_ids_are_all_different(demo_gateway: Gateway) -> None:
+def test_trap_ids_are_all_different(demo_gateway: LocalGateway) -> None:
     body = {"model": "demo", "messages": MESSAGES, "n": 1, "max_tokens": 1}
     ids = {post(demo_gateway, "/v1/chat/completions", body).json()["id"] for _ in range(50)}
     assert len(ids) == 50

@@ -12,7 +12,7 @@ import pytest
 
 from tests.rig.boxes import Box
 from tests.rig.calls import CHAT_LINE, MESSAGES, TEXT_LINE, TOKEN, access_line
-from tests.rig.deadline import wait_until
+from tests.rig.deadline import wait_in_greenlet
 from tests.rig.fault_upstream import (
     Action,
     Chunk,
@@ -24,8 +24,8 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
 )
 from tests.rig.fixtures import function_fixture
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream
+from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway
 
 #: Failures in a row after which a node is avoided for a model.
 FAILURES = 5
@@ -79,35 +79,28 @@ gateway = function_fixture(lambda boxes: started(boxes))
 
 
 @contextmanager
-def started(boxes: list[Box], tokens: str = "generate_tokens") -> Iterator[Gateway]:
-    """One worker, so that it knows of every failure; and that it knows that all
-    have the model loaded."""
+def started(boxes: list[Box], tokens: str = "generate_tokens") -> Iterator[LocalGateway]:
     for box in boxes:
         box.clear()
-    with Gateway(
-        {"auth": {tokens: [TOKEN]}, "upstreams": [box.declared for box in boxes]}, workers=1
+    with LocalGateway(
+        {"auth": {tokens: [TOKEN]}, "upstreams": [box.declared for box in boxes]},
+        over_sockets=True,
     ) as running:
-        if len(boxes) > 1:  # a single one is never asked for its lists
-            wait_until(
-                lambda: all(each["models"] for each in states(running).values()),
-                5,
-                "models are unknown",
-            )
         yield running
 
 
-def states(gateway: Gateway) -> dict[str, Any]:
+def states(gateway: LocalGateway) -> dict[str, Any]:
     """What the gateway knows of each node."""
     found: dict[str, Any] = gateway.ask("/health", token=TOKEN).json()["upstreams"]
     return found
 
 
-def ask(gateway: Gateway, way: Way, id: str, *, stream: bool) -> Answer:
+def ask(gateway: LocalGateway, way: Way, id: str, *, stream: bool) -> Answer:
     body = {**way[2], "model": "m", "stream": stream}
     return gateway.ask(way[0], body, **{"X-Request-Id": id})
 
 
-def avoided(gateway: Gateway) -> dict[str, list[str]]:
+def avoided(gateway: LocalGateway) -> dict[str, list[str]]:
     """The models that each node is avoided for, where there are any."""
     return {
         name: each["failing_models"]
@@ -126,7 +119,7 @@ def named(entry: dict[str, Any]) -> list[str]:
     return sorted(entry["upstream"].split(","))
 
 
-def reported(gateway: Gateway, id: str) -> list[str]:
+def reported(gateway: LocalGateway, id: str) -> list[str]:
     """The upstreams that the event log blames for this request."""
     return [e["upstream"] for e in gateway.events("upstream_error") if e["id"] == id]
 
@@ -134,7 +127,7 @@ def reported(gateway: Gateway, id: str) -> list[str]:
 @each_kind
 @each_way
 def test_healthy_nodes_stay_in_use(
-    way: Way, stream: bool, boxes: list[Box], gateway: Gateway
+    way: Way, stream: bool, boxes: list[Box], gateway: LocalGateway
 ) -> None:
     fault = "cut"
     boxes[0].script(way[1], failing(way, fault, stream=stream))
@@ -143,7 +136,7 @@ def test_healthy_nodes_stay_in_use(
         assert is_failed(ask(gateway, way, id, stream=stream))
         entry = access_line(gateway, id)
         assert (named(entry), entry["state"]) == (ALL, "upstream_error")
-        wait_until(lambda id=id: reported(gateway, id), 5, "no event")
+        wait_in_greenlet(lambda id=id: reported(gateway, id), 5, "no event")
         assert reported(gateway, id) == ["box1"]
     assert avoided(gateway) == {"box1": ["m:latest"]}
     answer = ask(gateway, way, "afterwards", stream=stream)
@@ -169,19 +162,16 @@ def test_one_failure_of_four_answers_counts_once(fault: str, boxes: list[Box]) -
         assert avoided(gateway) == {"box1": ["m:latest"]}
 
 
-@each_kind
 @each_way
 def test_client_that_leaves_is_no_failure(
-    way: Way, stream: bool, boxes: list[Box], gateway: Gateway
+    way: Way, boxes: list[Box], gateway: LocalGateway
 ) -> None:
     for box in boxes:
         box.script(way[1], [Lines([way[3]]), WaitForPeerClose()])
     for number in range(FAILURES + 1):
-        body = {**way[2], "model": "m", "stream": stream}
-        headers = bearer(TOKEN) | {"X-Request-Id": f"left-{number}"}
-        with open_stream(gateway.url, "POST", way[0], body, headers, wait_for_head=stream):
-            for box in boxes:
-                box.wait_for_request(number + 1, way[1])
+        body = {**way[2], "model": "m", "stream": True}
+        with gateway.open(way[0], body, headers={"X-Request-Id": f"left-{number}"}) as stream:
+            assert stream.read_some()
         entry = access_line(gateway, f"left-{number}")
         assert (entry["state"], named(entry)) == ("client_gone", ALL)
     assert not avoided(gateway)
@@ -189,7 +179,7 @@ def test_client_that_leaves_is_no_failure(
 
 @each_kind
 def test_repeated_attempt_is_not_among_the_chosen(
-    stream: bool, boxes: list[Box], gateway: Gateway
+    stream: bool, boxes: list[Box], gateway: LocalGateway
 ) -> None:
     boxes[0].script("/api/chat", [Json({"error": "no can do"}, 500)])
     answer = ask(gateway, CHAT, "repeated", stream=stream)
@@ -200,7 +190,7 @@ def test_repeated_attempt_is_not_among_the_chosen(
     assert (entry["state"], entry["error"]) == ("ok", None)
 
 
-def test_one_answer_names_one_upstream(boxes: list[Box], gateway: Gateway) -> None:
+def test_one_answer_names_one_upstream(boxes: list[Box], gateway: LocalGateway) -> None:
     for name in ("box1", "box2"):
         alone: Way = (CHAT[0], CHAT[1], {"messages": MESSAGES, "model": f"{name}/m"}, CHAT_LINE)
         gateway.ask(alone[0], alone[2], **{"X-Request-Id": f"one-{name}"})
@@ -218,6 +208,6 @@ def test_work_on_models_names_every_server_and_blames_the_one_that_failed(
         body = {"model": "new", "stream": stream}
         gateway.ask("/api/pull", body, token=TOKEN, **{"X-Request-Id": "pull"})
         assert access_line(gateway, "pull")["upstream"] == "box1,box2,box3,box4"
-        wait_until(lambda: reported(gateway, "pull"), 5, "no event")
+        wait_in_greenlet(lambda: reported(gateway, "pull"), 5, "no event")
         assert reported(gateway, "pull") == ["box3"]
         assert not avoided(gateway)

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from ollama_proxy.upstreams.forms import Part, read_form, write_form
-from tests.golden.face import TOKEN, frames, shared_gateway
+from tests.golden.face import TOKEN, frames, local_gateway
 from tests.rig import SSE, SeenRequest
 from tests.rig.boxes import Box
 from tests.rig.calls import KEEP_ALIVE, access_line
-from tests.rig.deadline import wait_until
+from tests.rig.deadline import wait_in_greenlet
 from tests.rig.errors import OPENAI, assert_error
 from tests.rig.fault_upstream import (
     Action,
@@ -31,8 +30,8 @@ from tests.rig.fault_upstream import (
     Whole,
 )
 from tests.rig.fixtures import module_fixture
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 from tests.rig.provider import Provider, row, upstream_entry
 
 PATH = "/v1/audio/transcriptions"
@@ -59,7 +58,7 @@ shared_box = module_fixture(lambda: Box("box", ["gemma"]))
 
 
 @pytest.fixture(scope="module")
-def shared_gateway_(shared_provider: Provider, shared_box: Box) -> Iterator[Gateway]:
+def shared_gateway_(shared_provider: Provider, shared_box: Box) -> Iterator[LocalGateway]:
     tokens = [
         TOKEN,
         {"name": "listed", "token": LISTED, "models": [HEARING]},
@@ -70,7 +69,7 @@ def shared_gateway_(shared_provider: Provider, shared_box: Box) -> Iterator[Gate
         {"name": "box", "base_url": shared_box.url},
         upstream_entry("http://127.0.0.1:9", name="words", kind="anthropic", models=[SILENT]),
     ]
-    with shared_gateway(
+    with local_gateway(
         upstreams=upstreams,
         auth={"generate_tokens": tokens},
         models={"ears": {"target": f"lab/{HEARING}"}},
@@ -95,7 +94,7 @@ def provider(shared_provider: Provider) -> Provider:
 
 
 @pytest.fixture
-def gateway(shared_gateway_: Gateway, provider: Provider, box: Box) -> Gateway:
+def gateway(shared_gateway_: LocalGateway, provider: Provider, box: Box) -> LocalGateway:
     return shared_gateway_
 
 
@@ -106,14 +105,14 @@ def form(**fields: str) -> tuple[str, bytes]:
 
 
 def send(
-    gateway: Gateway, content_type: str, body: bytes, token: str = TOKEN, **headers: str
+    gateway: LocalGateway, content_type: str, body: bytes, token: str = TOKEN, **headers: str
 ) -> Answer:
-    return request(
-        gateway.url, "POST", PATH, body, bearer(token) | {"Content-Type": content_type} | headers
+    return gateway.request(
+        "POST", PATH, body, bearer(token) | {"Content-Type": content_type} | headers
     )
 
 
-def ask(gateway: Gateway, token: str = TOKEN, **fields: str) -> Answer:
+def ask(gateway: LocalGateway, token: str = TOKEN, **fields: str) -> Answer:
     return send(gateway, *form(**{"model": HEARING} | fields), token)
 
 
@@ -128,7 +127,7 @@ def got(server: Provider | Box) -> list[list[Part]]:
 
 @pytest.mark.parametrize("name", [HEARING, "ears", f"lab/{HEARING}", None])
 def test_provider_gets_the_recording_and_its_own_name_of_the_model(
-    name: str | None, gateway: Gateway, provider: Provider
+    name: str | None, gateway: LocalGateway, provider: Provider
 ) -> None:
     provider.script(PATH, [Json(ANSWER)])
     others = {"language": "en", "timestamp_granularities[]": "word", "brand_new": "1"}
@@ -142,13 +141,13 @@ def test_provider_gets_the_recording_and_its_own_name_of_the_model(
     ]
 
 
-def test_ollama_server_gets_the_same_form(gateway: Gateway, box: Box) -> None:
+def test_ollama_server_gets_the_same_form(gateway: LocalGateway, box: Box) -> None:
     box.script(PATH, [Json({"text": "Hello."})])
     assert ask(gateway, model="gemma").json() == {"text": "Hello."}
     assert [part.data for part in got(box)[0] if part.name == "model"] == [b"gemma"]
 
 
-def test_compressed_form_is_read(gateway: Gateway, provider: Provider) -> None:
+def test_compressed_form_is_read(gateway: LocalGateway, provider: Provider) -> None:
     provider.script(PATH, [Json(ANSWER)])
     content_type, body = form(model=HEARING)
     assert (
@@ -173,7 +172,7 @@ SUBTITLES = b"1\n00:00:00,000 --> 00:00:01,000\nHello.\n"
     ids=["verbose_json", "srt", "vtt"],
 )
 def test_answer_passes_in_each_format(
-    answer: Any, content_type: str, gateway: Gateway, provider: Provider
+    answer: Any, content_type: str, gateway: LocalGateway, provider: Provider
 ) -> None:
     provider.script(PATH, [answer])
     heard = ask(gateway)
@@ -191,7 +190,7 @@ def test_answer_passes_in_each_format(
 
 @pytest.mark.parametrize("done", [True, False], ids=["DONE", "last event"])
 def test_stream_passes_with_heartbeats(
-    done: bool, gateway: Gateway, provider: Provider, request_id: str
+    done: bool, gateway: LocalGateway, provider: Provider, request_id: str
 ) -> None:
     frame = b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in EVENTS)
     rest = frame + (b"data: [DONE]\n\n" if done else b"")
@@ -203,7 +202,7 @@ def test_stream_passes_with_heartbeats(
 
 
 def test_client_that_streams_gets_events_of_a_server_that_does_not(
-    gateway: Gateway, box: Box
+    gateway: LocalGateway, box: Box
 ) -> None:
     box.script(PATH, [Json({"text": "Hello."})])
     answer = ask(gateway, model="gemma", stream="true")
@@ -216,7 +215,7 @@ def test_client_that_streams_gets_events_of_a_server_that_does_not(
 
 
 def test_alias_is_not_answered_with_the_providers_name(
-    gateway: Gateway, provider: Provider
+    gateway: LocalGateway, provider: Provider
 ) -> None:
     chunk = {
         "object": "transcription.chunk",
@@ -265,7 +264,7 @@ CONTENT_TYPE, WHOLE = form(model=HEARING)
     ).split(),
 )
 def test_malformed_request_is_refused(
-    content_type: str, body: bytes, param: str | None, gateway: Gateway, provider: Provider
+    content_type: str, body: bytes, param: str | None, gateway: LocalGateway, provider: Provider
 ) -> None:
     answer = send(gateway, content_type, body)
     assert_error(answer, OPENAI, 400)
@@ -274,13 +273,15 @@ def test_malformed_request_is_refused(
 
 
 @pytest.mark.parametrize(("size", "count"), [(MAX_BODY, 1), (1, 100)], ids=["bytes", "parts"])
-def test_large_form_is_413(size: int, count: int, gateway: Gateway) -> None:
+def test_large_form_is_413(size: int, count: int, gateway: LocalGateway) -> None:
     assert_error(
         send(gateway, *write_form([Part("file", bytes(size), "a.wav")] * count)), OPENAI, 413
     )
 
 
-def test_model_that_hears_nothing_is_400(gateway: Gateway, provider: Provider, box: Box) -> None:
+def test_model_that_hears_nothing_is_400(
+    gateway: LocalGateway, provider: Provider, box: Box
+) -> None:
     box.script(PATH, [Whole(b"404 page not found", 404)])
     # A kind without the path, and servers that do not have it.
     for model in (SILENT, HEARING, "gemma"):
@@ -305,7 +306,7 @@ CUT = [Head(200, SSE), Chunk(b'data: {"type":"transcript.text.delta","delta":"He
     ids="cut-in-the-upload refused unknown html another-answer error-event silence".split(),
 )
 def test_failure_has_its_status_and_is_tried_once(
-    script: list[Action], status: int, gateway: Gateway, provider: Provider
+    script: list[Action], status: int, gateway: LocalGateway, provider: Provider
 ) -> None:
     provider.script(PATH, script)
     stream = "true" if any(isinstance(step, Sse) for step in script) else "false"
@@ -315,14 +316,14 @@ def test_failure_has_its_status_and_is_tried_once(
 
 @pytest.mark.parametrize("end", [[Cut()], []], ids=["cut", "no last event"])
 def test_stream_that_is_cut_ends_with_an_error(
-    end: list[Action], gateway: Gateway, provider: Provider
+    end: list[Action], gateway: LocalGateway, provider: Provider
 ) -> None:
     provider.script(PATH, [*CUT, *end])
     first, last = frames(ask(gateway, stream="true").body)
     assert (first["delta"], last["error"]["type"]) == ("Hel", "server_error")
 
 
-def test_busy_provider_is_asked_again(gateway: Gateway, provider: Provider) -> None:
+def test_busy_provider_is_asked_again(gateway: LocalGateway, provider: Provider) -> None:
     provider.script(
         PATH, [Json({"error": {"message": "slow down"}}, 429, {"Retry-After": "0"})], [Json(ANSWER)]
     )
@@ -331,25 +332,11 @@ def test_busy_provider_is_asked_again(gateway: Gateway, provider: Provider) -> N
     assert first == second
 
 
-def test_client_that_leaves_ends_the_transcription(gateway: Gateway, provider: Provider) -> None:
-    provider.script(PATH, [WaitForPeerClose()])
-    content_type, body = form(model=HEARING)
-    headers = bearer(TOKEN) | {"Content-Type": content_type}
-    with open_stream(gateway.url, "POST", PATH, body, headers, wait_for_head=False):
-        wait_until(lambda: got(provider), 5, "the provider was not asked")
-    left = time.monotonic()
-    wait_until(
-        lambda: any(e.kind == "peer_closed" and e.at > left - 1 for e in provider.events),
-        3,
-        "it goes on",
-    )
-
-
 # --- Rights and logs ------------------------------------------------------------------------------
 
 
 def test_token_reaches_only_its_models_and_no_other_field_chooses_one(
-    gateway: Gateway, provider: Provider
+    gateway: LocalGateway, provider: Provider
 ) -> None:
     provider.script(PATH, [Json(ANSWER)])
     assert_error(ask(gateway, READER), OPENAI, 403)
@@ -365,14 +352,16 @@ def test_token_reaches_only_its_models_and_no_other_field_chooses_one(
     assert {part.name for part in parts} == {"model", "include[]", "file"}
 
 
-def test_address_in_place_of_a_recording_is_refused(gateway: Gateway, provider: Provider) -> None:
+def test_address_in_place_of_a_recording_is_refused(
+    gateway: LocalGateway, provider: Provider
+) -> None:
     answer = ask(gateway, url="http://127.0.0.1:1/a.wav")
     assert_error(answer, OPENAI, 400)
     assert (answer.json()["error"]["param"], got(provider)) == ("url", [])
 
 
 def test_access_log_has_the_line_of_any_call(
-    gateway: Gateway, provider: Provider, request_id: str
+    gateway: LocalGateway, provider: Provider, request_id: str
 ) -> None:
     provider.script(PATH, [Json(ANSWER)])
     send(gateway, *form(model="ears"), **{"X-Request-Id": request_id})
@@ -394,10 +383,10 @@ def test_recording_is_in_no_log() -> None:
         "service": {"base_url": "demo:"},
         "logging": {"chat_logs": True},
     }
-    with Gateway(config) as gateway:
+    with LocalGateway(config) as gateway:
         text = send(gateway, *form(model="demo", prompt="Names: Ada")).json()["text"]
         chats = gateway.logs_directory / "chat"
-        [written] = wait_until(
+        [written] = wait_in_greenlet(
             lambda: [json.loads(file.read_bytes()) for file in chats.glob("*.jsonl")], 5, "no log"
         )
         logs = b"".join(
