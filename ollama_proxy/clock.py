@@ -8,7 +8,7 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 import gevent
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 
 
 class Clock:
@@ -29,9 +29,10 @@ class Clock:
         """Return the date and the time in a time zone."""
         return datetime.fromtimestamp(self.time(), zone)
 
-    def wait(self, event: Event, timeout_s: float | None = None) -> bool:
+    def wait(self, event: Event | AsyncResult[Any], timeout_s: float | None = None) -> bool:
         """Wait until the event is set; return False after `timeout_s` seconds without."""
-        return event.wait(timeout_s)
+        event.wait(timeout_s)
+        return event.ready()
 
     def join(
         self, greenlets: Sequence[gevent.Greenlet[..., Any]], timeout_s: float | None = None

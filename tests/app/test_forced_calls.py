@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -109,31 +110,34 @@ def test_answer_by_the_choice_of_several_is_the_call_of_one(
 PROSE = recording("chat-format-schema-single")
 
 
+def said(content: str) -> Callable[[bool], Script]:
+    return lambda stream: written(content, stream)
+
+
+#: What a model that ignores the schema answers, and the header of the answer.
+IGNORING: dict[str, tuple[Callable[[bool], Script], str | None]] = {
+    "recorded prose": (said(json.loads(PROSE.response)["message"]["content"]), "tool_choice"),
+    "no object": (said("[1]"), "tool_choice"),
+    "broken": (said('{"unit": "C"'), "tool_choice"),
+    "empty": (said(""), "tool_choice"),
+    "refused": (
+        lambda stream: [Json({"error": "invalid JSON schema in format"}, 500)],
+        "tool_choice",
+    ),
+    "a call of its own": (own_call, None),
+}
+
+
 @pytest.mark.parametrize(
-    ("ignoring", "approximated"),
-    [
-        (
-            lambda stream: written(json.loads(PROSE.response)["message"]["content"], stream),
-            "tool_choice",
-        ),
-        (lambda stream: written("[1]", stream), "tool_choice"),
-        (lambda stream: written('{"unit": "C"', stream), "tool_choice"),
-        (lambda stream: written("", stream), "tool_choice"),
-        (lambda stream: [Json({"error": "invalid JSON schema in format"}, 500)], "tool_choice"),
-        (own_call, None),
-    ],
-    ids=["recorded prose", "no object", "broken", "empty", "refused", "a call of its own"],
+    ("name", "how"),
+    [("chat", how) for how in IGNORING]
+    + [("responses", "recorded prose"), ("messages", "recorded prose")],
 )
 @each_way
-@each_dialect
 def test_model_that_ignores_the_schema_is_asked_in_words(
-    name: str,
-    stream: bool,
-    ignoring: Any,
-    approximated: str | None,
-    gateway: LocalGateway,
-    upstream: FaultUpstream,
+    name: str, stream: bool, how: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
+    ignoring, approximated = IGNORING[how]
     upstream.script("/api/chat", ignoring(stream), own_call(stream))
     answer = post(gateway, DIALECTS[name].path, demand(name, one=True, stream=stream))
     assert read(name, answer) == CALLED

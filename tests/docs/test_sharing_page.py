@@ -41,8 +41,12 @@ def warnings(
 def test_recipes_are_accepted_and_every_setting_has_an_effect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for example in blocks(PAGE, "yaml"):
-        assert warnings(example.text, tmp_path, monkeypatch, capsys) == "", example.text
+    found = {
+        example.text: warnings(example.text, tmp_path, monkeypatch, capsys)
+        for example in blocks(PAGE, "yaml")
+    }
+    wrong = [f"{text}\n{warning}" for text, warning in found.items() if warning]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_setting_without_effect_is_noticed(

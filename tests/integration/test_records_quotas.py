@@ -14,6 +14,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer, open_stream, request
+from tests.rig.postgres import PostgresServer
 from tests.rig.records_view import CountingBox, RecordsView, tokens_of
 from tests.rig.redis_server import RedisServer
 
@@ -26,7 +27,20 @@ EACH = sum(tokens_of(0))
 box = function_fixture(lambda: CountingBox("box1", ["m"], line_s=0.1))
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["sqlite", "redis and postgresql"])
+def records_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where the records are: with quotas that are counted in memory, or in Redis. What is read of
+    each kind of database is tested by tests/unit/records."""
+    if request.param == "sqlite":
+        yield "sqlite:state/records.db"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    url = server.new_database()
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture
 def gateway(
     request: pytest.FixtureRequest, box: CountingBox, records_url: str
 ) -> Iterator[Gateway]:
@@ -34,10 +48,10 @@ def gateway(
     config = fleet_config(TOKEN, [box], records={"url": records_url}) | {
         "auth": {"generate_tokens": [token]}
     }
-    if request.param == "redis":
+    if not records_url.startswith("sqlite:"):
         server: RedisServer = request.getfixturevalue("redis_server")
         config["state"] = {"url": server.url}
-    with Gateway(config, workers=2, records=True) as running:
+    with Gateway(config, workers=1, records=True) as running:
         wait_until(lambda: coordinator_pid(running), 20, "no worker starts a coordinator")
         yield running
         assert "Traceback" not in running.output()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.reliability.load import Load, ask
-from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row, nginx_decides
+from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row, allowed, nginx_decides
 from tests.rig.calls import CHAT_LINE, FACES, is_well_ended
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Lines, WaitFor
@@ -26,7 +26,7 @@ from tests.rig.leaks import some_details, worker_details
 
 pytestmark = pytest.mark.slow
 
-REPLACED_S = 3.0
+REPLACED_S = allowed(3)
 FACE = FACES["openai chat"]
 
 

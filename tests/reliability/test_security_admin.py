@@ -17,7 +17,7 @@ from argon2 import PasswordHasher
 
 from ollama_proxy.admin import PAGE_SCOPES
 from ollama_proxy.policy import ADMIN, PUBLIC
-from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
+from tests.reliability.rig import TOKEN, Rig, Row
 from tests.reliability.sweep import BODIES, MODEL, page_routes, protected_routes
 from tests.rig.authority import Authority
 from tests.rig.deadline import wait_until
@@ -209,7 +209,6 @@ TYPES = (
 )
 
 
-@nginx_decides
 def test_s8_changes_of_another_site(row: Row) -> None:
     """Whatever a page elsewhere can send with the operator's cookie, and even with a stolen
     token of a form, is 403."""
@@ -219,11 +218,17 @@ def test_s8_changes_of_another_site(row: Row) -> None:
         f"csrf_token={client.csrf}&name=evil&confirm=evil&scopes=admin&token={OPERATOR}&user=admin"
     )
     wrong = []
-    for path, origin, kind in product(posts, FOREIGN, TYPES):
-        for body in (form, form.replace(client.csrf, ""), json.dumps({"name": "evil"})):
-            answer = client.send("POST", path, body, **{"Content-Type": kind}, **origin)
-            wrong += [(path, origin, kind, answer.status)] if answer.status != 403 else []
-            wrong += [(path, "cookie")] if answer.headers.get("Set-Cookie") else []
+    bodies = (form, form.replace(client.csrf, ""), json.dumps({"name": "evil"}))
+    # Every form with each sign of another site; of the ways of sending it, each from one site.
+    sent = [
+        *product(posts, FOREIGN, TYPES[:1], bodies[:1]),
+        *product(posts, FOREIGN[:1], TYPES, bodies),
+        *product(posts[:2], FOREIGN, TYPES, bodies),
+    ]
+    for path, origin, kind, body in sent:
+        answer = client.send("POST", path, body, **{"Content-Type": kind}, **origin)
+        wrong += [(path, origin, kind, answer.status)] if answer.status != 403 else []
+        wrong += [(path, "cookie")] if answer.headers.get("Set-Cookie") else []
     body = json.dumps({"name": "evil", "scopes": ["admin"]})
     for path, origin, kind in product(
         ("/admin/api/tokens", "/admin/call/admin/api/tokens"), FOREIGN, TYPES
@@ -241,7 +246,7 @@ def test_s8_changes_of_another_site(row: Row) -> None:
             ), path
     assert state(row) == before
     assert client.get("/admin/keys").status == 200
-    row.measured("forms", len(posts) * len(FOREIGN) * len(TYPES), "refused")
+    row.measured("forms", len(sent), "refused")
 
 
 # S9

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 import gevent
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 
 from ollama_proxy.clock import Clock
 
@@ -52,11 +52,11 @@ class ManualClock(Clock):
         """Return how many greenlets sleep, or wait with a deadline."""
         return len(self._alarms)
 
-    def wait(self, event: Event, timeout_s: float | None = None) -> bool:
+    def wait(self, event: Event | AsyncResult[Any], timeout_s: float | None = None) -> bool:
         """Wait until the event is set; return False after `timeout_s` seconds without."""
         with self._alarm_in(timeout_s) as alarm:
             gevent.wait([event, alarm], count=1)
-        return event.is_set()
+        return event.ready()
 
     def join(
         self, greenlets: Sequence[gevent.Greenlet[..., Any]], timeout_s: float | None = None

@@ -141,7 +141,7 @@ class LocalGateway:
             self.coordinator = LocalCoordinator(directory, settings.records)
             parts["coordinator"] = self.coordinator
         if self._has_records:
-            parts["spool"] = Spool(directory / SPOOL_DIRECTORY)
+            parts["spool"] = Spool(directory / SPOOL_DIRECTORY, self.process.configured_tokens)
         return parts
 
     def _follow_records(self, settings: Settings) -> None:

@@ -54,17 +54,14 @@ def line_of(page: str, row: str) -> str:
     return next(line for line in page.splitlines() if line.startswith(f"| {row} |"))
 
 
-@pytest.mark.parametrize(
-    ("name", "row"),
-    [
-        ("test_c1_client_leaves[gateway]", "C1"),
-        ("test_u17_idle", "U17"),
-        ("test_x1_y", None),
-        ("test_c1", None),
-    ],
-)
-def test_row_is_told_by_the_name_of_the_test(name: str, row: str | None) -> None:
-    assert row_of(name) == row
+def test_row_is_told_by_the_name_of_the_test() -> None:
+    rows = {
+        "test_c1_client_leaves[gateway]": "C1",
+        "test_u17_idle": "U17",
+        "test_x1_y": None,
+        "test_c1": None,
+    }
+    assert {name: row_of(name) for name in rows} == rows
 
 
 def test_outcome_is_of_all_tests_of_a_row() -> None:
@@ -89,10 +86,9 @@ def test_failure_in_any_phase_is_the_rows(when: Literal["setup", "call", "teardo
     assert report.verdict("C1", plugin.outcomes["C1"]) == "**failed**"
 
 
-@pytest.mark.parametrize("path", ["tests/unit/test_x.py", "tests/integration/test_y.py"])
-def test_tests_elsewhere_are_no_rows(path: str) -> None:
+def test_tests_elsewhere_are_no_rows() -> None:
     plugin = Reliability()
-    plugin.pytest_runtest_logreport(phase("test_c1_a", "call", path=path))
+    plugin.pytest_runtest_logreport(phase("test_c1_a", "call", path="tests/unit/test_x.py"))
     assert not plugin.outcomes
 
 
@@ -189,20 +185,17 @@ def test_figures_stand_beside_their_row_and_the_worst_probe_on_top() -> None:
     assert "slowest row was C2: 99 of 100 answers within 98 ms" in page
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0"),
-        (0.0312, "0.031"),
-        (1.26, "1.3"),
-        (97.7, "98"),
-        (250, "250"),
-        (2512.0, "2512"),
-        (123456.7, "120,000"),
-    ],
-)
-def test_figures_are_rounded_so_that_they_change_little(value: float, text: str) -> None:
-    assert rounded(value) == text
+def test_figures_are_rounded_so_that_they_change_little() -> None:
+    texts = {
+        0: "0",
+        0.0312: "0.031",
+        1.26: "1.3",
+        97.7: "98",
+        250: "250",
+        2512.0: "2512",
+        123456.7: "120,000",
+    }
+    assert {value: rounded(value) for value in texts} == texts
 
 
 def test_figures_belong_to_the_test_that_runs() -> None:

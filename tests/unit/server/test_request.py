@@ -17,10 +17,12 @@ from ollama_proxy.server.request import (
     is_secure,
     is_trusted,
     new_exchange,
+    redacted,
     request_id,
     user_name,
 )
 from ollama_proxy.settings.schema import Server, Settings
+from ollama_proxy.settings.state_dir import token_digest
 
 LOOPBACK = ("127.0.0.1", "::1")
 
@@ -37,6 +39,26 @@ def test_what_is_no_id_is_replaced_by_a_new_one(sent: str | None) -> None:
     made = request_id(sent, ConfiguredTokens())
     assert made != sent and len(made) == 24
     assert request_id(sent, ConfiguredTokens()) != made
+
+
+def test_a_token_is_no_id() -> None:
+    tokens = ConfiguredTokens()
+    tokens.replace({token_digest("sk-team-token"): None})
+    assert request_id("job-7", tokens) == "job-7"
+    assert "sk-team-token" not in request_id("sk-team-token", tokens)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/k/sk-wrong/api/tags", "/k/***/api/tags"),
+        ("/v1/K//sk-wrong", "/v1/K//***"),
+        ("/api/blobs/sk-right", "/api/blobs/***"),
+        ("/api/tags", "/api/tags"),
+    ],
+)
+def test_what_may_be_a_token_is_cut_out_of_a_path(path: str, shown: str) -> None:
+    assert redacted(path, lambda part: part == "sk-right") == shown
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,20 @@ LINES = pytest.mark.parametrize(
 )
 
 
+def test_calls_without_an_id_or_with_that_of_another_get_one_of_their_own() -> None:
+    decode = ChatDecoder()
+    calls = [
+        event
+        for call_id in ("call_1", "call_1", "", None)
+        for event in decode(
+            {"message": {"tool_calls": [{"id": call_id, "function": {"name": "find"}}]}}
+        )
+        if isinstance(event, ToolCall)
+    ]
+    assert calls[0].id == "call_1"
+    assert len({call.id for call in calls} - {""}) == 4
+
+
 @LINES
 @pytest.mark.parametrize(
     ("thinking", "content", "tokens", "of_thinking"),
