@@ -10,14 +10,16 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import AuthError, MissingToken
 from ollama_proxy.policy.brute_force import AuthFailureLimiter
 from ollama_proxy.policy.configured_tokens import ConfiguredTokens
 from ollama_proxy.settings import ADMIN, BACKGROUND, SCOPES, Auth, Token, merge_limits
+
+if TYPE_CHECKING:  # commands need neither a clock nor greenlets
+    from ollama_proxy.clock import Clock
 
 #: Longest header value that can hold a token, in characters.
 MAX_TOKEN = 4096
@@ -105,7 +107,7 @@ class Authenticator:
         anyone: Principal = ANYONE,
         password_hash: str | None = None,
         configured_tokens: ConfiguredTokens | None = None,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock,
     ) -> None:
         """`anyone`: who calls if no token is required; `password_hash`: of the user
         `admin`, if there is one; `configured_tokens`: learn the shape of each token that is

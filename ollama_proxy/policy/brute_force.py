@@ -15,9 +15,12 @@ from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING
 
-from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import TooManyGuesses
+
+if TYPE_CHECKING:  # commands need neither a clock nor greenlets
+    from ollama_proxy.clock import Clock
 
 #: How long wrong tokens are counted for an address, from the first of them, in seconds.
 WINDOW_S = 60.0
@@ -63,7 +66,7 @@ class AuthFailureLimiter:
         *,
         tell: Callable[[str, int], None] = lambda address, failures: None,
         seen: MutableSequence[int] | mmap.mmap | None = None,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock,
     ) -> None:
         self.limit = limit
         self._tell = tell

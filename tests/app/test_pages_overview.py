@@ -28,7 +28,7 @@ CHAT: dict[str, Any] = {
     "stream": False,
 }
 SLOTS = 2
-DEADLINE_S = 6.0
+DEADLINE_S = 30.0
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def find(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    with plain_ollama(**RECENT) as port, Gateway(config_of(port)) as gateway:
+    with plain_ollama(**RECENT) as port, Gateway(config_of(port), workers=1) as gateway:
         yield gateway
 
 
@@ -134,7 +134,7 @@ def test_a_proxy_that_is_not_trusted_is_found(tmp_path: Path) -> None:
     with ExitStack() as stack:
         port = stack.enter_context(plain_ollama(**RECENT))
         config = config_of(port) | {"server": {}}
-        gateway = stack.enter_context(Gateway(config))
+        gateway = stack.enter_context(Gateway(config, workers=1))
         nginx = stack.enter_context(Nginx(tmp_path, f"127.0.0.1:{gateway.port}"))
         done = through(gateway, nginx, tmp_path)
     assert any("does not trust the proxy 127.0.0.1" in each["what"] for each in find(done)), (
@@ -147,7 +147,7 @@ def test_an_address_that_clients_choose_is_found(tmp_path: Path) -> None:
     own = network_address()
     with plain_ollama(**RECENT) as port:
         config = config_of(port) | {"server": {"host": "0.0.0.0", "trusted_proxies": ["0.0.0.0/0"]}}
-        with Gateway(config, env={"HOST": "0.0.0.0"}) as gateway:
+        with Gateway(config, workers=1, env={"HOST": "0.0.0.0"}) as gateway:
             url = f"http://{own}:{gateway.port}"
             done = examine(
                 gateway, tmp_path, "--url", url, "--token", TOKEN, "--json", "--silence", "0.1"
@@ -205,7 +205,7 @@ BOXES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 @pytest.mark.parametrize("box", BOXES)
 def test_an_upstream_is_checked(tmp_path: Path, box: str) -> None:
     pages, more, expected = BOXES[box]
-    with plain_ollama(**pages) as port, Gateway(config_of(port, **more)) as gateway:
+    with plain_ollama(**pages) as port, Gateway(config_of(port, **more), workers=1) as gateway:
         done = examine(gateway, tmp_path, "--json", "--token", TOKEN, "--silence", "0.1")
     assert [each["part"] for each in find(done) if expected in each["what"]] == ["upstream box1"], (
         done.stdout
@@ -217,7 +217,7 @@ def test_an_upstream_that_is_away_or_open_to_others_is_found(tmp_path: Path) -> 
     with nobody() as away, plain_ollama("0.0.0.0", **RECENT) as opened:
         config = config_of(opened)
         config["upstreams"].append({"name": "box2", "base_url": f"http://127.0.0.1:{away}"})
-        with Gateway(config) as gateway:
+        with Gateway(config, workers=1) as gateway:
             done = examine(gateway, tmp_path, "--json", "--token", TOKEN, "--silence", "0.1")
     found = {each["part"]: each for each in find(done)}
     assert "no answer from" in found["upstream box2"]["what"]
@@ -247,7 +247,7 @@ def test_slots_that_ollama_does_not_have_are_found(
     ) as server:
         assert server.stdout and server.stdin
         config = config_of(int(server.stdout.readline()), concurrency=4)
-        with Gateway(config) as gateway:
+        with Gateway(config, workers=1) as gateway:
             done = examine(gateway, tmp_path, "--json", "--token", TOKEN, "--silence", "0.1")
         server.stdin.close()
     assert any("OLLAMA_NUM_PARALLEL" in each["what"] for each in find(done)) == is_found, (

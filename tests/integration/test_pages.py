@@ -1,71 +1,31 @@
-"""Web pages as callers: refused before anything happens if there are no tokens, or their
-origin is not allowed."""
+"""Web pages as callers of a gateway without tokens, behind the shipped nginx site: it passes on
+what a refusal needs. Who is refused is in tests/app/test_pages.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.rig.calls import DIGEST, TOKEN
-from tests.rig.checked import checked_gateway
-from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, open_stream, raw, request
+from tests.rig.http_client import request
 from tests.rig.nginx import Nginx, nginx_before
 
-PAGE, EVIL = "https://chat.example", "https://evil.example"
-CHAT = {
-    "model": MODEL,
-    "messages": [{"role": "user", "content": "hi"}],
-    "stream": False,
-    "max_tokens": 9,
-}
-PATHS: list[tuple[str, str, Any]] = [
-    ("POST", "/api/chat", CHAT),
-    ("POST", "/api/generate", {"model": MODEL, "prompt": "hi", "stream": False}),
-    ("POST", "/api/pull", {"model": MODEL}),
-    ("POST", "/api/create", {"model": "new", "from": MODEL}),
-    ("POST", "/api/copy", {"source": MODEL, "destination": "b"}),
-    ("DELETE", "/api/delete", {"model": MODEL}),
-    ("POST", f"/api/blobs/{DIGEST}", "x"),
-    ("GET", "/api/tags", None),
-    ("GET", "/api/version", None),
-    ("POST", "/v1/chat/completions", CHAT),
-    ("POST", "/v1/embeddings", {"model": MODEL, "input": "hi"}),
-    ("POST", "/v1/messages", CHAT),
-    ("GET", "/v1/models", None),
-    ("GET", "/", None),
-    ("GET", "/health", None),
-    ("GET", "/readyz", None),
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}
+PATHS = ["/api/chat", "/v1/chat/completions", "/v1/messages"]
+REFUSED = [
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+    {"Host": "evil.example"},
+    {"Host": "evil.example", "Origin": "http://evil.example"},
+    {"Host": "127.0.0.1.nip.example:8080", "Sec-Fetch-Site": "same-origin"},
+    {"Host": "192.168.1.5"},
+    {"Host": "a.b."},
 ]
-FOREIGN = [
-    EVIL,
-    "null",
-    "file://",
-    "https://chat.example.evil",
-    "http://localhost:3000",
-    "http://127.0.0.1",
-]
-#: What a page may send to another site without a preflight.
-SIMPLE_TYPES = [
-    "text/plain",
-    "text/plain;charset=UTF-8",
-    "application/x-www-form-urlencoded",
-    "multipart/form-data",
-]
-
-
-#: A gateway with tokens for one page, and for a desktop program.
-listed = module_fixture(
-    lambda shared_upstream: checked_gateway(
-        shared_upstream, TOKEN, cors={"origins": [PAGE, "app://obsidian.md"]}
-    )
-)
 
 
 @pytest.fixture(scope="module")
@@ -79,126 +39,15 @@ def tokenless(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
 nginx = module_fixture(lambda tokenless: nginx_before(tokenless))
 
 
-def allowances(answer: Answer) -> list[str]:
-    return [name for name, _ in answer.headers if name.lower().startswith("access-control-")]
-
-
-def asked(upstream: FaultUpstream) -> list[str]:
-    """What reached the upstream, beside the health checks."""
-    return [
-        seen.path
-        for seen in upstream.requests
-        if seen.path not in ("/api/version", "/api/ps", "/api/tags")
-    ]
-
-
-def assert_refused(answer: Answer, method: str, path: str) -> None:
-    if method == "HEAD":
-        assert answer.status == 403
-    else:
+@pytest.mark.parametrize("path", PATHS)
+def test_behind_nginx_other_pages_are_refused(
+    path: str, nginx: Nginx, upstream: FaultUpstream
+) -> None:
+    for headers in REFUSED:
+        answer = request(nginx.url, "POST", path, CHAT, headers)
         assert_error(answer, dialect_of(path), 403)
-    assert allowances(answer) == []
-
-
-# Without tokens.
-
-
-@pytest.mark.parametrize(("method", "path", "body"), PATHS)
-@pytest.mark.parametrize("door", ["gateway", "nginx"])
-def test_without_tokens_other_pages_are_refused(
-    door: str,
-    method: str,
-    path: str,
-    body: Any,
-    tokenless: Gateway,
-    nginx: Nginx,
-    upstream: FaultUpstream,
-) -> None:
-    url = nginx.url if door == "nginx" else tokenless.url
-    for origin in FOREIGN:
-        assert_refused(request(url, method, path, body, {"Origin": origin}), method, path)
-    for site in ("cross-site", "same-site"):
-        headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"}
-        assert_refused(request(url, method, path, body, headers), method, path)
-    assert asked(upstream) == []
-
-
-@pytest.mark.parametrize("content_type", SIMPLE_TYPES)
-@pytest.mark.parametrize(
-    "path", ["/api/generate", "/api/create", "/v1/chat/completions", "/v1/messages"]
-)
-def test_without_tokens_forms_of_other_pages_are_refused(
-    path: str, content_type: str, tokenless: Gateway, upstream: FaultUpstream
-) -> None:
-    """`null` is the origin of a form on a page with `Referrer-Policy: no-referrer`, or
-    in a sandboxed frame."""
-    for origin in (EVIL, "null"):
-        headers = {"Origin": origin, "Content-Type": content_type}
-        assert_refused(request(tokenless.url, "POST", path, CHAT, headers), "POST", path)
-    assert asked(upstream) == []
-
-
-@pytest.mark.parametrize(("method", "path", "body"), PATHS)
-def test_without_tokens_every_preflight_is_refused(
-    method: str, path: str, body: Any, tokenless: Gateway
-) -> None:
-    for origin in (PAGE, EVIL, "null"):
-        headers = {
-            "Origin": origin,
-            "Access-Control-Request-Method": method,
-            "Access-Control-Request-Headers": "content-type",
-            "Access-Control-Request-Private-Network": "true",
-        }
-        assert_refused(request(tokenless.url, "OPTIONS", path, headers=headers), "OPTIONS", path)
-
-
-REBOUND = [
-    "evil.example",
-    "evil.example:8080",
-    "localhost.evil.example",
-    "127.0.0.1.nip.example",
-    "192.168.1.5",
-    "a.b.",
-]
-
-
-@pytest.mark.parametrize("host", REBOUND)
-@pytest.mark.parametrize("door", ["gateway", "nginx"])
-def test_without_tokens_a_rebound_name_is_refused(
-    door: str, host: str, tokenless: Gateway, nginx: Nginx, upstream: FaultUpstream
-) -> None:
-    """To the browser the page and the gateway are then one site."""
-    url = nginx.url if door == "nginx" else tokenless.url
-    for headers in ({}, {"Origin": f"http://{host}"}, {"Sec-Fetch-Site": "same-origin"}):
-        for method, path, body in PATHS:
-            assert_refused(
-                request(url, method, path, body, {"Host": host, **headers}), method, path
-            )
-    assert asked(upstream) == []
-
-
-@pytest.mark.parametrize(
-    "host", ["localhost", "localhost:11434", "127.0.0.1:1", "[::1]:80", "ollama.localhost"]
-)
-def test_without_tokens_programs_and_own_pages_are_answered(
-    host: str, tokenless: Gateway, upstream: FaultUpstream
-) -> None:
-    own = {"Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
-    for headers in (
-        {},
-        {"Content-Type": "application/x-www-form-urlencoded"},
-        {"Sec-Fetch-Site": "none"},
-        own,
-    ):
-        answer = request(tokenless.url, "POST", "/api/chat", CHAT, {"Host": host, **headers})
-        assert (answer.status, allowances(answer)) == (200, [])
-    assert len(asked(upstream)) == 4
-
-
-def test_without_tokens_a_refusal_comes_before_the_body(tokenless: Gateway) -> None:
-    headers = {"Origin": EVIL, "Content-Length": "1000000"}
-    with open_stream(tokenless.url, "POST", "/api/chat", None, headers) as stream:
-        assert stream.status == 403
+        assert not [name for name, _ in answer.headers if name.lower().startswith("access-control")]
+    assert not [seen.path for seen in upstream.requests if seen.method == "POST"]
 
 
 def test_without_tokens_the_start_reports_it(tokenless: Gateway) -> None:
@@ -209,83 +58,3 @@ def test_without_tokens_the_start_reports_it(tokenless: Gateway) -> None:
     ]
     (said,) = [event["warning"] for event in events if "auth.enabled is false" in event["warning"]]
     assert "web pages" in said
-
-
-def test_without_tokens_in_an_open_network(upstream: FaultUpstream) -> None:
-    config = {
-        "auth": {"enabled": False, "allow_open_network": True},
-        "server": {"allowed_hosts": ["box.lan"]},
-        "service": {"base_url": upstream.url},
-    }
-    with Gateway(config, workers=1, env={"HOST": "0.0.0.0"}) as running:
-        hosts = (
-            "192.168.1.5:8080",
-            "[fe80::1]",
-            "box.lan:80",
-            "localhost",
-            "evil.example",
-            "box.lan.evil.example",
-        )
-        said = {
-            host: request(running.url, "GET", "/api/tags", headers={"Host": host}).status
-            for host in hosts
-        }
-        assert said == dict.fromkeys(hosts[:4], 200) | dict.fromkeys(hosts[4:], 403)
-        own = {"Host": "192.168.1.5:8080", "Origin": "http://192.168.1.5:8080"}
-        assert request(running.url, "POST", "/api/chat", CHAT, own).status == 200
-        assert_refused(
-            request(running.url, "POST", "/api/chat", CHAT, {"Origin": EVIL}), "POST", "/api/chat"
-        )
-
-
-# With tokens.
-
-
-@pytest.mark.parametrize(("method", "path", "body"), PATHS)
-def test_a_page_that_is_not_listed_is_refused_before_its_token_is_checked(
-    method: str, path: str, body: Any, listed: Gateway, upstream: FaultUpstream
-) -> None:
-    for token in (bearer(TOKEN), bearer("wrong"), {}):
-        for origin in FOREIGN:
-            assert_refused(
-                request(listed.url, method, path, body, {"Origin": origin, **token}), method, path
-            )
-            headers = {"Origin": origin, "Access-Control-Request-Method": method, **token}
-            assert_refused(request(listed.url, "OPTIONS", path, headers=headers), "OPTIONS", path)
-    assert asked(upstream) == []
-
-
-@pytest.mark.parametrize("origin", [PAGE, "app://obsidian.md"])
-def test_a_listed_page_is_answered(origin: str, listed: Gateway) -> None:
-    answer = request(
-        listed.url, "POST", "/v1/chat/completions", CHAT, {"Origin": origin, **bearer(TOKEN)}
-    )
-    assert (answer.status, answer.headers.get("access-control-allow-origin")) == (200, origin)
-    denied = request(listed.url, "POST", "/v1/chat/completions", CHAT, {"Origin": origin})
-    assert (denied.status, denied.headers.get("access-control-allow-origin")) == (401, origin)
-
-
-def test_a_page_of_the_gateways_own_address_is_answered(listed: Gateway) -> None:
-    headers = {"Host": "gw.example", "Origin": "https://gw.example", **bearer(TOKEN)}
-    assert request(listed.url, "POST", "/api/chat", CHAT, headers).status == 200
-
-
-def test_two_origins_are_no_origin(listed: Gateway, tokenless: Gateway) -> None:
-    head = f"GET /api/version HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n"
-    for own in (PAGE, "http://localhost"):
-        sent = f"{head}Origin: {own}\r\nOrigin: {EVIL}\r\n\r\n".encode()
-        for gateway in (listed, tokenless):
-            assert raw(gateway.port, sent).split()[1] in (b"400", b"403")
-
-
-def test_an_edit_of_the_origins_takes_effect(upstream: FaultUpstream) -> None:
-    config = {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": upstream.url}}
-    with Gateway(config, workers=1) as running:
-        headers = {"Origin": EVIL, **bearer(TOKEN)}
-        assert request(running.url, "GET", "/api/tags", headers=headers).status == 200
-        running.write_config({**config, "cors": {"origins": [PAGE]}})
-        wait_until(
-            lambda: request(running.url, "GET", "/api/tags", headers=headers).status == 403,
-            10,
-            "the edit has no effect",
-        )

@@ -47,7 +47,7 @@ def shared_gateway(collector: Collector, shared_boxes: tuple[Box, Box]) -> Itera
         models={"alias": {"target": "box1:only-here"}},
         tracing={"otlp_endpoint": collector.url},
     )
-    with Gateway(config) as started:
+    with Gateway(config, workers=1) as started:
         yield started
         assert "Traceback" not in started.output()
 
@@ -250,7 +250,7 @@ def test_the_last_spans_are_sent_when_the_gateway_ends(
     collector: Collector, boxes: tuple[Box, Box]
 ) -> None:
     config = fleet_config(TOKEN, boxes, tracing={"otlp_endpoint": f"{collector.url}/v1/traces"})
-    with Gateway(config) as gateway:
+    with Gateway(config, workers=1) as gateway:
         assert gateway.ask(CHAT.path, CHAT.body, **{"X-Request-Id": "last"}).status == 200
         # Not SIGTERM, after which there is time enough.
         os.kill(gateway.pid, signal.SIGINT)
@@ -258,7 +258,7 @@ def test_the_last_spans_are_sent_when_the_gateway_ends(
 
 
 def test_without_tracing_nothing_is_passed_on(boxes: tuple[Box, Box]) -> None:
-    with Gateway(fleet_config(TOKEN, [boxes[0]])) as gateway:
+    with Gateway(fleet_config(TOKEN, [boxes[0]]), workers=1) as gateway:
         assert gateway.ask(CHAT.path, CHAT.body, traceparent=SAMPLED).status == 200
         assert sent_to(boxes[0]).header("traceparent") is None
 

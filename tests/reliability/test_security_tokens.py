@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from ollama_proxy.clock import SYSTEM_CLOCK
 from ollama_proxy.policy.auth import Authenticator
 from ollama_proxy.settings.schema import settings_from
 from tests.reliability.report import BOTH_DOORS
@@ -201,7 +202,9 @@ def assert_no_text_is_compared() -> None:
     """How long a refusal takes can't depend on how much of a guess is right: who decides has
     digests and no token, and compares them in constant time."""
     data = yaml.safe_dump({"auth": {"generate_tokens": [UNSEEN]}}).encode()
-    authenticator = Authenticator(settings_from(data, Path("tokens.yaml"), {}).auth)
+    authenticator = Authenticator(
+        settings_from(data, Path("tokens.yaml"), {}).auth, clock=SYSTEM_CLOCK
+    )
     seen, waiting = set[int](), [authenticator.__dict__]
     while waiting:
         thing: Any = waiting.pop()

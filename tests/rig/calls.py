@@ -149,7 +149,7 @@ def access_line(gateway: Gateway | LocalGateway, request_id: str) -> dict[str, A
         return [line for line in gateway.log_lines("access") if line["id"] == request_id]
 
     wait = wait_in_greenlet if isinstance(gateway, LocalGateway) else wait_until
-    lines = wait(found, 5, f"the access log has no {request_id}")
+    lines = wait(found, 20, f"the access log has no {request_id}")
     assert len(lines) == 1
     return lines[0]
 

@@ -61,6 +61,7 @@ def checked_gateway(
     warm: Callable[[Gateway, FaultUpstream, str], None] = touch_every_worker,
     seconds: float = 5,
     unsaid: tuple[str, ...] = (),
+    workers: int = 2,
     **config: Any,
 ) -> Iterator[Gateway]:
     """A running gateway in front of `upstream`, with the sections of `config`. ``warm``
@@ -71,7 +72,7 @@ def checked_gateway(
     output contains a text of ``unsaid``.
     """
     own = {"auth": {"generate_tokens": [token]}, "service": {"base_url": upstream.url}}
-    with Gateway(own | config) as gateway:
+    with Gateway(own | config, workers=workers) as gateway:
         warm(gateway, upstream, token)
         check = LeakCheck(gateway, upstream, token=token)
         yield gateway

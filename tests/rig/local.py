@@ -150,7 +150,7 @@ class LocalGateway:
         self._live.on_change = self.gateway.apply
         if self.coordinator is not None:
             self.coordinator.records.on_managed = self._live.receive
-            self.coordinator.start()
+            self.coordinator.serve()
 
     def refresh_models(self) -> None:
         """Ask every upstream now which models it has and has loaded: otherwise a gateway may know

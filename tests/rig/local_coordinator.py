@@ -28,6 +28,12 @@ class LocalCoordinator(CoordinatorClient):
         self._service = RecordsService(directory, make_records_frame(records))
         self._switch_interval_s = sys.getswitchinterval()
 
+    def serve(self) -> None:
+        """Start, and wait until it serves; the records are open then, if they can be."""
+        self.start()
+        self._start_keeping()
+        self._is_attached.wait()
+
     def close(self) -> None:
         """End it, when everything is imported."""
         super().close()

@@ -38,7 +38,7 @@ class PageClient:
         """A page; redirections are not followed."""
         return self.send("GET", path, **headers)
 
-    def wait_for(self, path: str, *texts: str, seconds: float = 5.0) -> str:
+    def wait_for(self, path: str, *texts: str, seconds: float = 20) -> str:
         """A page, as soon as it has these texts: one worker may know of a change a moment later
         than another. Raises AssertionError with the page otherwise."""
         shown = [""]

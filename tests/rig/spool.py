@@ -38,7 +38,7 @@ def lines_with(gateway: Gateway | LocalGateway, kind: str, request_id: str) -> l
 
 
 def end_line(
-    gateway: Gateway | LocalGateway, request_id: str, seconds: float = 5
+    gateway: Gateway | LocalGateway, request_id: str, seconds: float = 20
 ) -> dict[str, Any]:
     """The end of a request; waits for it. It has one beginning, which is the
     same row, and one end."""

@@ -1,13 +1,12 @@
-"""Fixtures of the tests that measure time."""
+"""Fixtures of the tests that measure: those of the integration tests."""
 
-from __future__ import annotations
+from tests.integration.conftest import (
+    gateway,
+    healed,
+    nginx,
+    request_id,
+    shared_upstream,
+    upstream,
+)
 
-import secrets
-
-import pytest
-
-
-@pytest.fixture
-def request_id() -> str:
-    """An id that no other call has."""
-    return "call-" + secrets.token_hex(8)
+__all__ = ["gateway", "healed", "nginx", "request_id", "shared_upstream", "upstream"]

@@ -8,6 +8,7 @@ from datetime import date
 
 import pytest
 
+from ollama_proxy.clock import SYSTEM_CLOCK
 from ollama_proxy.errors import AuthError, MissingToken, TooManyGuesses
 from ollama_proxy.policy import brute_force as guesses_module
 from ollama_proxy.policy.auth import Authenticator, Principal
@@ -41,7 +42,7 @@ class Office:
         self.guesses = AuthFailureLimiter(
             limit, tell=lambda *what: self.told.append(what), seen=seen, clock=self.clock
         )
-        self.authenticator = Authenticator(AUTH, self.guesses)
+        self.authenticator = Authenticator(AUTH, self.guesses, clock=self.clock)
 
     def ask(self, token: str, address: str = OFFICE) -> Principal:
         return self.authenticator.authenticate(
@@ -192,7 +193,7 @@ def test_whoever_sends_no_token_is_told_that_also_while_others_guess(office: Off
 def test_a_good_token_that_is_withdrawn_looks_like_a_guess(office: Office) -> None:
     office.ask("team-token")
     office.guess(LIMIT)
-    office.authenticator = Authenticator(Auth(), office.guesses)
+    office.authenticator = Authenticator(Auth(), office.guesses, clock=office.clock)
     for _ in range(2):
         with pytest.raises(TooManyGuesses):
             office.ask("team-token")
@@ -200,7 +201,7 @@ def test_a_good_token_that_is_withdrawn_looks_like_a_guess(office: Office) -> No
 
 def test_another_token_list_does_not_begin_anew(office: Office) -> None:
     office.guess(LIMIT)
-    office.authenticator = Authenticator(AUTH, office.guesses)
+    office.authenticator = Authenticator(AUTH, office.guesses, clock=office.clock)
     with pytest.raises(TooManyGuesses):
         office.ask("team-token")
 
@@ -222,7 +223,7 @@ def test_0_switches_it_off() -> None:
 
 
 def test_without_guesses_nobody_counts() -> None:
-    authenticator = Authenticator(AUTH)
+    authenticator = Authenticator(AUTH, clock=SYSTEM_CLOCK)
     for number in range(300):
         with pytest.raises(AuthError) as refused:
             authenticator.authenticate({"HTTP_X_API_KEY": f"guess-{number}"}, OFFICE)
@@ -230,7 +231,7 @@ def test_without_guesses_nobody_counts() -> None:
 
 
 def test_nobody_is_counted_where_no_token_is_asked_for(office: Office) -> None:
-    open_to_all = Authenticator(Auth(enabled=False), office.guesses)
+    open_to_all = Authenticator(Auth(enabled=False), office.guesses, clock=office.clock)
     assert {
         open_to_all.authenticate({"HTTP_X_API_KEY": str(n)}, OFFICE).name for n in range(50)
     } == {"anyone"}

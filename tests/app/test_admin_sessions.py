@@ -1,11 +1,10 @@
-"""Sessions of the admin pages in real workers: they end with what they stand for, and
-no page has a secret."""
+"""Sessions of the admin pages: they end with what they stand for, and no page has a secret. That
+they end in every worker is in tests/timing/test_pages_overview.py."""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from argon2 import PasswordHasher
@@ -16,11 +15,8 @@ from tests.rig.calls import FACES, last_error
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Head, Lines
 from tests.rig.fixtures import module_fixture
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import bearer, open_stream
-from tests.rig.keys import FOLLOWED_S, wait_for_records
+from tests.rig.local import LocalGateway
 from tests.rig.pages import PageClient
-from tests.rig.workers import ask_each_worker
 
 OPERATOR, MEMBER = "canary-operator-token", "canary-member-token"
 PASSWORD, NEXT_PASSWORD = "canary horse battery staple", "another horse battery staple"
@@ -50,15 +46,14 @@ box = module_fixture(lambda: Box("box1", ["m"]))
 
 
 @pytest.fixture(scope="module")
-def gateway(box: Box) -> Iterator[Gateway]:
-    with Gateway(config(box, hash_of(PASSWORD)), workers=2, records=True) as gateway:
-        wait_for_records(gateway)
+def gateway(box: Box) -> Iterator[LocalGateway]:
+    with LocalGateway(config(box, hash_of(PASSWORD)), records=True) as gateway:
         yield gateway
 
 
 @pytest.fixture
-def operator(gateway: Gateway) -> PageClient:
-    client = PageClient(gateway.url)
+def operator(gateway: LocalGateway) -> PageClient:
+    client = PageClient(gateway)
     assert client.sign_in(OPERATOR).status == 303
     return client
 
@@ -71,40 +66,14 @@ def create_key(operator: PageClient, name: str, **fields: str) -> str:
     return str(token)
 
 
-def is_out(gateway: Gateway, client: PageClient) -> Callable[[], bool]:
-    """Whether every worker has ended the session."""
-    return lambda: (
-        {
-            answer.status
-            for answer in ask_each_worker(
-                gateway, "/admin/me", operator=OPERATOR, Cookie=client.cookie
-            ).values()
-        }
-        == {302}
-    )
-
-
-def is_known(gateway: Gateway, token: str) -> Callable[[], bool]:
-    """Whether every worker takes a key, be it for this or not."""
-    return lambda: (
-        401
-        not in {
-            answer.status
-            for answer in ask_each_worker(
-                gateway, "/api/version", token=token, operator=OPERATOR
-            ).values()
-        }
-    )
-
-
 @pytest.mark.parametrize("action", ["revoke", "rotate", "disable"])
 def test_sessions_and_streams_end_with_their_key(
-    gateway: Gateway, box: Box, operator: PageClient, action: str
+    gateway: LocalGateway, box: Box, operator: PageClient, action: str
 ) -> None:
     name = f"key-{action}"
     token = create_key(operator, name)
-    member = PageClient(gateway.url)
-    wait_until(is_known(gateway, token), FOLLOWED_S)
+    member = PageClient(gateway)
+    wait_until(lambda: gateway.ask("/api/version", token=token).status != 401, 30)
     assert member.sign_in(token).status == 303
     box.script(
         FACE.upstream_path,
@@ -114,33 +83,28 @@ def test_sessions_and_streams_end_with_their_key(
         ],
     )
     body = {**FACE.body, "stream": True}
-    try:
-        with open_stream(gateway.url, "POST", FACE.path, body, bearer(token)) as stream:
-            assert stream.read_some()
-            operator.post(f"/admin/keys/{action}", {"name": name, "confirm": name})
-            began = time.monotonic()
-            wait_until(is_out(gateway, member), FOLLOWED_S, "the session goes on")
-            assert "withdrawn" in last_error(stream.read_all(FOLLOWED_S), FACE)
-            assert time.monotonic() - began < 2 * FOLLOWED_S
-    finally:
-        box.clear()
+    with gateway.start(FACE.path, body, token=token) as stream:
+        assert stream.read_some()
+        operator.post(f"/admin/keys/{action}", {"name": name, "confirm": name})
+        wait_until(lambda: member.get("/admin/me").status == 302, 30, "the session goes on")
+        assert "withdrawn" in last_error(stream.read_all(), FACE)
 
 
-def test_sessions_end_when_the_password_changes(gateway: Gateway, box: Box) -> None:
-    client = PageClient(gateway.url)
+def test_sessions_end_when_the_password_changes(gateway: LocalGateway, box: Box) -> None:
+    client = PageClient(gateway)
     assert client.sign_in_with_password(PASSWORD).status == 303
     assert client.get("/admin/keys").status == 200
-    gateway.write_config(config(box, hash_of(NEXT_PASSWORD)))
+    gateway.apply(config(box, hash_of(NEXT_PASSWORD)))
     try:
-        wait_until(is_out(gateway, client), 7, "the session goes on")
+        assert client.get("/admin/me").status == 302
         assert client.sign_in_with_password(PASSWORD).status == 401
-        wait_until(lambda: client.sign_in_with_password(NEXT_PASSWORD).status == 303, 7)
+        assert client.sign_in_with_password(NEXT_PASSWORD).status == 303
     finally:
-        gateway.write_config(config(box, hash_of(PASSWORD)))
+        gateway.apply(config(box, hash_of(PASSWORD)))
 
 
-def test_a_proxy_names_who_has_signed_in(gateway: Gateway, operator: PageClient) -> None:
-    anna = PageClient(gateway.url, {"X-Forwarded-User": "operator"})
+def test_a_proxy_names_who_has_signed_in(gateway: LocalGateway, operator: PageClient) -> None:
+    anna = PageClient(gateway, {"X-Forwarded-User": "operator"})
     assert "Sign out" in anna.get("/admin").text
     assert anna.get("/admin/keys").status == 200
     anna.headers["X-Forwarded-User"] = "member"
@@ -169,7 +133,7 @@ NO_NAMES = (
 
 
 def test_names_with_markup_are_refused_and_texts_are_shown_as_text(
-    gateway: Gateway, operator: PageClient
+    gateway: LocalGateway, operator: PageClient
 ) -> None:
     def names() -> list[str]:
         return [token["name"] for token in operator.get("/admin/api/tokens").json()["tokens"]]
@@ -195,12 +159,11 @@ def test_names_with_markup_are_refused_and_texts_are_shown_as_text(
         assert "<script>alert" not in text and "<img" not in text
 
 
-def test_no_page_has_a_secret(gateway: Gateway, operator: PageClient) -> None:
+def test_no_page_has_a_secret(gateway: LocalGateway, operator: PageClient) -> None:
     """Neither of tokens, nor of passwords and their hashes, nor of other sessions."""
     token = create_key(operator, "secret")
-    other = PageClient(gateway.url)
-    # The file may have changed just now.
-    wait_until(lambda: other.sign_in_with_password(PASSWORD).status == 303, 7)
+    other = PageClient(gateway)
+    assert other.sign_in_with_password(PASSWORD).status == 303
     stored = [path.name for path in (gateway.state_directory / "sessions").iterdir()]
     secrets = [
         OPERATOR,
@@ -228,12 +191,11 @@ def test_no_page_has_a_secret(gateway: Gateway, operator: PageClient) -> None:
         assert not [secret for secret in secrets if secret in shown], path
     files = [
         path
-        for path in gateway.directory.rglob("*")
-        if path.is_file() and path != gateway.config_path
+        for directory in (gateway.state_directory, gateway.logs_directory)
+        for path in directory.rglob("*")
+        if path.is_file()
     ]
-    texts = {
-        path: path.read_bytes().decode("latin-1") for path in files if "last-good" not in path.name
-    }
+    texts = {path: path.read_bytes().decode("latin-1") for path in files}
     assert not [
         path
         for path, text in texts.items()

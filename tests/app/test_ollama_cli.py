@@ -16,8 +16,8 @@ from ollama_proxy.errors import (
 )
 from tests.rig.boxes import Box
 from tests.rig.deadline import wait_until
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import Answer, bearer, request
+from tests.rig.http_client import Answer, bearer
+from tests.rig.local import LocalGateway
 from tests.rig.ollama_cli import COMMANDS, OTHERS, USER_AGENTS, Command, printed
 
 TOKEN, READER, EXPIRED = "sk-team-of-the-cli", "sk-reader-of-the-cli", "sk-expired-of-the-cli"
@@ -26,7 +26,7 @@ PRINTED = SENTENCES | {"": MISSING_TOKEN_IN_ADDRESS}
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
+def gateway() -> Iterator[LocalGateway]:
     tokens = [
         {"name": "team", "token": TOKEN},
         {"name": "reader", "token": READER, "scopes": ["read"]},
@@ -34,26 +34,28 @@ def gateway() -> Iterator[Gateway]:
     ]
     with Box("box1", ["m"]) as box:
         upstream = {"name": "box1", "kind": "ollama", "base_url": box.url}
-        with Gateway(
-            {"auth": {"generate_tokens": tokens}, "upstreams": [upstream]}, workers=1
+        with LocalGateway(
+            {"auth": {"generate_tokens": tokens}, "upstreams": [upstream]}
         ) as running:
             yield running
 
 
-def run(gateway: Gateway, command: Command, token: str, user_agent: str = USER_AGENTS[1]) -> Answer:
+def run(
+    gateway: LocalGateway, command: Command, token: str, user_agent: str = USER_AGENTS[1]
+) -> Answer:
     """Sends the request of a command; the token is in the address, because a user
     can set nothing else."""
     prefix = f"/k/{token}" if token else ""
     headers = {"User-Agent": user_agent, "Accept": "application/json"}
-    alive = request(gateway.url, "HEAD", prefix + "/", None, headers)
+    alive = gateway.request("HEAD", prefix + "/", None, headers)
     assert alive.status == 200
-    return request(gateway.url, command.method, prefix + command.path, command.body, headers)
+    return gateway.request(command.method, prefix + command.path, command.body, headers)
 
 
 @pytest.mark.parametrize("token", PRINTED, ids=["wrong", "expired", "none"])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_prints_why_the_token_is_refused(
-    gateway: Gateway, name: str, token: str
+    gateway: LocalGateway, name: str, token: str
 ) -> None:
     command = COMMANDS[name]
     answer = run(gateway, command, token)
@@ -62,15 +64,15 @@ def test_every_command_prints_why_the_token_is_refused(
 
 
 @pytest.mark.parametrize("user_agent", USER_AGENTS)
-def test_every_version_of_the_command_line_gets_a_403(gateway: Gateway, user_agent: str) -> None:
+def test_every_version_of_the_command_line_gets_a_403(
+    gateway: LocalGateway, user_agent: str
+) -> None:
     assert run(gateway, COMMANDS["list"], "sk-wrong", user_agent).status == 403
 
 
 @pytest.mark.parametrize("name", ["list", "run", "run, a chat"])
 def test_a_command_prints_that_too_many_tokens_were_tried(name: str) -> None:
-    with Gateway(
-        {"auth": {"generate_tokens": [TOKEN], "max_failed_logins": 1}}, workers=1
-    ) as gateway:
+    with LocalGateway({"auth": {"generate_tokens": [TOKEN], "max_failed_logins": 1}}) as gateway:
         run(gateway, COMMANDS[name], "sk-first-guess")
         answer = run(gateway, COMMANDS[name], "sk-second-guess")
     assert (answer.status, printed(COMMANDS[name], answer).endswith(MANY_WRONG_TOKENS)) == (
@@ -80,7 +82,7 @@ def test_a_command_prints_that_too_many_tokens_were_tried(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["run, the prompt", "pull", "rm"])
-def test_a_command_prints_what_the_token_may_not_do(gateway: Gateway, name: str) -> None:
+def test_a_command_prints_what_the_token_may_not_do(gateway: LocalGateway, name: str) -> None:
     answer = run(gateway, COMMANDS[name], READER)
     assert answer.status == 403
     assert "the scope '" in printed(COMMANDS[name], answer)
@@ -89,11 +91,11 @@ def test_a_command_prints_what_the_token_may_not_do(gateway: Gateway, name: str)
 @pytest.mark.parametrize("user_agent", OTHERS)
 @pytest.mark.parametrize("token", SENTENCES, ids=["wrong", "expired", "none"])
 def test_other_clients_of_ollamas_api_still_get_a_401(
-    gateway: Gateway, user_agent: str, token: str
+    gateway: LocalGateway, user_agent: str, token: str
 ) -> None:
     for command in (COMMANDS["list"], COMMANDS["run, a chat"]):
         headers = {"User-Agent": user_agent} | (bearer(token) if token else {})
-        answer = request(gateway.url, command.method, command.path, command.body, headers)
+        answer = gateway.request(command.method, command.path, command.body, headers)
         assert (answer.status, answer.json()) == (401, {"error": SENTENCES[token]})
         assert answer.headers.get("www-authenticate") == "Bearer"
 
@@ -101,21 +103,20 @@ def test_other_clients_of_ollamas_api_still_get_a_401(
 @pytest.mark.parametrize(
     "path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/models"]
 )
-def test_other_apis_answer_401_to_any_user_agent(gateway: Gateway, path: str) -> None:
+def test_other_apis_answer_401_to_any_user_agent(gateway: LocalGateway, path: str) -> None:
     method = "GET" if path.endswith("models") else "POST"
-    answer = request(
-        gateway.url, method, path, None, {"User-Agent": USER_AGENTS[0], **bearer("sk-wrong")}
-    )
+    headers = {"User-Agent": USER_AGENTS[0], **bearer("sk-wrong")}
+    answer = gateway.request(method, path, None, headers)
     assert answer.status == 401
 
 
-def test_a_good_token_changes_nothing_for_the_command_line(gateway: Gateway) -> None:
+def test_a_good_token_changes_nothing_for_the_command_line(gateway: LocalGateway) -> None:
     answer = run(gateway, COMMANDS["list"], TOKEN)
     assert answer.status == 200
     assert [model["name"] for model in json.loads(answer.body)["models"]] == ["m:latest"]
 
 
-def test_the_log_has_the_403_with_its_true_reason(gateway: Gateway) -> None:
+def test_the_log_has_the_403_with_its_true_reason(gateway: LocalGateway) -> None:
     name = run(gateway, COMMANDS["ps"], "sk-wrong").headers.get("x-request-id")
     lines = wait_until(lambda: [line for line in gateway.log_lines("access") if line["id"] == name])
     assert [(line["status"], line["error"], line["state"]) for line in lines] == [

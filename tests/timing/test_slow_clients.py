@@ -23,7 +23,7 @@ DIGEST = "sha256:" + "0" * 64
 def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[Gateway]:
     limits = {"send_idle_s": SEND_IDLE_S}
     with checked_gateway(
-        shared_upstream, TOKEN, warm=warm_up, unsaid=("Traceback",), timeouts=limits
+        shared_upstream, TOKEN, warm=warm_up, unsaid=("Traceback",), workers=1, timeouts=limits
     ) as running:
         yield running
 
