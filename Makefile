@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install dev run test quick clients check docs translations bench queueing soak lock clean
+.PHONY: help install dev run test long quick clients mutations check docs translations bench queueing soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,10 +41,13 @@ run: install  ## gateway in the foreground on HOST:PORT (0.0.0.0:8080)
 	@exec $(BIN)/python -m ollama_proxy.cli run
 
 # Tests start hundreds of interpreters, and each would compile every module again.
-test quick: export PYTHONDONTWRITEBYTECODE =
+test long quick: export PYTHONDONTWRITEBYTECODE =
 
-test: dev  ## everything that can be tested
+test: dev  ## everything, in ten minutes
 	@BIN=$(BIN) sh tests/run.sh
+
+long: dev  ## all of it at full length: soak, both doors for every row, 200 kills, all cuts, all assistants; in an hour
+	@BIN=$(BIN) LONG=1 BOTH_DOORS=1 ALL_CUTS=1 FUZZ_EXAMPLES=2000 RECORDS_KILLS=200 sh tests/run.sh
 
 # Left to `make test`: the examples in the documents, and what needs a database, Redis, processes of its own or whole pages.
 LONG := test_documents.py admin/pages cli/test_commands.py cli/test_keys.py coordination/test_admissions.py \
@@ -58,6 +61,9 @@ quick: check  ## format, lint, types, unit tests and golden cases, in under 90 s
 clients: dev  ## coding assistants and frameworks themselves against the gateway, after installing them in .cache
 	@$(BIN)/python -m tests.clients.install
 	@$(BIN)/python -m pytest tests/clients
+
+mutations: dev  ## whether tests catch each wrong change of tests/mutations; CHOSEN="retries wire": only these
+	@$(BIN)/python -m tests.mutations $(CHOSEN)
 
 check: dev  ## format, lint, types
 	$(BIN)/ruff format --check ollama_proxy tests benchmarks wsgi.py config

@@ -21,7 +21,7 @@ import orjson
 from ollama_proxy.dialects import DIALECTS
 from ollama_proxy.gateway import Exchange
 from ollama_proxy.hub import Usage
-from ollama_proxy.policy import GENERATE, Principal
+from ollama_proxy.policy import GENERATE, ConfiguredTokens, Principal
 from ollama_proxy.records import Spool
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.telemetry import UsageRecord, make_record
@@ -67,21 +67,24 @@ def cost_us(work: Callable[[], object], rounds: int = ROUNDS) -> float:
 
 def measure(directory: Path, rounds: int = ROUNDS) -> dict[str, float]:
     """The cost of each part in microseconds, and their sum."""
+    tokens = ConfiguredTokens()
     plain, recorded, spool = (
         make_exchange(is_accounted=False),
         make_exchange(is_accounted=True),
-        Spool(directory),
+        Spool(directory, tokens),
     )
     recorded.row_id = spool.begin(recorded)
-    record = make_record(recorded)
+    record = make_record(recorded, tokens)
 
     def log(made: UsageRecord) -> bytes:
         return orjson.dumps(access_record(made)) + b"\n"
 
     costs = {
-        "line of the access log": cost_us(lambda: log(make_record(plain)), rounds),
+        "line of the access log": cost_us(lambda: log(make_record(plain, tokens)), rounds),
         "line at the beginning": cost_us(lambda: spool.begin(recorded), rounds),
-        "record, and line of the access log": cost_us(lambda: log(make_record(recorded)), rounds),
+        "record, and line of the access log": cost_us(
+            lambda: log(make_record(recorded, tokens)), rounds
+        ),
         "line at the end": cost_us(lambda: spool.end(record), rounds),
     }
     spool.close()

@@ -23,9 +23,9 @@ if (ROOT / "config/config.yaml").exists():
     os.environ.setdefault("OLLAMA_PROXY_CONFIG", str(ROOT / "config/config.yaml"))
 
 from ollama_proxy.errors import ConfigError  # noqa: E402
-from ollama_proxy.gateway import WORKER, capacity  # noqa: E402
-from ollama_proxy.server.startup import PRELOADED, check_start  # noqa: E402
-from ollama_proxy.telemetry import METRICS_DIRECTORY, flush_all  # noqa: E402
+from ollama_proxy.gateway import capacity  # noqa: E402
+from ollama_proxy.server.process_state import PROCESS  # noqa: E402
+from ollama_proxy.server.startup import check_start, preload  # noqa: E402
 
 #: Carries "<pid of the master> <connections> <host>:<port>" from the start to
 #: later runs of this file.
@@ -46,7 +46,7 @@ def from_settings() -> tuple[int, str]:
         settings = check_start(reloading=reloading)
         server = settings.server
         if settings.metrics.enabled:
-            METRICS_DIRECTORY.open(memory_directory())
+            PROCESS.metrics_directory.open(memory_directory())
     except ConfigError as error:
         outcome = "the last good one stays" if reloading else "not started"
         sys.stderr.write(f"ollama-proxy: the configuration can't be used, {outcome}:\n{error}\n")
@@ -58,7 +58,7 @@ def from_settings() -> tuple[int, str]:
         started_with = f"{capacity.connections(server.max_connections)} {host}:{server.port}"
         os.environ[STARTED_WITH] = f"{os.getpid()} {started_with}"
     else:
-        WORKER.replace()
+        PROCESS.lifecycle.replace()
     connections, _, address = started_with.partition(" ")
     return int(connections), address
 
@@ -88,7 +88,7 @@ def memory_directory() -> str | None:
 def pre_fork(server: Any, worker: object) -> None:
     """The worker gets an application of the configuration as it is now, in memory that it
     shares with its master."""
-    PRELOADED.refresh()
+    preload()
 
 
 def post_fork(server: Any, worker: object) -> None:
@@ -106,17 +106,17 @@ def post_fork(server: Any, worker: object) -> None:
 
 def worker_exit(server: object, worker: object) -> None:
     """What a leaving worker still holds reaches the log files."""
-    flush_all()
+    PROCESS.log_writers.flush()
 
 
 def child_exit(server: Any, worker: object) -> None:
     """What a worker has counted stays when it has ended."""
-    METRICS_DIRECTORY.retire(server.WORKERS.keys())
+    PROCESS.metrics_directory.retire(server.WORKERS.keys())
 
 
 def on_exit(server: object) -> None:
     """The master ends, after its workers."""
-    METRICS_DIRECTORY.close()
+    PROCESS.metrics_directory.close()
 
 
 # An inherited socket (LISTEN_FDS, as systemd passes it) is used instead of this address.

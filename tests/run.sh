@@ -31,8 +31,6 @@ if [ ! -e "$second/.installed" ] || [ tests/second/requirements.txt -nt "$second
         rm -rf "$second"
     fi
 fi
-# Coding assistants and frameworks: those that are quick to install. `make clients` runs all.
-"$BIN/python" -m tests.clients.install --chosen
 run() {
     "$BIN/python" -m pytest --dist loadfile ${SEED:+"--randomly-seed=$SEED"} "$@"
 }
@@ -41,11 +39,13 @@ if [ $# != 0 ]; then
     run -n 3 "$@"
     exit
 fi
-# What measures comes first: the soak, and what is promised in seconds, have the machine for themselves, and a row of the
-# fault table two others beside it. Of the rest three run at a time, in the order of the conftest: most wait for
+# Coding assistants and frameworks: those that are quick to install, or all.
+if [ -z "${LONG:-}" ]; then chosen=--chosen; else chosen=; fi
+"$BIN/python" -m tests.clients.install $chosen
+# What measures has the machine for itself. Of the rest three run at a time, in the order of the conftest: most wait for
 # something, not for the processor.
 status=0
-run tests/soak tests/timing || status=$?
-run -n 3 tests/reliability || status=$?
-run -n 3 --no-loadscope-reorder --ignore tests/soak --ignore tests/timing --ignore tests/reliability || status=$?
+if [ -n "${LONG:-}" ]; then run tests/soak || status=$?; fi
+run tests/timing || status=$?
+run -n 3 --no-loadscope-reorder --ignore tests/soak --ignore tests/timing || status=$?
 exit $status

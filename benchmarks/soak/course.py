@@ -95,7 +95,8 @@ def run(stage: Stage, *, seconds: float, streams: int, seed: int) -> Record:
     leaks = RowLeaks(stage.gateway, token=TOKEN, idle=2 * streams)
     leaks.other_workers = True
     begin = time.monotonic()
-    stage.probe.watch([stage.gateway.pid, stage.nginx.pid], {"nginx": stage.nginx.port})
+    doors = {"gateway": stage.gateway.port, "nginx": stage.nginx.port}
+    stage.probe.watch([stage.gateway.pid, stage.nginx.pid], doors)
     since = stage.probe.go()
     guest_from = time.time() + seconds / 3 + RELOAD_S + 1
     with _measured(stage, record, begin):

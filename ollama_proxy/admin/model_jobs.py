@@ -8,7 +8,6 @@ in a file, see JobStore.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -113,7 +112,7 @@ class ModelJobs:
             raise
         finally:
             keeper.kill()
-            job.ended_s, job.rate = time.time(), None
+            job.ended_s, job.rate = self._gateway.clock.time(), None
             exchange.finish()
             with suppress(OSError):
                 self.store.save(job)
@@ -122,8 +121,8 @@ class ModelJobs:
         """Writes a job down again and again, and ends it when somebody wants that."""
         seen: deque[tuple[float, int]] = deque(maxlen=round(RATE_S / LOOK_S) + 1)
         while True:
-            gevent.sleep(LOOK_S)
-            seen.append((time.monotonic(), job.completed))
+            call.clock.sleep(LOOK_S)
+            seen.append((call.clock.monotonic(), job.completed))
             job.rate = rate_of(seen)
             with suppress(OSError):
                 self.store.save(job)
@@ -147,7 +146,8 @@ def open_exchange(
         path=path,
         client=asking.client,
         dialect=asking.dialect,
-        call=Call(gateway.settings.timeouts),
+        call=Call(gateway.settings.timeouts, gateway.clock),
+        started_at=gateway.clock.time(),
         principal=principal,
         route=path,
         model=job.model,

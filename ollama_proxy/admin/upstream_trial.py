@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 from ollama_proxy.admin.records import check_not_in_file
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import BadRequest, ConfigError, GatewayError
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import (
@@ -56,23 +56,25 @@ def declare(settings: Settings, name: str, value: Mapping[str, Json]) -> Upstrea
     return next(each for each in merged.upstreams if each.name == name)
 
 
-def try_upstream(settings: Settings, declared: UpstreamSettings) -> Trial:
+def try_upstream(
+    settings: Settings, declared: UpstreamSettings, *, clock: Clock = SYSTEM_CLOCK
+) -> Trial:
     """Asks it for its version and its models, on a connection of its own, in
     five seconds at most."""
-    began, alone = time.monotonic(), replace(settings, upstreams=(declared,))
+    began, alone = clock.monotonic(), replace(settings, upstreams=(declared,))
 
     def report(version: str = "", models: Sequence[str] = (), problem: str = "") -> Trial:
         faults = tuple(list_faults(version)) if declared.protocol == "ollama" else ()
-        took_s = time.monotonic() - began
+        took_s = clock.monotonic() - began
         return Trial(declared.name, declared.base_url, took_s, version, models, problem, faults)
 
     try:
-        fleet = build_fleet(alone)
+        fleet = build_fleet(alone, clock=clock)
     except ConfigError as error:
         return report(problem=str(error))
     if not fleet.nodes:
         return report(problem="; ".join(hidden_upstreams(alone).values()))
-    [node], call = fleet.nodes, Call(TRIAL_TIMEOUTS)
+    [node], call = fleet.nodes, Call(TRIAL_TIMEOUTS, clock)
     with closing(fleet):
         try:
             version = node.upstream.version(call)

@@ -112,8 +112,9 @@ def delete_upstream(name: str) -> Response:
 def test_new_upstream(body: dict[str, Json]) -> Json:
     """Asks a server for its version and its models, for some seconds at most, before it is
     added. Changes nothing."""
-    settings, name = current_gateway().settings, str(body.pop("name", None) or "")
-    return describe_trial(try_upstream(settings, declare(settings, name, body)))
+    gateway, name = current_gateway(), str(body.pop("name", None) or "")
+    declared = declare(gateway.settings, name, body)
+    return describe_trial(try_upstream(gateway.settings, declared, clock=gateway.clock))
 
 
 @SECTION.route("POST", "/<name>/test", answer=UpstreamTest)
@@ -124,11 +125,12 @@ def test_upstream(name: str) -> Json:
 
 def try_known(name: str) -> Trial:
     """Tries an upstream that is in use; raises NotFound."""
-    settings = current_gateway().settings
+    gateway = current_gateway()
+    settings = gateway.settings
     known = next((each for each in effective_upstreams(settings) if each.name == name), None)
     if known is None:
         raise NotFound(Translatable("%(name)s is not in use yet.", name=name[:64]), param="name")
-    return try_upstream(settings, known)
+    return try_upstream(settings, known, clock=gateway.clock)
 
 
 def describe_trial(trial: Trial) -> dict[str, Json]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gevent
 import gevent.event
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination.advances import Advance, Advances
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.kept_slots import KEPT_S, KeptSlots, Slot
@@ -69,9 +69,10 @@ class Ticket:
         #: What wakes the greenlet that waits, and whether a new position does, too.
         self._woken: gevent.event.Event | None = None
         self._awaits_position = False
+        clock = admission.requests.clock
         #: Since when the coordinator owes the first answer, in seconds on the monotonic clock;
         #: None: it has answered.
-        self.unanswered_s: float | None = time.monotonic()
+        self.unanswered_s: float | None = clock.monotonic()
         self.asked_s = self.unanswered_s
         #: When the slot was granted, in seconds on the monotonic clock; None: it was not.
         self.granted_s: float | None = None
@@ -95,7 +96,7 @@ class Ticket:
     @property
     def waited_s(self) -> float:
         """Seconds until it was granted, or until now."""
-        return (self.granted_s or time.monotonic()) - self.asked_s
+        return (self.granted_s or self.admission.requests.clock.monotonic()) - self.asked_s
 
     def make_frame(self) -> Frame:
         """The frame that asks for it, or that announces it to another coordinator."""
@@ -135,7 +136,7 @@ class Ticket:
         self._woken = gevent.event.Event()
         self._call.attach(self._woken.set)
         try:
-            self._woken.wait(seconds)
+            self.admission.requests.clock.wait(self._woken, seconds)
         finally:
             self._call.detach()
         self._call.check()
@@ -160,7 +161,8 @@ class Ticket:
     def use(self, slot: Slot) -> None:
         """Uses a slot that this worker has."""
         self.unanswered_s, self._slot, self.kept_slot = None, slot, None
-        self.id, self.box, self.granted_s = slot.id, slot.box, time.monotonic()
+        self.id, self.box = slot.id, slot.box
+        self.granted_s = self.admission.requests.clock.monotonic()
         self._decide()
 
     def take(self, frame: Frame) -> None:
@@ -305,11 +307,14 @@ class WorkerRequests:
         send: Callable[[Frame], None],
         send_later: Callable[[Frame], bool],
         start: Callable[[], None],
+        *,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`send` takes frames for the coordinator, `send_later` those that nobody waits for, and
         returns False if there is no coordinator; `start` sees to it that there is one."""
         self.send, self.send_later = send, send_later
         self._start = start
+        self.clock = clock
         #: Whether this worker grants its share by itself, and whether the coordinator does
         #: because Redis is lost.
         self.has_stand_in = self.is_store_lost = False
@@ -321,8 +326,8 @@ class WorkerRequests:
         self.admissions: dict[str, Admission] = {}
         #: Frames of exchanges whose end no coordinator has been told.
         self._ended: dict[Admission, Frame] = {}
-        self.kept = KeptSlots(self.give_back)
-        self.advances = Advances()
+        self.kept = KeptSlots(self.give_back, clock=clock)
+        self.advances = Advances(clock=clock)
         #: Slots that are used by another request than the one that the
         #: coordinator knows, by their ids.
         self._reused: dict[str, Ticket] = {}
@@ -382,12 +387,12 @@ class WorkerRequests:
         """Reports from time to time what nobody waits for, all at once: a frame for each request
         would cost as much as the rest of a short one."""
         while self.kept.slots or self.advances or self._reused:
-            gevent.sleep(KEPT_S)
+            self.clock.sleep(KEPT_S)
             self.kept.give_back_old()
             if reports := self.advances.report():
                 self.send({"op": "used", "advances": reports})
             reused, self._reused = self._reused, {}
-            now = time.monotonic()
+            now = self.clock.monotonic()
             for slot_id, ticket in reused.items():
                 if self.tickets.get(slot_id) is ticket and ticket.granted_s is not None:
                     age_s = now - ticket.granted_s
@@ -420,7 +425,7 @@ class WorkerRequests:
         """Forgets what a coordinator has granted and no request uses: the next one, or its
         stand-in, knows nothing of it."""
         self.kept.slots.clear()
-        self.advances = Advances()
+        self.advances = Advances(clock=self.clock)
         for admission in self.admissions.values():
             admission.advance = None
 
@@ -428,7 +433,7 @@ class WorkerRequests:
         """What another coordinator has to know of requests that hold slots or
         have passed their limits."""
         self.forget_granted()
-        now = time.monotonic()
+        now = self.clock.monotonic()
         held = [
             each.make_frame() | {"box": each.box, "age_s": now - each.granted_s}
             for each in self.tickets.values()
@@ -451,7 +456,7 @@ class WorkerRequests:
 
     def ask_again(self) -> None:
         """Asks another coordinator for what waits."""
-        now = time.monotonic()
+        now = self.clock.monotonic()
         for ticket in [each for each in self.tickets.values() if each.granted_s is None]:
             ticket.kept_slot = None
             frame = ticket.make_frame()

@@ -5,9 +5,9 @@ given back unless they begin in a moment.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination.kept_slots import KEPT_S
 from ollama_proxy.coordination.limits import Allowance
 
@@ -49,6 +49,7 @@ Report = tuple[str, int, int, int, bool]
 class Advances:
     """The requests that were admitted in advance, by flows."""
 
+    clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True)
     _advances: dict[str, Advance] = field(default_factory=dict)
     _unreported: dict[Advance, None] = field(default_factory=dict)
 
@@ -95,12 +96,12 @@ class Advances:
         if before := self._advances.get(flow):
             self._drop(before)
         self._advances[flow] = Advance(
-            exchange, count, tokens, allowance, time.monotonic() + KEPT_S, count // 4
+            exchange, count, tokens, allowance, self.clock.monotonic() + KEPT_S, count // 4
         )
 
     def report(self) -> list[Report]:
         """What has changed since the last report. What has not begun in a while is given back."""
-        now = time.monotonic()
+        now = self.clock.monotonic()
         for flow, advance in list(self._advances.items()):
             if advance.ends_s <= now:
                 del self._advances[flow]

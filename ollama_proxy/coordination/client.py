@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import gevent
 import gevent.event
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination.admissions import Admission, Flow, WorkerRequests
 from ollama_proxy.coordination.coordinator import Coordinator
 from ollama_proxy.coordination.frames import Frame
@@ -59,13 +59,19 @@ class CoordinatorClient:
     first of them needs it."""
 
     def __init__(
-        self, directory: Path, *, workers: int, start: Callable[[], Popen[bytes] | None]
+        self,
+        directory: Path,
+        *,
+        workers: int,
+        start: Callable[[], Popen[bytes] | None],
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`directory`: of the coordinator's socket; `workers`: among how many slots and limits are
         shared while there is no coordinator; `start` starts one, and does not wait for it."""
         self._directory = directory
         self._workers = workers
         self._start = start
+        self._clock = clock
         #: What `start` returned last: a process must not be forgotten while it runs. And how often,
         #: and when last, it was called since a coordinator served.
         self._started: Popen[bytes] | None = None
@@ -76,7 +82,9 @@ class CoordinatorClient:
         self._send_later: Callable[[Frame], None] | None = None
         self._is_attached = gevent.event.Event()
         self._keeper: gevent.Greenlet[[], None] | None = None
-        self._requests = WorkerRequests(self.send, self.send_later, self._start_keeping)
+        self._requests = WorkerRequests(
+            self.send, self.send_later, self._start_keeping, clock=clock
+        )
         self._settings: Frame = {
             "op": "settings",
             "queue": asdict(QueueLimits()),
@@ -87,7 +95,7 @@ class CoordinatorClient:
         self._reports: dict[str, Frame] = {}
         #: By the ids of their frames: questions that the coordinator has not answered yet.
         self._questions: dict[int, gevent.event.AsyncResult[Frame]] = {}
-        self.records = RecordsClient(self._ask)
+        self.records = RecordsClient(self._ask, clock=clock)
         self._is_started = False
         #: What requests get meanwhile: "" (nothing was needed yet), `coordinator`,
         #: `none` or `own share`.
@@ -176,13 +184,15 @@ class CoordinatorClient:
         """The answer to a question; empty if the coordinator is lost meanwhile, None if
         there is none in time."""
         self._start_keeping()
-        if not self._is_attached.wait(seconds):
+        if not self._clock.wait(self._is_attached, seconds):
             return None
         number = next(self._requests.numbers)
-        result = self._questions[number] = gevent.event.AsyncResult()
+        result: gevent.event.AsyncResult[Frame] = gevent.event.AsyncResult()
+        self._questions[number] = result
         self.send({"id": number, **frame})
         try:
-            answer: Frame | None = result.wait(seconds)
+            self._clock.wait(result, seconds)
+            answer: Frame | None = result.value
             return answer
         finally:
             self._questions.pop(number, None)
@@ -247,7 +257,7 @@ class CoordinatorClient:
 
     def _keep(self) -> None:
         """Keeps a coordinator at hand, for as long as the worker lives."""
-        lost_s = time.monotonic()
+        lost_s = self._clock.monotonic()
         stand_in: Coordinator | None = None
         while True:
             link = connect(self._directory)
@@ -260,12 +270,14 @@ class CoordinatorClient:
                 while self._questions:
                     self._questions.popitem()[1].set({})
                 self._requests.forget_granted()
-                lost_s = time.monotonic()
+                lost_s = self._clock.monotonic()
                 self._enter("none")
                 continue
             patience_s = START_PATIENCE_S if self._keep_starting() else PATIENCE_S
-            if stand_in is None and time.monotonic() - lost_s > patience_s:
-                stand_in = Coordinator(make_share(1 / self._workers))
+            if stand_in is None and self._clock.monotonic() - lost_s > patience_s:
+                stand_in = Coordinator(
+                    make_share(1 / self._workers, self._clock), clock=self._clock
+                )
                 self._enter("own share")
                 session = stand_in.open(self._take)
                 session.handlers["records"] = lambda frame: self._take(
@@ -274,15 +286,15 @@ class CoordinatorClient:
                 self._attach(session.handle, session.handle)
             if stand_in is not None:
                 stand_in.tick()
-            gevent.sleep(RETRY_S if stand_in is None else START_S / 2)
+            self._clock.sleep(RETRY_S if stand_in is None else START_S / 2)
 
     def _keep_starting(self) -> bool:
         """Starts a coordinator, unless the last one that was started still runs: another one
         would make it slower. Returns whether it will serve soon; if the first one has ended,
         there is one that hangs."""
         is_running = self._starts > 0 and self._started is not None and self._started.poll() is None
-        if not is_running and time.monotonic() - self._started_s > START_S:
-            self._starts, self._started_s = self._starts + 1, time.monotonic()
+        if not is_running and self._clock.monotonic() - self._started_s > START_S:
+            self._starts, self._started_s = self._starts + 1, self._clock.monotonic()
             self._started = self._start()
             is_running = self._started is not None
         # One that ends well leaves the place to another one; at first that is
@@ -309,8 +321,8 @@ class CoordinatorClient:
         try:
             self._attach(link.send, link.send_later)
             while not reader.ready():
-                reader.join(timeout=REPLY_S)
-                overdue_s = time.monotonic() - REPLY_S
+                self._clock.join([reader], REPLY_S)
+                overdue_s = self._clock.monotonic() - REPLY_S
                 asked_s = [
                     each.unanswered_s
                     for each in self._requests.tickets.values()

@@ -7,15 +7,15 @@ and the scheduler's if it is in Redis.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, timedelta
 from functools import partial
 from math import ceil
 from typing import Any
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import (
     RATE_LIMIT,
@@ -75,7 +75,7 @@ class Coordinator:
         *,
         settle_s: float = 0.0,
         resettle_s: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = SYSTEM_CLOCK,
         stand_in: Callable[[], Store] = lambda: make_share(1.0),
     ) -> None:
         """`settle_s`: for so long no slot is granted at first, because workers may hold some that
@@ -86,9 +86,9 @@ class Coordinator:
         self.store = store or Store(Scheduler(), Limiter())
         self._stand_in = stand_in
         self._queue, self._timezone = QueueLimits(), "UTC"
-        #: The time that the scheduler gets, in seconds.
-        self.clock = clock
-        self._settles_s: float | None = clock() + settle_s if settle_s else None
+        #: `now` returns the time that the scheduler gets, in seconds.
+        self._clock, self.now = clock, clock.monotonic
+        self._settles_s: float | None = clock.monotonic() + settle_s if settle_s else None
         self._resettle_s = resettle_s
         #: The connected workers.
         self.sessions: dict[int, Session] = {}
@@ -110,11 +110,11 @@ class Coordinator:
 
     def tick(self) -> None:
         """Does what is due; see Scheduler.tick. To be called several times a second."""
-        if self._settles_s is not None and self._settles_s <= self.clock():
+        if self._settles_s is not None and self._settles_s <= self.now():
             self._settles_s = None
             for name in self._box_names():
                 self.set_box(name)
-        self._decide(lambda scheduler: scheduler.tick(self.clock()))
+        self._decide(lambda scheduler: scheduler.tick(self.now()))
         self._call_back(entry for entry in self._entries.values() if entry.grant is None)
 
     def announce(self) -> list[tuple[Request, str | None, float]]:
@@ -153,8 +153,8 @@ class Coordinator:
                 session.announce_exchanges()
             for key, entry in entries:
                 if entry.grant is not None:
-                    self.hold(key, entry, entry.grant.box, self.clock() - entry.granted_s)
-            self.deliver(store.scheduler.cancel_all(gone, self.clock()))
+                    self.hold(key, entry, entry.grant.box, self.now() - entry.granted_s)
+            self.deliver(store.scheduler.cancel_all(gone, self.now()))
             for name in self._box_names():
                 self.set_box(name)
             for key, entry in entries:
@@ -198,7 +198,7 @@ class Coordinator:
                     "refused", code=decision.code, retry_after_s=ceil(decision.retry_after_s)
                 )
             else:
-                entry.grant, entry.granted_s = decision, self.clock()
+                entry.grant, entry.granted_s = decision, self.now()
                 entry.reply("granted", box=decision.box, loads=decision.loads)
 
     # What a session asks for.
@@ -221,31 +221,31 @@ class Coordinator:
         is_draining = self._settles_s is not None or (bool(views) and views[-1].is_draining)
         self._decide(
             lambda scheduler: scheduler.set_box(
-                name, self.clock(), slots=slots, is_up=is_up, is_draining=is_draining
+                name, self.now(), slots=slots, is_up=is_up, is_draining=is_draining
             )
         )
 
     def report_loaded(self, name: str, models: list[str]) -> None:
         """Takes in which models a box has loaded."""
-        self._decide(lambda scheduler: scheduler.report_loaded(name, models, self.clock()))
+        self._decide(lambda scheduler: scheduler.report_loaded(name, models, self.now()))
 
     def acquire(self, key: str, entry: Entry) -> None:
         """Asks the scheduler for a slot."""
         self._entries[key] = entry
-        self._decide(lambda scheduler: scheduler.acquire(entry.request, self.clock()))
+        self._decide(lambda scheduler: scheduler.acquire(entry.request, self.now()))
         if key in self._entries and entry.grant is None:
             self._call_back([entry])
 
     def settle_again(self) -> None:
         """Grants no slot for a while: a worker has granted some by itself, and others may have."""
         if self._resettle_s and self._settles_s is None:
-            self._settles_s = self.clock() + self._resettle_s
+            self._settles_s = self.now() + self._resettle_s
             for name in self._box_names():
                 self.set_box(name)
 
     def hold(self, key: str, entry: Entry, box: str, age_s: float) -> None:
         """Takes in a slot that a worker holds already."""
-        now = self.clock()
+        now = self.now()
         self._entries[key], entry.granted_s = entry, now - age_s
         with self._falling_back():
             entry.grant = self.store.scheduler.hold(entry.request, box, entry.granted_s, now)
@@ -258,15 +258,15 @@ class Coordinator:
         if entry.grant is None:
             self._cancel(key)
         else:
-            self._decide(lambda scheduler: scheduler.release(key, self.clock(), outcome))
+            self._decide(lambda scheduler: scheduler.release(key, self.now(), outcome))
 
     def _cancel(self, key: str) -> None:
-        self._decide(lambda scheduler: scheduler.cancel_all([key], self.clock()))
+        self._decide(lambda scheduler: scheduler.cancel_all([key], self.now()))
 
     def rename(self, key: str, about: Frame, age_s: float) -> None:
         """The slot of a request is used by another one, for so long."""
         if entry := self._entries.get(key):
-            entry.about, entry.granted_s = about, self.clock() - age_s
+            entry.about, entry.granted_s = about, self.now() - age_s
 
     def _call_back(self, entries: Iterable[Entry]) -> None:
         """Asks the workers for slots that they keep although these requests wait for the boxes."""
@@ -318,7 +318,7 @@ class Coordinator:
         it says of boxes counts no more."""
         for key in keys:
             self._entries.pop(key, None)
-        self._decide(lambda scheduler: scheduler.cancel_all(keys, self.clock()))
+        self._decide(lambda scheduler: scheduler.cancel_all(keys, self.now()))
         self.detached = {pid: each for pid, each in self.detached.items() if each is not session}
         if self.sessions.pop(session.number, None):
             for name in session.boxes:
@@ -344,7 +344,7 @@ class Coordinator:
         for key, each in self._entries.items():
             row: Frame = {"id": each.id, **each.about}
             if each.grant is not None:
-                since = datetime.fromtimestamp(time.time() - (self.clock() - each.granted_s), UTC)
+                since = self._clock.now(UTC) - timedelta(seconds=self.now() - each.granted_s)
                 running.append(
                     row | {"upstream": each.grant.box, "since": since.isoformat(timespec="seconds")}
                 )
@@ -360,7 +360,7 @@ class Coordinator:
                 | {
                     "box": ",".join(names),
                     "position": position.place if position else 0,
-                    "waited_s": round(self.clock() - each.asked_s, 1),
+                    "waited_s": round(self.now() - each.asked_s, 1),
                     "wait_s": wait_s,
                     "reason": text_to_json(reason),
                 }
@@ -557,7 +557,7 @@ class Session:
         self.send({"op": "ahead", **ahead, "allowance": passed.to_json()})
 
     def _read_entry(self, frame: Frame) -> Entry:
-        now = self._coordinator.clock()
+        now = self._coordinator.now()
         waited_s = frame.get("waited_s")
         request = Request(
             self._key(frame["id"]),

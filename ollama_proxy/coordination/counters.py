@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
+
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:  # without Redis, its client is not needed
     from ollama_proxy.coordination.redis_counters import CounterStorage
@@ -20,7 +20,7 @@ class MemoryStorage:
     """Counts as the MemoryStorage of the package `limits` does, at a fraction of its cost: that one
     has a lock for each counter, for threads, and starts a thread to remove what is over."""
 
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = SYSTEM_CLOCK
     #: Counters, and when each of them ends.
     _counters: dict[str, tuple[int, float]] = field(default_factory=dict)
     #: The end of each sliding window, the count of the one before it, and its own.
@@ -30,11 +30,11 @@ class MemoryStorage:
     def get(self, key: str) -> int:
         """A counter; 0: there is none."""
         count, ends_s = self._counters.get(key, (0, -math.inf))
-        return count if self.clock() < ends_s else 0
+        return count if self.clock.monotonic() < ends_s else 0
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Adds to a counter, which a new one is for `expiry` seconds. Returns the sum."""
-        now = self.clock()
+        now = self.clock.monotonic()
         self._sweep(now)
         count, ends_s = self._counters.get(key, (0, -math.inf))
         count, ends_s = (count + amount, ends_s) if now < ends_s else (amount, now + expiry)
@@ -49,7 +49,7 @@ class MemoryStorage:
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """The count of the last window of `expiry` seconds, for how many it fades; that of this
         one, and for how many that is kept."""
-        now = self.clock()
+        now = self.clock.monotonic()
         ends_s, previous, current = self._find_window(key, expiry, now)
         rest_s = ends_s - now
         return previous, rest_s if previous else 0.0, current, rest_s + expiry
@@ -58,7 +58,7 @@ class MemoryStorage:
         self, key: str, limit: int, expiry: int, amount: int = 1
     ) -> bool:
         """Adds to the count of this window, unless both together would exceed the limit."""
-        now = self.clock()
+        now = self.clock.monotonic()
         ends_s, previous, current = self._find_window(key, expiry, now)
         if int(previous * (ends_s - now) / expiry) + current + amount > limit:
             return False

@@ -4,10 +4,10 @@ request. As soon as anybody waits for the box, the coordinator calls them back."
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination.state import Outcome
 
 #: How long a slot is kept, and for how long none of a box is kept after some were
@@ -43,6 +43,7 @@ class KeptSlots:
     """The slots that no request of this worker uses now."""
 
     give_back: Callable[[Slot], None]
+    clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True)
     #: By the kind of requests that may use them.
     slots: dict[Hashable, list[Slot]] = field(default_factory=dict)
     #: When slots of a box were called back last.
@@ -50,7 +51,7 @@ class KeptSlots:
 
     def keep(self, slot: Slot) -> None:
         """Keeps a slot, or gives it back at once if others wait for its box."""
-        now = time.monotonic()
+        now = self.clock.monotonic()
         if now - self._called_back_s.get(slot.box, -CALLED_BACK_S) < CALLED_BACK_S:
             self.give_back(slot)
         else:
@@ -64,12 +65,12 @@ class KeptSlots:
 
     def call_back(self, boxes: Iterable[str]) -> None:
         """Gives back the slots of these boxes, and keeps none for a while."""
-        self._called_back_s |= dict.fromkeys(boxes, time.monotonic())
+        self._called_back_s |= dict.fromkeys(boxes, self.clock.monotonic())
         self._give_back_where(lambda slot: slot.box in boxes)
 
     def give_back_old(self) -> None:
         """Gives back the slots that nobody has used for a while."""
-        oldest_s = time.monotonic() - KEPT_S
+        oldest_s = self.clock.monotonic() - KEPT_S
         self._give_back_where(lambda slot: slot.kept_since_s <= oldest_s)
 
     def _give_back_where(self, is_over: Callable[[Slot], bool]) -> None:

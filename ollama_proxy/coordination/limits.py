@@ -16,7 +16,6 @@ refused request uses up nothing.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
@@ -24,6 +23,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination.concurrency import NO_LIMIT, Concurrency, MemoryConcurrency
 from ollama_proxy.coordination.counters import MemoryStorage, Storage
 from ollama_proxy.settings import find_timezone, midnight_s, next_period
@@ -180,6 +180,7 @@ class MinuteLimit:
     each: int
     amount: int
     storage: Storage
+    clock: Clock
     #: The key of the window in the storage.
     counter: str = field(init=False)
     #: What must be free. A request that is larger than the limit needs the whole window;
@@ -209,7 +210,7 @@ class MinuteLimit:
             self.counter, self.limit, MINUTE_S, self.needed
         ):
             return False
-        self.taken_at_s = time.monotonic()
+        self.taken_at_s = self.clock.monotonic()
         self._correct(self.amount - self.needed)
         return True
 
@@ -232,7 +233,9 @@ class MinuteLimit:
         """Adds to the window, also into debt; gives nothing back of an earlier minute, whose
         count fades by itself."""
         if amount < 0:
-            taken_ago_s = time.monotonic() - self.taken_at_s  # without the time that Redis needs
+            taken_ago_s = (
+                self.clock.monotonic() - self.taken_at_s
+            )  # without the time that Redis needs
             window = self.read()
             age_s = 2 * MINUTE_S - window.current_ttl_s
             is_current = taken_ago_s <= age_s + CLOCK_STEP_S
@@ -267,7 +270,7 @@ class QuotaLimit:
     amount: int
     period: Period
     storage: Storage
-    clock: Callable[[], float]
+    clock: Clock
     code = QUOTA
 
     @property
@@ -278,7 +281,9 @@ class QuotaLimit:
     def wait_s(self) -> float:
         """Until the period ends, if nothing is left of it."""
         return (
-            0.0 if self.storage.get(self.counter) < self.limit else self.period.end_s - self.clock()
+            0.0
+            if self.storage.get(self.counter) < self.limit
+            else self.period.end_s - self.clock.time()
         )
 
     def take(self) -> bool:
@@ -303,11 +308,11 @@ class QuotaLimit:
     def describe(self) -> Left:
         """What is left of it."""
         left = max(0, self.limit - self.storage.get(self.counter)) / UNITS[self.unit]
-        return Left(left, round(self.period.end_s - self.clock(), 3))
+        return Left(left, round(self.period.end_s - self.clock.time(), 3))
 
     @property
     def _expiry_s(self) -> int:
-        return math.ceil(self.period.end_s - self.clock()) + KEPT_S
+        return math.ceil(self.period.end_s - self.clock.time()) + KEPT_S
 
     def _add(self, amount: int) -> int:
         return self.storage.incr(self.counter, self._expiry_s, amount) if amount else self.amount
@@ -364,14 +369,14 @@ class Calendar:
     """The current day and month of a time zone."""
 
     zone: tzinfo
-    clock: Callable[[], float]
+    clock: Clock
     #: Since when the periods are the current ones: the clock may be set back.
     _from_s: float = math.inf
     _periods: dict[str, Period] = field(default_factory=dict)
 
     def find(self, unit: str) -> Period:
         """The current "day" or "month"."""
-        now = self.clock()
+        now = self.clock.time()
         if now < self._from_s or now >= self._periods["day"].end_s:
             today = datetime.fromtimestamp(now, self.zone).date()
             firsts = {
@@ -398,7 +403,7 @@ class Limiter:
     timezone: str = "UTC"
     share: float = 1.0
     concurrency: Concurrency = field(default_factory=MemoryConcurrency)
-    clock: Callable[[], float] = time.time
+    clock: Clock = SYSTEM_CLOCK
     #: The limits that each exchange was charged for.
     _running: dict[str, list[Limit]] = field(default_factory=dict)
     #: By period and subject: what the records have, and no counter has been compared with yet.
@@ -502,7 +507,7 @@ class Limiter:
                 elif name.endswith("_per_minute"):
                     each = tokens if name == "tokens_per_minute" else 1
                     yield MinuteLimit(
-                        name, subject.key, int(limit), each, each * count, self.storage
+                        name, subject.key, int(limit), each, each * count, self.storage, self.clock
                     )
                 else:
                     unit, _, period_unit = name.rpartition("_per_")

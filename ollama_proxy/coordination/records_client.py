@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import gevent
-
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.errors import BadRequest, Conflict, GatewayError, NotFound, RecordsUnavailable
 from ollama_proxy.hub import Json
@@ -31,6 +29,7 @@ class RecordsClient:
 
     #: Returns the coordinator's answer to a frame; None: there is none after so many seconds.
     _ask: Callable[[Frame, float], Frame | None]
+    clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True)
     #: The section `records` of the configuration.
     settings: Frame = field(default_factory=dict)
     #: Whether the database can be used; True until the coordinator says otherwise.
@@ -55,11 +54,13 @@ class RecordsClient:
         """The result of a call; CALLS in the package `records` has them. Waits for 15 seconds at
         most. Raises RecordsUnavailable, and what the call itself raises."""
         frame = {"op": "records", "call": call, "arguments": arguments}
-        answer, until_s = self._ask(frame, QUERY_S) or {}, time.monotonic() + COORDINATOR_S
+        answer, until_s = self._ask(frame, QUERY_S) or {}, self.clock.monotonic() + COORDINATOR_S
         # A stand-in has no records. A call that was on its way to a coordinator that ended
         # may have had an effect.
-        while answer and not {"result", "error"} & answer.keys() and time.monotonic() < until_s:
-            gevent.sleep(RETRY_S)
+        while (
+            answer and not {"result", "error"} & answer.keys() and self.clock.monotonic() < until_s
+        ):
+            self.clock.sleep(RETRY_S)
             answer = self._ask(frame, QUERY_S) or {}
         if error := answer.get("error"):
             # Of its own class if that is a usual one.

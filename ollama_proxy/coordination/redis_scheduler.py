@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 import redis
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination.redis_store import RedisStore
 from ollama_proxy.coordination.scheduler import QueueLimits
 from ollama_proxy.coordination.shared_state import VERSION, BoxView, SharedState
@@ -55,7 +56,7 @@ Operation = Callable[[SharedState, float], list[Decision]]
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A request of this machine that waits or holds a slot, since a time of `time.monotonic`."""
+    """A request of this machine that waits or holds a slot, since a monotonic time."""
 
     request: Request
     since_s: float
@@ -85,9 +86,12 @@ class RedisScheduler:
         *,
         lease_s: float = 15.0,
         tick_s: float = 1.0,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        """`clock`: of all times but those of Redis; its threads wait by the system's."""
         if not machine or "/" in machine:
             raise ValueError(f"{machine!r} can't be the name of a machine")
+        self._clock = clock
         self.limits = limits
         self.on_decisions = on_decisions
         self.announce: Callable[[], Iterable[tuple[Request, str | None, float]]] | None = None
@@ -116,7 +120,7 @@ class RedisScheduler:
     def start(self) -> None:
         """Tries to reach Redis, once; goes on to try, to keep the lease and to
         listen until `close`."""
-        self._clean_up_s = time.monotonic() + SETTLE_S
+        self._clean_up_s = self._clock.monotonic() + SETTLE_S
         self._renew_lease()
         for thread in self._threads:
             thread.start()
@@ -177,7 +181,7 @@ class RedisScheduler:
                 raise ValueError(
                     f"request {request.id!r} has a slot or waits already, or has no candidates"
                 )
-            entry = _Entry(request, time.monotonic())
+            entry = _Entry(request, self._clock.monotonic())
             return self._add(
                 entry, lambda state, now: state.scheduler.acquire(self._share(entry, now), now)
             )
@@ -229,14 +233,14 @@ class RedisScheduler:
         """See Scheduler. To be called all the time, because other machines may die; does
         something every `tick_s`."""
         with self._lock:
-            if self.is_available and time.monotonic() < self._next_tick_s:
+            if self.is_available and self._clock.monotonic() < self._next_tick_s:
                 return []
-            self._next_tick_s = time.monotonic() + self._tick_s
+            self._next_tick_s = self._clock.monotonic() + self._tick_s
             others = self._seen[1].machines.keys() - {self._machine}
             with self._redis():
                 dead = (
                     self.store.find_dead(others)
-                    if time.monotonic() >= self._find_dead_s
+                    if self._clock.monotonic() >= self._find_dead_s
                     else set[str]()
                 )
 
@@ -317,14 +321,14 @@ class RedisScheduler:
         for name, grant in state.scheduler.list_requests(f"{self._machine}/"):
             if entry := self._find_entry(name):
                 known[entry.request.id] = grant
-            elif name.startswith(self._names) or time.monotonic() >= self._clean_up_s:
+            elif name.startswith(self._names) or self._clock.monotonic() >= self._clean_up_s:
                 gone.append(name)
         return known, gone
 
     def _restore(self, entry: _Entry, state: SharedState, now: float) -> list[Decision]:
         """Adds an entry that is not there, or not as it is. Nothing is refused, and no slot is
         taken away, even if that is too many."""
-        request, waited_s = self._share(entry, now), time.monotonic() - entry.since_s
+        request, waited_s = self._share(entry, now), self._clock.monotonic() - entry.since_s
         if not entry.grant:
             return state.scheduler.acquire(request, now, waited_s=waited_s)
         elsewhere = state.scheduler.release(request.id, now)
@@ -335,7 +339,7 @@ class RedisScheduler:
         """The request as it is in Redis, at this time of Redis."""
         request, since_s = entry.request, entry.request.waiting_since_s
         if since_s is not None:
-            since_s = now - (time.monotonic() - since_s)
+            since_s = now - (self._clock.monotonic() - since_s)
         name, turns = self._names + request.id, request.conversation[-MAX_TURNS:]
         return replace(request, id=name, conversation=turns, waiting_since_s=since_s)
 
@@ -357,7 +361,7 @@ class RedisScheduler:
                 del self._entries[entry.request.id]
                 yield replace(decision, request=entry.request)
             else:
-                entry.since_s = time.monotonic()
+                entry.since_s = self._clock.monotonic()
                 entry.grant = replace(decision, request=entry.request, started_s=entry.since_s)
                 yield entry.grant
 
@@ -400,7 +404,7 @@ class RedisScheduler:
         with self._lock:
             self.is_available, self._next_tick_s = True, 0.0
             if self._find_dead_s == math.inf:
-                self._find_dead_s = time.monotonic() + SETTLE_S
+                self._find_dead_s = self._clock.monotonic() + SETTLE_S
             if self.announce:
                 rows = self.announce()
                 entries = (

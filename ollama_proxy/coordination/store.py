@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
+from ollama_proxy.coordination.counters import MemoryStorage
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import Limiter
 from ollama_proxy.coordination.scheduler import Scheduler
@@ -34,6 +36,6 @@ class Store:
     read_statuses: Callable[[], Sequence[Frame]] = lambda: ()
 
 
-def make_share(share: float) -> Store:
+def make_share(share: float, clock: Clock = SYSTEM_CLOCK) -> Store:
     """A store of its own that grants a part of everything, at least one of each."""
-    return Store(Scheduler(), Limiter(share=share), share)
+    return Store(Scheduler(), Limiter(MemoryStorage(clock), share=share, clock=clock), share)

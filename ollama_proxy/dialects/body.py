@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -56,7 +55,7 @@ def read_limited_parts(environ: Mapping[str, Any], limits: Server, call: Call) -
     declared = declared_length(environ)
     if declared is not None and declared > limits.max_body:
         raise BodyTooLarge(f"The request body is larger than {limits.max_body} bytes.")
-    call.body_ends_at = time.monotonic() + limits.body_timeout_s
+    call.body_ends_at = call.clock.monotonic() + limits.body_timeout_s
     parts = read_parts(environ, call)
     if declared is None:
         parts = bounded(parts, limits.max_body)
@@ -71,7 +70,7 @@ def read_parts(environ: Mapping[str, Any], call: Call) -> Iterator[bytes]:
         return
     left = inf if declared is None else declared
     while left > 0:
-        call.reading_since = time.monotonic()
+        call.reading_since = call.clock.monotonic()
         try:
             part: bytes = environ["wsgi.input"].read1(int(min(READ_BYTES, left)))
         except (OSError, ValueError) as error:

@@ -4,7 +4,7 @@ upstream, deliver the answer."""
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.accounting import price_of, sum_up
 from ollama_proxy.gateway.delivery import deliver, log_internal_error, record_failure
-from ollama_proxy.gateway.draining import WORKER
+from ollama_proxy.gateway.draining import Lifecycle
 from ollama_proxy.gateway.exchange import (
     DIAGNOSTIC_HEADERS,
     EXCHANGE_KEY,
@@ -54,7 +54,7 @@ __all__ = [
     "SYSTEM",
     "THINKING",
     "Trace",
-    "WORKER",
+    "Lifecycle",
     "allowed",
     "as_document",
     "capacity",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Lifecycle:
-    """The lifecycle of this process; see WORKER."""
+    """The lifecycle of one worker."""
 
     def __init__(self) -> None:
         #: The worker will soon take no new requests.
@@ -32,7 +32,3 @@ class Lifecycle:
         """Whether the service ends with this worker, so that it is not ready any more; not
         if others replace it."""
         return self.is_draining and not self._generation[0]
-
-
-#: The worker that this process is.
-WORKER = Lifecycle()

@@ -3,13 +3,13 @@ call fills in its part."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 from flask import request
 
+from ollama_proxy.clock import SYSTEM_CLOCK
 from ollama_proxy.coordination import Admission, Ticket
 from ollama_proxy.gateway.rendering import ClientDialect
 from ollama_proxy.gateway.resolve import ResolvedModel
@@ -88,7 +88,7 @@ class Exchange:
     #: Rule of its URL, such as `/v1/models/<path:name>`; "" if no route has the path.
     route: str = ""
     #: Seconds since 1970; durations are counted from `call.started`.
-    started_at: float = field(default_factory=time.time)
+    started_at: float = field(default_factory=SYSTEM_CLOCK.time)
     #: Its row in the records; "" if it has none.
     row_id: str = ""
     #: Whether durations and costs of its attempts are taken: for its row, or its limits.
@@ -218,7 +218,7 @@ class Exchange:
     def count_sent(self, size: int) -> None:
         """Counts `size` bytes of the body that are sent now."""
         if self.first_byte_at is None:
-            self.first_byte_at = time.monotonic()
+            self.first_byte_at = self.call.clock.monotonic()
         self.bytes_out += size
 
 

@@ -54,6 +54,7 @@ class FanOut:
         """Requests the answers; `heartbeat_s` is the silence in seconds after which
         an empty batch comes."""
         self._heartbeat_s = heartbeat_s
+        self._clock = call.clock
         self._begun = False
         self._unopened = len(openers)
         #: Set when all answers have begun, or one has failed to.
@@ -61,7 +62,7 @@ class FanOut:
         answers = [
             partial(self._ask, index, one, call.branch()) for index, one in enumerate(openers)
         ]
-        self._answers = MergedStreams(answers, ahead=BATCHES_AHEAD)
+        self._answers = MergedStreams(answers, ahead=BATCHES_AHEAD, clock=call.clock)
         self._left = len(answers)
 
     def _ask(self, index: int, opener: Opener, call: Call) -> Generator[Sequence[Event]]:
@@ -84,7 +85,7 @@ class FanOut:
                 continue
             if not self._begun:
                 self._begun = True
-                self._opened.wait(OPENING_S)
+                self._clock.wait(self._opened, OPENING_S)
                 if (failure := self._answers.failure) is not None:
                     self.close()
                     raise failure

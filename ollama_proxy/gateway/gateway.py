@@ -6,9 +6,11 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
+from mmap import mmap
 
 from flask import Response
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.errors import (
     BadRequest,
@@ -21,6 +23,7 @@ from ollama_proxy.errors import (
 from ollama_proxy.gateway import capacity
 from ollama_proxy.gateway.conversion.images import convert_native_images
 from ollama_proxy.gateway.delivery import record_usage
+from ollama_proxy.gateway.draining import Lifecycle
 from ollama_proxy.gateway.exchange import Exchange, FinishObserver
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.media import media_addresses
@@ -44,10 +47,9 @@ from ollama_proxy.hub import ChatRequest, Done, EmbedAnswer, EmbedRequest, Gener
 from ollama_proxy.policy import (
     ANYONE,
     ANYONE_ELSE,
-    SEEN,
-    TOKENS,
     Authenticator,
     AuthFailureLimiter,
+    ConfiguredTokens,
     ModelAliases,
     OriginPolicy,
     Principal,
@@ -87,10 +89,21 @@ class Gateway:
         coordinator: CoordinatorClient | None = None,
         problem_sources: Sequence[Callable[[], list[dict[str, str]]]] = (),
         open_transport: TransportFactory = HttpTransport,
+        lifecycle: Lifecycle | None = None,
+        configured_tokens: ConfiguredTokens | None = None,
+        seen: mmap | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`coordinator`: has the slots and limits of all workers; without it there are
         none. `problem_sources`: list what an operator should mend of other parts of the
-        worker, each with how. `open_transport`: makes the transports to upstreams."""
+        worker, each with how. `open_transport`: makes the transports to upstreams.
+        `lifecycle`, `configured_tokens`, and `seen`, the marks of AuthFailureLimiter: those of the
+        process; None: of its own."""
+        #: Of the gateway and of all its calls.
+        self.clock = clock
+        self.lifecycle = lifecycle or Lifecycle()
+        #: The tokens that no log may show.
+        self.configured_tokens = configured_tokens or ConfiguredTokens()
         self._finish_observers = finish_observers
         self._problem_sources = tuple(problem_sources)
         self._coordinator = coordinator
@@ -100,12 +113,12 @@ class Gateway:
         #: Streams of pages.
         self._followers: set[Exchange] = set()
         self._auth_failures = AuthFailureLimiter(
-            settings.auth.max_failed_logins, tell=_log_auth_rate_limited, seen=SEEN
+            settings.auth.max_failed_logins, tell=_log_auth_rate_limited, seen=seen, clock=clock
         )
         self._connections = capacity.connections(settings.server.max_connections)
         self.snapshot = self._take_snapshot(
             settings,
-            build_fleet(settings, open_transport=open_transport),
+            build_fleet(settings, open_transport=open_transport, clock=clock),
             ImageFetcher(settings.images),
         )
 
@@ -136,7 +149,9 @@ class Gateway:
         old = self.snapshot
         fleet, images = old.fleet, old.images
         if effective_upstreams(settings) != effective_upstreams(old.settings):
-            fleet = build_fleet(settings, running=fleet, open_transport=self._open_transport)
+            fleet = build_fleet(
+                settings, running=fleet, open_transport=self._open_transport, clock=self.clock
+            )
         if settings.images != old.settings.images:
             images = ImageFetcher(settings.images)
         self._auth_failures.limit = settings.auth.max_failed_logins
@@ -148,7 +163,9 @@ class Gateway:
 
     def _take_snapshot(self, settings: Settings, fleet: Fleet, images: ImageFetcher) -> Snapshot:
         # From now on no log shows these tokens.
-        TOKENS.replace({token.digest: token.shape for token in settings.auth.tokens()})
+        self.configured_tokens.replace(
+            {token.digest: token.shape for token in settings.auth.tokens()}
+        )
         return Snapshot(
             settings=settings,
             fleet=fleet,
@@ -164,10 +181,13 @@ class Gateway:
                 password_hash=settings.admin.password_hash.secret
                 if settings.admin.password_hash
                 else None,
+                configured_tokens=self.configured_tokens,
+                clock=self.clock,
             ),
             origins=OriginPolicy(settings),
             images=images,
             max_requests=capacity.requests(settings.server.max_in_flight, self._connections),
+            lifecycle=self.lifecycle,
             sharing=share(self._coordinator, settings, fleet),
         )
 
@@ -318,7 +338,10 @@ class Gateway:
             options = edited.get("options")
             num_ctx = options.get("num_ctx") if isinstance(options, dict) else None
             exchange.is_outgrown = partial(
-                node.upstream.is_outgrown, upstream_model, requested=num_ctx
+                node.upstream.is_outgrown,
+                upstream_model,
+                requested=num_ctx,
+                clock=exchange.call.clock,
             )
             body = exchange.body if edited is exchange.data else encode_request(edited)
             return forward_to(node, replace(outgoing, body=body), exchange.call)

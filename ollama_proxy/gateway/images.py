@@ -264,10 +264,10 @@ class ImageFetcher:
             call.attach(partial(gevent.killall, jobs, block=False))
             found: dict[str, str] = {}
             for each, job in zip(first.values(), jobs, strict=True):
-                job.join(heartbeat_s)
+                call.clock.join([job], heartbeat_s)
                 while not job.ready():
                     yield ()
-                    job.join(heartbeat_s)
+                    call.clock.join([job], heartbeat_s)
                 outcome = job.get()
                 call.check()
                 if isinstance(outcome, GatewayError):

@@ -10,7 +10,6 @@ request that was cut, or took too long, may still have been executed, and is not
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.gateway.accounting import charge, measure
-from ollama_proxy.gateway.draining import WORKER
+from ollama_proxy.gateway.draining import Lifecycle
 from ollama_proxy.gateway.exchange import FAILED_STATES, Exchange
 from ollama_proxy.gateway.sharing import describe_wait, list_prefixes
 from ollama_proxy.hub import Done, Event, Json
@@ -156,7 +155,7 @@ class RunningAttempt:
             return True
         node, model, began_at = self._slot.node, self._slot.model, self._slot.began_at
         self.record.began_s = began_at - self._exchange.call.started
-        self.record.took_s = time.monotonic() - began_at
+        self.record.took_s = self._exchange.call.clock.monotonic() - began_at
         node.accounted[model] -= 1
         if not node.accounted[model]:
             del node.accounted[model]
@@ -242,10 +241,16 @@ class Attempts:
     """The attempts for one answer."""
 
     def __init__(
-        self, fleet: Fleet, route: Route, exchange: Exchange, admission: Admission | None = None
+        self,
+        fleet: Fleet,
+        route: Route,
+        exchange: Exchange,
+        lifecycle: Lifecycle,
+        admission: Admission | None = None,
     ) -> None:
         """`admission`: of an exchange that needs slots, or has limits."""
         self._balancer = fleet.balancer
+        self._lifecycle = lifecycle
         self._admission = admission
         #: How long it has waited for slots, in seconds; None: it was not granted one yet.
         self._waited_s: float | None = None
@@ -365,9 +370,11 @@ class Attempts:
         call.hold()
         try:
             while not (
-                is_granted := ticket.wait(DRAINING_S if WORKER.is_draining else heartbeat_s)
+                is_granted := ticket.wait(
+                    DRAINING_S if self._lifecycle.is_draining else heartbeat_s
+                )
             ):
-                if WORKER.is_draining:
+                if self._lifecycle.is_draining:
                     raise ShuttingDown
                 exchange.progress = describe_wait(ticket.position)
                 yield ()
@@ -387,7 +394,7 @@ class Attempts:
         """Waits until the request can be tried again; raises `error` if it can't."""
         self._tried.append(node)
         pause_s = self._pause_s(error, node)
-        is_last = pause_s is None or call.ended or time.monotonic() + pause_s >= call.ends_at
+        is_last = pause_s is None or call.ended or call.clock.monotonic() + pause_s >= call.ends_at
         if self._retries or not is_last:
             reason = error.status if isinstance(error, UpstreamRefused) else error.slug
             self._exchange.attempts += (f"{node.name}: {reason}",)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ollama_proxy.gateway.draining import Lifecycle
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.images import ImageFetcher
 from ollama_proxy.gateway.prepare import set_limits
@@ -35,6 +36,7 @@ class Snapshot:
     origins: OriginPolicy
     images: ImageFetcher
     max_requests: int
+    lifecycle: Lifecycle
     #: None: no request needs a slot, and no caller has limits.
     sharing: Sharing | None = None
 
@@ -75,7 +77,7 @@ class Snapshot:
     def attempts(self, exchange: Exchange, resolved: ResolvedModel) -> Attempts:
         """Returns the attempts for one answer to a prompt."""
         admission = None if self.sharing is None else self.sharing.admit(exchange, resolved)
-        return Attempts(self.fleet, resolved.route, exchange, admission)
+        return Attempts(self.fleet, resolved.route, exchange, self.lifecycle, admission)
 
     def open(
         self,

@@ -4,7 +4,6 @@ have to be JSON are checked."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ from functools import partial
 import orjson
 from flask import Response
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import BodyTooLarge
 from ollama_proxy.gateway.conversion.documents import read_documents
 from ollama_proxy.gateway.conversion.images import convert_images
@@ -132,7 +132,7 @@ class TranslatedCall:
             else:
                 prepared = prepare_completion(asked, model, upstream, exchange)
                 events = upstream.generate(prepared, call, heartbeat_s=self._heartbeat_s)
-            return filter_events(events, prepared, self._heartbeat_s)
+            return filter_events(events, prepared, self._heartbeat_s, call.clock)
 
         return snapshot.attempts(exchange, resolved).open_events(call, ask, self._heartbeat_s)
 
@@ -168,7 +168,10 @@ def fetch_images(
 
 
 def filter_events(
-    events: EventStream, asked: ChatRequest | GenerateRequest, heartbeat_s: float | None
+    events: EventStream,
+    asked: ChatRequest | GenerateRequest,
+    heartbeat_s: float | None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> EventStream:
     """Returns the events of one answer as the request wants them: the same stream if
     there is nothing to do."""
@@ -178,7 +181,7 @@ def filter_events(
     without_thinking = bool(asked.exclude_reasoning)
     if not (without_thinking or one_call):
         return events
-    return FilteredEvents(events, without_thinking, one_call, heartbeat_s)
+    return FilteredEvents(events, without_thinking, one_call, heartbeat_s, clock)
 
 
 @dataclass(slots=True, eq=False)
@@ -189,9 +192,10 @@ class FilteredEvents:
     _without_thinking: bool
     _one_call: bool
     _heartbeat_s: float | None
+    _clock: Clock
 
     def __iter__(self) -> Iterator[Sequence[Event]]:
-        sent_at, has_call = time.monotonic(), False
+        sent_at, has_call = self._clock.monotonic(), False
         for batch in self._events:
             kept: list[Event] = []
             for event in batch:
@@ -204,10 +208,11 @@ class FilteredEvents:
                     kept.append(event)
             # A batch of which nothing is left looks like silence to the client.
             is_due = (
-                self._heartbeat_s is not None and time.monotonic() - sent_at >= self._heartbeat_s
+                self._heartbeat_s is not None
+                and self._clock.monotonic() - sent_at >= self._heartbeat_s
             )
             if kept or not batch or is_due:
-                sent_at = time.monotonic()
+                sent_at = self._clock.monotonic()
                 yield kept
 
     def close(self) -> None:

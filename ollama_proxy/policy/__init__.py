@@ -35,11 +35,11 @@ from ollama_proxy.policy.auth import (
     Principal,
     sent_tokens,
 )
-from ollama_proxy.policy.brute_force import SEEN, AuthFailureLimiter
+from ollama_proxy.policy.brute_force import AuthFailureLimiter, create_shared_marks
 from ollama_proxy.policy.configured_tokens import (
     REDACTED,
     TOKEN_CHARS,
-    TOKENS,
+    ConfiguredTokens,
     candidates,
     show_method,
 )
@@ -99,9 +99,9 @@ __all__ = [
     "Principal",
     "READ",
     "REDACTED",
-    "SEEN",
     "SESSION_CALL_KEY",
-    "TOKENS",
+    "ConfiguredTokens",
+    "create_shared_marks",
     "TOKEN_CHARS",
     "UNNAMED",
     "as_address",

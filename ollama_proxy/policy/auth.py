@@ -9,14 +9,17 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from typing import Any, NamedTuple
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from ollama_proxy.errors import AuthError, MissingToken
 from ollama_proxy.policy.brute_force import AuthFailureLimiter
-from ollama_proxy.policy.configured_tokens import TOKENS
+from ollama_proxy.policy.configured_tokens import ConfiguredTokens
 from ollama_proxy.settings import ADMIN, BACKGROUND, SCOPES, Auth, Token, merge_limits
+
+if TYPE_CHECKING:  # commands need neither a clock nor greenlets
+    from ollama_proxy.clock import Clock
 
 #: Longest header value that can hold a token, in characters.
 MAX_TOKEN = 4096
@@ -103,12 +106,17 @@ class Authenticator:
         *,
         anyone: Principal = ANYONE,
         password_hash: str | None = None,
+        configured_tokens: ConfiguredTokens | None = None,
+        clock: Clock,
     ) -> None:
         """`anyone`: who calls if no token is required; `password_hash`: of the user
-        `admin`, if there is one."""
+        `admin`, if there is one; `configured_tokens`: learn the shape of each token that is
+        used."""
+        self._clock = clock
+        self._configured_tokens = configured_tokens or ConfiguredTokens()
         #: Who calls if no token is required; None: one is.
         self.anyone = None if auth.enabled else anyone
-        self._auth_failures = auth_failures or AuthFailureLimiter(0)
+        self._auth_failures = auth_failures or AuthFailureLimiter(0, clock=clock)
         self._tokens = {
             token.digest: KnownToken(token, principal_of(token, auth)) for token in auth.tokens()
         }
@@ -142,16 +150,15 @@ class Authenticator:
         # The digest of a guess does not reveal how close the guess was, so neither does
         # the time of the lookup.
         known = self._tokens.get(digest)
-        today = datetime.now(UTC).date()
         if (
             known is None
             or not hmac.compare_digest(known.principal.digest, digest)
-            or not is_valid(known.token, today)
+            or not is_valid(known.token, self._clock)
         ):
             self._auth_failures.note_wrong(client, digest)
             raise AuthError
         self._auth_failures.note_right(client, digest)
-        TOKENS.learn(digest, sent[0].decode("latin-1"))
+        self._configured_tokens.learn(digest, sent[0].decode("latin-1"))
         return known.principal
 
     def find(self, digest: bytes) -> Principal | None:
@@ -160,11 +167,7 @@ class Authenticator:
         if self.administrator is not None and digest == self.administrator.digest:
             return self.administrator
         known = self._tokens.get(digest)
-        return (
-            known.principal
-            if known is not None and is_valid(known.token, datetime.now(UTC).date())
-            else None
-        )
+        return known.principal if known is not None and is_valid(known.token, self._clock) else None
 
     def find_named(self, name: str) -> Principal | None:
         """The principal of this name, as long as its token is valid."""
@@ -201,9 +204,9 @@ class Authenticator:
         return hashlib.sha256(text.encode("latin-1", "replace")).digest() in self._tokens
 
 
-def is_valid(token: Token, today: date) -> bool:
+def is_valid(token: Token, clock: Clock) -> bool:
     """Whether a token is accepted: it is not disabled, and its last day, in UTC, is not over."""
-    return not token.disabled and (token.expires is None or today <= token.expires)
+    return not token.disabled and (token.expires is None or clock.now(UTC).date() <= token.expires)
 
 
 def sent_tokens(environ: Mapping[str, Any]) -> list[bytes]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 import mmap
-import time
 import zlib
 from collections import deque
 from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING
 
 from ollama_proxy.errors import TooManyGuesses
+
+if TYPE_CHECKING:  # commands need neither a clock nor greenlets
+    from ollama_proxy.clock import Clock
 
 #: How long wrong tokens are counted for an address, from the first of them, in seconds.
 WINDOW_S = 60.0
@@ -29,12 +32,14 @@ MOST_KEPT = 10_000
 #: guess is checked that would have been refused.
 SEEN_BITS = 1 << 20
 
-#: The marks of all workers of a machine: the master creates them before it forks.
-SEEN = mmap.mmap(-1, SEEN_BITS // 8)
-
 #: How many of the latest wrong tokens of an address are not counted again: a client with an old
 #: token is not guessing.
 MOST_REPEATED = 8
+
+
+def create_shared_marks() -> mmap.mmap:
+    """Return empty marks that a process shares with those that it forks."""
+    return mmap.mmap(-1, SEEN_BITS // 8)
 
 
 @dataclass(slots=True)
@@ -50,9 +55,9 @@ class AuthFailureLimiter:
     """Counts the wrong tokens of the last minute in this process; `limit` may be changed at
     any time, 0 disables it.
 
-    `seen` has the marks of valid tokens (see SEEN; None: marks of its own). `tell` is called with
-    an address and the number of its wrong tokens when the limit is reached, so at most once a
-    minute for each address.
+    `seen` has the marks of valid tokens (see create_shared_marks; None: marks of its own). `tell`
+    is called with an address and the number of its wrong tokens when the limit is reached, so at
+    most once a minute for each address.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class AuthFailureLimiter:
         *,
         tell: Callable[[str, int], None] = lambda address, failures: None,
         seen: MutableSequence[int] | mmap.mmap | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock,
     ) -> None:
         self.limit = limit
         self._tell = tell
@@ -84,7 +89,9 @@ class AuthFailureLimiter:
     def has_failed(self, address: str, digest: bytes) -> bool:
         """Whether the token is one of the latest wrong ones of this address."""
         window = self._windows.get(origin_of(address))
-        return window is not None and self._clock() < window.ends and digest in window.latest
+        return (
+            window is not None and self._clock.monotonic() < window.ends and digest in window.latest
+        )
 
     def note_right(self, address: str, digest: bytes) -> None:
         """Notes that the token is valid: from this address it will not be refused."""
@@ -97,9 +104,9 @@ class AuthFailureLimiter:
         not checked any more."""
         origin = origin_of(address)
         window = self._windows.get(origin)
-        if window is None or self._clock() >= window.ends:
+        if window is None or self._clock.monotonic() >= window.ends:
             self._windows.pop(origin, None)  # a new window is the last one to be dropped
-            window = self._windows[origin] = _Window(self._clock() + WINDOW_S)
+            window = self._windows[origin] = _Window(self._clock.monotonic() + WINDOW_S)
             if len(self._windows) > MOST_KEPT:
                 del self._windows[next(iter(self._windows))]
         self._check_window(window)
@@ -111,7 +118,7 @@ class AuthFailureLimiter:
 
     def _check_window(self, window: _Window) -> None:
         """Raises TooManyGuesses while the limit is reached."""
-        left_s = window.ends - self._clock()
+        left_s = window.ends - self._clock.monotonic()
         if left_s > 0 and 0 < self.limit <= window.failures:
             raise TooManyGuesses(retry_after_s=math.ceil(left_s))
 

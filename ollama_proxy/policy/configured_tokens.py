@@ -61,8 +61,7 @@ def _between_marks(text: str) -> set[str]:
 
 
 class ConfiguredTokens:
-    """The tokens that must not reach a log, wherever a client has put them. One for
-    each process, see TOKENS.
+    """The tokens that must not reach a log, wherever a client has put them.
 
     Tokens are stored as digests. A token whose shape is known too, because it was read in
     plain text or has been used, is found anywhere in a text; any other only if it stands
@@ -156,7 +155,3 @@ class ConfiguredTokens:
 def show_method(method: str) -> str:
     """A method of HTTP; anything else is hidden: it may be a token."""
     return method if method in _METHODS else "(unknown)"
-
-
-#: Set by the gateway; read by all logs.
-TOKENS = ConfiguredTokens()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ollama_proxy.policy import TOKENS, show_method
+from ollama_proxy.policy import ConfiguredTokens, show_method
 from ollama_proxy.texts import Translatable
 
 if TYPE_CHECKING:  # the coordinator and the commands do without Flask and the rest of the gateway
@@ -47,9 +47,10 @@ class Spool:
     It never raises and never waits: a line that can't be written is counted, and reported once.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """`directory`: created with mode 0700 if it is missing."""
+    def __init__(self, directory: Path, configured_tokens: ConfiguredTokens) -> None:
+        """`directory`: created with mode 0700 if it is missing; `configured_tokens`: are masked."""
         self._directory = directory
+        self._configured_tokens = configured_tokens
         #: Lines that could not be written, because the disk or the spool is full.
         self.unwritten = 0
         #: Why the last line could not be written; "" if it was.
@@ -68,7 +69,7 @@ class Spool:
         self._rows += 1
         self._last_ms = max(self._last_ms, int(exchange.started_at * 1000))
         row_id = f"{self._last_ms:012x}{self._random}{self._rows:06x}"
-        shown, principal = TOKENS.shown, exchange.principal
+        shown, principal = self._configured_tokens.shown, exchange.principal
         self._write(
             {
                 "begin": {

@@ -101,7 +101,11 @@ class RequestAdmission:
         """The exchange of a request: from now on it is ended and recorded whatever happens."""
         environ, snapshot = incoming.environ, self._gateway.snapshot
         exchange = environ[EXCHANGE_KEY] = new_exchange(
-            environ, snapshot.settings, find_dialect(environ, self._dialects)
+            environ,
+            snapshot.settings,
+            find_dialect(environ, self._dialects),
+            self._gateway.configured_tokens,
+            self._gateway.clock,
         )
         self._gateway.track(exchange)
         if incoming.url_rule is not None:
@@ -161,7 +165,7 @@ class RequestAdmission:
         if principal.user_key:
             exchange.user = exchange.trusted_user = user_name(environ.get(principal.user_key, ""))
         if exchange.id == environ.get("HTTP_X_REQUEST_ID"):
-            exchange.id = request_id(exchange.id)  # the token that it may contain is known only now
+            exchange.id = request_id(exchange.id, self._gateway.configured_tokens)
         return principal
 
     def _admit(self, exchange: Exchange) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import Flask, Request, Response, request
+from flask import Blueprint, Flask, Request, Response, request
 from werkzeug.routing import MapAdapter, Rule
 
 from ollama_proxy.admin import (
@@ -23,6 +23,7 @@ from ollama_proxy.admin import (
     build_pages,
 )
 from ollama_proxy.admin import SCOPES as ADMIN_SCOPES
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.dialects import DIALECTS, Dialect, all_routes
 from ollama_proxy.gateway import (
@@ -44,6 +45,7 @@ from ollama_proxy.server.metrics import Metrics, build_metrics
 from ollama_proxy.server.metrics import build_blueprint as build_metrics_blueprint
 from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.server.ops import build_blueprint as build_ops
+from ollama_proxy.server.process_state import ProcessState
 from ollama_proxy.server.request import is_secure
 from ollama_proxy.server.tracing import Tracing, build_tracing
 from ollama_proxy.settings import Settings
@@ -121,6 +123,8 @@ def create_app(
     metrics_directory: Path | None = None,
     session_directory: Path | None = None,
     open_transport: TransportFactory = HttpTransport,
+    process: ProcessState | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Flask:
     """The WSGI application. Starts nothing: `startup.serve` does.
 
@@ -128,30 +132,30 @@ def create_app(
     configuration file, for `/readyz`. `coordinator` None: neither slots nor limits. `spool` None:
     no usage is recorded. `metrics_directory`: of the counts of all workers; None: there are no
     metrics. `session_directory`: of the sessions of pages; None: nobody can sign in.
-    `open_transport`: makes the transports to upstreams.
+    `open_transport`: makes the transports to upstreams. `process`: the state that it shares with
+    the others of its process; None: a state of its own.
     """
-    app = SyncFlask("ollama_proxy", static_folder=None, template_folder="admin/pages/templates")
-    app.session_interface = PageSessions(
-        SessionStore(session_directory) if session_directory else None,
-        lambda environ: is_secure(environ, gateway.settings.server.trusted_proxies),
-    )
-    app.url_map.merge_slashes = False
+    process = process or ProcessState(started_at=clock.monotonic())
+    app = _build_flask(session_directory, lambda: gateway.settings)
     metrics = build_metrics(metrics_directory, settings, lambda: gateway, coordinator)
     tracing = build_tracing(settings, lambda: gateway)
     observers = list_observers(
-        log_directory, lambda: gateway.settings.logging.access, spool, metrics, tracing
+        log_directory, lambda: gateway.settings.logging.access, spool, metrics, tracing, process
     )
-    lists: list[Callable[[], list[dict[str, str]]]] = [partial(_list_config_problems, problem)]
-    lists += [spool.list_problems] if spool else []
     gateway = Gateway(
         settings,
         finish_observers=observers,
         coordinator=coordinator,
-        problem_sources=lists,
+        problem_sources=_list_problem_sources(problem, spool),
         open_transport=open_transport,
+        lifecycle=process.lifecycle,
+        configured_tokens=process.configured_tokens,
+        seen=process.seen,
+        clock=clock,
     )
     jobs = session_directory and ModelJobs(gateway, session_directory.with_name(JOB_DIRECTORY))
-    health, client_watch = Health(lambda: gateway.fleet, report=gateway.report_box), ClientWatch()
+    client_watch = ClientWatch(clock=clock)
+    health = Health(lambda: gateway.fleet, report=gateway.report_box, clock=clock)
     # The last one recognises every request.
     dialects = (*dialects[:-1], ADMIN_API, ADMIN_PAGES, *dialects[-1:])
     app.extensions["ollama_proxy"] = {
@@ -166,30 +170,36 @@ def create_app(
         "jobs": jobs,
     }
     scopes, readers = _register_dialects(app, gateway, dialects)
-    scopes |= OPS_SCOPES | METRICS_SCOPES | ADMIN_SCOPES | PAGE_SCOPES
     admission = RequestAdmission(
         gateway, client_watch, dialects, scopes, spool, is_accounted=bool(metrics or tracing)
     )
     app.before_request(admission.admit_request)
     if tracing:
         app.before_request(tracing.begin_request)
-    app.register_blueprint(build_ops(gateway, health, client_watch, problem))
-    app.register_blueprint(build_metrics_blueprint(gateway, metrics))
-    build_api(app)
-    build_pages(app)
-    install_error_handlers(app)
+    ops = build_ops(gateway, health, client_watch, problem, process.started_at)
+    _register_own_routes(app, ops, build_metrics_blueprint(gateway, metrics))
     app.after_request(build_finish(build_cors(app, gateway, dialects)))
     if log_directory:
-        app.after_request(ChatLog(log_directory, readers, lambda: gateway.settings).record_response)
+        app.after_request(_build_chat_log(log_directory, readers, gateway, process))
     app.wsgi_app = PathPrefix(_finishing(app.wsgi_app))  # type: ignore[method-assign]  # Flask's way of adding one
+    return app
+
+
+def _build_flask(session_directory: Path | None, settings: Callable[[], Settings]) -> SyncFlask:
+    app = SyncFlask("ollama_proxy", static_folder=None, template_folder="admin/pages/templates")
+    app.session_interface = PageSessions(
+        SessionStore(session_directory) if session_directory else None,
+        lambda environ: is_secure(environ, settings().server.trusted_proxies),
+    )
+    app.url_map.merge_slashes = False
     return app
 
 
 def _register_dialects(
     app: Flask, gateway: Gateway, dialects: Sequence[Dialect]
 ) -> tuple[dict[str, str], dict[str, Reader | None]]:
-    """Registers their blueprints; the scope of each endpoint, and the reader of its answers."""
-    scopes: dict[str, str] = {}
+    """Registers their blueprints; the scope of every endpoint, and the readers of their answers."""
+    scopes: dict[str, str] = OPS_SCOPES | METRICS_SCOPES | ADMIN_SCOPES | PAGE_SCOPES
     readers: dict[str, Reader | None] = {}
     for routes in all_routes(dialects):
         app.register_blueprint(routes.build_blueprint(gateway))
@@ -198,19 +208,47 @@ def _register_dialects(
     return scopes, readers
 
 
+def _register_own_routes(app: Flask, *blueprints: Blueprint) -> None:
+    """Registers these and the admin's, and the handlers of errors."""
+    for each in blueprints:
+        app.register_blueprint(each)
+    build_api(app)
+    build_pages(app)
+    install_error_handlers(app)
+
+
+def _build_chat_log(
+    directory: Path, readers: Mapping[str, Reader | None], gateway: Gateway, process: ProcessState
+) -> Callable[[Response], Response]:
+    """Flask's after_request for the chat log."""
+    return ChatLog(
+        directory,
+        readers,
+        lambda: gateway.settings,
+        configured_tokens=gateway.configured_tokens,
+        writer=process.log_writers.files,
+        clock=gateway.clock,
+    ).record_response
+
+
 def list_observers(
     log_directory: Path | None,
     is_logged: Callable[[], bool],
     spool: Spool | None,
     metrics: Metrics | None,
     tracing: Tracing | None,
+    process: ProcessState,
 ) -> list[FinishObserver]:
     """What takes note of each exchange that is over."""
     sinks: list[RecordSink] = []
     if log_directory:
-        sinks.append(AccessLog(log_directory, is_enabled=is_logged).record)
+        sinks.append(
+            AccessLog(log_directory, is_enabled=is_logged, writers=process.log_writers).record
+        )
     sinks += [end for end in (spool and spool.end, metrics and metrics.record) if end]
-    observers: list[FinishObserver] = [Recorder(sinks).record] if sinks else []
+    observers: list[FinishObserver] = (
+        [Recorder(sinks, process.configured_tokens).record] if sinks else []
+    )
     return [*observers, tracing.record] if tracing else observers
 
 
@@ -243,6 +281,14 @@ def build_finish(
         return response
 
     return finish
+
+
+def _list_problem_sources(
+    problem: Callable[[], str | None], spool: Spool | None
+) -> list[Callable[[], list[dict[str, str]]]]:
+    """What lists problems for the status."""
+    sources: list[Callable[[], list[dict[str, str]]]] = [partial(_list_config_problems, problem)]
+    return [*sources, spool.list_problems] if spool else sources
 
 
 def _list_config_problems(problem: Callable[[], str | None]) -> list[dict[str, str]]:

@@ -9,7 +9,6 @@ stops reading or sending is cut.
 from __future__ import annotations
 
 import select
-import time
 from collections.abc import Callable
 from socket import SHUT_RD, SHUT_RDWR
 
@@ -17,6 +16,7 @@ import gevent
 import gevent.event
 from gevent import monkey
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.server.connection import Connection
 from ollama_proxy.upstreams import Call
 
@@ -34,7 +34,8 @@ _poll = monkey.get_original("select", "poll")
 class ClientWatch:
     """Polls the sockets of waiting clients; `active` says how many there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
         self._calls: dict[int, tuple[Connection, Call]] = {}
         self._busy = gevent.event.Event()
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -74,7 +75,7 @@ class ClientWatch:
             _, call = self._calls[number]
             self._forget(number)
             call.leave()
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for number, (connection, call) in list(self._calls.items()):
             if connection.is_send_stalled(now, call.send_limit_s):
                 # The write that waits for it fails at once; the end of the exchange does the rest.
@@ -91,7 +92,7 @@ class ClientWatch:
     def _run(self) -> None:
         while True:
             self._busy.wait()
-            gevent.sleep(WATCH_INTERVAL_S)
+            self._clock.sleep(WATCH_INTERVAL_S)
             self.look()
             if not self._calls:
                 self._busy.clear()

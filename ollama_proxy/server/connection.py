@@ -11,15 +11,14 @@ import os
 import select
 import struct
 import termios
-import time
 from contextlib import suppress
 from socket import SHUT_WR
 from typing import Any
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-import gevent
 from gevent import monkey
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.server.incoming import HeadLimits, IncomingRequest
 from ollama_proxy.server.response import Response
 from ollama_proxy.upstreams import yield_to_loop
@@ -50,8 +49,14 @@ _socket = monkey.get_original("socket", "socket")
 class Connection:
     """`sock` is a gevent socket; `environ` is what all requests on it have in common."""
 
-    def __init__(self, sock: Any, environ: WSGIEnvironment | None = None) -> None:
-        self._socket = sock
+    def __init__(
+        self,
+        sock: Any,
+        environ: WSGIEnvironment | None = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._socket, self._clock = sock, clock
         self._environ = {**(environ or {}), CONNECTION_KEY: self}
         #: The request that came last, perhaps only in parts.
         self.request: IncomingRequest | None = None
@@ -126,7 +131,7 @@ class Connection:
 
     def send(self, data: bytes) -> None:
         """Sends all of it."""
-        self._sending_since = time.monotonic()
+        self._sending_since = self._clock.monotonic()
         sent = self._socket.send(data)
         self._bytes_sent += sent
         if sent < len(data):
@@ -185,16 +190,16 @@ class Connection:
         At most LINGER_BYTES of what it sends are read; after them it can't go on sending.
         """
         self.shut(SHUT_WR)
-        ends_at, left = time.monotonic() + LINGER_S, LINGER_BYTES
+        ends_at, left = self._clock.monotonic() + LINGER_S, LINGER_BYTES
         with suppress(OSError):  # reset, or silent for too long
-            while left > 0 and (left_s := ends_at - time.monotonic()) > 0:
+            while left > 0 and (left_s := ends_at - self._clock.monotonic()) > 0:
                 self._socket.settimeout(left_s)
                 data = self._socket.recv(left)
                 if not data:
                     return
                 left -= len(data)
-            while time.monotonic() < ends_at and not self._has_event(select.POLLRDHUP):
-                gevent.sleep(_LOOK_S)
+            while self._clock.monotonic() < ends_at and not self._has_event(select.POLLRDHUP):
+                self._clock.sleep(_LOOK_S)
 
     def close(self) -> None:
         """Closes it."""

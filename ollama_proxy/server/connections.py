@@ -3,11 +3,11 @@ next request makes room, so that nobody can keep others out by saying nothing.""
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from itertools import chain, islice, takewhile
 from socket import SHUT_RDWR
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.server.connection import Connection
 
 #: So many of those that wait are looked at, to find one that has not begun to ask.
@@ -23,7 +23,8 @@ SEND_IDLE_S = 15.0
 class Connections:
     """At most `most` of them. A client has `waiting_s` for the head of its next request."""
 
-    def __init__(self, most: int, *, waiting_s: float) -> None:
+    def __init__(self, most: int, *, waiting_s: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
         self.most = most
         self._waiting_s = waiting_s
         #: Those that have not sent a request yet, and those that wait for another one; with the
@@ -42,7 +43,7 @@ class Connections:
         make it are those that have had their last response, then those that have never asked for
         anything, unless they have only just come."""
         if len(self) >= self.most:
-            before = time.monotonic() - JUST_COME_S
+            before = self._clock.monotonic() - JUST_COME_S
             slow = [each for each, since in islice(self._new.items(), LOOKED_AT) if since <= before]
             if self._lingering:
                 self._close(next(iter(self._lingering)))
@@ -50,7 +51,7 @@ class Connections:
                 map(self._close_silent, list(islice(chain(slow, self._kept, self._new), LOOKED_AT)))
             ):
                 return False
-        self._new[connection] = time.monotonic()
+        self._new[connection] = self._clock.monotonic()
         return True
 
     def begin(self, connection: Connection) -> None:
@@ -63,7 +64,7 @@ class Connections:
         """The request is answered."""
         if connection in self._busy:
             self._busy.remove(connection)
-            self._kept[connection] = time.monotonic()
+            self._kept[connection] = self._clock.monotonic()
 
     def leave(self, connection: Connection) -> None:
         """It is closed."""
@@ -81,7 +82,7 @@ class Connections:
 
     def close_waiting(self, longer_than_s: float) -> None:
         """Closes those that have waited for a request for so long."""
-        before = time.monotonic() - longer_than_s
+        before = self._clock.monotonic() - longer_than_s
         for connection in [
             each for each, since in chain(self._new.items(), self._kept.items()) if since <= before
         ]:
@@ -90,7 +91,7 @@ class Connections:
     def close_overdue(self) -> None:
         """Closes those that have not sent a whole head in time, and those that don't take a
         response. The latter is left to the client watch if it watches them."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for waiting in (self._new, self._kept):
             overdue = takewhile(lambda item: item[1] <= now - self._waiting_s, waiting.items())
             for connection, _ in list(overdue):

@@ -6,9 +6,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, NoReturn
 
+from ollama_proxy.clock import Clock
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings import (
     Managed,
@@ -104,12 +105,11 @@ class LiveSettings:
             self._managed = read_snapshot(directory, str(url)) or self._managed
 
 
-def end_expired(end_revoked: Callable[[], object], sleep: Callable[[float], object]) -> NoReturn:
-    """Calls `end_revoked` soon after another day has begun in UTC: tokens expire with a
-    day. `sleep` is gevent's."""
-    day = datetime.now(UTC).date()
+def end_expired(end_revoked: Callable[[], object], clock: Clock) -> NoReturn:
+    """Calls `end_revoked` soon after another day has begun in UTC: tokens expire with a day."""
+    day = clock.now(UTC).date()
     while True:
-        sleep(EXPIRY_S)
-        before, day = day, datetime.now(UTC).date()
+        clock.sleep(EXPIRY_S)
+        before, day = day, clock.now(UTC).date()
         if day != before:
             end_revoked()

@@ -15,7 +15,7 @@ import orjson
 from flask import Blueprint, Response, redirect, request
 
 from ollama_proxy.errors import AuthError, Forbidden, NotFound, TooManyGuesses
-from ollama_proxy.gateway import WORKER, Exchange, Gateway, current_exchange, whole
+from ollama_proxy.gateway import Exchange, Gateway, current_exchange, whole
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import MANAGE, PUBLIC, READ, Principal
 from ollama_proxy.server.client_watch import ClientWatch
@@ -32,18 +32,24 @@ SCOPES = dict.fromkeys(("ops.root", "ops.health", "ops.livez", "ops.readyz"), PU
 
 
 def build_blueprint(
-    gateway: Gateway, health: Health, client_watch: ClientWatch, problem: Callable[[], str | None]
+    gateway: Gateway,
+    health: Health,
+    client_watch: ClientWatch,
+    problem: Callable[[], str | None],
+    started_at: float,
 ) -> Blueprint:
-    """`problem` tells what is wrong with the configuration file; None: nothing."""
+    """`problem` tells what is wrong with the configuration file; None: nothing. `started_at`: the
+    monotonic time at which the process began."""
+    status = partial(status_document, gateway, health, started_at=started_at)
     blueprint = Blueprint("ops", __name__)
-    blueprint.add_url_rule("/", "root", partial(answer_root, gateway, health))
+    blueprint.add_url_rule("/", "root", partial(answer_root, gateway, status))
     blueprint.add_url_rule("/health/probe", "probe", partial(answer_probe, gateway))
 
     @blueprint.get("/health", endpoint="health")
     def health_view() -> Response:
         """GET /health: the status object, always 200; with a token also every upstream."""
         exchange = _exchange_with_caller(gateway)
-        document = status_document(gateway, health, exchange, well="healthy")
+        document = status(exchange, well="healthy")
         if exchange.principal and READ in exchange.principal.scopes:
             document |= upstream_details(gateway, exchange)
         return _json(document)
@@ -62,7 +68,7 @@ def build_blueprint(
         unusable = (
             None if any(state.usable for state in states.values()) else "no upstream can be used"
         )
-        reason = "draining" if WORKER.is_leaving else unusable
+        reason = "draining" if gateway.lifecycle.is_leaving else unusable
         document: dict[str, Json] = {"status": "not ready" if reason else "ready"}
         if reason:
             document["reason"] = reason
@@ -76,7 +82,7 @@ def build_blueprint(
     return blueprint
 
 
-def answer_root(gateway: Gateway, health: Health) -> Response:
+def answer_root(gateway: Gateway, status: Callable[..., dict[str, Json]]) -> Response:
     """GET /: text for clients of Ollama, the status object for those that ask for JSON; browsers
     that may use the admin pages are sent there."""
     # Clients of Ollama do not ask for HTML.
@@ -92,7 +98,7 @@ def answer_root(gateway: Gateway, health: Health) -> Response:
         != "application/json"
     ):
         return Response("Ollama is running", content_type="text/plain; charset=utf-8")
-    return _json(status_document(gateway, health, _exchange_with_caller(gateway), well="ok"))
+    return _json(status(_exchange_with_caller(gateway), well="ok"))
 
 
 def _json(document: dict[str, Json], *, status: int = 200) -> Response:

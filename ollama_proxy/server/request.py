@@ -11,9 +11,10 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from ollama_proxy.clock import Clock
 from ollama_proxy.errors import Forbidden, NotFound
 from ollama_proxy.gateway import ClientDialect, Exchange
-from ollama_proxy.policy import TOKENS, as_address
+from ollama_proxy.policy import ConfiguredTokens, as_address
 from ollama_proxy.settings import Admin, Settings
 from ollama_proxy.upstreams import Call
 
@@ -43,17 +44,22 @@ _ESCAPED = re.compile(
 
 
 def new_exchange(
-    environ: Mapping[str, Any], settings: Settings, dialect: ClientDialect
+    environ: Mapping[str, Any],
+    settings: Settings,
+    dialect: ClientDialect,
+    configured_tokens: ConfiguredTokens,
+    clock: Clock,
 ) -> Exchange:
     """What is known of a call before anything was decided."""
     path = environ["PATH_INFO"]
     return Exchange(
-        id=request_id(environ.get("HTTP_X_REQUEST_ID")),
+        id=request_id(environ.get("HTTP_X_REQUEST_ID"), configured_tokens),
         method=environ["REQUEST_METHOD"],
         path=path,
         client=client_address(environ, settings.server.trusted_proxies),
         dialect=dialect,
-        call=Call(settings.timeouts),
+        call=Call(settings.timeouts, clock),
+        started_at=clock.time(),
     )
 
 
@@ -65,10 +71,15 @@ def redacted(path: str, is_token: Callable[[str], bool]) -> str:
     return "/".join("***" if part and is_token(part) else part for part in path.split("/"))
 
 
-def request_id(sent: str | None) -> str:
+def request_id(sent: str | None, configured_tokens: ConfiguredTokens) -> str:
     """The client's own id if it is one and holds no token, else a new one."""
-    if sent and _REQUEST_ID.fullmatch(sent) and not TOKENS.is_in(sent):
+    if sent and _REQUEST_ID.fullmatch(sent) and not configured_tokens.is_in(sent):
         return sent
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """Another id."""
     return secrets.token_hex(12)
 
 

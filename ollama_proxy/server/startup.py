@@ -20,12 +20,12 @@ from gevent import monkey
 from ollama_proxy.coordination import CoordinatorClient, start_coordinator
 from ollama_proxy.dialects import DIALECTS, Dialect
 from ollama_proxy.errors import ConfigError, GatewayStopping
-from ollama_proxy.gateway import WORKER
 from ollama_proxy.records import SPOOL_DIRECTORY, Spool
 from ollama_proxy.server.app import create_app
 from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.server.extras import check_tracing
 from ollama_proxy.server.live_settings import LiveSettings, end_expired
+from ollama_proxy.server.process_state import PROCESS, ProcessState
 from ollama_proxy.server.watchdog import Watchdog
 from ollama_proxy.settings import (
     LAST_GOOD_FILE,
@@ -40,7 +40,7 @@ from ollama_proxy.settings import (
     with_first_token,
     write_private,
 )
-from ollama_proxy.telemetry import METRICS_DIRECTORY, configure
+from ollama_proxy.telemetry import configure
 from ollama_proxy.upstreams import build_fleet, log_hidden
 from ollama_proxy.version import VERSION
 
@@ -54,14 +54,19 @@ RECORDS_S, UNUSABLE = 20.0, 2
 SESSION_DIRECTORY = "sessions"
 
 
-def check_start(environ: Mapping[str, str] = os.environ, *, reloading: bool = False) -> Settings:
+def check_start(
+    environ: Mapping[str, str] = os.environ,
+    *,
+    reloading: bool = False,
+    process: ProcessState = PROCESS,
+) -> Settings:
     """The settings, if this installation can start with them; for the process
     that starts the workers.
 
     Raises ConfigError. A first token that was made just now is shown on stderr, this once.
     `reloading`: workers that are already there have the say on what was good last.
     """
-    PRELOADED.discard()
+    process.app = None
     settings, token = with_first_token(load_settings(environ=environ), environ)
     build_fleet(settings, environ).close()
     check_tracing(settings)
@@ -127,7 +132,10 @@ def _run_apart(
 
 
 def serve(
-    environ: Mapping[str, str] = os.environ, *, dialects: Sequence[Dialect] = DIALECTS
+    environ: Mapping[str, str] = os.environ,
+    *,
+    dialects: Sequence[Dialect] = DIALECTS,
+    process: ProcessState = PROCESS,
 ) -> Flask:
     """The application of this worker, with its background work started.
 
@@ -136,20 +144,25 @@ def serve(
     """
     check_patched()
     app = (
-        PRELOADED.app
-        if PRELOADED.app is not None and dialects is DIALECTS
-        else build_app(environ, dialects)
+        process.app
+        if process.app is not None and dialects is DIALECTS
+        else build_app(environ, dialects, process)
     )
     parts = app.extensions["ollama_proxy"]
     gateway, health, watch = parts["gateway"], parts["health"], parts["watch"]
-    configure(log_directory(gateway.settings, environ), gateway.settings.logging.level)
+    configure(
+        log_directory(gateway.settings, environ),
+        gateway.settings.logging.level,
+        configured_tokens=process.configured_tokens,
+        writers=process.log_writers,
+    )
     parts["live_settings"].refresh()
     settings = gateway.settings
-    WORKER.cut = lambda: gateway.end_all(GatewayStopping)
-    WORKER.refuse_waiting = gateway.refuse_waiting
-    gevent.spawn(watch.run, gevent.sleep)
+    process.lifecycle.cut = lambda: gateway.end_all(GatewayStopping)
+    process.lifecycle.refuse_waiting = gateway.refuse_waiting
+    gevent.spawn(watch.run, gateway.clock)
     gevent.spawn(health.run)
-    gevent.spawn(end_expired, gateway.end_revoked, gevent.sleep)
+    gevent.spawn(end_expired, gateway.end_revoked, gateway.clock)
     parts["client_watch"].start()
     parts["coordinator"].start()
     watchdog = Watchdog()
@@ -162,14 +175,18 @@ def serve(
     )
     if (tracing := parts["tracing"]) is not None:
         tracing.start()
-    if settings.metrics.enabled and METRICS_DIRECTORY.problem:
-        log.error("metrics_unavailable", extra={"fields": {"problem": METRICS_DIRECTORY.problem}})
+    if settings.metrics.enabled and process.metrics_directory.problem:
+        log.error(
+            "metrics_unavailable", extra={"fields": {"problem": process.metrics_directory.problem}}
+        )
     log_hidden(settings)
     log_warnings(settings, environ)
     return app
 
 
-def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
+def build_app(
+    environ: Mapping[str, str], dialects: Sequence[Dialect], process: ProcessState
+) -> Flask:
     """The application of the settings as they are now. Nothing in it runs yet, and it
     holds no thread, greenlet or descriptor, so a process that it is forked into can start
     it. Raises ConfigError."""
@@ -209,9 +226,10 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
         problem=lambda: watch.problem,
         dialects=dialects,
         coordinator=coordinator,
-        spool=Spool(state_path(settings, environ) / SPOOL_DIRECTORY),
-        metrics_directory=METRICS_DIRECTORY.path,
+        spool=Spool(state_path(settings, environ) / SPOOL_DIRECTORY, process.configured_tokens),
+        metrics_directory=process.metrics_directory.path,
         session_directory=state_path(settings, environ) / SESSION_DIRECTORY,
+        process=process,
     )
     app.extensions["ollama_proxy"] |= {"watch": watch, "live_settings": live}
     gateway = app.extensions["ollama_proxy"]["gateway"]
@@ -220,35 +238,23 @@ def build_app(environ: Mapping[str, str], dialects: Sequence[Dialect]) -> Flask:
     return app
 
 
-class PreloadedApp:
-    """The application that the master builds for the workers that it forks: they share the memory
-    of all that they don't change. Starting it is left to each worker, see `serve`."""
-
-    def __init__(self) -> None:
-        #: None: a worker builds its own.
-        self.app: Flask | None = None
-
-    def refresh(self, environ: Mapping[str, str] = os.environ) -> None:
-        """Before a fork: builds the application, unless it is there and its
-        configuration file is unchanged."""
-        if self.app is not None and not self.app.extensions["ollama_proxy"]["watch"].is_outdated():
-            return
-        self.app = None
-        with contextlib.suppress(Exception):  # the worker reports it; the master must live
-            self.app = build_app(environ, DIALECTS)
-        # A collection in a worker would write into every object that it looks at,
-        # and so copy all of them.
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()
-
-    def discard(self) -> None:
-        """The next fork gets a new one, whatever the configuration file says."""
-        self.app = None
-
-
-#: Of this process; workers inherit it.
-PRELOADED = PreloadedApp()
+def preload(environ: Mapping[str, str] = os.environ, *, process: ProcessState = PROCESS) -> None:
+    """Builds the application before a fork, unless it is there and its configuration file is
+    unchanged: workers share the memory of all of it that they don't change. Starting it is left
+    to each worker, see `serve`."""
+    if (
+        process.app is not None
+        and not process.app.extensions["ollama_proxy"]["watch"].is_outdated()
+    ):
+        return
+    process.app = None
+    with contextlib.suppress(Exception):  # the worker reports it; the master must live
+        process.app = build_app(environ, DIALECTS, process)
+    # A collection in a worker would write into every object that it looks at, and so copy all
+    # of them.
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def log_warnings(settings: Settings, environ: Mapping[str, str]) -> None:

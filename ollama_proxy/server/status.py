@@ -3,7 +3,6 @@ how each upstream is."""
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
@@ -15,8 +14,6 @@ from ollama_proxy.policy import MANAGE, READ
 from ollama_proxy.upstreams import HEALTH_CHECK_TIMEOUTS, Call, Health
 from ollama_proxy.version import VERSION
 
-_STARTED = time.monotonic()
-
 #: Conditions in which requests go to an upstream.
 _ACTIVE = ("up", "half-open")
 
@@ -25,16 +22,17 @@ _FOR_OPERATORS = {"loaded", "failing_models", "reason"}
 
 
 def status_document(
-    gateway: Gateway, health: Health, exchange: Exchange, *, well: str
+    gateway: Gateway, health: Health, exchange: Exchange, *, well: str, started_at: float
 ) -> dict[str, Json]:
-    """What `/` and `/health` say. `well`: the word for a gateway with an upstream that can be used.
-    Providers and models are for callers with a token, and only those that the token may use."""
+    """What `/` and `/health` say. `well`: the word for a gateway with an upstream that can be used;
+    `started_at`: the monotonic time at which the process began. Providers and models are for
+    callers with a token, and only those that the token may use."""
     usable = [name for name, state in health.states().items() if state.usable]
     fleet = gateway.fleet
     # Where there is no Ollama server at all, whatever takes its place counts.
     boxes = [box.name for box in fleet.ollama_nodes]
     has_ollama = any(name in usable for name in boxes) if boxes else bool(usable)
-    uptime_s = int(time.monotonic() - _STARTED)
+    uptime_s = int(gateway.clock.monotonic() - started_at)
     document: dict[str, Json] = {
         "status": well if usable else "degraded",
         "ollama": "connected" if has_ollama else "disconnected",
@@ -74,7 +72,7 @@ def _models(gateway: Gateway, exchange: Exchange, usable: list[str]) -> dict[str
     elif (node := fleet.nodes[0]).name in usable:
         with suppress(GatewayError):
             # Nobody else asks for the list of the only server.
-            node.models.fetch(Call(HEALTH_CHECK_TIMEOUTS))
+            node.models.fetch(Call(HEALTH_CHECK_TIMEOUTS, gateway.clock))
             listed = (
                 [model for _, model in node.models.listing.models.values()]
                 if node.models.listing

@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 
-from ollama_proxy.telemetry import flush_all, format_location, note
+from ollama_proxy.telemetry import flush_log, format_location, note
 
 #: Seconds between two signs of life.
 BEAT_S = 0.25
@@ -92,4 +92,4 @@ class Watchdog:
 def _note_at_once(level: str, event: str, **fields: object) -> None:
     """The writer's own turn would only come when the loop is free again."""
     note(level, event, **fields)
-    flush_all()
+    flush_log()

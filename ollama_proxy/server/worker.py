@@ -26,11 +26,12 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from ollama_proxy.dialects import DIALECTS, Dialect, find_dialect
 from ollama_proxy.errors import GatewayError, InternalError, Overloaded
-from ollama_proxy.gateway import WORKER, capacity
+from ollama_proxy.gateway import capacity
 from ollama_proxy.server.connection import Connection
 from ollama_proxy.server.connections import Connections
 from ollama_proxy.server.incoming import HeadLimits, InvalidRequest
-from ollama_proxy.server.request import is_trusted, plain_address, request_id
+from ollama_proxy.server.process_state import PROCESS
+from ollama_proxy.server.request import is_trusted, new_request_id, plain_address
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._is_quitting = False
+        self._lifecycle = PROCESS.lifecycle
         super().__init__(*args, **kwargs)
         self.alive: bool
         cfg = self.cfg
@@ -117,7 +119,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         connection = Connection(client, environ)
         try:
             if not self._connections.enter(connection):
-                WORKER.refused_connections += 1
+                self._lifecycle.refused_connections += 1
                 connection.send(
                     self._encode_error(Overloaded(retry_after_s=RETRY_S), {"PATH_INFO": "/"})
                 )
@@ -160,7 +162,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
-        is_last = WORKER.is_draining or not self.alive or not self._keeps_alive
+        is_last = self._lifecycle.is_draining or not self.alive or not self._keeps_alive
         self._connections.begin(connection)
         try:
             return connection.respond(request, self.wsgi, is_last=is_last)
@@ -186,7 +188,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _encode_error(self, error: GatewayError, environ: WSGIEnvironment) -> bytes:
         """The whole response, in the error shape of the client's dialect."""
-        body = find_dialect(environ, self._dialects).errors.render_error(error, request_id(None))
+        body = find_dialect(environ, self._dialects).errors.render_error(error, new_request_id())
         wait = "" if error.retry_after_s is None else f"Retry-After: {error.retry_after_s}\r\n"
         head = (
             f"HTTP/1.1 {error.status} {responses[error.status]}\r\nConnection: "
@@ -206,8 +208,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_exit(self, sig: int, frame: object) -> None:
         """SIGTERM: not ready at once, then no new connections, then whatever is
         still being answered."""
-        if not WORKER.is_draining:
-            WORKER.is_draining = True
+        if not self._lifecycle.is_draining:
+            self._lifecycle.is_draining = True
             gevent.spawn(self._drain)
 
     def handle_quit(self, sig: int, frame: object) -> None:
@@ -215,8 +217,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         processes, and then the master sends it once more; only the first one counts."""
         if self._is_quitting:
             return
-        self._is_quitting = WORKER.is_draining = True
-        WORKER.cut()
+        self._is_quitting = self._lifecycle.is_draining = True
+        self._lifecycle.cut()
         super().handle_quit(sig, frame)
 
     def _drain(self) -> None:
@@ -225,11 +227,11 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             "worker_draining",
             extra={"fields": {"pid": self.pid, "connections": len(self._connections)}},
         )
-        WORKER.refuse_waiting()
+        self._lifecycle.refuse_waiting()
         gevent.sleep(NOTICE_S)
         self.alive = False
         gevent.sleep(max(0.0, ends_at - time.monotonic()))
-        if cut := WORKER.cut():
+        if cut := self._lifecycle.cut():
             log.warning("answers_cut", extra={"fields": {"pid": self.pid, "requests": cut}})
 
     def notify(self) -> None:

@@ -10,12 +10,15 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings.schema import Settings, fingerprint_of, settings_from, shown_path
 from ollama_proxy.settings.state_dir import FIRST_TOKEN_NAME
 from ollama_proxy.settings.yaml_file import read_bytes
+
+if TYPE_CHECKING:  # commands need neither a clock nor greenlets
+    from ollama_proxy.clock import Clock
 
 #: A file changed this recently may change again without a new time stamp, so
 #: its content is compared.
@@ -80,11 +83,10 @@ class SettingsWatch:
         except ConfigError:
             return True
 
-    def run(self, sleep: Callable[[float], object], interval_s: float = 2.0) -> NoReturn:
-        """Check every `interval_s` seconds, forever. `sleep` is gevent's, which the
-        settings do not import."""
+    def run(self, clock: Clock, interval_s: float = 2.0) -> NoReturn:
+        """Check every `interval_s` seconds, forever."""
         while True:
-            sleep(interval_s)
+            clock.sleep(interval_s)
             try:
                 self.check()
             except Exception as error:  # without the watch revoked tokens would stay valid

@@ -7,7 +7,6 @@ whole lines, so workers don't mix them. Prompts, answers and tokens are never wr
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
@@ -24,7 +23,7 @@ import gevent
 import orjson
 from gevent import monkey
 
-from ollama_proxy.policy import TOKENS
+from ollama_proxy.policy import ConfiguredTokens
 from ollama_proxy.telemetry.usage_record import UsageRecord
 
 #: Seconds between two writes.
@@ -60,6 +59,8 @@ class LineFile:
     _path: Path
     #: Applies when the file is created.
     _mode: int = 0o640
+    #: Gets the note that `write` has failed.
+    _output: LineWriter | None = None
     _fd: int = -1
     _identity: tuple[int, int] | None = None
     #: The last write failed, so the last line may be incomplete, even one of another process.
@@ -72,14 +73,16 @@ class LineFile:
         try:
             self.append(b"".join(lines))
         except OSError as error:
-            if not had_failed:
+            if not had_failed and self._output is not None:
                 document = {
                     "time": stamp(),
                     "level": "ERROR",
                     "event": "log_file_failed",
                     "file": self._path.name,
                 }
-                OUTPUT.put(STDOUT, orjson.dumps({**document, "problem": error.strerror}) + b"\n")
+                self._output.put(
+                    STDOUT, orjson.dumps({**document, "problem": error.strerror}) + b"\n"
+                )
 
     def append(self, data: bytes) -> None:
         """Appends whole lines in one write; raises OSError. A line that a full disk cut
@@ -130,9 +133,11 @@ def _write_whole(fd: int, data: bytes) -> None:
 
 
 class LineWriter:
-    """Queues lines and writes them five times a second, in another thread."""
+    """Queues lines and writes them five times a second, in another thread. `output`: gets the note
+    that lines were dropped; None: it does itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: LineWriter | None = None) -> None:
+        self._output = output or self
         self._waiting: deque[tuple[Sink, bytes]] = deque(maxlen=MAX_WAITING)
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._pid = os.getpid()
@@ -174,7 +179,7 @@ class LineWriter:
                     "event": "log_lines_dropped",
                     "lines": dropped,
                 }
-                OUTPUT.put(STDOUT, orjson.dumps(document) + b"\n")
+                self._output.put(STDOUT, orjson.dumps(document) + b"\n")
             while self._waiting:
                 sink, line = self._waiting.popleft()
                 batches.setdefault(sink, []).append(line)
@@ -186,19 +191,20 @@ class LineWriter:
 
 STDOUT: Sink = partial(write_pieces, sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
-#: Two writers, so that a reader of standard output that has stopped reading
-#: does not stop the files.
-FILES, OUTPUT = LineWriter(), LineWriter()
 
+class LogWriters:
+    """The writers of a process: two, so that a reader of standard output that has stopped reading
+    does not stop the files."""
 
-def flush_all() -> None:
-    """Writes all queued lines, at the exit of a worker; gives up on an output that blocks."""
-    FILES.flush(FLUSH_TIMEOUT_S)
-    FILES.flush(FLUSH_TIMEOUT_S)  # events that the first one has caused
-    OUTPUT.flush(FLUSH_TIMEOUT_S)
+    def __init__(self) -> None:
+        self.output = LineWriter()
+        self.files = LineWriter(self.output)
 
-
-atexit.register(flush_all)
+    def flush(self) -> None:
+        """Writes all queued lines, at the exit of a worker; gives up on an output that blocks."""
+        self.files.flush(FLUSH_TIMEOUT_S)
+        self.files.flush(FLUSH_TIMEOUT_S)  # events that the first one has caused
+        self.output.flush(FLUSH_TIMEOUT_S)
 
 
 def stamp() -> str:
@@ -216,10 +222,12 @@ class AccessLog:
     """One line per request, in `access.log` and on stdout. `is_enabled` is called for each request,
     because settings may change while the gateway runs."""
 
-    def __init__(self, directory: Path | None, *, is_enabled: Callable[[], bool]) -> None:
-        files = directory and LineFile(directory / "access.log").write
+    def __init__(
+        self, directory: Path | None, *, is_enabled: Callable[[], bool], writers: LogWriters
+    ) -> None:
+        files = directory and LineFile(directory / "access.log", _output=writers.output).write
         self._outputs: tuple[tuple[LineWriter, Sink], ...] = (
-            ((OUTPUT, STDOUT), (FILES, files)) if files else ()
+            ((writers.output, STDOUT), (writers.files, files)) if files else ()
         )
         self._is_enabled = is_enabled
 
@@ -267,11 +275,16 @@ class JsonLines(logging.Handler):
     """The package's log as JSON lines: the message is the `event`; `extra={"fields":
     {...}}` adds further fields."""
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(
+        self, directory: Path | None, configured_tokens: ConfiguredTokens, writers: LogWriters
+    ) -> None:
         super().__init__()
-        self._outputs: list[tuple[LineWriter, Sink]] = [(OUTPUT, STDOUT)]
+        self.writers = writers
+        self._configured_tokens = configured_tokens
+        self._outputs: list[tuple[LineWriter, Sink]] = [(writers.output, STDOUT)]
         if directory:
-            self._outputs.append((FILES, LineFile(directory / "events.log").write))
+            file = LineFile(directory / "events.log", _output=writers.output)
+            self._outputs.append((writers.files, file.write))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queues the line of one record."""
@@ -288,12 +301,19 @@ class JsonLines(logging.Handler):
         """Queues one line with these fields and the time."""
         document = {"time": stamp(), **fields}
         shown = {
-            name: value if name in _OUR_FIELDS else _shorten(value)
+            name: value if name in _OUR_FIELDS else self._shorten(value)
             for name, value in document.items()
         }
         line = orjson.dumps(shown, default=str) + b"\n"
         for writer, sink in self._outputs:
             writer.put(sink, line)
+
+    def _shorten(self, value: object) -> object:
+        """A value that a client or an upstream may have chosen, cut so that lines stay
+        atomic, with tokens masked."""
+        if isinstance(value, list | tuple):
+            return [self._shorten(item) for item in value]
+        return self._configured_tokens.shown(value, 500) if isinstance(value, str) else value
 
 
 def note(level: str, event: str, **fields: object) -> None:
@@ -304,12 +324,11 @@ def note(level: str, event: str, **fields: object) -> None:
             handler.put({"level": level, "event": event, **fields})
 
 
-def _shorten(value: object) -> object:
-    """A value that a client or an upstream may have chosen, cut so that lines stay
-    atomic, with tokens masked."""
-    if isinstance(value, list | tuple):
-        return [_shorten(item) for item in value]
-    return TOKENS.shown(value, 500) if isinstance(value, str) else value
+def flush_log() -> None:
+    """Writes all lines of events that are queued, in the calling thread."""
+    for handler in log.handlers:
+        if isinstance(handler, JsonLines):
+            handler.writers.flush()
 
 
 def format_location(file: str, line: int | None, function: str) -> str:
@@ -317,15 +336,21 @@ def format_location(file: str, line: int | None, function: str) -> str:
     return f"{Path(file).name}:{line} {function}"
 
 
-def configure(directory: Path | None, level: str) -> None:
-    """Sends the package's log to stdout and to `directory` (created if
-    missing); None: to stdout only.
+def configure(
+    directory: Path | None,
+    level: str,
+    *,
+    configured_tokens: ConfiguredTokens,
+    writers: LogWriters,
+) -> None:
+    """Sends the package's log, of which a process has one, to stdout and to `directory` (created if
+    missing), without these tokens; None: to stdout only.
 
     If the directory can't be created, the gateway runs without the files.
     """
     if directory:
         with contextlib.suppress(OSError):
             directory.mkdir(parents=True, exist_ok=True)
-    log.handlers[:] = [JsonLines(directory)]
+    log.handlers[:] = [JsonLines(directory, configured_tokens, writers)]
     log.setLevel(level)
     log.propagate = False

@@ -9,7 +9,6 @@ redacting and writing happen in the thread of the log writer, so no request wait
 from __future__ import annotations
 
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,10 +19,12 @@ from typing import Any, cast
 import orjson
 from flask import Response, request
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.gateway import Exchange, current_exchange
 from ollama_proxy.hub import Json
+from ollama_proxy.policy import ConfiguredTokens
 from ollama_proxy.settings import Settings
-from ollama_proxy.telemetry.access_log import FILES, LineFile, access_record, note
+from ollama_proxy.telemetry.access_log import LineFile, LineWriter, access_record, note
 from ollama_proxy.telemetry.redaction import Redaction
 from ollama_proxy.telemetry.transcript import Reader, Transcript, TranscriptRecorder
 from ollama_proxy.telemetry.usage_record import make_record
@@ -53,12 +54,14 @@ class Record:
     vectors: int | None
     #: SHA-256 of the tokens that must not be written.
     tokens: Collection[bytes]
+    #: The same in any form that the gateway knows.
+    configured_tokens: ConfiguredTokens
     #: Its memory, in bytes.
     size: int
 
     def render(self) -> bytes:
         """The line, which includes its end."""
-        request, answer = Redaction(self.tokens), Redaction(self.tokens)
+        request, answer = [Redaction(self.tokens, self.configured_tokens) for _ in range(2)]
         transcript = self.recorder.end() if self.recorder else Transcript()
         document = {
             **{name: request.redact(value) for name, value in self.fields.items()},
@@ -78,8 +81,8 @@ class DayFiles:
     """The queue of records and the file of each day; its `write`, a Sink, runs in the
     thread of the log writer."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, writer: LineWriter, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._directory, self._writer, self._clock = directory, writer, clock
         self._waiting: deque[Record] = deque()
         #: Bytes put in and taken out; each counter has one thread that changes it.
         self._put = self._taken = 0
@@ -96,7 +99,7 @@ class DayFiles:
             return
         self._put += record.size
         self._waiting.append(record)
-        FILES.put(self.write, b"")
+        self._writer.put(self.write, b"")
 
     def write(self, lines: list[bytes]) -> None:
         """Writes all queued records; the lines themselves are empty and only schedule the call."""
@@ -122,7 +125,7 @@ class DayFiles:
     def _report_failure(self, problem: str) -> None:
         """Logs that records are lost: once until one is written again, and
         at most once a minute."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if not self._is_failing and now - self._reported_at >= REPORT_INTERVAL_S:
             self._reported_at = now
             effect = "requests are answered, but missing in the chat log"
@@ -145,8 +148,13 @@ class ChatLog:
         directory: Path,
         readers: Mapping[str, Reader | None],
         settings: Callable[[], Settings],
+        *,
+        configured_tokens: ConfiguredTokens,
+        writer: LineWriter,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._files = DayFiles(directory / "chat")
+        self._files = DayFiles(directory / "chat", writer, clock=clock)
+        self._configured_tokens = configured_tokens
         self._readers = readers
         self._settings = settings
 
@@ -187,7 +195,13 @@ class ChatLog:
         )
         self._files.put(
             Record(
-                access_record(make_record(exchange)), exchange.data, recorder, vectors, tokens, size
+                access_record(make_record(exchange, self._configured_tokens)),
+                exchange.data,
+                recorder,
+                vectors,
+                tokens,
+                self._configured_tokens,
+                size,
             )
         )
 

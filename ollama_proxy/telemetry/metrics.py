@@ -22,7 +22,7 @@ from prometheus_client.exposition import choose_encoder
 
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.errors import Overloaded
-from ollama_proxy.gateway import WORKER, Gateway
+from ollama_proxy.gateway import Gateway
 from ollama_proxy.policy import canonical
 from ollama_proxy.telemetry.metrics_definitions import (
     BREAKER_OPEN,
@@ -184,7 +184,8 @@ class Metrics:
     def start(self, lag_s: Callable[[], float]) -> None:
         """Begins to count, in the process of the worker. `lag_s`: by how much
         its event loop is late."""
-        self._lag_s, self._refused_connections = lag_s, WORKER.refused_connections
+        self._lag_s = lag_s
+        self._refused_connections = self._gateway().lifecycle.refused_connections
         self._files = MetricsFiles(self._directory, os.getpid())
         # What a worker opens, it opens at its start; if there is no room, that is reported
         # with the first values.
@@ -314,8 +315,9 @@ class Metrics:
         """The gauges of this worker, as they are now."""
         yield self._set(LAG, self._lag_s())
         refused = self._series.value(REFUSED, Overloaded.slug)
-        refused.value += WORKER.refused_connections - self._refused_connections
-        self._refused_connections = WORKER.refused_connections
+        refused_connections = self._gateway().lifecycle.refused_connections
+        refused.value += refused_connections - self._refused_connections
+        self._refused_connections = refused_connections
         yield refused
         for node in self._gateway().fleet.nodes:
             yield self._set(IN_FLIGHT, node.in_flight, node.name)

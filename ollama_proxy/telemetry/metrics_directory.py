@@ -21,7 +21,7 @@ PREFIX, NEW_PREFIX = "ollama-proxy-metrics-", "ollama-proxy-new-metrics-"
 
 
 class MetricsDirectory:
-    """The directory of this process; see METRICS_DIRECTORY."""
+    """The directory of one master and its workers, which inherit this object."""
 
     def __init__(self) -> None:
         #: None: there are no metrics.
@@ -64,10 +64,6 @@ class MetricsDirectory:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)
             self.path = None
-
-
-#: Of this process; workers inherit it.
-METRICS_DIRECTORY = MetricsDirectory()
 
 
 def remove_unused(parent: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ollama_proxy.hub import Json
-from ollama_proxy.policy import REDACTED, TOKEN_CHARS, TOKENS, candidates
+from ollama_proxy.policy import REDACTED, TOKEN_CHARS, ConfiguredTokens, candidates
 from ollama_proxy.wire import base64_media_type
 
 #: Most characters of one value, and what each of its parts adds to its own length.
@@ -81,6 +81,8 @@ class Redaction:
 
     #: SHA-256 of each configured token.
     _tokens: Collection[bytes]
+    #: The same in any form that the gateway knows.
+    _configured_tokens: ConfiguredTokens
     #: How many characters may still be logged.
     _left: int = MAX_CHARS
     #: Something was left out.
@@ -153,7 +155,7 @@ class Redaction:
         for word in candidates(text):
             if hashlib.sha256(word.encode()).digest() in self._tokens:
                 text = text.replace(word, REDACTED)
-        return TOKENS.redact(text)
+        return self._configured_tokens.redact(text)
 
 
 def _describe_data(kind: str, chars: int) -> str:

@@ -26,7 +26,6 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, se
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ollama_proxy.gateway import Exchange, Gateway, Trace, current_exchange, new_id
-from ollama_proxy.policy import TOKENS
 from ollama_proxy.telemetry.usage_record import UsageRecord, make_record
 from ollama_proxy.version import VERSION
 
@@ -152,7 +151,7 @@ class Tracing:
         client = get_current_span(_PROPAGATOR.extract(sent, Context())).get_span_context()
         if client.is_valid:
             state = client.trace_state.to_header()
-            state = "" if TOKENS.is_in(state) else state
+            state = "" if self._gateway().configured_tokens.is_in(state) else state
             exchange.trace = Trace(
                 client.trace_id, new_id(64), client.span_id, int(client.trace_flags), state
             )
@@ -164,7 +163,7 @@ class Tracing:
         trace = exchange.trace
         if trace is None or not trace.flags & 1:
             return
-        record = make_record(exchange)
+        record = make_record(exchange, self._gateway().configured_tokens)
         began_ns = int(record.started_at * 1e9)
         with self._span(
             trace.span_id, name_exchange(record), SpanKind.SERVER, began_ns, record.total_ms, trace

@@ -4,14 +4,13 @@ answer and no secret."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ollama_proxy.gateway import Exchange, price_of, sum_up
-from ollama_proxy.policy import TOKENS, canonical, show_method
+from ollama_proxy.policy import ConfiguredTokens, canonical, show_method
 
 #: Most models that are told apart in sums and metrics, and most spellings of each.
 MOST_MODELS, MOST_SPELLINGS = 1000, 4
@@ -138,20 +137,21 @@ class Recorder:
     sinks; a finish observer."""
 
     _sinks: Sequence[RecordSink]
+    _configured_tokens: ConfiguredTokens
     _known_models: KnownModels = field(default_factory=KnownModels)
 
     def record(self, exchange: Exchange) -> None:
         """Records an exchange that is over."""
-        record = make_record(exchange)
+        record = make_record(exchange, self._configured_tokens)
         if exchange.resolved_model is not None:
             record.is_known_model = self._known_models.includes(record)
         for sink in self._sinks:
             sink(record)
 
 
-def make_record(exchange: Exchange) -> UsageRecord:
-    """Returns the record of an exchange that ends now."""
-    shown, principal = TOKENS.shown, exchange.principal
+def make_record(exchange: Exchange, configured_tokens: ConfiguredTokens) -> UsageRecord:
+    """Returns the record of an exchange that ends now, without these tokens."""
+    shown, principal = configured_tokens.shown, exchange.principal
     usage, started, first = exchange.usage, exchange.call.started, exchange.first_byte_at
     record = UsageRecord(
         row_id=exchange.row_id,
@@ -180,7 +180,7 @@ def make_record(exchange: Exchange) -> UsageRecord:
         estimated=exchange.estimated,
         queue_ms=to_ms(exchange.queued_s),
         first_byte_ms=to_ms(first and first - started),
-        total_ms=to_ms(time.monotonic() - started) or 0.0,
+        total_ms=to_ms(exchange.call.clock.monotonic() - started) or 0.0,
         bytes=exchange.bytes_out,
         clamped=exchange.clamped,
         truncated=exchange.truncated,

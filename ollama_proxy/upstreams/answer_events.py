@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from typing import Protocol
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import (
     GatewayError,
     PromptTooLong,
@@ -77,6 +77,7 @@ class AnswerEvents:
         decode_refusal: DecodeRefusal,
         resend: Callable[[], Reply] | None = None,
         max_bytes: float = inf,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Raises the error that `decode_refusal` makes of an error response, if
         its head is there already.
@@ -84,6 +85,7 @@ class AnswerEvents:
         `resend`: sends a prompt that was too long once more, to be truncated. `max_bytes`: the
         limit for a stream whose events are collected into a single answer.
         """
+        self._clock = clock
         self._reply = reply
         self._reader = reader
         self._stream = stream
@@ -96,7 +98,7 @@ class AnswerEvents:
         self._bytes_left = max_bytes
         self._truncated = False
         #: Monotonic time of the last batch.
-        self._batch_at = time.monotonic()
+        self._batch_at = self._clock.monotonic()
         #: Monotonic time at which the wait for the counts ends; None: the answer has not finished.
         self._ends_at: float | None = None
         self._check_head()
@@ -139,8 +141,8 @@ class AnswerEvents:
             if self._bytes_left < 0:
                 raise too_large()
             events, failure = self._reader.feed(data)
-            if events or time.monotonic() - self._batch_at >= self._max_silence_s:
-                self._batch_at = time.monotonic()
+            if events or self._clock.monotonic() - self._batch_at >= self._max_silence_s:
+                self._batch_at = self._clock.monotonic()
                 yield events
             if failure is not None:
                 raise failure
@@ -161,8 +163,8 @@ class AnswerEvents:
         if grace_s is None:
             return self._reply.read_some(self._heartbeat_s)
         if self._ends_at is None:
-            self._ends_at = time.monotonic() + grace_s
-        return read_before(self._reply, self._ends_at)
+            self._ends_at = self._clock.monotonic() + grace_s
+        return read_before(self._reply, self._ends_at, self._clock)
 
     def close(self) -> None:
         """Closes the upstream's answer; a connection at its end is reused."""
@@ -198,12 +200,12 @@ def read_all(reply: Reply) -> bytes:
     return b"".join(parts)
 
 
-def read_before(reply: Reply, ends_at: float) -> bytes:
+def read_before(reply: Reply, ends_at: float, clock: Clock) -> bytes:
     """The next bytes of an answer that is complete but for its counts; b"" at its end, at a
     failure, and from the monotonic time `ends_at` on."""
     with contextlib.suppress(UpstreamCut, UpstreamTimeout):
         # A reply may wake up early without data.
-        while (left_s := ends_at - time.monotonic()) > 0:
+        while (left_s := ends_at - clock.monotonic()) > 0:
             if (data := reply.read_some(left_s)) is not None:
                 return data
     return b""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from ollama_proxy.clock import Clock
 from ollama_proxy.errors import BadRequest, UpstreamError
 from ollama_proxy.hub import (
     ChatRequest,
@@ -203,7 +204,7 @@ class Upstream(ABC):
         or that is not known."""
         return None
 
-    def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
+    def is_outgrown(self, model: str, tokens: int, requested: Json, clock: Clock) -> bool:
         """Whether an answer of so many tokens, including its prompt, exceeded the context that the
         model is loaded with; `requested`: the request's own `num_ctx`. False if that is not known;
         providers enforce their limits."""

@@ -3,7 +3,6 @@ are fetched again after a while, so that not every request has to fetch them."""
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -107,7 +106,7 @@ class TtlCache(Generic[T]):
         """The fact, fetched by `ask` if it is not known; None if the upstream does not
         answer. Raises CallEnded."""
         known = self._known.get(key)
-        if known is not None and time.monotonic() < known[0]:
+        if known is not None and call.clock.monotonic() < known[0]:
             return known[1]
         limits = replace(call.timeouts, first_byte_s=WAIT_S, idle_s=WAIT_S, total_s=WAIT_S)
         try:
@@ -115,8 +114,8 @@ class TtlCache(Generic[T]):
         except CallEnded:
             raise
         except GatewayError:
-            if time.monotonic() >= call.ends_at:
+            if call.clock.monotonic() >= call.ends_at:
                 return None  # the caller's own time was too short, which says nothing to others
             fact, keep_s = None, UNKNOWN_KEPT_S
-        self._known.put(key, (time.monotonic() + keep_s, fact))
+        self._known.put(key, (call.clock.monotonic() + keep_s, fact))
         return fact

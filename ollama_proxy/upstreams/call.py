@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from typing import TypeVar
@@ -10,6 +9,7 @@ from typing import TypeVar
 import gevent
 import gevent.event
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import CallEnded, ClientGone, UpstreamTimeout
 from ollama_proxy.settings import Timeouts
 
@@ -52,14 +52,17 @@ class Call:
             "_own_s",
             "_waited_s",
             "body_ends_at",
+            "clock",
             "ended",
             "ends_at",
         ),
         *("read_too_slow", "reading_since", "started", "timeouts", "trace_lines"),
     )
 
-    def __init__(self, timeouts: Timeouts) -> None:
-        self.started = time.monotonic()
+    def __init__(self, timeouts: Timeouts, clock: Clock = SYSTEM_CLOCK) -> None:
+        #: Of all times of this call, and of all that waits for it.
+        self.clock = clock
+        self.started = clock.monotonic()
         #: The latest end, whatever the limits; the caller's own limit, in seconds, if that is why.
         self._ends_by = self._own_s = inf
         #: Seconds for which it waited its turn.
@@ -82,7 +85,7 @@ class Call:
     def branch(self, timeouts: Timeouts | None = None) -> Call:
         """A call for concurrent work for the same client: it is ended with this one, and ends no
         later. `timeouts` None: with the same limits."""
-        branch = Call(timeouts or self.timeouts)
+        branch = Call(timeouts or self.timeouts, self.clock)
         branch._ends_by, branch._own_s, branch.ended = self.ends_at, self._own_s, self.ended
         branch.limit(branch.timeouts)
         branch.trace_lines = self.trace_lines
@@ -128,7 +131,7 @@ class Call:
         over = gevent.event.Event()
         self.attach(over.set)
         try:
-            over.wait(seconds)
+            self.clock.wait(over, seconds)
             self.check()
         finally:
             self.detach()
@@ -168,7 +171,7 @@ class Call:
 
     def total_left_s(self) -> float:
         """Seconds until the total limit; raises UpstreamTimeout if there are none."""
-        left = self.ends_at - time.monotonic()
+        left = self.ends_at - self.clock.monotonic()
         if left <= 0:
             limit_s = min(self.timeouts.total_s, self._own_s)
             raise UpstreamTimeout(f"The answer took longer than {limit_s:g} s in total.")

@@ -6,15 +6,16 @@ and can be ended while they wait.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import gevent
+import gevent.event
 import gevent.queue
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import CallEnded, GatewayError, UpstreamTimeout
 from ollama_proxy.upstreams.call import Call
 
@@ -35,12 +36,21 @@ class MergedStreams(Generic[T]):
     """Items with the index of their stream, in the order of their arrival; the last one of each is
     its `Ended`. One that fails does not end the others. The owner closes it, on every path."""
 
-    def __init__(self, streams: Sequence[Callable[[], Generator[T]]], *, ahead: int) -> None:
+    def __init__(
+        self,
+        streams: Sequence[Callable[[], Generator[T]]],
+        *,
+        ahead: int,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         """Starts at once. `ahead`: items of each stream that are buffered; then
         the stream has to wait."""
         self._arrived: gevent.queue.Queue[tuple[int, T | Ended]] = gevent.queue.Queue(
             maxsize=ahead * len(streams)
         )
+        #: Set when something has arrived; `wait` clears it.
+        self._has_arrived = gevent.event.Event()
+        self._clock = clock
         #: The first failure, until the streams are closed.
         self.failure: Exception | None = None
         self._greenlets = [
@@ -51,20 +61,24 @@ class MergedStreams(Generic[T]):
         try:
             with closing(stream()) as items:
                 for item in items:
-                    self._arrived.put((index, item))
+                    self._put(index, item)
         except Exception as error:  # delivered to the reader, in the order of the items
             self.failure = self.failure or error
-            self._arrived.put((index, Ended(error)))
+            self._put(index, Ended(error))
         else:
-            self._arrived.put((index, Ended()))
+            self._put(index, Ended())
+
+    def _put(self, index: int, item: T | Ended) -> None:
+        self._arrived.put((index, item))
+        self._has_arrived.set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Returns True as soon as something can be taken, False after
         `timeout_s` seconds without."""
-        try:
-            self._arrived.peek(timeout=timeout_s)
-        except gevent.queue.Empty:
-            return False
+        while self._arrived.empty():
+            self._has_arrived.clear()
+            if not self._clock.wait(self._has_arrived, timeout_s):
+                return False
         return True
 
     def take(self) -> tuple[int, T | Ended] | None:
@@ -79,6 +93,7 @@ class MergedStreams(Generic[T]):
         # If the queue is full, no reader waits.
         with suppress(gevent.queue.Full):
             self._arrived.put_nowait((0, Ended(reason)))
+            self._has_arrived.set()
 
     def close(self) -> None:
         """Ends all streams, also those that have not started, and waits until they are closed; a
@@ -104,8 +119,8 @@ class WorkerStream(Generic[T]):
         self._failure = failure
         self._end: Ended | None = None
         self._has_begun = False
-        self._quiet_since = time.monotonic()
-        self._work = MergedStreams([work], ahead=AHEAD)
+        self._quiet_since = call.clock.monotonic()
+        self._work = MergedStreams([work], ahead=AHEAD, clock=call.clock)
         try:
             call.attach(lambda: self._work.cancel(call.ended() if call.ended else None))
         except GatewayError:
@@ -138,9 +153,11 @@ class WorkerStream(Generic[T]):
         limit_s = (
             self._call.timeouts.idle_s if self._has_begun else self._call.timeouts.first_byte_s
         )
-        left_s = max(0.0, min(self._quiet_since + limit_s, self._call.ends_at) - time.monotonic())
+        left_s = max(
+            0.0, min(self._quiet_since + limit_s, self._call.ends_at) - self._call.clock.monotonic()
+        )
         if self._work.wait(left_s if wait_s is None else min(left_s, wait_s)):
-            self._quiet_since, self._has_begun = time.monotonic(), True
+            self._quiet_since, self._has_begun = self._call.clock.monotonic(), True
             return True
         self._call.check()
         if wait_s is not None and wait_s < left_s:

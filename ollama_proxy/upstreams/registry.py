@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings import (
     PRESETS,
@@ -52,7 +53,9 @@ def build_fleet(
     settings: Settings,
     environ: Mapping[str, str] = os.environ,
     running: Fleet | None = None,
+    *,
     open_transport: TransportFactory = HttpTransport,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Fleet:
     """The fleet of these settings, with the nodes of the `running` one whose server is the
     same: they keep their connections and their state. An upstream whose key is missing is
@@ -69,12 +72,12 @@ def build_fleet(
                 node.configure(each)
             else:
                 upstream = BUILDERS[each.protocol](each, each.key(environ), open_transport)
-                node = Node(each, upstream)
+                node = Node(each, upstream, clock=clock)
             nodes.append(node)
     except ConfigError as error:
         where = f"{shown_path(settings.source)}: " if settings.source else ""
         raise ConfigError([where + each for each in error.complaints]) from error
-    return Fleet(nodes, hidden)
+    return Fleet(nodes, hidden, clock=clock)
 
 
 def log_hidden(settings: Settings) -> None:

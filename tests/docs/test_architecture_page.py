@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.test_architecture import ORDER
 from tests.unit.test_documents import ROOT, blocks, codes, prose, table_with
 
@@ -23,23 +21,19 @@ def exists(path: str) -> bool:
     return (ROOT / name).exists() or any(inside)
 
 
-NAMED = [
-    (name, code)
-    for name in ("docs/architecture.md", "CONTRIBUTING.md")
-    for code in dict.fromkeys(filter(is_path, codes(prose(name))))
-]
+def test_named_paths_exist() -> None:
+    wrong = [
+        f"{name}: {path}"
+        for name in ("docs/architecture.md", "CONTRIBUTING.md")
+        for path in filter(is_path, codes(prose(name)))
+        if not exists(path)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(("name", "path"), NAMED)
-def test_named_path_exists(name: str, path: str) -> None:
-    assert exists(path)
-
-
-@pytest.mark.parametrize(
-    "path", ["gateway/nothing.py", "nothing/", "tests/nothing.py", "wire/retries.py"]
-)
-def test_path_that_does_not_exist_is_noticed(path: str) -> None:
-    assert is_path(path) and not exists(path)
+def test_path_that_does_not_exist_is_noticed() -> None:
+    missing = ("gateway/nothing.py", "nothing/", "tests/nothing.py", "wire/retries.py")
+    assert all(is_path(path) and not exists(path) for path in missing)
 
 
 def test_packages_are_those_of_the_architecture_test_in_its_order() -> None:

@@ -17,19 +17,16 @@ def test_tables_are_up_to_date() -> None:
     assert page == fill_tables(page)
 
 
-@pytest.mark.parametrize(
-    ("first", "names"),
-    [
+def test_every_setting_has_its_row_and_a_meaning() -> None:
+    for first, names in (
         ("server.host", setting_names()),
         ("sha256", nested_settings(TokenFields)),
         ("clamp.num_ctx", nested_settings(ModelSettings)),
         ("drain", nested_settings(UpstreamSettings)),
-    ],
-)
-def test_every_setting_has_its_row_and_a_meaning(first: str, names: dict[str, object]) -> None:
-    rows = table_with("docs/configuration.md", f"`{first}`")
-    assert [row[0] for row in rows] == [f"`{name}`" for name in names]
-    assert all(row[-1] for row in rows)
+    ):
+        rows = table_with("docs/configuration.md", f"`{first}`")
+        assert [row[0] for row in rows] == [f"`{name}`" for name in names]
+        assert [row[0] for row in rows if not row[-1]] == []
 
 
 def test_nested_settings_have_their_section_in_front() -> None:

@@ -26,11 +26,11 @@ def test_every_workload_is_published() -> None:
     assert read_record(PUBLISHED)["works"].keys() == {work.name for work in WORKS}
 
 
-@pytest.mark.parametrize("name", BLOCKS)
-def test_a_block_without_a_place_in_the_page_is_an_error(name: str) -> None:
-    page = PAGE.read_text(encoding="utf-8").replace(f"<!-- /{name} -->", "")
-    with pytest.raises(ValueError, match=f"0 places for '{name}'"):
-        fill_page(page, read_record(PUBLISHED))
+def test_a_block_without_a_place_in_the_page_is_an_error() -> None:
+    for name in BLOCKS:
+        page = PAGE.read_text(encoding="utf-8").replace(f"<!-- /{name} -->", "")
+        with pytest.raises(ValueError, match=f"0 places for '{name}'"):
+            fill_page(page, read_record(PUBLISHED))
 
 
 def test_each_record_is_published_with_its_number_of_workers() -> None:

@@ -11,7 +11,7 @@ from ollama_proxy.cli.commands import main
 from ollama_proxy.coordination import client, service
 from ollama_proxy.settings import Settings
 from ollama_proxy.upstreams.ollama.versions import UPGRADE
-from tests.unit.test_documents import Block, blocks, codes, prose, read, table_with
+from tests.unit.test_documents import blocks, codes, prose, read, table_with
 
 PAGE = "docs/sharing.md"
 
@@ -38,14 +38,15 @@ def warnings(
     return "\n".join(line for line in found if not any(text in line for text in EXPECTED))
 
 
-@pytest.mark.parametrize("example", blocks(PAGE, "yaml"))
-def test_recipe_is_accepted_and_every_setting_has_an_effect(
-    example: Block,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_recipes_are_accepted_and_every_setting_has_an_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert warnings(example.text, tmp_path, monkeypatch, capsys) == ""
+    found = {
+        example.text: warnings(example.text, tmp_path, monkeypatch, capsys)
+        for example in blocks(PAGE, "yaml")
+    }
+    wrong = [f"{text}\n{warning}" for text, warning in found.items() if warning]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_setting_without_effect_is_noticed(
@@ -64,23 +65,12 @@ def test_defaults_of_the_queue_are_those_of_the_settings() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("page", "text"),
-    [
-        (
-            PAGE,
-            f"If there is no coordinator for {client.PATIENCE_S:g} s "
-            f"({client.START_PATIENCE_S:g} s while",
-        ),
-        (
-            "docs/operations.md",
-            f"reached for {client.PATIENCE_S:g} s ({client.START_PATIENCE_S:g} s while",
-        ),
-        ("docs/operations.md", f"it exits {service.IDLE_S:g} s after the last one has ended"),
-    ],
-)
-def test_numbers_of_the_coordinator_are_those_of_the_code(page: str, text: str) -> None:
-    assert text in " ".join(read(page).split())
+def test_numbers_of_the_coordinator_are_those_of_the_code() -> None:
+    sharing, operations = (" ".join(read(page).split()) for page in (PAGE, "docs/operations.md"))
+    patience = f"for {client.PATIENCE_S:g} s ({client.START_PATIENCE_S:g} s while"
+    assert f"If there is no coordinator {patience}" in sharing
+    assert f"reached {patience}" in operations
+    assert f"it exits {service.IDLE_S:g} s after the last one has ended" in operations
 
 
 def test_every_recipe_has_its_configuration() -> None:

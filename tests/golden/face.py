@@ -117,13 +117,17 @@ def forwarded(upstream: ScriptedServer) -> list[SeenRequest]:
 
 @contextmanager
 def local_gateway(
-    upstream: ScriptedServer | None = None, *, over_sockets: bool = False, **config: Any
+    upstream: ScriptedServer | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    over_sockets: bool = False,
+    **config: Any,
 ) -> Iterator[LocalGateway]:
     """The same in the process of the test; see `LocalGateway`."""
     settings: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}} | config
     if upstream is not None:
         settings["service"] = {"base_url": upstream.url}
-    with LocalGateway(settings, over_sockets=over_sockets) as gateway:
+    with LocalGateway(settings, environ=environ, over_sockets=over_sockets) as gateway:
         if upstream is not None:
             upstream.clear()
         yield gateway

@@ -13,8 +13,8 @@ from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
 from ollama_proxy.dialects.schema_fields import CARRIED, MAPPED, REFUSED
 from tests.golden.face import forwarded, post
 from tests.rig.fault_upstream import FaultUpstream
-from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway
 
 Document = dict[str, Any]
 
@@ -71,7 +71,7 @@ def asking(smallest: Mapping[str, Document]) -> Any:
     usual = next(iter(smallest))
 
     @pytest.fixture
-    def ask(gateway: Gateway, upstream: FaultUpstream) -> Ask:
+    def ask(gateway: LocalGateway, upstream: FaultUpstream) -> Ask:
         def run(path: str = usual, **fields: Any) -> Asked:
             answer = post(gateway, path, smallest.get(path, smallest[usual]) | fields)
             seen = [

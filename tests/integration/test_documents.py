@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.app.passing import OWN
 from tests.golden.face import TOKEN, named_frames, shared_gateway
-from tests.integration.passing import OWN
 from tests.rig.calls import KEEP_ALIVE
 from tests.rig.errors import OPENAI, assert_error
 from tests.rig.fault_upstream import FaultUpstream, Lines

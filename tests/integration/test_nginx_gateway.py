@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration import test_bad_input
-from tests.integration.test_bad_input import CHAT, CHATS, posts_seen
+from tests.app import test_bad_input
+from tests.app.test_bad_input import CHAT, CHATS, posts_seen
 from tests.rig import fault_upstream as do
 from tests.rig.checked import checked_gateway
 from tests.rig.deadline import wait_until

@@ -15,6 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from tests.golden import face
 from tests.reliability import report
 from tests.rig import http_client, rules
@@ -28,17 +30,34 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Body, HeaderItems, Stream, bearer
 from tests.rig.nginx import Nginx
 from tests.rig.probe import MODEL as STEADY
-from tests.rig.probe import Probe, Sample, p99
+from tests.rig.probe import P99_MS, Probe, Sample, p99
 from tests.rig.relay import Relay
 
-__all__ = ["MODEL", "PROBE_TOKEN", "TOKEN", "Relay", "Rig", "Row"]
+__all__ = ["MODEL", "PROBE_TOKEN", "TOKEN", "Relay", "Rig", "Row", "allowed", "nginx_decides"]
 
 PROBE_TOKEN = "probe-token-of-another-team"
+#: Further tokens of the gateway that rows share.
+EXPIRED = "sk-expired-long-ago"
+BY_SCOPE = {scope: f"sk-may-only-{scope}" for scope in ("read", "generate", "manage")}
 DOORS = ("gateway", "nginx")
+#: Marks a row that always runs through both doors: nginx decides what happens at one of them, by
+#: buffering, limits of heads and bodies, timeouts, rules for headers, addresses of clients, TLS, or
+#: by what it does with a connection that ends.
+nginx_decides = pytest.mark.door(*DOORS)
 #: What the fault upstreams have: the name that `tests.rig.calls` asks for, and their own.
 MODELS = ["m", MODEL]
 #: Idle connections of nginx would count as descriptors of the workers for as long as they stay.
 _KEPT_BY_NGINX = {"keepalive_timeout 10s;": "keepalive_timeout 150ms;"}
+
+
+def allowed(promised: float) -> float:
+    """The time that a row gives what is promised within this time: as long in `make long`, which
+    has the machine for itself, and ten times as long elsewhere."""
+    return promised if report.BOTH_DOORS else 10 * promised
+
+
+#: For rule 1.
+PROBE_MS = allowed(P99_MS)
 
 
 class Rig:
@@ -50,7 +69,8 @@ class Rig:
     the boxes; `upstream` has keys for the entries of the boxes alone, such as timeouts, and
     `more_upstreams` are further entries. `relayed`: `relay` is between the gateway and box1.
     `boxes` may be servers of the test's own, running already. `shares`: the boxes have slots, or
-    `TOKEN` has limits, so that its requests need the coordinator. Further options are `Gateway`'s.
+    `TOKEN` has limits, so that its requests need the coordinator. One worker, unless the row is
+    about several. Further options are `Gateway`'s.
     """
 
     def __init__(
@@ -59,7 +79,7 @@ class Rig:
         config: Mapping[str, Any] | None = None,
         nginx: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
-        workers: int = 2,
+        workers: int = 1,
         boxes: int | Sequence[ScriptedServer] = 1,
         upstream: Mapping[str, Any] | None = None,
         more_upstreams: Sequence[Mapping[str, Any]] = (),
@@ -132,7 +152,7 @@ class Rig:
     def restore_configuration(self) -> None:
         """The configuration of the start, and a token more; returns when
         every worker follows it."""
-        edit(self.gateway, self.config)
+        edit(self.gateway, self.config, 30)
 
     def _declared(self) -> list[dict[str, Any]]:
         ports = [
@@ -157,8 +177,16 @@ class Rig:
             self.gateway.start()
         if self.gateway.worker_pids() != self._warm:
             self._warm_up()
+
+    def port(self, door: str) -> int:
+        """Where clients connect for "gateway" or "nginx"."""
+        return self.nginx.port if door == "nginx" else self.gateway.port
+
+    def start_probe(self, door: str) -> float:
+        """Let the probe ask at this door; returns the monotonic time."""
         masters = (self.gateway.pid, int((self.nginx.directory / "nginx.pid").read_text()))
-        self.probe.watch(masters, {"gateway": self.gateway.port, "nginx": self.nginx.port})
+        self.probe.watch(masters, {door: self.port(door)})
+        return self.probe.go()
 
     def _warm_up(self) -> None:
         face.warm(self.gateway, PROBE_TOKEN)
@@ -183,7 +211,7 @@ class Rig:
         when it broke a rule."""
         self.ready()
         row = Row(self, door)
-        began = self.probe.go()
+        began = self.start_probe(door)
         try:
             yield row
         except BaseException:
@@ -191,7 +219,7 @@ class Rig:
             raise
         finally:
             row.close()
-        row.check(self.probe.pause(began, 0 if row.rules.has_ended() else len(DOORS)))
+        row.check(self.probe.pause(began, 0 if row.rules.has_ended() else 1))
 
 
 class Row:
@@ -206,9 +234,9 @@ class Row:
             rig.upstream,
             rig.probe,
         )
-        self.port = rig.nginx.port if door == "nginx" else rig.gateway.port
+        self.port = rig.port(door)
         self.url = f"http://127.0.0.1:{self.port}"
-        self.rules = rules.RowRules(rig.gateway, rig.boxes, PROBE_TOKEN)
+        self.rules = rules.RowRules(rig.gateway, rig.boxes, PROBE_TOKEN, PROBE_MS)
         self._relays: list[Relay] = []
 
     def ask(
@@ -277,7 +305,7 @@ class Row:
     def record(self, id: str, seconds: float = 5) -> dict[str, Any]:
         """The one line of the access log with this id; waits for it."""
         lines = wait_until(
-            lambda: rules.access_lines(self.gateway, f'"{id}"'),
+            lambda: self.rules.access_lines(f'"{id}"'),
             seconds,
             f"the access log has no line for {id}",
         )

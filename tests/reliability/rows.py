@@ -178,7 +178,7 @@ PARTLY: dict[str, str] = {
     "P5": "the complaint is looked for in the log and in /readyz, not on the pages",
     "P9": "requests of the killed worker leave no line: states such as `lost` need the usage store",
     "P10": "the alarm is an event in the log; the metric of the lag has it when it is over",
-    "P15": "five times here; RECORDS_KILLS=200 is all of them",
+    "P15": "five times here, three in `make test`; RECORDS_KILLS=200 is all of them",
     "P21": "a quarter of a minute here; ten minutes are `make soak`",
     "P23": "what filters system calls and addresses is scored by systemd-analyze, not run",
     "P26": "for 8 s here; RECORDS_AWAY_S=60 is the whole minute",

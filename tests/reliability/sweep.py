@@ -1,16 +1,23 @@
-"""Many small cases inside one row: asked a few at a time, and every one that went wrong is told."""
+"""Many small cases inside one row: all that went wrong are told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from ollama_proxy.admin import PAGE_SCOPES
 from ollama_proxy.server.app import create_app
+from ollama_proxy.server.incoming import InvalidRequest
 from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.schema import Settings
+from tests.reliability.report import BOTH_DOORS
+from tests.reliability.rig import Row
 from tests.rig.fault_upstream import FaultUpstream, Json
+from tests.rig.http_client import Answer, request
+from tests.rig.local import LocalGateway
 
 T = TypeVar("T")
 
@@ -96,3 +103,35 @@ def sweep(check: Callable[[T], str | None], cases: Iterable[T], *, at_once: int 
     """What `check` says of the cases with which something is wrong."""
     with ThreadPoolExecutor(at_once) as pool:
         return [problem for problem in pool.map(check, cases) if problem]
+
+
+#: Asks a gateway: method, path, body, headers.
+Ask = Callable[..., Answer]
+#: So many cases are asked at the door of a row whose cases a gateway of this process has judged.
+AT_THE_DOOR = 60
+
+
+def sweep_locally(
+    row: Row, check: Callable[..., str | None], cases: Iterable[Any], at_door: Sequence[Any] = ()
+) -> list[str]:
+    """As `sweep`, of checks that get an `Ask` before the parts of their case.
+
+    Every case is asked once at a gateway of this process with the row's settings and upstreams. At
+    the row's door, all are with BOTH_DOORS; otherwise `at_door`, or a few at random, and those that
+    are no valid HTTP, because no application sees them.
+    """
+    cases, chosen, found = list(cases), list(at_door), []
+    if row.door == "gateway" and not BOTH_DOORS:
+        with LocalGateway(row.rig.config) as local:
+            for case in cases:
+                try:
+                    problem = check(local.request, *case)
+                except InvalidRequest:
+                    chosen.append(case)
+                else:
+                    found += [problem] if problem else []
+    if BOTH_DOORS:
+        chosen = [*cases, *(case for case in at_door if case not in cases)]
+    elif not at_door:
+        chosen += random.sample(cases, min(AT_THE_DOOR, len(cases)))
+    return found + sweep(lambda case: check(partial(request, row.url), *case), chosen)

@@ -11,18 +11,14 @@ from ollama_proxy.admin import PAGE_SCOPES
 from ollama_proxy.admin import SCOPES as ADMIN_SCOPES
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import Settings
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Row, nginx_decides
 from tests.rig import chunk
 from tests.rig.calls import EMBEDDINGS, FACES, Face
 from tests.rig.crowd import Visitor
 from tests.rig.errors import assert_error
-from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import bearer, encode_request, raw
 
 CUT_FACES = [*FACES.values(), *EMBEDDINGS.values()]
-
-
-rig = module_fixture(Rig)
 
 
 def cut_short(row: Row, face: Face, framing: tuple[str, str], sent: bytes) -> None:
@@ -47,6 +43,7 @@ def cut_short(row: Row, face: Face, framing: tuple[str, str], sent: bytes) -> No
     assert [seen for seen in row.upstream.requests if seen.method == "POST"] == []
 
 
+@nginx_decides
 @pytest.mark.parametrize("size", [10, None], ids=["ten bytes", "complete JSON"])
 def test_c9_body_is_shorter_than_its_length(row: Row, size: int | None) -> None:
     for face in CUT_FACES:
@@ -54,6 +51,7 @@ def test_c9_body_is_shorter_than_its_length(row: Row, size: int | None) -> None:
         cut_short(row, face, ("Content-Length", str(len(body) + 90)), body[:size])
 
 
+@nginx_decides
 @pytest.mark.parametrize("where", ["in a chunk", "behind a chunk", "before the first"])
 def test_c10_chunked_body_stops_in_the_middle(row: Row, where: str) -> None:
     for face in CUT_FACES:

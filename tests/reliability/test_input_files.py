@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,8 @@ from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import FailedStart, Gateway
 from tests.rig.leaks import worker_details
 
-#: Seconds in which every worker has to have looked at an edited file.
-FOLLOWED_S = 6.0
+#: Seconds in which every worker has looked at an edited file; P4 has the promise.
+FOLLOWED_S = 30.0
 
 #: Written where a token should be, and what is said of it.
 NO_TOKENS = {
@@ -99,15 +98,15 @@ def with_list(written: str, lines: int = 0) -> bytes:
 
 BROKEN = {name: (with_list(written), words) for name, (written, words) in LISTS.items()} | FILES
 
-#: Those with which a gateway is started, and which one that runs gets one after the other: it
-#: looks every two seconds.
+#: Those that a gateway that runs gets one after the other: it looks every two seconds.
 EDITS = (
     ("items that are none", "a tag", "one token twice"),
     ("deeper than deep", "UTF-16", "nothing"),
 )
 
 
-rig = module_fixture(Rig)
+#: Without a limit of wrong tokens: there are more of them here than it allows in a minute.
+rig = module_fixture(lambda: Rig(config={"auth": {"max_failed_logins": 0}}))
 
 
 def started(content: bytes, directory: Path) -> FailedStart:
@@ -115,18 +114,6 @@ def started(content: bytes, directory: Path) -> FailedStart:
     path = directory / "config.yaml"
     path.write_bytes(content)
     return Gateway.start_expecting_failure("", env={"OLLAMA_PROXY_CONFIG": str(path)})
-
-
-def wrongly_started(name: str, directory: Path) -> str | None:
-    """How a start with a broken file did not end with its line and its reason, if it did not."""
-    content, words = BROKEN[name]
-    directory.mkdir()
-    failed = started(content, directory)
-    is_told = words in failed.output and re.search(
-        r"config\.yaml:\d+: |config\.yaml: is", failed.output
-    )
-    is_safe = "CANARY" not in failed.output and "Traceback" not in failed.output
-    return None if failed.exit_code == 78 and is_told and is_safe else f"{name}: {failed}"
 
 
 def problems(row: Row) -> set[str]:
@@ -166,20 +153,19 @@ def test_b22_token_lists(row: Row, tmp_path: Path, edits: tuple[str, ...]) -> No
 
 
 def check_starts(directory: Path) -> None:
-    """No broken file can be used, let alone started with; every item of a list
-    is told with its line."""
+    """No broken file can be used, and each is told with its line where it has one; a start with one
+    ends, and tells every item of a list with its line."""
     for name, (content, words) in BROKEN.items():
         path = directory / "read.yaml"
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=re.escape(words)) as caught:
             load_settings(path, {})
+        assert re.search(r"read\.yaml:\d+: |read\.yaml: is", str(caught.value)), name
         assert "CANARY" not in str(caught.value), name
-    with ThreadPoolExecutor(2) as pool:
-        found = pool.map(
-            lambda name: wrongly_started(name, directory / name.replace(" ", "-")), chain(*EDITS)
-        )
-        assert [problem for problem in found if problem] == []
-    output = started(BROKEN["items that are none"][0], directory).output
+    failed = started(BROKEN["items that are none"][0], directory)
+    output = failed.output
+    assert failed.exit_code == os.EX_CONFIG
+    assert "CANARY" not in output and "Traceback" not in output
     for line, (item, words) in enumerate(NO_TOKENS.items(), 3):
         said = [each for each in output.splitlines() if f"config.yaml:{line}:" in each]
         assert said and all(words in each for each in said), item

@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.reliability.sweep import CHAT, sweep
-from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, Stream, encode_request, raw
-
-rig = module_fixture(Rig)
 
 
 def chats(row: Row) -> int:
@@ -74,6 +71,7 @@ def host_line(host: str | None) -> bytes:
     return b"" if host is None else b"Host: " + host.encode() + b"\r\n"
 
 
+@nginx_decides
 def test_b17_hosts(row: Row) -> None:
     for host in MALFORMED:
         assert [status(row, host, token) for token in (TOKEN, "unknown")] == [400, 400], host
@@ -180,6 +178,7 @@ def believed(row: Row, name: str) -> str | None:
     )
 
 
+@nginx_decides
 def test_b18_claims_of_a_client(row: Row) -> None:
     assert sweep(lambda name: believed(row, name), CLAIMS) == []
     asked = [

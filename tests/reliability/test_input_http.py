@@ -14,7 +14,7 @@ from contextlib import suppress
 import pytest
 import zstandard
 
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.reliability.sweep import BODIES, CHAT, sweep
 from tests.reliability.test_process_host import memory_mib
 from tests.rig.errors import assert_error, dialect_of
@@ -94,6 +94,7 @@ def misread(row: Row, number: int) -> str | None:
     )
 
 
+@nginx_decides
 def test_b1_smuggling(row: Row) -> None:
     row.upstream.script(PATH, [Json({"model_info": {}})])
     assert sweep(lambda number: misread(row, number), range(len(CASES))) == []
@@ -149,6 +150,7 @@ WAYS = {
 }
 
 
+@nginx_decides
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_b2_body_over_the_limit(row: Row, way: Callable[[Row, str], Answer]) -> None:
     for path in CHATS:
@@ -191,6 +193,7 @@ def with_headers(count: int) -> bytes:
     )
 
 
+@nginx_decides
 def test_b3_heads_over_the_limit(row: Row) -> None:
     limits = [
         (with_line, LINE_BYTES, 414),
@@ -250,6 +253,7 @@ def chats_seen(row: Row) -> list[str]:
     return [seen.method for seen in row.upstream.requests if seen.path == "/api/chat"]
 
 
+@nginx_decides
 def test_b13_methods_and_upgrades(row: Row) -> None:
     for method in METHODS:
         answer = request(row.url, method, "/api/chat", CHAT, bearer(TOKEN))

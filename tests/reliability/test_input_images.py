@@ -12,14 +12,30 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_image_hosts import ELSEWHERE, NOT_FROM_THERE, SPELLINGS, Canary
-from tests.integration.test_images_gateway import FACES, Face, warm_up
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.app.test_image_hosts import ELSEWHERE, NOT_FROM_THERE, SPELLINGS, Canary
+from tests.app.test_images_gateway import CHAT as CHAT_FACE
+from tests.app.test_images_gateway import FACES, Face
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.reliability.sweep import CHAT, sweep
 from tests.rig import chunk
+from tests.rig.checked import touch_every_worker
+from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error, dialect_of
-from tests.rig.fault_upstream import Action, Chunk, Cut, Drip, Head, Json, ScriptedServer, Whole
-from tests.rig.http_client import bearer, request
+from tests.rig.fault_upstream import (
+    Action,
+    Chunk,
+    Cut,
+    Drip,
+    FaultUpstream,
+    Head,
+    Json,
+    ScriptedServer,
+    WaitForPeerClose,
+    Whole,
+)
+from tests.rig.gateway import Gateway
+from tests.rig.http_client import bearer, open_stream, request
+from tests.rig.leaks import worker_details
 from tests.unit.gateway.test_images import HERE, NOT_IMAGES, PNG
 
 #: What gateway and nginx take as they are shipped.
@@ -53,6 +69,27 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield running
 
 
+def warm_up(gateway: Gateway, upstream: FaultUpstream, token: str) -> None:
+    """Let every worker fetch an image, so that what watches over it is there."""
+    touch_every_worker(gateway, upstream, token)
+    with ScriptedServer() as silent, ExitStack() as asked:
+        silent.script("/a", [WaitForPeerClose()])
+        body = CHAT_FACE.body([f"{silent.url}/a"])
+
+        def all_are_fetching() -> bool:
+            asked.enter_context(
+                open_stream(
+                    gateway.url, "POST", CHAT_FACE.path, body, bearer(token), wait_for_head=False
+                )
+            )
+            return all(details["watched"] for details in worker_details(gateway, token).values())
+
+        wait_until(all_are_fetching, 10, "not every worker fetches")
+    wait_until(
+        lambda: not any(each["in_flight"] for each in worker_details(gateway, token).values())
+    )
+
+
 def prompts(row: Row) -> list[dict[str, Any]]:
     """What the model was asked."""
     return [seen.json() for seen in row.upstream.requests if seen.path == "/api/chat"]
@@ -76,6 +113,7 @@ def with_image(path: str) -> dict[str, Any]:
     return {**CHAT, "messages": [{"role": "user", "content": [part]}]}
 
 
+@nginx_decides
 def test_b19_images_up_to_the_limit(row: Row) -> None:
     for path in ("/api/chat", "/v1/chat/completions", "/v1/messages"):
         assert row.ask("POST", path, with_image(path)).status == 200

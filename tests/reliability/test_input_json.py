@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from itertools import product
 
-from tests.reliability.rig import TOKEN, Rig, Row
-from tests.reliability.sweep import BODIES, TO_F, answer_everything, sweep
+from tests.reliability.rig import TOKEN, Row, allowed
+from tests.reliability.sweep import BODIES, TO_F, Ask, answer_everything, sweep_locally
 from tests.rig.errors import assert_error, dialect_of
-from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, bearer, request
 
-#: Promised for what is nested deep and for forms, in seconds.
-DEEP_S, FORM_S = 0.1, 0.05
+#: For what is nested deep and for forms, in seconds.
+DEEP_S, FORM_S = allowed(0.1), allowed(0.05)
 #: The machine is shared, so it is the quickest of a few that counts.
 TRIES = 4
-
-
-rig = module_fixture(Rig)
 
 
 def method_of(path: str) -> str:
     return "DELETE" if path == "/api/delete" else "POST"
 
 
-def send(row: Row, path: str, body: bytes, **headers: str) -> Answer:
+def send(ask: Ask, path: str, body: bytes, **headers: str) -> Answer:
     """A body as it is."""
-    return request(
-        row.url, method_of(path), path, body, {**bearer(TOKEN), **TO_F, **headers}, timeout=15
-    )
+    return ask(method_of(path), path, body, {**bearer(TOKEN), **TO_F, **headers})
 
 
 def posts(row: Row) -> list[bytes]:
@@ -37,9 +32,9 @@ def posts(row: Row) -> list[bytes]:
     return [seen.body for seen in row.upstream.requests if seen.method not in ("GET", "HEAD")]
 
 
-def refused(row: Row, path: str, body: bytes, words: str = "") -> str | None:
+def refused(ask: Ask, path: str, body: bytes, words: str = "") -> str | None:
     """How a body was not refused with 400, these words and the shape of its API, if it was not."""
-    answer = send(row, path, body)
+    answer = send(ask, path, body)
     try:
         text = assert_error(answer, dialect_of(path), 400)
     except AssertionError as problem:
@@ -70,25 +65,28 @@ DEEP = {
 }
 
 
-def quickest(row: Row, path: str, body: bytes, status: int, **headers: str) -> float:
+def quickest(ask: Ask, path: str, body: bytes, status: int, **headers: str) -> float:
     """Seconds until the answer, which has this status, at the best of a few tries."""
     seconds = []
     for _ in range(TRIES):
         began = time.perf_counter()
-        answer = send(row, path, body, **headers)
+        answer = send(ask, path, body, **headers)
         seconds.append(time.perf_counter() - began)
         assert_error(answer, dialect_of(path), status)
     return min(seconds)
 
 
 def test_b4_deep_nesting(row: Row) -> None:
+    at_door = partial(request, row.url)
     bodies = [made for deep in DEEP.values() for made in (deep, b'{"model":"m","x":' + deep + b"}")]
     slowest = max(
-        quickest(row, path, body, 400) for path in ("/api/chat", "/v1/messages") for body in bodies
+        quickest(at_door, path, body, 400)
+        for path in ("/api/chat", "/v1/messages")
+        for body in bodies
     )
     row.measured("slowest refusal", slowest * 1000, "ms")
     assert slowest < DEEP_S
-    assert sweep(lambda case: refused(row, *case), product(BODIES, DEEP.values()), at_once=2) == []
+    assert sweep_locally(row, refused, product(BODIES, DEEP.values())) == []
     assert posts(row) == []
 
 
@@ -117,7 +115,7 @@ def test_b5_no_object(row: Row) -> None:
         (path, json.dumps(BODIES[path]).encode() + tail, "is not valid JSON")
         for path, tail in product(translated, TAILS)
     ]
-    assert sweep(lambda case: refused(row, *case), cases) == []
+    assert sweep_locally(row, refused, cases) == []
     assert posts(row) == []
     row.measured("bodies refused", len(cases), "")
 
@@ -153,7 +151,7 @@ def test_b7_numbers_that_are_none(row: Row) -> None:
         (path, with_value(path, place, value))
         for path, place, value in product(BODIES, PLACES, NO_NUMBERS.values())
     ]
-    assert sweep(lambda case: refused(row, *case), cases) == []
+    assert sweep_locally(row, refused, cases) == []
     assert posts(row) == []
     row.measured("bodies refused", len(cases), "")
 
@@ -188,7 +186,7 @@ ODD_NAME = "m\u0000\u001b[2J\u202e\u2028\n图"
 
 def test_b8_text_that_is_none(row: Row) -> None:
     cases = list(product(BODIES, NO_TEXTS.values()))
-    assert sweep(lambda case: refused(row, *case), cases) == []
+    assert sweep_locally(row, refused, cases) == []
     assert posts(row) == []
     asked = {**BODIES["/v1/chat/completions"], "model": ODD_NAME, "user": ODD_NAME}
     id = f"b8-{row.door}"
@@ -220,24 +218,24 @@ FORMS = (
 PART = b'--x\r\nContent-Disposition: form-data; name="f%d"\r\n\r\nvalue\r\n'
 
 
-def misjudged(row: Row, path: str, media: str) -> str | None:
+def misjudged(ask: Ask, path: str, media: str) -> str | None:
     """How a body was judged by its type instead of its content, if it was."""
     headers = {"Content-Type": media} if media else {}
-    good = send(row, path, json.dumps(BODIES[path]).encode(), **headers).status
-    junk = send(row, path, b"junk", **headers).status
+    good = send(ask, path, json.dumps(BODIES[path]).encode(), **headers).status
+    junk = send(ask, path, b"junk", **headers).status
     return None if (good, junk) == (200, 400) else f"{path} {media!r}: {good}, junk {junk}"
 
 
 def test_b9_content_types(row: Row) -> None:
     answer_everything(row.upstream)
-    assert sweep(lambda case: misjudged(row, *case), product(BODIES, TYPES)) == []
-    seen = len(posts(row))
+    assert sweep_locally(row, misjudged, product(BODIES, TYPES)) == []
+    at_door, seen = partial(request, row.url), len(posts(row))
     for path, media in product(BODIES, FORMS):
         body = json.dumps(BODIES[path]).encode()
-        assert_error(send(row, path, body, **{"Content-Type": media}), dialect_of(path), 415)
+        assert_error(send(at_door, path, body, **{"Content-Type": media}), dialect_of(path), 415)
     form = b"".join(PART % number for number in range(10_000)) + b"--x--\r\n"
     slowest = max(
-        quickest(row, path, form, 415, **{"Content-Type": FORMS[0]})
+        quickest(at_door, path, form, 415, **{"Content-Type": FORMS[0]})
         for path in ("/api/chat", "/v1/chat/completions")
     )
     row.measured("10,000 parts", slowest * 1000, "ms")

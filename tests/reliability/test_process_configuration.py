@@ -16,18 +16,24 @@ from typing import Any
 import pytest
 import yaml
 
+from ollama_proxy.errors import ConfigError
+from ollama_proxy.server.startup import check_start
+from ollama_proxy.settings.schema import load_settings
 from tests.reliability.load import Load, ask
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, allowed
 from tests.rig import NDJSON
 from tests.rig.calls import FACES, is_well_ended
 from tests.rig.deadline import wait_until
-from tests.rig.edits import FOLLOWED_S, edit, problems, put, wait_until_known
+from tests.rig.edits import FOLLOWED_S as PROMISED_S
+from tests.rig.edits import edit, problems, put, wait_until_known
 from tests.rig.fault_upstream import Chunk, Head, WaitFor
 from tests.rig.fixtures import module_fixture
-from tests.rig.gateway import FailedStart, Gateway, free_port
+from tests.rig.gateway import WITHOUT_RECORDS, FailedStart, Gateway, free_port
 
 pytestmark = pytest.mark.slow
 
+#: Until every worker follows an edit.
+FOLLOWED_S = allowed(PROMISED_S)
 #: a token that is in no good file before a test writes it there
 NEW_TOKEN = "team-token-new"
 #: Root reads a file of any mode. Without these two rights it is like the service's own user.
@@ -36,7 +42,7 @@ AS_A_USER = (
 )
 
 
-rig = module_fixture(lambda: Rig(launcher=AS_A_USER))
+rig = module_fixture(lambda: Rig(workers=2, launcher=AS_A_USER))
 
 
 def with_token(text: str, token: str) -> str:
@@ -88,10 +94,10 @@ def test_p4_correct_edit_of_the_tokens_counts_in_every_worker(row: Row) -> None:
     with running_stream(row), Load(lambda: ask(row.url), pause_s=0.02) as load:
         began = time.monotonic()
         put(gateway.config_path, with_token(text, NEW_TOKEN).encode())
-        wait_until_known(gateway, NEW_TOKEN)
+        wait_until_known(gateway, NEW_TOKEN, FOLLOWED_S)
         row.measured("every worker has followed after", time.monotonic() - began, "s")
         assert [ask(row.url, token=NEW_TOKEN) for _ in range(6)] == [200] * 6
-        edit(gateway, yaml.safe_load(text))
+        edit(gateway, yaml.safe_load(text), FOLLOWED_S)
         assert [ask(row.url, token=NEW_TOKEN) for _ in range(6)] == [401] * 6
     assert gateway.worker_pids() == workers
     assert load.outcomes.keys() == {200}
@@ -140,36 +146,56 @@ BROKEN: dict[str, Callable[[Path, str], None]] = {
 }
 
 
-@pytest.fixture
-def mended(row: Row) -> Iterator[None]:
-    """Behind the test the file is a good one again, and every worker knows it."""
-    yield
-    put(row.gateway.config_path, yaml.safe_dump(row.rig.config).encode())
-    wait_until(lambda: {*problems(row.gateway)} == {None}, FOLLOWED_S, "the complaint stays")
+#: Those that running workers get: a text that can't be read, files that can't be opened, and
+#: settings that can be read and not used. The others are no different for a worker.
+WHILE_IT_RUNS = (
+    *("bad YAML", "half a file", "deleted", "a directory", "mode 000"),
+    *("no token left", "an upstream that can't be served"),
+)
+
+
+def mend(row: Row) -> None:
+    """Write a good file again; returns when every worker follows it."""
+    put(row.gateway.config_path, yaml.safe_dump(row.rig.config).encode())  # also over a directory
+    row.rig.restore_configuration()
+    assert {*problems(row.gateway)} == {None}
 
 
 @pytest.mark.door("gateway")
-@pytest.mark.usefixtures("mended")
-@pytest.mark.parametrize("kind", BROKEN)
-def test_p5_broken_edit_leaves_the_last_good_settings(row: Row, kind: str) -> None:
-    """One file is behind both doors, so the edits are made once, and both
-    doors are asked meanwhile."""
-    gateway, workers, before = row.gateway, row.gateway.worker_pids(), problems(row.gateway)
-    told_before = len(told(gateway))
-    # Another number of comment lines for each kind, so that no two complaints name the same line.
-    text = "# \n" * list(BROKEN).index(kind) + tokens_first(row.rig.config)
-    with Load(lambda: ask(gateway.url), lambda: ask(row.nginx.url), pause_s=0.05) as load:
-        BROKEN[kind](gateway.config_path, text)
-        wait_until(
-            lambda: not {None, *before} & {*problems(gateway)}, FOLLOWED_S, "nobody complains"
-        )
-        assert [ask(gateway.url, token=NEW_TOKEN) for _ in range(6)] == [401] * 6
+def test_p5_broken_edit_leaves_the_last_good_settings(row: Row, tmp_path: Path) -> None:
+    """Each kind is refused by what workers read the file with; some are made while they run, one
+    after the other. One file is behind both doors, so the edits are made once."""
+    for kind in BROKEN.keys() - WHILE_IT_RUNS:
+        BROKEN[kind](path := tmp_path / "config.yaml", tokens_first(row.rig.config))
+        with pytest.raises(ConfigError, match="config.yaml"):
+            load_settings(path, {})
+    gateway, workers = row.gateway, row.gateway.worker_pids()
+    try:
+        with Load(lambda: ask(gateway.url), pause_s=0.05) as load:
+            for kind in WHILE_IT_RUNS:
+                break_file(gateway, kind, tokens_first(row.rig.config))
+                assert [ask(gateway.url, token=NEW_TOKEN) for _ in range(6)] == [401] * 6, kind
+    finally:
+        mend(row)
     assert load.outcomes.keys() == {200}
-    assert all("config.yaml" in str(problem) for problem in problems(gateway))
     assert gateway.worker_pids() == workers
-    wait_until(lambda: len(told(gateway)) >= told_before + 2)
-    assert told(gateway)[told_before:] == problems(gateway)  # once per worker
     assert TOKEN not in str(told(gateway))
+
+
+def break_file(gateway: Gateway, kind: str, good: str) -> None:
+    """Break the file in this way; returns when every worker has complained, once."""
+    before, told_before = problems(gateway), len(told(gateway))
+    # Another number of comment lines for each kind, so that no two complaints name the same line.
+    BROKEN[kind](gateway.config_path, "# \n" * list(BROKEN).index(kind) + good)
+    wait_until(
+        lambda: not {None, *before} & {*problems(gateway)},
+        FOLLOWED_S,
+        lambda: f"{kind}: not every worker complains: {problems(gateway)}",
+    )
+    found = problems(gateway)
+    assert all("config.yaml" in str(problem) for problem in found), kind
+    wait_until(lambda: len(told(gateway)) >= told_before + gateway.workers)
+    assert told(gateway)[told_before:] == found, kind
 
 
 def told(gateway: Gateway) -> list[str | None]:
@@ -183,30 +209,34 @@ FATAL = ("bad YAML", "deleted", "no token left")
 
 
 @pytest.mark.parametrize("kind", FATAL)
-def test_p7_hangup_with_a_broken_file_keeps_the_service(door: str, kind: str) -> None:
-    with Rig(launcher=AS_A_USER) as rig, rig.row(door) as row:
-        row.allow_other_workers("a hangup replaces them")
-        gateway, first = rig.gateway, rig.gateway.worker_pids()
-        text = with_token(gateway.config_path.read_text(encoding="utf-8"), NEW_TOKEN)
+def test_p7_hangup_with_a_broken_file_keeps_the_service(row: Row, kind: str) -> None:
+    row.allow_other_workers("a hangup replaces them")
+    gateway, first = row.gateway, row.gateway.worker_pids()
+    text = with_token(gateway.config_path.read_text(encoding="utf-8"), NEW_TOKEN)
+    try:
         with Load(lambda: ask(row.url), pause_s=0.01) as load:
             BROKEN[kind](gateway.config_path, text)
             os.kill(gateway.pid, signal.SIGHUP)
             wait_until(
                 lambda: len(now := gateway.worker_pids()) == 2 and not now & first,
-                10,
+                20,
                 "no new workers",
             )
-            wait_until_known(gateway, TOKEN)
-            load.wait_for(load.total + 20, 5)
+            wait_until_known(gateway, TOKEN, FOLLOWED_S)
+            load.wait_for(load.total + 20, 20)
             assert [ask(row.url, token=NEW_TOKEN) for _ in range(8)] == [401] * 8
             put(gateway.config_path, text.encode())
-            wait_until_known(gateway, NEW_TOKEN)
-        assert load.outcomes.keys() == {200}
+            wait_until_known(gateway, NEW_TOKEN, FOLLOWED_S)
+    finally:
+        mend(row)
+    assert load.outcomes.keys() == {200}
 
 
 # --- Starting -------------------------------------------------------------------------------------
 
 MINIMAL = "auth: {generate_tokens: [CANARY]}\n"
+#: Root reads such a file, so a start without root's rights shows it.
+FORBIDDEN = "mode 000"
 BROKEN_FILES: dict[str, tuple[str | Callable[[Path], object], str]] = {
     "bad YAML": ("auth:\n  generate_tokens: [a\n", "config.yaml:3: is not valid YAML"),
     "half a file": (
@@ -216,7 +246,7 @@ BROKEN_FILES: dict[str, tuple[str | Callable[[Path], object], str]] = {
     "empty": ("", "config.yaml:1: the file is empty"),
     "missing": (lambda path: None, "config.yaml"),
     "a directory": (lambda path: path.mkdir(), "config.yaml: is a directory, not a file"),
-    "mode 000": (
+    FORBIDDEN: (
         lambda path: lock(path, MINIMAL),
         "config.yaml: cannot be read: Permission denied",
     ),
@@ -297,30 +327,65 @@ def expect_refusal(failed: FailedStart, complaint: str) -> None:
     assert "Listening at" not in failed.output
 
 
-@pytest.mark.parametrize("kind", BROKEN_FILES)
-def test_p6_broken_file_at_the_start_is_named_with_its_line(tmp_path: Path, kind: str) -> None:
+def problem_at_start(path: Path, environ: Mapping[str, str]) -> str:
+    """What a start says of a configuration, asked in this process."""
+    state = {"STATE_DIRECTORY": str(path.parent), "OLLAMA_PROXY_CONFIG": str(path)}
+    with pytest.raises(ConfigError) as caught:
+        check_start({**WITHOUT_RECORDS, **state, **environ})
+    return str(caught.value)
+
+
+def write_broken_file(path: Path, kind: str) -> str:
+    """Returns what is said of it."""
     content, complaint = BROKEN_FILES[kind]
-    path = tmp_path / "config.yaml"
     if isinstance(content, str):
         path.write_text(content, encoding="utf-8")
     else:
         content(path)
-    failed = Gateway.start_expecting_failure(
-        "", env={"OLLAMA_PROXY_CONFIG": str(path)}, launcher=AS_A_USER
-    )
-    expect_refusal(failed, complaint)
-    assert failed.seconds < 20
+    return complaint
 
 
-@pytest.mark.parametrize("kind", WRONG_VALUES)
-def test_p20_wrong_value_stops_the_start_with_a_readable_line(kind: str) -> None:
-    content, env, complaint = WRONG_VALUES[kind]
+def test_p6_broken_file_at_the_start_is_named_with_its_line(tmp_path: Path) -> None:
+    """Each kind is refused by what checks a start; a start ends for it, of which there is one for a
+    file that can't be parsed, one for a file that is not there, and one for a forbidden one."""
+    told = {}
+    for number, kind in enumerate(BROKEN_FILES.keys() - {FORBIDDEN}):
+        path = tmp_path / str(number) / "config.yaml"
+        path.parent.mkdir()
+        complaint = write_broken_file(path, kind)
+        if complaint not in (said := problem_at_start(path, {})) or "CANARY" in said:
+            told[kind] = said
+    assert told == {}
+    for kind in ("half a file", "missing", FORBIDDEN):
+        path = tmp_path / f"{kind}.d" / "config.yaml"
+        path.parent.mkdir()
+        complaint = write_broken_file(path, kind)
+        failed = Gateway.start_expecting_failure(
+            "", env={"OLLAMA_PROXY_CONFIG": str(path)}, launcher=AS_A_USER
+        )
+        expect_refusal(failed, complaint)
+        assert failed.exit_code == os.EX_CONFIG
+
+
+#: Values that are first read where the server itself is set up.
+OF_THE_SERVER = ("port in use", "TIMEOUT", "GRACEFUL_TIMEOUT")
+
+
+def test_p20_wrong_value_stops_the_start_with_a_readable_line(tmp_path: Path) -> None:
+    for number, kind in enumerate(WRONG_VALUES.keys() - set(OF_THE_SERVER)):
+        content, env, complaint = WRONG_VALUES[kind]
+        path = tmp_path / str(number) / "config.yaml"
+        path.parent.mkdir()
+        path.write_text(content, encoding="utf-8")
+        said = problem_at_start(path, env)
+        assert complaint in said and "CANARY" not in said, (kind, said)
     with socket.create_server(("127.0.0.1", free_port())) as listener:
         taken = listener.getsockname()[1]
-        given = {name: value.format(taken=taken) for name, value in env.items()}
-        expect_refusal(
-            Gateway.start_expecting_failure(content, env=given), complaint.format(taken=taken)
-        )
+        for kind in OF_THE_SERVER:
+            content, env, complaint = WRONG_VALUES[kind]
+            given = {name: value.format(taken=taken) for name, value in env.items()}
+            failed = Gateway.start_expecting_failure(content, env=given)
+            expect_refusal(failed, complaint.format(taken=taken))
 
 
 #: gunicorn settings under which the application, or something it uses, is imported before

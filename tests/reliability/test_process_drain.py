@@ -19,7 +19,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.reliability.load import KeptClient, Load, ask
-from tests.reliability.rig import Rig, Row
+from tests.reliability.report import BOTH_DOORS
+from tests.reliability.rig import Rig, Row, allowed, nginx_decides
 from tests.rig.calls import CHAT_LINE, FACES, TEXT_LINE, Face, is_well_ended, last_error
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, Lines, WaitFor
@@ -31,7 +32,7 @@ from tests.rig.nginx import Nginx
 pytestmark = pytest.mark.slow
 
 WORDS = [f" word{n:02}" for n in range(12)]
-GONE_S = 3.0
+GONE_S = allowed(3)
 
 
 class Caller(NamedTuple):
@@ -98,16 +99,17 @@ def end_of(row: Row, seconds: float) -> int:
     return row.gateway.process.wait(seconds)
 
 
-rig = module_fixture(Rig)
+rig = module_fixture(lambda: Rig(workers=2))
 
 
+@nginx_decides
 def test_p1_streams_are_finished_before_the_end(row: Row) -> None:
     go_on, heard = threading.Event(), [readiness(row)]
     speak(row.upstream, go_on)
     with ExitStack() as open_ones:
         started = callers(row, 20, open_ones)
         began = terminate(row)
-        while heard[-1] != "draining" and time.monotonic() < began + 5:
+        while heard[-1] != "draining" and time.monotonic() < began + 20:
             heard.append(readiness(row))
         assert heard[-1] == "draining"
         row.measured("readiness says so after", time.monotonic() - began, "s")
@@ -158,15 +160,17 @@ def test_p2_stream_that_outlives_the_limit_is_cut_visibly(door: str) -> None:
         assert [row.record(each.id)["state"] for each in started] == ["aborted"] * len(started)
 
 
-RESTARTS, REQUESTS, LOOPS = 3, 2500, 4
+#: Restarts, requests on new connections, and clients of each kind.
+RESTARTS, REQUESTS, LOOPS = 3, 2500 if BOTH_DOORS else 600, 4
 
 
+@nginx_decides
 def test_p3_restart_under_load_loses_nobody(door: str, tmp_path: Path) -> None:
     """nginx keeps its connections to the gateway as long as the shipped site says; the
     rig's own lets go sooner."""
     with ExitStack() as running:
         listener = running.enter_context(socket.create_server(("127.0.0.1", 0), backlog=2048))
-        rig = running.enter_context(Rig(listener=listener))
+        rig = running.enter_context(Rig(workers=2, listener=listener))
         row = running.enter_context(rig.row(door))
         row.allow_no_probe_p99("new connections wait for the next start")
         row.allow_other_workers("they are restarted")

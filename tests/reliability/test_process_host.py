@@ -21,6 +21,7 @@ import pytest
 
 from tests.reliability import report
 from tests.reliability.load import Load, ask
+from tests.reliability.report import BOTH_DOORS
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig import sandbox
 from tests.rig.calls import CHAT_LINE, FACES, TEXT_LINE, Face, config, is_well_ended, resident_kib
@@ -126,7 +127,7 @@ def test_p14_full_disk_of_the_logs_stops_no_request(door: str) -> None:
             filler = rig.gateway.logs_directory / "filler"
             fill(filler)
             with Load(*[lambda: ask(row.url)] * 4) as load:
-                load.wait_for(1000, 60)
+                load.wait_for(200, 60)
             assert load.outcomes.keys() == {200}
             with pytest.raises(OSError, match="No space left"):
                 filler.with_suffix(".more").write_bytes(b"x" * 65536)
@@ -177,13 +178,13 @@ def logged_ids(gateway: Gateway) -> list[str]:
 
 # --- Memory ---------------------------------------------------------------------------------------
 
-STREAMS, LINES, INTERVAL_S = 500, 24, 0.5
+STREAMS, LINES, INTERVAL_S = 500, 24 if BOTH_DOORS else 12, 0.5
 #: What the design allows a worker with a thousand streams, and by how much it may
 #: grow once all are open.
 MOST_MIB, GROWTH_MIB = 200, 4
 
 
-rig = module_fixture(Rig)
+rig = module_fixture(lambda: Rig(workers=2))
 
 
 @pytest.mark.door("gateway")
@@ -224,7 +225,7 @@ def test_p22_gateway_that_starts_before_its_upstream_heals_by_itself(
     with ExitStack() as running:
         upstream = running.enter_context(FaultUpstream())
         upstream.refuse()
-        gateway = running.enter_context(Gateway(config(upstream.url)))
+        gateway = running.enter_context(Gateway(config(upstream.url), workers=1))
         nginx = running.enter_context(Nginx(tmp_path, f"127.0.0.1:{gateway.port}"))
         url = nginx.url if door == "nginx" else gateway.url
         ask_chat = partial(

@@ -41,7 +41,9 @@ def rig(redis: RedisServer) -> Iterator[Rig]:
     config = {"auth": {"generate_tokens": tokens}, "state": {"url": redis.url}}
     with (
         WorkBox("box1", ["m"], slots=SLOTS) as box,
-        Rig(config=config, boxes=[box], upstream={"concurrency": SLOTS}, shares=True) as running,
+        Rig(
+            config=config, workers=2, boxes=[box], upstream={"concurrency": SLOTS}, shares=True
+        ) as running,
     ):
         yield running
 

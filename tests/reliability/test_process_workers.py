@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.reliability.load import Load, ask
-from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
+from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row, allowed, nginx_decides
 from tests.rig.calls import CHAT_LINE, FACES, is_well_ended
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Lines, WaitFor
@@ -26,11 +26,11 @@ from tests.rig.leaks import some_details, worker_details
 
 pytestmark = pytest.mark.slow
 
-REPLACED_S = 3.0
+REPLACED_S = allowed(3)
 FACE = FACES["openai chat"]
 
 
-rig = module_fixture(Rig)
+rig = module_fixture(lambda: Rig(workers=2))
 
 
 class LongStreams:
@@ -79,6 +79,7 @@ def in_flight(gateway: Gateway) -> dict[int, int]:
     }
 
 
+@nginx_decides
 def test_p8_hangup_touches_no_stream_even_if_a_fresh_worker_dies(row: Row) -> None:
     row.allow_other_workers("a hangup replaces them")
     allow_one_loss(row)
@@ -143,6 +144,7 @@ BLOCKED_S, WORKER_TIMEOUT_S = 15, 5
 
 def test_p10_blocked_worker_is_noticed_and_replaced(door: str) -> None:
     options: dict[str, Any] = {
+        "workers": 2,
         "app": "tests.rig.blocking_app:app",
         "env": {"WORKER_TIMEOUT": str(WORKER_TIMEOUT_S)},
     }
@@ -185,16 +187,17 @@ def block(row: Row) -> threading.Thread:
 RECYCLED_AFTER = 40
 
 
+@nginx_decides
 def test_p11_recycled_worker_cuts_no_stream(door: str) -> None:
     """Without the rules that ask every worker about itself: here that would
     recycle it once more."""
-    with Rig(env={"GUNICORN_CMD_ARGS": f"--max-requests={RECYCLED_AFTER}"}) as rig:
+    with Rig(workers=2, env={"GUNICORN_CMD_ARGS": f"--max-requests={RECYCLED_AFTER}"}) as rig:
         row = Row(rig, door)
         row.allow_no_probe_p99("new connections wait for the next worker")
         with long_streams(row, 1) as streams:
             busy = in_flight(rig.gateway)
             its_worker = max(busy, key=lambda pid: busy[pid])
-            began = rig.probe.go()
+            began = rig.start_probe(door)
             with Load(lambda: ask(row.url, timeout=30), pause_s=0.02) as load:
                 wait_until(
                     lambda: its_worker not in answering(rig.gateway), 20, "it is not recycled"
@@ -202,7 +205,7 @@ def test_p11_recycled_worker_cuts_no_stream(door: str) -> None:
                 load.wait_for(load.total + RECYCLED_AFTER, 20)
             assert its_worker in rig.gateway.worker_pids()
             assert streams.broken() == []
-            samples = rig.probe.pause(began, 2)
+            samples = rig.probe.pause(began, 1)
         wait_until(
             lambda: its_worker not in rig.gateway.worker_pids(),
             10,

@@ -45,7 +45,8 @@ def rig() -> Iterator[Rig]:
         "admin_tokens": [{"name": "operator", "token": OPERATOR}],
     }
     hashed = PasswordHasher(time_cost=1, memory_cost=1024).hash(PASSWORD)
-    with Rig(config={"auth": auth, "admin": {"password_hash": hashed}}, records=True) as rig:
+    config = {"auth": auth, "admin": {"password_hash": hashed}}
+    with Rig(config=config, workers=2, records=True) as rig:
         yield rig
 
 
@@ -217,11 +218,17 @@ def test_s8_changes_of_another_site(row: Row) -> None:
         f"csrf_token={client.csrf}&name=evil&confirm=evil&scopes=admin&token={OPERATOR}&user=admin"
     )
     wrong = []
-    for path, origin, kind in product(posts, FOREIGN, TYPES):
-        for body in (form, form.replace(client.csrf, ""), json.dumps({"name": "evil"})):
-            answer = client.send("POST", path, body, **{"Content-Type": kind}, **origin)
-            wrong += [(path, origin, kind, answer.status)] if answer.status != 403 else []
-            wrong += [(path, "cookie")] if answer.headers.get("Set-Cookie") else []
+    bodies = (form, form.replace(client.csrf, ""), json.dumps({"name": "evil"}))
+    # Every form with each sign of another site; of the ways of sending it, each from one site.
+    sent = [
+        *product(posts, FOREIGN, TYPES[:1], bodies[:1]),
+        *product(posts, FOREIGN[:1], TYPES, bodies),
+        *product(posts[:2], FOREIGN, TYPES, bodies),
+    ]
+    for path, origin, kind, body in sent:
+        answer = client.send("POST", path, body, **{"Content-Type": kind}, **origin)
+        wrong += [(path, origin, kind, answer.status)] if answer.status != 403 else []
+        wrong += [(path, "cookie")] if answer.headers.get("Set-Cookie") else []
     body = json.dumps({"name": "evil", "scopes": ["admin"]})
     for path, origin, kind in product(
         ("/admin/api/tokens", "/admin/call/admin/api/tokens"), FOREIGN, TYPES
@@ -239,7 +246,7 @@ def test_s8_changes_of_another_site(row: Row) -> None:
             ), path
     assert state(row) == before
     assert client.get("/admin/keys").status == 200
-    row.measured("forms", len(posts) * len(FOREIGN) * len(TYPES), "refused")
+    row.measured("forms", len(sent), "refused")
 
 
 # S9

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, allowed, nginx_decides
 from tests.rig.deadline import wait_until
 from tests.rig.endless_body import EndlessBody, slowest_livez_s
 from tests.rig.http_client import HeaderItems, Stream, bearer, encode_request
@@ -18,7 +18,7 @@ MIB = 1 << 20
 #: Wrong tokens of one address that are looked at.
 MAX_FAILED_LOGINS = 5
 #: Longest wait for health; nginx takes a whole core for what it reads itself, see FULL_SPEED.
-LIVEZ_S = {"gateway": 0.25, "nginx": 1.0}
+LIVEZ_S = {"gateway": allowed(0.25), "nginx": allowed(1)}
 FULL_SPEED = "one client sends at full speed, which takes as much of the machine as it can get"
 
 
@@ -29,9 +29,7 @@ def rig() -> Iterator[Rig]:
         "server": {"max_body": "1MiB", "trusted_proxies": []},
         "auth": {"max_failed_logins": MAX_FAILED_LOGINS},
     }
-    with Rig(
-        config=config, nginx={"client_max_body_size 64m;": "client_max_body_size 1m;"}, workers=1
-    ) as rig:
+    with Rig(config=config, nginx={"client_max_body_size 64m;": "client_max_body_size 1m;"}) as rig:
         yield rig
 
 
@@ -43,6 +41,7 @@ STATUS = {"gateway": 401, "nginx": 413}
 IN_BUFFERS = 24 * MIB
 
 
+@nginx_decides
 @pytest.mark.parametrize(
     "framing", ["sized", "chunked", "chunks of one byte", "sized, after 100 Continue"]
 )
@@ -74,6 +73,7 @@ def lines(size: int) -> bytes:
     return b"".join(b"X-%d: " % number + b"x" * 4000 + b"\r\n" for number in range(size // 4008))
 
 
+@nginx_decides
 def test_s32_large_heads_byte_for_byte(row: Row) -> None:
     """Whatever is over 32 KiB is refused; a head that is within it costs the same for each byte."""
     row.allow_no_probe_p99(FULL_SPEED)
@@ -107,6 +107,7 @@ def status_from(row: Row, source: str, token: str, claim: HeaderItems) -> int:
         return Stream(sock).status
 
 
+@nginx_decides
 def test_s40_addresses_that_a_process_invents(row: Row) -> None:
     """It is counted by its own address, and that one is in the log: directly, where nobody is
     trusted, and through nginx, which is trusted and says whose request it is."""

@@ -33,7 +33,7 @@ def rig() -> Iterator[Rig]:
         ]
         more.append(upstream_entry(f"{openai.url}/v1", name="open"))
         keyed = [entry | {"api_key_env": KEY} for entry in more]
-        yield stack.enter_context(Rig(workers=1, more_upstreams=keyed, env={KEY: "sk-lab"}))
+        yield stack.enter_context(Rig(more_upstreams=keyed, env={KEY: "sk-lab"}))
 
 
 def peak_mib(row: Row) -> float:

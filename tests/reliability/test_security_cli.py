@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from ollama_proxy.errors import MISSING_TOKEN, MISSING_TOKEN_IN_ADDRESS, WRONG_TOKEN
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import EXPIRED, Row
 from tests.rig.calls import FACES
 from tests.rig.http_client import Answer, request
 from tests.rig.ollama_cli import COMMANDS, OTHERS, USER_AGENTS, Command, printed
-
-EXPIRED = "sk-of-last-january"
-
-
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    tokens = [
-        {"name": "team", "token": TOKEN},
-        {"name": "old", "token": EXPIRED, "expires": "2026-01-31"},
-    ]
-    with Rig(config={"auth": {"generate_tokens": tokens}}, workers=1) as rig:
-        yield rig
 
 
 def run(row: Row, command: Command, token: str, user_agent: str) -> Answer:

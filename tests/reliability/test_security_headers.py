@@ -5,14 +5,10 @@ from __future__ import annotations
 import time
 
 from tests.reliability.asked import SINGLES, STREAMS, Asked, ask_all, encoded, script_all
-from tests.reliability.rig import Rig, Row
+from tests.reliability.rig import Row, nginx_decides
 from tests.rig import NDJSON, boxes
 from tests.rig.calls import Face
 from tests.rig.fault_upstream import Chunk, Head, Json
-from tests.rig.fixtures import module_fixture
-
-rig = module_fixture(Rig)
-
 
 CONTROLS = {
     "X-Accel-Redirect": "/internal/file",
@@ -54,6 +50,7 @@ def assert_uncontrolled(call: Asked) -> None:
     ), call
 
 
+@nginx_decides
 def test_s38_headers_that_control_proxies_and_browsers(row: Row) -> None:
     """None of them reaches a client or nginx, which would serve a file of its own or
     send a byte a second."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.rig.deadline import wait_until
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, child_pids
@@ -221,6 +221,7 @@ def loopback(port: int) -> str:
     return f"tcp {address}:{port:04X}"
 
 
+@nginx_decides
 def test_s27_nothing_listens_but_the_service(row: Row) -> None:
     """No control socket, no debugger, no named pipe: of all processes of the server, before
     and under way of calls."""

@@ -29,7 +29,7 @@ STATUSES = (200, 400, 401, 403, 404, 429, 500, 502, 503)
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    with Rig(env={"BOX_KEY": KEY}, upstream={"api_key_env": "BOX_KEY"}, workers=1) as rig:
+    with Rig(env={"BOX_KEY": KEY}, upstream={"api_key_env": "BOX_KEY"}) as rig:
         yield rig
 
 

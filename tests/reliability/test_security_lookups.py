@@ -37,7 +37,7 @@ def rig(pictures: ScriptedServer) -> Iterator[Rig]:
         "auth": {"generate_tokens": tokens},
         "images": {"allow": ["127.0.0.0/8", "*.slow.test"], "timeout_s": TIMEOUT_S},
     }
-    with Rig(workers=1, config=config, app="tests.rig.slow_names_app:app") as rig:
+    with Rig(config=config, app="tests.rig.slow_names_app:app") as rig:
         body = with_images([f"http://quick.test:{pictures.port}/a"])
         assert request(rig.gateway.url, "POST", CHAT, body, bearer(TOKEN)).status == 200
         yield rig

@@ -41,9 +41,7 @@ def rig(provider: Provider, pictures: ScriptedServer) -> Iterator[Rig]:
     keyed = {"base_url": provider.base_url, "api_key_env": "LAB_SECRET", "models": ["org/m"]}
     more = [{"name": kind, "kind": kind, **keyed} for kind in KINDS]
     images = {"fetch": "allowlist", "allow": ["127.0.0.1"]}
-    with Rig(
-        config={"images": images}, more_upstreams=more, env={"LAB_SECRET": KEY}, workers=1
-    ) as rig:
+    with Rig(config={"images": images}, more_upstreams=more, env={"LAB_SECRET": KEY}) as rig:
         # So that what a worker keeps for its first image is there before the row begins.
         for kind in KINDS:
             content = parts_of(f"{pictures.url}/a.png")[:1]

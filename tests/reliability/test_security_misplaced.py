@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.reliability.canaries import canary, digest, leaks, written
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.rig.calls import FACES
 from tests.rig.deadline import wait_until
 from tests.rig.http_client import bearer, encode_request, raw, request
@@ -44,7 +44,7 @@ def rig() -> Iterator[Rig]:
         "logging": {"level": "DEBUG", "chat_logs": True},
         "server": {"allowed_hosts": ["gw", "127.0.0.1"]},
     }
-    with Rig(config=config, workers=1) as rig:
+    with Rig(config=config) as rig:
         # What a worker opens once and keeps is open before the first row: the chat log
         # is written by a thread.
         [worker] = rig.gateway.worker_pids()
@@ -96,6 +96,7 @@ def bodies(row: Row, token: str) -> None:
 # S41
 
 
+@nginx_decides
 def test_s41_a_token_in_the_wrong_place_is_in_no_log(row: Row) -> None:
     """As id, user, model, path, query, method, host and prompt; plain, hashed and expired;
     good calls and bad ones."""

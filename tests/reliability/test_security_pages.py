@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_cors import allowances
-from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
+from tests.app.test_cors import allowances
+from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row, nginx_decides
 from tests.reliability.sweep import page_routes
 from tests.rig import fault_upstream as do
 from tests.rig.calls import DIGEST, EMBEDDINGS, FACES
@@ -103,6 +103,7 @@ def check_pages_elsewhere(row: Row) -> None:
                 assert allowances(answer) == {}, (path, origin)
 
 
+@nginx_decides
 def test_s18_pages_of_other_sites(row: Row) -> None:
     """CORS for the configured page on API routes only; never with credentials or into a
     private network; another name for this address, as DNS rebinding has one, is refused before
@@ -177,6 +178,7 @@ ELSEWHERE = (
 )
 
 
+@nginx_decides
 def test_s23_health_and_metrics_from_outside(row: Row) -> None:
     """Health says to strangers whether the gateway is well, and nothing of what is behind
     it; metrics say nothing."""
@@ -283,6 +285,7 @@ def check_admin_pages(row: Row, check: Callable[[str, Answer], None]) -> None:
     ]
 
 
+@nginx_decides
 def test_s25_no_shared_cache_keeps_an_answer(row: Row) -> None:
     """`no-store` on every route with every status, also on what nginx or gunicorn says by
     itself, and on streams."""

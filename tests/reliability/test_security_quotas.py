@@ -32,7 +32,7 @@ def rig() -> Iterator[Rig]:
     ]
     boxes = [CountingBox(f"box{number}", ["m"], line_s=0.05) for number in (1, 2)]
     config = {"auth": {"generate_tokens": tokens}, "records": {"url": "sqlite:state/records.db"}}
-    with running(*boxes), Rig(config=config, boxes=boxes, records=True) as ready:
+    with running(*boxes), Rig(config=config, workers=2, boxes=boxes, records=True) as ready:
         yield ready
 
 

@@ -23,7 +23,7 @@ from tests.reliability.canaries import (
     leaks,
     target,
 )
-from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row
+from tests.reliability.rig import PROBE_TOKEN, TOKEN, Rig, Row, nginx_decides
 from tests.rig import fault_upstream as do
 from tests.rig.calls import EMBEDDINGS, FACES, Face
 from tests.rig.deadline import wait_until
@@ -78,7 +78,6 @@ def rig(provider: ScriptedServer) -> Iterator[Rig]:
         config=config,
         more_upstreams=more,
         env=ENVIRONMENT,
-        workers=1,
         app="tests.rig.faulty_app:app",
     ) as rig:
         yield rig
@@ -195,6 +194,7 @@ def broken_configuration(row: Row) -> None:
     wait_until(lambda: not any(each["configuration_problem"] for each in workers().values()), 10)
 
 
+@nginx_decides
 def test_s12_no_secret_in_any_output(row: Row, provider: ScriptedServer) -> None:
     """Canaries as tokens, wrong tokens, keys, in broken HTTP, in faults: in no log at DEBUG,
     answer or command line."""
@@ -246,6 +246,7 @@ def prompted(face: Face, text: str) -> dict[str, Any]:
     return {name: replaced.get(name, value) for name, value in face.body.items()}
 
 
+@nginx_decides
 def test_s13_no_prompt_in_any_log(row: Row) -> None:
     """What people ask and what models answer is written nowhere, however a call ends; chat
     logs are off by default."""
@@ -346,6 +347,7 @@ DEBUG_PAGES = (
 )
 
 
+@nginx_decides
 def test_s22_no_traceback_and_no_banner(row: Row) -> None:
     """A fault of the gateway's own is JSON with a general text; no header of any
     answer names a version."""

@@ -1,5 +1,6 @@
 """One team has far more requests than there are slots; another one has one at a time. SHARING_S
-says for how many seconds: 15 if it is not set, and in `make soak` as long as the rest of it."""
+says for how many seconds: 8 if it is not set, 15 in `make long`, and in `make soak` as long as the
+rest of it."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.reliability.asked import CHAT, Asked, ask
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.report import BOTH_DOORS
+from tests.reliability.rig import TOKEN, Rig, Row, allowed
 from tests.rig.boxes import WorkBox, running
 from tests.rig.coordinator import counts
 from tests.rig.crowd import Crowd, Visitor
@@ -18,12 +20,12 @@ from tests.rig.deadline import wait_until
 from tests.rig.http_client import bearer, encode_request
 
 OTHERS = "token-of-another-team"
-CLIENTS, BOXES, SLOTS, TAKES_S = 200, 2, 2, 0.25
+CLIENTS, BOXES, SLOTS, TAKES_S = 200 if BOTH_DOORS else 100, 2, 2, 0.25
 #: A slot is free after so long at most, and then it is the other team's turn; the
 #: machine gets as long again.
-BOUND_S = 2 * TAKES_S
+BOUND_S = allowed(2 * TAKES_S)
 #: For how long the first team has requests, and how long those take that are left then.
-SECONDS = float(os.environ.get("SHARING_S") or 15)
+SECONDS = float(os.environ.get("SHARING_S") or (15 if BOTH_DOORS else 8))
 LAST_S = CLIENTS / (BOXES * SLOTS / TAKES_S)
 
 
@@ -37,7 +39,9 @@ def rig() -> Iterator[Rig]:
     ]
     with (
         running(*boxes),
-        Rig(config=config, boxes=boxes, upstream={"concurrency": SLOTS}, shares=True) as ready,
+        Rig(
+            config=config, workers=2, boxes=boxes, upstream={"concurrency": SLOTS}, shares=True
+        ) as ready,
     ):
         yield ready
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.reliability.rig import Rig, Row
+from tests.reliability.rig import Rig, Row, nginx_decides
 from tests.rig.calls import EMBEDDINGS, FACES
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
@@ -208,6 +208,7 @@ def bodies(address: str) -> list[dict[str, Any]]:
     return named
 
 
+@nginx_decides
 def test_s14_client_names_an_upstream_of_its_own(row: Row, canary: ScriptedServer) -> None:
     """By field, header, query, Host or target of the request: ignored or refused, and
     nobody there hears of it."""

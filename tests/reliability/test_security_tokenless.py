@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.reliability.rig import Rig, Row
+from tests.reliability.rig import Rig, Row, nginx_decides
 from tests.rig.boxes import PROMPTS
 from tests.rig.calls import DIGEST, EMBEDDINGS, FACES
 
@@ -40,6 +40,7 @@ def rig() -> Iterator[Rig]:
         yield rig
 
 
+@nginx_decides
 def test_s36_pages_and_a_gateway_without_tokens(row: Row) -> None:
     """Whatever a page of another site, of another port or behind DNS rebinding sends is 403 before
     Ollama hears of it, with no CORS headers; programs of this machine need nothing."""

@@ -1,5 +1,5 @@
-"""Usage that is not the caller's, and questions about it that make no sense, with a
-million sums in the records."""
+"""Usage that is not the caller's, and questions about it that make no sense, with a million sums
+in the records (`make long`)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from urllib.parse import quote
 import pytest
 
 from ollama_proxy.records import database
+from tests.reliability.report import BOTH_DOORS
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.rig.deadline import wait_until
 from tests.rig.http_client import bearer, request
 
 TEAM, OTHERS, OPERATOR = "token-of-a-team", "token-of-another-team", TOKEN
-ROWS, MONTH = 1_000_000, "2026-10"
+#: A million sums, and fewer where the machine has other things to do.
+ROWS, MONTH = 1_000_000 if BOTH_DOORS else 100_000, "2026-10"
 #: Seconds in which any question is answered; the coordinator gives up after ten.
 BOUND_S = 12.0
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A million hourly sums of `others`, and one of `team`."""
+    """Very many hourly sums of `others`, and one of `team`."""
     path = tmp_path_factory.mktemp("records") / "records.db"
     engine = database.open_database(f"sqlite:{path}", path.parent)
     database.upgrade(engine)
@@ -40,7 +42,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     ]
     config = {"auth": {"generate_tokens": tokens}, "records": {"url": f"sqlite:{path}"}}
     with Rig(config=config, records=True) as ready:
-        # Both workers reach the coordinator, and each of its connections fills its cache with
+        # The worker reaches the coordinator, and each of its connections fills its cache with
         # its first large report.
         path = f"usage?by=token,model&from={MONTH}&to={MONTH}"
         with ThreadPoolExecutor(4) as pool:
@@ -111,7 +113,7 @@ def test_b23_questions_that_make_no_sense(row: Row) -> None:
             assert (status, '"rows":[]' in body.replace(" ", "")) == (200, True), path
     began = time.monotonic()
     status, body = ask(row, f"usage?by=token,model&from={MONTH}&to={MONTH}", OPERATOR)
-    row.measured("a report of a million sums", time.monotonic() - began, "s")
+    row.measured(f"a report of {ROWS} sums", time.monotonic() - began, "s")
     assert status == 200 and f'"requests":{ROWS + 1}' in body.replace(" ", "")
 
 

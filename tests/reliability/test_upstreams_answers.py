@@ -17,19 +17,15 @@ from tests.reliability.asked import (
     encoded,
     script_all,
 )
-from tests.reliability.rig import Rig, Row
+from tests.reliability.rig import Row
 from tests.rig import NDJSON
 from tests.rig.calls import Face, is_well_ended, resident_kib
 from tests.rig.fault_upstream import Chunk, Cut, FaultUpstream, Head, Json, Lines, Send, Whole
-from tests.rig.fixtures import module_fixture
 
 JSON = {"Content-Type": "application/json"}
 STAMP = {"created_at": "2026-01-01T00:00:00.000000000Z"}
 DONE = {"model": "m", "done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3}
 CANARY = "canary-of-the-upstream"
-
-
-rig = module_fixture(Rig)
 
 
 def last(face: Face, **fields: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tests.reliability.asked import (
     prompts,
     wait_until_forgiven,
 )
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, nginx_decides
 from tests.rig import NDJSON
 from tests.rig.calls import NATIVE_FACES, Face
 from tests.rig.fault_upstream import Chunk, Cut, Head, Lines, Reset, Send, Wait
@@ -62,6 +62,7 @@ FRAMINGS: dict[str, Fault] = {
 CUT_SHORT = 18
 
 
+@nginx_decides
 def test_u7_reset_in_the_middle(row: Row) -> None:
     """Every stream ends with the error of its API. A large document has no frame for that: its
     connection breaks off, without a final chunk, for a raw client and for curl."""

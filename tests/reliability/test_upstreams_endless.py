@@ -41,9 +41,7 @@ provider = module_fixture(Provider)
 def rig(provider: ScriptedServer) -> Iterator[Rig]:
     """One worker, and a provider that has said of its model that it only streams."""
     lab = upstream_entry(f"{provider.url}/v1", models={"gpt-lab": "org/tiny-1"})
-    with Rig(
-        workers=1, more_upstreams=[lab | {"api_key_env": "LAB_KEY"}], env={"LAB_KEY": "sk-lab"}
-    ) as rig:
+    with Rig(more_upstreams=[lab | {"api_key_env": "LAB_KEY"}], env={"LAB_KEY": "sk-lab"}) as rig:
         provider.script(
             CHAT, refused(400, "This model only supports stream mode."), said(stream=True)
         )

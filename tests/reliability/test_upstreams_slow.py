@@ -18,7 +18,7 @@ from tests.reliability.asked import (
     encoded,
     script_all,
 )
-from tests.reliability.rig import Rig, Row
+from tests.reliability.rig import Rig, Row, allowed
 from tests.rig import NDJSON, chunk
 from tests.rig.fault_upstream import (
     Chunk,
@@ -32,7 +32,7 @@ from tests.rig.fault_upstream import (
 
 FIRST_BYTE_S, IDLE_S, TOTAL_S = 0.6, 0.5, 1.2
 #: How much later than its limit a call may end.
-GRACE_S = 1.0
+GRACE_S = allowed(1)
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
 )

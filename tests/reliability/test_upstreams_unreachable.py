@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.reliability.asked import CHAT, WAYS, ask, ask_all, wait_until_asked, wait_until_usable
-from tests.reliability.rig import TOKEN, Rig, Row
+from tests.reliability.rig import TOKEN, Rig, Row, allowed
 from tests.rig.boxes import Box, black_hole
 from tests.rig.calls import CHAT_LINE, is_well_ended
 from tests.rig.deadline import wait_until
@@ -62,7 +62,7 @@ def asked_again(row: Row) -> list[float]:
             is_well_ended(call.answer.body, call.way.face) for call in calls if call.way.stream
         )
         wait_until_usable(row, two)
-        assert max(call.own_seconds for call in ask_all(row, WAYS)) < CONNECT_S
+        assert {call.attempts for call in ask_all(row, WAYS)} == {""}
     wait_until_usable(row, one, two)
     return [
         call.seconds
@@ -80,14 +80,15 @@ def test_u2_black_hole(row: Row) -> None:
         60,
         "the health checks are always the first to notice",
     )
-    assert max(again) < CONNECT_S + 1
+    assert max(again) < CONNECT_S + allowed(1)
     row.measured("with the limit for connecting and another attempt", max(again), "s")
 
 
 #: A gateway that has these boxes and no others, as the probe's upstream would keep it ready.
 alone = function_fixture(
     lambda rig: Gateway(
-        {"auth": {"generate_tokens": [TOKEN]}, "upstreams": rig.configured()["upstreams"][:2]}
+        {"auth": {"generate_tokens": [TOKEN]}, "upstreams": rig.configured()["upstreams"][:2]},
+        workers=1,
     )
 )
 
@@ -104,7 +105,7 @@ def test_u14_all_are_down(alone: Gateway, row: Row, how: str) -> None:
     row.allow_other_connections(alone.workers * len(row.rig.boxes))
     with GONE[how](*row.rig.boxes):
         first = ask_all(row, WAYS)
-        assert max(call.own_seconds for call in first) < 2 * CONNECT_S + 1
+        assert max(call.own_seconds for call in first) < 2 * CONNECT_S + allowed(1)
         wait_until_usable(row)
         calls = [ask(row) for _ in range(20)]
         for call in [*first, *calls]:
@@ -115,7 +116,7 @@ def test_u14_all_are_down(alone: Gateway, row: Row, how: str) -> None:
         # Now and then one is the trial of a worker at a box, and waits for
         # the limit for connecting.
         at_once = sorted(call.own_seconds for call in calls)[:15]
-        assert max(at_once) < 0.1
+        assert max(at_once) < allowed(0.1)
         wait_until(lambda: statuses(alone, "/readyz") == {503}, 10)
         assert statuses(alone, "/livez") == {200}
         assert row.ask("GET", "/livez").status == 200
@@ -157,9 +158,9 @@ def test_u26_name_that_resolves_late_or_not_at_all(door: str, tmp_path: Path) ->
             while not all(each.done() for each in failing):
                 # More look-ups than gevent has threads for them are under way meanwhile.
                 well = [ask(row, model="m"), ask(row, model="named/m")]
-                assert all((call.status, call.own_seconds < 1) == (200, True) for call in well), (
-                    well
-                )
+                assert all(
+                    (call.status, call.own_seconds < allowed(1)) == (200, True) for call in well
+                ), well
             calls = [each.result() for each in failing]
         assert {call.status for call in calls} == {503}
         assert CONNECT_S - 0.1 < max(call.seconds for call in calls) < 6
@@ -208,8 +209,9 @@ def test_u28_list_of_models_while_a_box_hangs(row: Row) -> None:
     hung = row.rig.boxes[1]
     for path in ("/api/tags", "/api/ps", "/api/version"):
         hung.script(path, [WaitForPeerClose(60)])
-    over, slowest, partial = time.monotonic() + 4.5, 0.0, set()
-    while time.monotonic() < over:
+    over, slowest, partial = time.monotonic() + 60, 0.0, set()
+    while not {(path, "box2") for path in LISTS[:3]} <= partial:
+        assert time.monotonic() < over, partial
         for path in LISTS:
             began = time.monotonic()
             answer = row.ask("GET", path)
@@ -221,8 +223,7 @@ def test_u28_list_of_models_while_a_box_hangs(row: Row) -> None:
         assert row.ask("GET", "/readyz", token=None).status == 200
         slowest = max(slowest, seconds_without_stalls(began))
         assert ask(row).status == 200
-    assert slowest < 1
-    assert {(path, "box2") for path in LISTS[:3]} <= partial
+    assert slowest < allowed(1)
     row.measured("slowest list", slowest, "s")
     hung.clear()
     wait_until_usable(row, *row.rig.boxes)

@@ -17,7 +17,7 @@ import struct
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -245,8 +245,10 @@ class Turn:
         self._owed = 0
 
     def read_body(self) -> None:
-        """Read the request's body to its end, whichever way it is framed."""
+        """Read the request's body to its end, whichever way it is framed; once."""
         request, wire = self.request, self.wire
+        if request.complete:
+            return
         if (request.header("expect") or "").lower() == "100-continue":
             wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
@@ -356,3 +358,9 @@ def pieces(data: bytes, size: int | None) -> list[bytes]:
     if size is None or not data:
         return [data]
     return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def every_cut(data: bytes) -> Iterator[list[bytes]]:
+    """``data`` in two pieces, cut at each offset, and in single bytes."""
+    yield from ([data[:at], data[at:]] for at in range(1, len(data)))
+    yield pieces(data, 1)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.rig import NDJSON
-from tests.rig.deadline import wait_until
+from tests.rig.deadline import wait_in_greenlet, wait_until
 from tests.rig.errors import NATIVE, assert_error, dialect_of
 from tests.rig.fault_upstream import FaultUpstream, Head, WaitForPeerClose
 from tests.rig.gateway import Gateway
@@ -148,7 +148,8 @@ def access_line(gateway: Gateway | LocalGateway, request_id: str) -> dict[str, A
     def found() -> list[dict[str, Any]]:
         return [line for line in gateway.log_lines("access") if line["id"] == request_id]
 
-    lines = wait_until(found, 20, f"the access log has no {request_id}")
+    wait = wait_in_greenlet if isinstance(gateway, LocalGateway) else wait_until
+    lines = wait(found, 20, f"the access log has no {request_id}")
     assert len(lines) == 1
     return lines[0]
 
@@ -173,11 +174,19 @@ def warm_up(gateway: Gateway, upstream: FaultUpstream, token: str = TOKEN) -> No
 
 
 def ask(
-    url: str, face: Face, request_id: str = "unnamed", *, stream: bool = True, **options: Any
+    gateway: str | LocalGateway,
+    face: Face,
+    request_id: str = "unnamed",
+    *,
+    stream: bool = True,
+    **options: Any,
 ) -> Stream:
-    """Send a face's request."""
+    """Send a face's request to a gateway of this process, or to the one that has this URL."""
     headers = {**bearer(TOKEN), "X-Request-Id": request_id}
-    return open_stream(url, "POST", face.path, {**face.body, "stream": stream}, headers, **options)
+    body = {**face.body, "stream": stream}
+    if isinstance(gateway, LocalGateway):
+        return gateway.open_stream("POST", face.path, body, headers)
+    return open_stream(gateway, "POST", face.path, body, headers, **options)
 
 
 def start(

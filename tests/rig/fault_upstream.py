@@ -309,7 +309,8 @@ class ScriptedServer:
         self.close_idle_after_s = close_idle_after_s
         self._ssl_context = ssl_context
         self._log = Log()
-        self._scripts: dict[str, deque[Script]] = {}
+        #: By path and model; None: of any model.
+        self._scripts: dict[tuple[str, str | None], deque[Script]] = {}
         self._wires: dict[int, Wire] = {}
         self._threads: list[threading.Thread] = []
         self._accepted = 0
@@ -360,10 +361,15 @@ class ScriptedServer:
         sent = self._log.sent
         return sum(sent.values()) if connection is None else sent[connection]
 
-    def script(self, path: str, actions: Script, *more: Script) -> None:
-        """Answer ``path`` by these scripts: one request each, the last one again and again."""
+    def script(self, path: str, actions: Script, *more: Script, model: str | None = None) -> None:
+        """Answer ``path`` by these scripts: one request each, the last one again and again.
+
+        With ``model``, only requests that name this model, whose bodies are read before their
+        script begins: so no request gets the script of another one. Others get the script
+        without a model.
+        """
         with self._log.changed:
-            self._scripts[path] = deque([actions, *more])
+            self._scripts[path, model] = deque([actions, *more])
 
     def clear(self) -> None:
         """Forget scripts, requests and events, but no connection.
@@ -457,7 +463,7 @@ class ScriptedServer:
 
     def take_script(self, request: SeenRequest) -> Script:
         """Log a request that has arrived with its body, and return what answers it."""
-        script = self._next_script(request.path)
+        script = self._next_script(request.path, _model_of(request))
         self._log.request(request)
         return self.answer(request) if script is None else script
 
@@ -556,21 +562,37 @@ class ScriptedServer:
     def _script_for(self, turn: Turn) -> Script:
         """Choose the script and log the request, with its body unless the script wants
         to treat that itself."""
-        script = self._next_script(turn.request.path)
+        request = turn.request
         try:
-            if script is None or not any(
-                isinstance(action, NoReadBody | ReadBody) for action in script
+            model = None
+            if any(path == request.path and named for path, named in list(self._scripts)):
+                turn.read_body()
+                model = _model_of(request)
+            script = self._next_script(request.path, model)
+            if not request.complete and (
+                script is None
+                or not any(isinstance(action, NoReadBody | ReadBody) for action in script)
             ):
                 turn.read_body()
         finally:
-            self._log.request(turn.request)
-            turn.wire.leaves_body = not turn.request.complete
-        return self.answer(turn.request) if script is None else script
+            self._log.request(request)
+            turn.wire.leaves_body = not request.complete
+        return self.answer(request) if script is None else script
 
-    def _next_script(self, path: str) -> Script | None:
+    def _next_script(self, path: str, model: str | None) -> Script | None:
         with self._log.changed:
-            queue = self._scripts.get(path)
+            queue = self._scripts.get((path, model)) or self._scripts.get((path, None))
             return None if not queue else queue.popleft() if len(queue) > 1 else queue[0]
+
+
+def _model_of(request: SeenRequest) -> str | None:
+    """The model that a request names, if its body is a JSON object with one."""
+    try:
+        body = request.json()
+    except ValueError:
+        return None
+    model = body.get("model") if isinstance(body, dict) else None
+    return model if isinstance(model, str) else None
 
 
 MODEL = "tiny-test:latest"

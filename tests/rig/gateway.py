@@ -357,14 +357,24 @@ def _can_bind(port: int) -> bool:
 
 def child_pids(pid: int) -> set[int]:
     """The living children of a process."""
-    return {
-        child for child, (state, parent, _) in _processes() if parent == pid and state not in "ZX"
-    }
+    try:
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return set()  # it has ended
+    return {child for child in map(int, listed.split()) if _state(child) not in "ZX"}
 
 
 def group_is_alive(group: int) -> bool:
     """Whether any process of a group still runs."""
     return any(of == group and state not in "ZX" for _, (state, _, of) in _processes())
+
+
+def _state(pid: int) -> str:
+    """The state of a process, as /proc has it; X if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 def _processes() -> list[tuple[int, tuple[str, int, int]]]:

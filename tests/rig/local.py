@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ from ollama_proxy.server.app import create_app
 from ollama_proxy.server.connection import Connection
 from ollama_proxy.server.incoming import HeadLimits, IncomingRequest
 from ollama_proxy.server.live_settings import LiveSettings
+from ollama_proxy.server.process_state import ProcessState
 from ollama_proxy.server.response import Response
 from ollama_proxy.server.startup import SESSION_DIRECTORY
 from ollama_proxy.settings import Settings
@@ -57,9 +59,10 @@ _ENVIRON = {
 class LocalGateway:
     """A gateway without a process, a socket or a server: ``with LocalGateway(config) as gateway``.
 
-    ``config`` is YAML text or a mapping, ``token`` its first token. ``options`` are those of
-    `create_app`. ``coordinated``: with slots, queue, limits, and what is managed in the records.
-    ``records``: also with a database, which is that of ``config``.
+    ``config`` is YAML text or a mapping, ``token`` its first token, ``environ`` is added to the
+    environment of the process. ``options`` are those of `create_app`. ``coordinated``: with slots,
+    queue, limits, and what is managed in the records. ``records``: also with a database, which is
+    that of ``config``.
     """
 
     url = "http://gateway.test"
@@ -79,12 +82,15 @@ class LocalGateway:
         self.token = first_token(config)
         self._has_coordinator, self._has_records = coordinated or records, records
         self._environ = ({} if records else WITHOUT_RECORDS) | dict(environ or {})
+        # Keys of providers are read from the environment of the process.
+        self._environment = mock.patch.dict(os.environ, dict(environ or {}))
         self._config = config
         self._options: dict[str, Any] = {
             "open_transport": HttpTransport if over_sockets else MemoryTransport
         } | options
 
     def __enter__(self) -> Self:
+        self._environment.start()
         self._directory = Path(tempfile.mkdtemp(prefix="local-gateway-"))
         self.state_directory = self._directory / "state"
         self.logs_directory = self._directory / "logs"
@@ -92,19 +98,25 @@ class LocalGateway:
         self.logs_directory.mkdir()
         self._environ["STATE_DIRECTORY"] = str(self.state_directory)
         settings = load(self._config, self._environ)
+        self.process = ProcessState()
         # Standard output is that of the tests.
         with mock.patch.object(access_log, "STDOUT", lambda lines: None):
             self.app = create_app(
-                settings, log_directory=self.logs_directory, **self._parts(settings) | self._options
+                settings,
+                log_directory=self.logs_directory,
+                **self._parts(settings) | self._options,
+                process=self.process,
             )
-            self._events = access_log.JsonLines(self.logs_directory)
+            self._events = access_log.JsonLines(
+                self.logs_directory, self.process.configured_tokens, self.process.log_writers
+            )
         access_log.log.addHandler(self._events)
         access_log.log.setLevel(settings.logging.level)
         self.gateway = self.app.extensions["ollama_proxy"]["gateway"]
         self._follow_records(settings)
         # What a worker does at its start, and from then on in the background.
         self.check_health()
-        self.gateway.fleet.refresh(0, wait_s=10)
+        self.refresh_models()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -116,8 +128,9 @@ class LocalGateway:
             if self.coordinator is not None:
                 self.coordinator.close()
             self.gateway.fleet.close()
-            access_log.FILES.flush()
+            self.process.log_writers.files.flush()
             shutil.rmtree(self._directory)
+            self._environment.stop()
 
     def _parts(self, settings: Settings) -> dict[str, Any]:
         """Those of `create_app` that keep something in the state directory."""
@@ -128,7 +141,7 @@ class LocalGateway:
             self.coordinator = LocalCoordinator(directory, settings.records)
             parts["coordinator"] = self.coordinator
         if self._has_records:
-            parts["spool"] = Spool(directory / SPOOL_DIRECTORY)
+            parts["spool"] = Spool(directory / SPOOL_DIRECTORY, self.process.configured_tokens)
         return parts
 
     def _follow_records(self, settings: Settings) -> None:
@@ -138,6 +151,11 @@ class LocalGateway:
         if self.coordinator is not None:
             self.coordinator.records.on_managed = self._live.receive
             self.coordinator.serve()
+
+    def refresh_models(self) -> None:
+        """Ask every upstream now which models it has and has loaded: otherwise a gateway may know
+        that for two seconds."""
+        self.gateway.fleet.refresh(0, wait_s=10)
 
     def check_idle(self) -> None:
         """Wait until no request and no connection to an upstream is open. Raises AssertionError
@@ -158,7 +176,7 @@ class LocalGateway:
         path = self.logs_directory / f"{name}.log"
 
         def read() -> list[str]:
-            access_log.FILES.flush()
+            self.process.log_writers.files.flush()
             return (path.read_text(encoding="utf-8") if path.exists() else "").split("\n")[:-1]
 
         if at_least:

@@ -19,6 +19,7 @@ import gevent
 from gevent.event import Event
 from requests.structures import CaseInsensitiveDict
 
+from ollama_proxy.clock import Clock
 from ollama_proxy.errors import UpstreamConnect, UpstreamCut, UpstreamTimeout
 from ollama_proxy.upstreams import Call, Headers, Redirected, UpstreamRequest
 from ollama_proxy.upstreams.base import Connections
@@ -33,13 +34,14 @@ MOST_PIECES = 16
 class MemoryWire:
     """What a script may ask of its connection."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, clock: Clock) -> None:
         self.number = number
+        self._clock = clock
         self._left = Event()
 
     def wait(self, seconds: float, events: int = 0) -> bool:
         """Wait. Raises PeerClosed as soon as the gateway has left."""
-        if self._left.wait(seconds):
+        if self._clock.wait(self._left, seconds):
             raise PeerClosed
         return False
 
@@ -51,9 +53,9 @@ class MemoryWire:
 class MemoryTurn:
     """One request and the answer that its script gives; see `tests.rig.Turn`."""
 
-    def __init__(self, request: SeenRequest, *, is_bodiless: bool) -> None:
+    def __init__(self, request: SeenRequest, clock: Clock, *, is_bodiless: bool) -> None:
         self.request = request
-        self.wire = MemoryWire(request.connection)
+        self.wire = MemoryWire(request.connection, clock)
         self.close_after = False
         self.status = 0
         self.headers: list[tuple[str, str]] = []
@@ -140,7 +142,8 @@ class MemoryReply:
         self.status, self.headers = 0, ()
         self._server, self._turn, self._call = server, turn, call
         self._connections: Connections | None = connections
-        self._first_byte_at = time.monotonic() + call.timeouts.first_byte_s
+        self._clock = call.clock
+        self._first_byte_at = self._clock.monotonic() + call.timeouts.first_byte_s
         self._idle_at: float | None = None
         connections.active += 1
         call.attach(turn.changed.set)
@@ -157,7 +160,7 @@ class MemoryReply:
         if not self._wait(
             lambda: turn.status or turn.is_whole is not None, self._first_byte_at, wait_s
         ):
-            if time.monotonic() < self._first_byte_at:
+            if self._clock.monotonic() < self._first_byte_at:
                 return False
             raise UpstreamTimeout(f"The model server did not begin to answer in {limit_s:g} s.")
         if not turn.status:
@@ -173,9 +176,9 @@ class MemoryReply:
         if self._connections is None:
             return b""
         if self._idle_at is None:
-            self._idle_at = time.monotonic() + limit_s
+            self._idle_at = self._clock.monotonic() + limit_s
         if not self._wait(lambda: turn.pieces or turn.is_whole is not None, self._idle_at, wait_s):
-            if time.monotonic() < self._idle_at:
+            if self._clock.monotonic() < self._idle_at:
                 return None
             raise UpstreamTimeout(f"The model server was silent for {limit_s:g} s.")
         self._idle_at = None
@@ -197,18 +200,18 @@ class MemoryReply:
     def _wait(self, condition: Any, limit_at: float, wait_s: float | None) -> bool:
         """Wait for a condition; False at the earlier of the two limits."""
         call, turn = self._call, self._turn
-        give_up_at = inf if wait_s is None else time.monotonic() + wait_s
+        give_up_at = inf if wait_s is None else self._clock.monotonic() + wait_s
         while True:
             call.check()
             if turn.failure is not None:
                 raise turn.failure
             if condition():
                 return True
-            left_s = min(limit_at, give_up_at, call.ends_at) - time.monotonic()
+            left_s = min(limit_at, give_up_at, call.ends_at) - self._clock.monotonic()
             if left_s <= 0:
                 return False
             turn.changed.clear()
-            turn.changed.wait(left_s)
+            self._clock.wait(turn.changed, left_s)
 
     def _play(self, script: Script) -> None:
         kind, number = "closed", self._turn.request.connection
@@ -243,7 +246,7 @@ class MemoryTransport:
             failure.took_s = 0.0
             raise failure
         seen = self._seen(request, call, server.accept())
-        turn = MemoryTurn(seen, is_bodiless=request.method == "HEAD")
+        turn = MemoryTurn(seen, call.clock, is_bodiless=request.method == "HEAD")
         reply = MemoryReply(server, turn, call, self.connections)
         try:
             reply.wait_head(head_wait_s)

@@ -84,7 +84,7 @@ class Probe:
         return f"http://127.0.0.1:{self.port}"
 
     def watch(self, masters: Sequence[int], doors: Mapping[str, int]) -> None:
-        """Ask these doors (name and port); the children of the `masters` are who serves."""
+        """Ask these doors (name and port) alone; the children of the `masters` serve them."""
         self._tell(f"masters {' '.join(map(str, masters))}")
         for name, port in doors.items():
             self._tell(f"door {name} {port}")

@@ -3,9 +3,10 @@ that asks every door for it.
 
 Run as `python -I -S probe_process.py <token> <samples per second>`, with the standard library alone
 and no event loop, so that nothing of the gateway or of a test is in here. It says `port <n>` on
-stdout, then obeys lines on stdin: `door <name> <port>`, `masters <pid> ...`, `go`, `pause`, `end`;
-it answers `paused` once no sample is under way. Samples go to stdout too, one JSON list each: begin
-(monotonic s), ms, problem or null, door, ms that the machine kept somebody waiting.
+stdout, then obeys lines on stdin: `masters <pid> ...` (which forgets all doors), `door <name>
+<port>`, `go`, `pause`, `end`; it answers `paused` once no sample is under way. Samples go to stdout
+too, one JSON list each: begin (monotonic s), ms, problem or null, door, ms that the machine kept
+somebody waiting.
 """
 
 from __future__ import annotations
@@ -289,7 +290,7 @@ def main() -> None:
             case ["door", name, port]:
                 clock.doors[name] = int(port)
             case ["masters", *pids]:
-                machine.masters = [int(pid) for pid in pids]
+                machine.masters, clock.doors = [int(pid) for pid in pids], {}
             case ["go"]:
                 clock.going.set()
             case ["pause"]:

@@ -21,9 +21,9 @@ def _paths() -> ssl.DefaultVerifyPaths:
 
 ssl.get_default_verify_paths = _paths
 
-from ollama_proxy.server.startup import PRELOADED  # noqa: E402
+from ollama_proxy.server.process_state import PROCESS  # noqa: E402
 
-PRELOADED.discard()  # the master built it with what its own system trusts
+PROCESS.app = None  # the master built it with what its own system trusts
 
 from wsgi import app  # noqa: E402  # it reads what is trusted as it starts
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -10,13 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.reliability.rig import MODEL, PROBE_TOKEN, TOKEN, Rig, Row
+from tests.reliability.rig import MODEL, PROBE_MS, PROBE_TOKEN, TOKEN, Rig, Row
 from tests.rig import fault_upstream as do
-from tests.rig import http_client
+from tests.rig import http_client, rules
 from tests.rig.calls import MESSAGES
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream
@@ -42,7 +40,7 @@ def relay(fault_upstream: FaultUpstream) -> Iterator[Relay]:
         yield running
 
 
-rig = module_fixture(lambda: Rig(relayed=True))
+rig = module_fixture(lambda: Rig(workers=2, relayed=True))
 
 
 def sample(ms: float = 5, problem: str | None = None, machine_ms: float = 0) -> Sample:
@@ -61,29 +59,22 @@ def answered(
 # --- the probe
 
 
-@pytest.mark.parametrize(
-    ("received", "problem"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nI am here", None),
-        (b"HTTP/1.1 200 OK\r\n\r\nI am here", None),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nI am here", "9 of 10 bytes"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nI am", "another text: 'I am'"),
-        (b"HTTP/1.1 503 No\r\n\r\nI am here", "answered 'HTTP/1.1 503 No\\r\\n\\r\\nI am here'"),
-        (b"", "answered ''"),
-    ],
-)
-def test_probe_takes_only_the_whole_answer(received: bytes, problem: str | None) -> None:
-    assert judge(received) == problem
+def test_probe_takes_only_the_whole_answer() -> None:
+    problems = {
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nI am here": None,
+        b"HTTP/1.1 200 OK\r\n\r\nI am here": None,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nI am here": "9 of 10 bytes",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nI am": "another text: 'I am'",
+        b"HTTP/1.1 503 No\r\n\r\nI am here": "answered 'HTTP/1.1 503 No\\r\\n\\r\\nI am here'",
+        b"": "answered ''",
+    }
+    assert {received: judge(received) for received in problems} == problems
 
 
-@pytest.mark.parametrize(
-    ("ms", "machine_ms", "counts"),
-    [(240, 0, True), (900, 40, True), (240, 41, False), (400, 41, False), (900, 41, True)],
-)
-def test_slow_sample_is_excused_by_a_late_machine_only_as_far_as_it_explains_it(
-    ms: float, machine_ms: float, counts: bool
-) -> None:
-    assert sample(ms, machine_ms=machine_ms).counts == counts
+def test_slow_sample_is_excused_by_a_late_machine_only_as_far_as_it_explains_it() -> None:
+    # Milliseconds of the sample and of the machine, and whether the sample counts.
+    counts = {(240, 0): True, (900, 40): True, (240, 41): False, (400, 41): False, (900, 41): True}
+    assert {(ms, late): sample(ms, machine_ms=late).counts for ms, late in counts} == counts
 
 
 def test_highest_of_few_samples_counts_and_of_a_hundred_the_second() -> None:
@@ -121,9 +112,9 @@ def test_probe_that_was_kept_waiting_by_the_machine_says_so(
     assert first.machine_ms >= 100
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "expected"),
-    [
+def test_probe_serves_a_little_ollama(probe: Probe) -> None:
+    wrong = []
+    for method, path, body, expected in (
         ("GET", "/", None, b"Ollama is running"),
         ("GET", "/api/version", None, b'"version"'),
         ("GET", "/api/tags", None, b'"name": "steady:latest"'),
@@ -132,15 +123,13 @@ def test_probe_that_was_kept_waiting_by_the_machine_says_so(
         ("POST", "/api/chat", {"model": "steady", "stream": False}, b"I am here"),
         ("POST", "/api/chat", {"model": "steady"}, b'"done": true'),
         ("POST", "/api/generate", {"model": "steady"}, b'"response": " here"'),
-    ],
-)
-def test_probe_serves_a_little_ollama(
-    probe: Probe, method: str, path: str, body: Any, expected: bytes
-) -> None:
-    # Twice on one connection, which the gateway will keep.
-    ask = http_client.encode_request("x", method, path, body, {"Connection": "keep-alive"})
-    received = http_client.raw(probe.port, ask + ask, quiet_s=0.2)
-    assert received.count(b"HTTP/1.1 200 ") == received.count(expected) == 2
+    ):
+        # Twice on one connection, which the gateway will keep.
+        ask = http_client.encode_request("x", method, path, body, {"Connection": "keep-alive"})
+        received = http_client.raw(probe.port, ask + ask, quiet_s=0.2)
+        if not received.count(b"HTTP/1.1 200 ") == received.count(expected) == 2:
+            wrong.append(f"{method} {path}: {received!r}")
+    assert not wrong, "\n".join(wrong)
 
 
 # --- the relay
@@ -230,21 +219,28 @@ def test_row_that_keeps_all_rules_passes_through_both_doors(rig: Rig) -> None:
 
 def test_rule_1_failed_or_slow_probes(rig: Rig) -> None:
     with rig.row("gateway") as row:
-        rules = row.rules
-        assert rules.probe_problems([sample(), sample(900, machine_ms=300)]) == []
+        judged = row.rules
+        slow = sample(2 * PROBE_MS)
+        assert judged.probe_problems([sample(), sample(PROBE_MS, machine_ms=PROBE_MS / 4)]) == []
         assert (
             "1 of 2 probes failed, first at gateway: 503"
-            in rules.probe_problems([sample(), sample(9, "503")])[0]
+            in judged.probe_problems([sample(), sample(9, "503")])[0]
         )
-        assert "p99 is 300 ms" in rules.probe_problems([sample(), sample(300)])[0]
+        assert f"p99 is {2 * PROBE_MS:.0f} ms" in judged.probe_problems([sample(), slow])[0]
         row.allow_no_probe_p99("because")
-        assert rules.probe_problems([sample(300)]) == []
-        assert len(rules.probe_problems([sample(300), sample(9, "503")])) == 1
+        assert judged.probe_problems([slow]) == []
+        assert len(judged.probe_problems([slow, sample(9, "503")])) == 1
         row.allow_probe_errors("because")
-        assert rules.probe_problems([sample(9, "503")]) == []
+        assert judged.probe_problems([sample(9, "503")]) == []
 
 
-def test_rule_2_request_still_in_flight(rig: Rig) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules that are broken on purpose need not be waited for as long as those of a row."""
+    monkeypatch.setattr(rules, "LEFT_WITHIN_S", 1.0)
+
+
+def test_rule_2_request_still_in_flight(rig: Rig, impatient: None) -> None:
     rig.upstream.script("/api/chat", [do.WaitForPeerClose()])
     with (
         pytest.raises(AssertionError, match="not idle: .*1 requests in flight"),
@@ -256,7 +252,7 @@ def test_rule_2_request_still_in_flight(rig: Rig) -> None:
     left.close()
 
 
-def test_rule_3_connection_left_open(rig: Rig) -> None:
+def test_rule_3_connection_left_open(rig: Rig, impatient: None) -> None:
     broken = pytest.raises(AssertionError, match=r"descriptors, at most \d+ may be open")
     with ExitStack() as left, broken, rig.row("gateway") as row:
         # More than what came and went by itself while the row began, such as a
@@ -318,39 +314,36 @@ def test_rule_5_state_that_is_none(rig: Rig) -> None:
         row.expect_lost(name)
 
 
-@pytest.mark.parametrize(
-    ("answer", "path"),
-    [
+def test_rule_6_error_in_another_shape() -> None:
+    for answer, path in (
         (answered(body=b"<html>no</html>", kind="text/html"), "/api/chat"),
         (answered(), "/v1/models"),
         (answered(), "/k/token/v1/models"),
         (answered(), "/openai/v1/models"),
         (answered(), "/v1/messages"),
         (answered(body=b'{"error":{"message":"no"}}'), "/api/chat"),
-    ],
-)
-def test_rule_6_error_in_another_shape(answer: Answer, path: str) -> None:
-    with pytest.raises((AssertionError, KeyError, TypeError, AttributeError, json.JSONDecodeError)):
-        check_shape(answer, path)
+    ):
+        with pytest.raises((AssertionError, KeyError, TypeError, AttributeError, ValueError)):
+            check_shape(answer, path)
 
 
-@pytest.mark.parametrize(
-    ("path", "own"),
-    [
-        ("/k/token/v1/models?x=/api", "/v1/models"),
-        ("/openai/v1/models", "/v1/models"),
-        ("/api/chat", "/api/chat"),
-        ("/k/token", "/"),
-    ],
-)
-def test_prefixes_of_a_path_do_not_change_whose_errors_it_promises(path: str, own: str) -> None:
-    assert api_path(path) == own
+def test_prefixes_of_a_path_do_not_change_whose_errors_it_promises() -> None:
+    own = {
+        "/k/token/v1/models?x=/api": "/v1/models",
+        "/openai/v1/models": "/v1/models",
+        "/api/chat": "/api/chat",
+        "/k/token": "/",
+    }
+    assert {path: api_path(path) for path in own} == own
 
 
-def test_worker_that_is_replaced_must_be_announced(rig: Rig) -> None:
+def test_worker_that_is_replaced_must_be_announced(rig: Rig, impatient: None) -> None:
     with pytest.raises(AssertionError, match="workers were"), rig.row("gateway") as row:
         row.allow_probe_errors("a connection to the killed worker is reset")
         replace_a_worker(row)
+
+
+def test_worker_that_is_replaced_as_announced_is_no_problem(rig: Rig) -> None:
     with rig.row("gateway") as row:
         row.allow_probe_errors("a connection to the killed worker is reset")
         row.allow_other_workers("one is killed")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from ollama_proxy.upstreams.call import Call
+from tests.rig.clock import ManualClock
 from tests.rig.in_process import InProcess, in_process
-from tests.unit.upstreams.stock import LIMITS, Clock
+from tests.unit.upstreams.stock import LIMITS
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time, in the test's own hands; chance takes the middle of its range."""
-    clock = Clock()
-    monkeypatch.setattr(time, "monotonic", clock)
+def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    """A clock that the test moves by hand; chance takes the middle of its range."""
     monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
-    return clock
+    return ManualClock()
 
 
 @pytest.fixture

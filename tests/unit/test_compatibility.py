@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 from marshmallow import Schema
 
 from ollama_proxy.dialects import DIALECTS
@@ -113,9 +112,6 @@ def rows_of(section: str, *tables: str) -> list[Row]:
     return [row for row in rows() if row.section == section and (row.table in tables or not tables)]
 
 
-each_row = pytest.mark.parametrize("row", rows(), ids=lambda row: f"line-{row.line}")
-
-
 # What a test id may be.
 
 
@@ -138,24 +134,16 @@ def is_there(test_id: str) -> bool:
     return match[3] is None or (match[3] in CLIENTS and match[4] in declared(match[3]))
 
 
-@pytest.mark.parametrize(
-    "test_id",
-    [
+def test_test_that_does_not_exist_is_noticed() -> None:
+    missing = (
         "unit/test_compatibility.py::test_that_nobody_wrote",
         "unit/test_nothing.py::test_page_has_its_sections",
         "unit/test_compatibility.py::is_there",
         "unit/test_compatibility.py",
         "sdk/test_node.py::test_node[openai-chat/telepathy]",
         "sdk/test_node.py::test_node[pigeon-chat/streaming]",
-    ],
-)
-def test_test_that_does_not_exist_is_noticed(test_id: str) -> None:
-    assert not is_there(test_id)
-
-
-@pytest.mark.parametrize("test_id", ["unit/test_compatibility.py::test_page_has_its_sections"])
-def test_test_that_exists_is_found(test_id: str) -> None:
-    assert is_there(test_id)
+    )
+    assert [test_id for test_id in missing if is_there(test_id)] == []
 
 
 # The page.
@@ -166,30 +154,20 @@ def test_page_has_its_sections() -> None:
     assert titles == [*SECTIONS, PROVIDERS, SHARED]
 
 
-@pytest.mark.parametrize("section", SECTIONS)
-def test_section_has_its_three_tables(section: str) -> None:
-    assert list(dict.fromkeys(row.table for row in rows_of(section))) == [
-        SUPPORTED,
-        APPROXIMATED,
-        REFUSAL,
-    ]
+def test_sections_have_their_tables() -> None:
+    three = [SUPPORTED, APPROXIMATED, REFUSAL]
+    shown = {
+        section: list(dict.fromkeys(row.table for row in rows_of(section)))
+        for section in (*SECTIONS, PROVIDERS)
+    }
+    assert shown == dict.fromkeys(SECTIONS, three) | {PROVIDERS: [WAYS, *three]}
 
 
-def test_providers_have_their_ways_and_the_three_tables() -> None:
-    assert list(dict.fromkeys(row.table for row in rows_of(PROVIDERS))) == [
-        WAYS,
-        SUPPORTED,
-        APPROXIMATED,
-        REFUSAL,
-    ]
-
-
-@pytest.mark.parametrize(
-    "protocol", sorted({preset.protocol for preset in PRESETS.values()} - {"ollama", "demo"})
-)
-def test_every_protocol_of_a_provider_has_its_column(protocol: str) -> None:
+def test_every_protocol_of_a_provider_has_its_column() -> None:
     (head,) = {row.head for row in rows_of(PROVIDERS, WAYS)}
-    assert sum(protocol in cell.lower() for cell in head) == 1
+    protocols = {preset.protocol for preset in PRESETS.values()} - {"ollama", "demo"}
+    columns = {each: sum(each in cell.lower() for cell in head) for each in protocols}
+    assert columns == dict.fromkeys(protocols, 1)
 
 
 def test_the_one_limit_that_is_made_up_is_the_programs() -> None:
@@ -199,17 +177,28 @@ def test_the_one_limit_that_is_made_up_is_the_programs() -> None:
     assert f"else {DEFAULT_TOKENS} tokens" in row.cells[1]
 
 
-@each_row
-def test_row_is_whole(row: Row) -> None:
-    assert len(row.cells) == len(row.head) and all(row.cells)
-    assert row.head[-1] == "test"
+def test_every_row_is_whole() -> None:
+    wrong = [
+        f"line {row.line}: {row.cells}"
+        for row in rows()
+        if len(row.cells) != len(row.head) or not all(row.cells) or row.head[-1] != "test"
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
-@each_row
-def test_row_names_tests_that_exist(row: Row) -> None:
-    assert row.tests
-    assert [test_id for test_id in row.tests if not is_there(test_id)] == []
-    assert re.sub(r"`[^`]+`|, ", "", row.cells[-1]) == ""
+def test_every_row_names_tests_that_exist() -> None:
+    wrong = [
+        f"line {row.line}: no test is named"
+        for row in rows()
+        if not row.tests or re.sub(r"`[^`]+`|, ", "", row.cells[-1])
+    ]
+    wrong += [
+        f"line {row.line}: there is no {test_id}"
+        for row in rows()
+        for test_id in row.tests
+        if not is_there(test_id)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 # The fields.
@@ -233,65 +222,90 @@ FIELDS = [
 OWN = [(section, name) for section, name in FIELDS if not is_extension(SCHEMAS[section], name)]
 
 
-@pytest.mark.parametrize(
-    ("section", "name"), OWN, ids=[f"{section}-{name}" for section, name in OWN]
-)
-def test_field_stands_in_the_table_of_its_fate(section: str, name: str) -> None:
+def is_in_its_table(section: str, name: str) -> bool:
+    """Return whether the section has a field where its fate belongs, and only there."""
     fate = fate_of(SCHEMAS[section], name)
-    tables = {row.table for row in rows_of(section) if name in row.subjects}
-    assert tables & PLACES[fate]
-    assert not tables & ELSEWHERE[fate]
-    if fate == CARRIED:
-        assert [
-            row
-            for row in rows_of(section, APPROXIMATED)
-            if name in row.subjects and IGNORED in row.cells[1]
-        ]
+    found = [row for row in rows_of(section) if name in row.subjects]
+    tables = {row.table for row in found}
+    if fate == CARRIED and not any(
+        row.table == APPROXIMATED and IGNORED in row.cells[1] for row in found
+    ):
+        return False
+    return bool(tables & PLACES[fate]) and not tables & ELSEWHERE[fate]
 
 
-@pytest.mark.parametrize("section", SCHEMAS)
-def test_no_other_field_is_said_to_be_refused_altogether(section: str) -> None:
-    """Rows of bare names; a value or a combination that is refused is put in words."""
+def test_every_field_is_in_the_table_of_its_fate() -> None:
+    wrong = [
+        f"{section}: {name} is {fate_of(SCHEMAS[section], name)}"
+        for section, name in OWN
+        if not is_in_its_table(section, name)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def refused_altogether(section: str) -> list[str]:
+    """Return the fields in rows of bare names; a value or a combination that is refused is put in
+    words."""
     bare = [row for row in rows_of(section, REFUSAL) if not re.sub(r"`[^`]+`|, ", "", row.cells[0])]
-    names = [name for row in bare for name in row.subjects if name in SCHEMAS[section].fields]
-    assert [name for name in names if fate_of(SCHEMAS[section], name) != REFUSED] == []
-    assert names or section in WITHOUT_REFUSED_FIELDS
+    return [name for row in bare for name in row.subjects if name in SCHEMAS[section].fields]
 
 
-@pytest.mark.parametrize("name", [name for name in EXTENSIONS.fields if not name.startswith("_")])
-def test_extension_is_explained_once_for_all(name: str) -> None:
-    assert [row for row in rows_of(SHARED, "Extensions") if name in row.subjects]
+def test_no_other_field_is_said_to_be_refused_altogether() -> None:
+    said = {section: refused_altogether(section) for section in SCHEMAS}
+    wrong = [
+        f"{section}: {name}"
+        for section, names in said.items()
+        for name in names
+        if fate_of(SCHEMAS[section], name) != REFUSED
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert [section for section, names in said.items() if not names] == list(WITHOUT_REFUSED_FIELDS)
 
 
-@each_row
-def test_nothing_else_is_said_to_have_no_effect(row: Row) -> None:
-    schema = SCHEMAS.get(row.section)
-    if schema is None or IGNORED not in row.cells[1]:
-        return
-    assert [
-        name for name in row.subjects if name in schema.fields and fate_of(schema, name) != CARRIED
-    ] == []
+def test_every_extension_is_explained_once_for_all() -> None:
+    explained = {name for row in rows_of(SHARED, "Extensions") for name in row.subjects}
+    assert {name for name in EXTENSIONS.fields if not name.startswith("_")} - explained == set()
 
 
-@pytest.mark.parametrize("remark", [name.capitalize() for name in DIAGNOSTIC_HEADERS])
-def test_every_remark_is_explained(remark: str) -> None:
-    assert [row for row in rows_of(SHARED, "Headers") if f"X-Ollama-Proxy-{remark}" in row.subjects]
+def test_nothing_else_is_said_to_have_no_effect() -> None:
+    wrong = [
+        f"line {row.line}: {name}"
+        for row in rows()
+        if row.section in SCHEMAS and IGNORED in row.cells[1]
+        for name in row.subjects
+        if name in SCHEMAS[row.section].fields and fate_of(SCHEMAS[row.section], name) != CARRIED
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_diagnostic_header_is_explained() -> None:
+    explained = {name for row in rows_of(SHARED, "Headers") for name in row.subjects}
+    names = {f"X-Ollama-Proxy-{name.capitalize()}" for name in DIAGNOSTIC_HEADERS}
+    assert names - explained == set()
 
 
 ERRORS = rows_of(SHARED, "Errors")
 
 
-@pytest.mark.parametrize("row", ERRORS, ids=lambda row: f"{row.cells[0]}-{row.line}")
-@pytest.mark.parametrize(("dialect", "column"), [("openai", 2), ("anthropic", 3)])
-def test_types_of_errors_are_those_that_are_drawn(dialect: str, column: int, row: Row) -> None:
+def drawn_type(dialect: str, row: Row) -> str:
+    """Return the type that a dialect gives the error of a row."""
     error = (
         NotFound("x")
         if row.cells[1] == "No such address."
         else UpstreamRefused(int(row.cells[0]), "x")
     )
     [errors_of] = [each.errors for each in DIALECTS if each.name == dialect]
-    drawn = json.loads(errors_of.render_error(error, "id"))["error"]["type"]
-    assert row.cells[column] == f"`{drawn}`"
+    return str(json.loads(errors_of.render_error(error, "id"))["error"]["type"])
+
+
+def test_types_of_errors_are_those_that_are_drawn() -> None:
+    wrong = [
+        f"line {row.line}: {row.cells[column]} is `{drawn_type(dialect, row)}` for {dialect}"
+        for row in ERRORS
+        for dialect, column in (("openai", 2), ("anthropic", 3))
+        if row.cells[column] != f"`{drawn_type(dialect, row)}`"
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_status_of_our_own_is_in_the_table() -> None:
@@ -313,7 +327,9 @@ def paths() -> list[str]:
     return sorted(path for path in served if path.startswith(("/api/", "/v1/", "/anthropic/")))
 
 
-@pytest.mark.parametrize("path", paths())
-def test_every_address_is_named(path: str) -> None:
+def test_every_address_is_named() -> None:
     named = " ".join(code for row in rows() for code in row.subjects)
-    assert re.search(rf"(?<![\w/]){re.escape(path)}(?![\w/])", named)
+    missing = [
+        path for path in paths() if not re.search(rf"(?<![\w/]){re.escape(path)}(?![\w/])", named)
+    ]
+    assert not missing, "\n".join(missing)

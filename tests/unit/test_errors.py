@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ollama_proxy import errors
@@ -22,11 +24,15 @@ def every_error() -> list[type[GatewayError]]:
     return [each for each in found if each.__module__ == errors.__name__]
 
 
-@pytest.mark.parametrize("kind", every_error())
-def test_every_class_has_a_status_a_slug_and_a_text(kind: type[GatewayError]) -> None:
-    assert 400 <= kind.status < 600
-    assert kind.slug.replace("_", "").isalpha() and kind.slug.islower()
-    assert kind.text.endswith((".", "…", "。"))
+def test_every_class_has_a_status_a_slug_and_a_text() -> None:
+    wrong = [
+        f"{kind.__name__}: {kind.status} {kind.slug!r} {kind.text!r}"
+        for kind in every_error()
+        if not 400 <= kind.status < 600
+        or not re.fullmatch("[a-z]+(_[a-z]+)*", kind.slug)
+        or not kind.text.endswith((".", "…", "。"))
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_detail_is_not_in_the_public_text() -> None:

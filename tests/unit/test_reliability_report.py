@@ -54,17 +54,14 @@ def line_of(page: str, row: str) -> str:
     return next(line for line in page.splitlines() if line.startswith(f"| {row} |"))
 
 
-@pytest.mark.parametrize(
-    ("name", "row"),
-    [
-        ("test_c1_client_leaves[gateway]", "C1"),
-        ("test_u17_idle", "U17"),
-        ("test_x1_y", None),
-        ("test_c1", None),
-    ],
-)
-def test_row_is_told_by_the_name_of_the_test(name: str, row: str | None) -> None:
-    assert row_of(name) == row
+def test_row_is_told_by_the_name_of_the_test() -> None:
+    rows = {
+        "test_c1_client_leaves[gateway]": "C1",
+        "test_u17_idle": "U17",
+        "test_x1_y": None,
+        "test_c1": None,
+    }
+    assert {name: row_of(name) for name in rows} == rows
 
 
 def test_outcome_is_of_all_tests_of_a_row() -> None:
@@ -89,10 +86,9 @@ def test_failure_in_any_phase_is_the_rows(when: Literal["setup", "call", "teardo
     assert report.verdict("C1", plugin.outcomes["C1"]) == "**failed**"
 
 
-@pytest.mark.parametrize("path", ["tests/unit/test_x.py", "tests/integration/test_y.py"])
-def test_tests_elsewhere_are_no_rows(path: str) -> None:
+def test_tests_elsewhere_are_no_rows() -> None:
     plugin = Reliability()
-    plugin.pytest_runtest_logreport(phase("test_c1_a", "call", path=path))
+    plugin.pytest_runtest_logreport(phase("test_c1_a", "call", path="tests/unit/test_x.py"))
     assert not plugin.outcomes
 
 
@@ -104,15 +100,22 @@ def test_skipped_row_has_not_run() -> None:
 
 
 def test_page_is_written_when_every_row_ran(tmp_path: Path) -> None:
-    plugin = Reliability(tmp_path / "page.md")
+    plugin = Reliability(tmp_path / "page.md", both_doors=True)
     plugin.outcomes = whole_table()
     end(plugin)
     assert (tmp_path / "page.md").read_text() == render(whole_table())
 
 
+def test_page_stays_as_it_is_when_rows_ran_through_one_door(tmp_path: Path) -> None:
+    plugin = Reliability(tmp_path / "page.md", both_doors=False)
+    plugin.outcomes = whole_table()
+    end(plugin)
+    assert not (tmp_path / "page.md").exists()
+
+
 @pytest.mark.parametrize("missing", [PRESENT[0], PRESENT[-1]])
 def test_page_stays_as_it_is_when_a_row_did_not_run(tmp_path: Path, missing: str) -> None:
-    plugin = Reliability(tmp_path / "page.md")
+    plugin = Reliability(tmp_path / "page.md", both_doors=True)
     plugin.outcomes = whole_table()
     del plugin.outcomes[missing]
     end(plugin)
@@ -131,7 +134,7 @@ def test_page_stays_as_it_is_when_a_row_did_not_run(tmp_path: Path, missing: str
 def test_page_stays_as_it_is_when_tests_were_left_out(
     tmp_path: Path, option: str, value: Any
 ) -> None:
-    plugin = Reliability(tmp_path / "page.md")
+    plugin = Reliability(tmp_path / "page.md", both_doors=True)
     plugin.outcomes = whole_table()
     end(plugin, {option: value})
     assert not (tmp_path / "page.md").exists()
@@ -150,7 +153,7 @@ def test_page_is_the_same_in_whatever_order_the_tests_ran() -> None:
 
 
 def test_page_is_written_by_the_session_not_by_its_workers(tmp_path: Path) -> None:
-    plugin = Reliability(tmp_path / "page.md")
+    plugin = Reliability(tmp_path / "page.md", both_doors=True)
     plugin.outcomes = whole_table()
     end(plugin, workerinput={})
     assert not (tmp_path / "page.md").exists()
@@ -182,20 +185,17 @@ def test_figures_stand_beside_their_row_and_the_worst_probe_on_top() -> None:
     assert "slowest row was C2: 99 of 100 answers within 98 ms" in page
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0"),
-        (0.0312, "0.031"),
-        (1.26, "1.3"),
-        (97.7, "98"),
-        (250, "250"),
-        (2512.0, "2512"),
-        (123456.7, "120,000"),
-    ],
-)
-def test_figures_are_rounded_so_that_they_change_little(value: float, text: str) -> None:
-    assert rounded(value) == text
+def test_figures_are_rounded_so_that_they_change_little() -> None:
+    texts = {
+        0: "0",
+        0.0312: "0.031",
+        1.26: "1.3",
+        97.7: "98",
+        250: "250",
+        2512.0: "2512",
+        123456.7: "120,000",
+    }
+    assert {value: rounded(value) for value in texts} == texts
 
 
 def test_figures_belong_to_the_test_that_runs() -> None:

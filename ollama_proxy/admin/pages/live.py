@@ -22,7 +22,7 @@ from ollama_proxy.admin.pages.today import TodaysUsage, sum_up_today
 from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.admin.status import read_status
 from ollama_proxy.errors import TokenRevoked
-from ollama_proxy.gateway import WORKER, Gateway, current_exchange, deliver, streamed
+from ollama_proxy.gateway import Gateway, current_exchange, deliver, streamed
 from ollama_proxy.policy import ADMIN
 from ollama_proxy.upstreams import Call
 from ollama_proxy.wire import SSE_COMMENT
@@ -138,7 +138,9 @@ class LiveState:
 def show_events() -> Response:
     """GET /admin/events: the state whenever it changes, as HTML in the reader's language."""
     exchange, gateway = current_exchange(), current_gateway()
-    if WORKER.is_draining or exchange.method == "HEAD":  # the browser comes back to another worker
+    if (
+        gateway.lifecycle.is_draining or exchange.method == "HEAD"
+    ):  # the browser comes back to another worker
         return streamed(iter((RETRY,)), "text/event-stream")
     listener = Listener(exchange.call, choose_language(request.environ), build_check(gateway))
     gateway.follow(exchange)

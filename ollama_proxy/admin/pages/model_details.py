@@ -42,7 +42,7 @@ def read_details(gateway: Gateway, box: str, model: str, asking: Exchange) -> Mo
     node = gateway.fleet.node(box)
     if node is None or not node.is_ollama_node:
         raise NotFound(_("There is no Ollama server %(name)s.", name=box[:60]), param="box")
-    call = Call(gateway.settings.timeouts)
+    call = Call(gateway.settings.timeouts, gateway.clock)
     call.limit_by_caller(SHOW_MS)
     exchange = Exchange(
         id=asking.id,

@@ -131,9 +131,10 @@ def save() -> ResponseReturnValue:
     try:
         value = parse_object(text.encode()) if text is not None else merge_form(form, value)
         check_name(name, form)
-        declared = declare(current_gateway().settings, name, value)
+        gateway = current_gateway()
+        declared = declare(gateway.settings, name, value)
         if "try" in form:
-            trial = try_upstream(current_gateway().settings, declared)
+            trial = try_upstream(gateway.settings, declared, clock=gateway.clock)
             return render_form(name, value, entry, text=text, trial=trial)
         if entry is None:
             create_upstream({"name": name, **value})

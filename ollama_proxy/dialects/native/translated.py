@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -66,12 +65,12 @@ def answer_translated(gateway: Gateway, exchange: Exchange, route: str) -> Respo
         answer = gateway.embed(exchange, asked)
         if route == "embeddings":
             return whole(render_embeddings(answer), content_type=SINGLE)
-        took_s = time.monotonic() - exchange.call.started
+        took_s = exchange.call.clock.monotonic() - exchange.call.started
         return whole(
             render_embed(answer, asked.model, took_s, asked.dimensions), content_type=SINGLE
         )
     renderer = (ChatRenderer if route == "chat" else GenerateRenderer)(
-        asked.model, exchange.call.started
+        asked.model, exchange.call.started, exchange.call.clock.monotonic
     )
     response = gateway.complete(exchange, asked, renderer)
     if not response.is_streamed:

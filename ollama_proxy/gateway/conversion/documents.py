@@ -3,7 +3,6 @@ to the model: a document stays in the history of a chat, so a refusal would end 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -73,10 +72,10 @@ def read_documents(
     if not found:
         return asked
     texts: dict[Document, str] = {}
-    ends_at = time.monotonic() + REQUEST_S
+    ends_at = call.clock.monotonic() + REQUEST_S
     for document in dict.fromkeys(found):
         reading = Reading(problem=NO_TIME)
-        if time.monotonic() < ends_at:
+        if call.clock.monotonic() < ends_at:
             reading = yield from _read(document, limits, call, heartbeat_s)
         texts[document] = _describe(document, reading)
     return replace(asked, messages=[_with_texts(message, texts) for message in asked.messages])

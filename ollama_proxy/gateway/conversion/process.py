@@ -141,10 +141,10 @@ def in_background(
     job = gevent.spawn(_outcome, work)
     try:
         call.attach(partial(job.kill, block=False))
-        job.join(heartbeat_s)
+        call.clock.join([job], heartbeat_s)
         while not job.ready():
             yield ()
-            job.join(heartbeat_s)
+            call.clock.join([job], heartbeat_s)
         call.check()
         outcome: T | ConversionFailed = job.get()
         if isinstance(outcome, ConversionFailed):

@@ -4,7 +4,6 @@ provider answers is opaque here."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -241,11 +240,12 @@ class OpenAIPassthrough:
             pieces = self._read_events(reply)
             # Holds comments of the provider back for up to a heartbeat's time: an error after them
             # would not get its real status.
-            until = time.monotonic() + (self.heartbeat_s or 0.0)
+            clock = self._exchange.call.clock
+            until = clock.monotonic() + (self.heartbeat_s or 0.0)
             held = b""
             for piece in pieces:
                 held += piece
-                if not piece or b"data:" in piece or time.monotonic() >= until:
+                if not piece or b"data:" in piece or clock.monotonic() >= until:
                     yield held
                     break
             yield from pieces
@@ -259,13 +259,14 @@ class OpenAIPassthrough:
     def _read_events(self, reply: Reply) -> Iterator[bytes]:
         """Yields the client's events, up to one that reports a failure, which is raised; b"" for
         each heartbeat without any."""
-        tail = self._tail
+        tail, clock = self._tail, self._exchange.call.clock
         data: bytes | None = None
         while data != b"":
             if not tail.finished:
                 data = reply.read_some(self.heartbeat_s)
             else:  # only the end is still missing
-                data = read_before(reply, time.monotonic() + (DRAIN_S if tail.done else GRACE_S))
+                grace_s = DRAIN_S if tail.done else GRACE_S
+                data = read_before(reply, clock.monotonic() + grace_s, clock)
             if data is None:
                 yield b""
             elif events := self._cutter.feed(data) if data else self._cutter.rest():

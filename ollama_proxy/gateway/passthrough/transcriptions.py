@@ -4,7 +4,6 @@ subtitles or a stream."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -154,12 +153,12 @@ class TranscriptionPassthrough:
         Raises UpstreamError for one that reports a failure, and at the end if the one that ends a
         transcription is missing."""
         tail, cutter = self._tail, EventCutter()
-        is_complete = False
+        is_complete, clock = False, self._exchange.call.clock
         data: bytes | None = None
         try:
             while data != b"":
                 if is_complete:
-                    data = read_before(reply, time.monotonic() + DRAIN_S)
+                    data = read_before(reply, clock.monotonic() + DRAIN_S, clock)
                 else:
                     data = reply.read_some(self.heartbeat_s)
                 if data is None:

@@ -103,6 +103,7 @@ class AnthropicUpstream(TransportUpstream):
             MessageReader(request.model, self._thoughts, self._secrets),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
+            clock=call.clock,
             decode_refusal=partial(self.decode_refusal, model=request.model),
         )
 

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-
-import gevent
 
 from ollama_proxy.hub import Json
 from ollama_proxy.settings import UpstreamSettings
@@ -62,7 +59,7 @@ class DemoReply:
         )
         self._pieces = deque(() if headless else outcome.pieces)
         self._pause_s = outcome.pause_s
-        self._due = time.monotonic()
+        self._due = call.clock.monotonic()
         self._call = call
         self._connections: Connections | None = connections
         connections.active += 1
@@ -80,16 +77,16 @@ class DemoReply:
         if not self._pieces:
             self.close()
             return b""
-        due_in_s = self._due - time.monotonic()
+        due_in_s = self._due - self._call.clock.monotonic()
         if due_in_s > 0:
             pause_s = due_in_s if wait_s is None else min(due_in_s, wait_s)
-            gevent.sleep(pause_s)
+            self._call.clock.sleep(pause_s)
             self._call.check()
             if pause_s < due_in_s:
                 return None
         # With the next piece, those after it that are due as well because the reader is slow.
         parts: list[bytes] = []
-        while self._pieces and (not parts or self._due <= time.monotonic()):
+        while self._pieces and (not parts or self._due <= self._call.clock.monotonic()):
             parts.append(self._pieces.popleft())
             self._due += self._pause_s
         return b"".join(parts)

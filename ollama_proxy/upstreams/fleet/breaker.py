@@ -6,8 +6,9 @@ Pure but for its clock: monotonic times in seconds.
 from __future__ import annotations
 
 import random
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 
 #: How long it stays open the first time, and at most after failed trials; in seconds.
 FIRST_OPEN_S, LONGEST_OPEN_S = 1.0, 8.0
@@ -27,6 +28,7 @@ class Breaker:
     """Opens after so many failures in a row."""
 
     _threshold: int
+    clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True)
     #: Failures since the last success.
     failures: int = 0
     is_closed: bool = True
@@ -40,29 +42,29 @@ class Breaker:
         """`closed`, `open` or `half-open`."""
         if self.is_closed:
             return "closed"
-        return "open" if time.monotonic() < self._open_until else "half-open"
+        return "open" if self.clock.monotonic() < self._open_until else "half-open"
 
     def allows(self) -> bool:
         """Whether a request may be sent now: always while closed, one trial at a
         time while half-open."""
         if self.is_closed:
             return True
-        now = time.monotonic()
+        now = self.clock.monotonic()
         return now >= self._open_until and now >= self._trial_until
 
     def begin(self) -> None:
         """Records that a request is sent; while half-open this is the trial."""
         if not self.is_closed and self.state == "half-open":
-            self._trial_until = time.monotonic() + TRIAL_S
+            self._trial_until = self.clock.monotonic() + TRIAL_S
 
     def retry_after_s(self) -> float:
         """Seconds until a request may be sent again."""
-        return max(0.0, self._open_until - time.monotonic())
+        return max(0.0, self._open_until - self.clock.monotonic())
 
     def succeeded(self) -> None:
         """Records a success, which closes it."""
         if not self.is_closed:
-            self._recovered_at = time.monotonic()
+            self._recovered_at = self.clock.monotonic()
         self.failures, self.is_closed, self._open_s, self._trial_until = 0, True, 0.0, 0.0
 
     def failed(self, *, opens: bool = False) -> None:
@@ -77,10 +79,10 @@ class Breaker:
             self.is_closed = False
             self._open_s = min(self._open_s * 2 or FIRST_OPEN_S, LONGEST_OPEN_S)
             # Not all workers at the same moment.
-            self._open_until = time.monotonic() + self._open_s * random.uniform(0.9, 1.1)
+            self._open_until = self.clock.monotonic() + self._open_s * random.uniform(0.9, 1.1)
             self._trial_until = 0.0
 
     def share(self) -> float:
         """The share of its usual load, between 0.1 and 1, soon after a recovery."""
-        since_s = time.monotonic() - self._recovered_at
+        since_s = self.clock.monotonic() - self._recovered_at
         return 1.0 if since_s >= SLOW_START_S else max(FIRST_SHARE, since_s / SLOW_START_S)

@@ -4,7 +4,6 @@ hangs delays no other."""
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 
 import gevent
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamTimeout
 from ollama_proxy.texts import Translatable
 from ollama_proxy.upstreams.call import Call
@@ -43,6 +43,7 @@ class Health:
     _fleet: Callable[[], Fleet]
     #: Gets each node after its check; the loaded models are as new only if it has `concurrency`.
     report: Callable[[Node], None] = field(default=lambda node: None, kw_only=True)
+    clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True)
     _checks: dict[Node, gevent.Greenlet[[Node], None]] = field(default_factory=dict)
     #: Monotonic times of the last check, and of the last log lines with the last
     #: state that was logged.
@@ -58,7 +59,7 @@ class Health:
     def check(self, max_age_s: float = 0.0) -> None:
         """Checks the nodes that were not checked for that long, and waits for the results;
         concurrent callers wait for the same check."""
-        oldest = time.monotonic() - max_age_s
+        oldest = self.clock.monotonic() - max_age_s
         nodes = self._fleet().nodes
         checks = [
             self._checker(node)
@@ -66,7 +67,7 @@ class Health:
             if self._checked_at.get(node, float("-inf")) < oldest
         ]
         is_known = any(node.state and node.state.usable for node in nodes if len(nodes) > 1)
-        gevent.joinall(checks, timeout=SHORT_WAIT_S if is_known else WAIT_S)
+        self.clock.join(checks, SHORT_WAIT_S if is_known else WAIT_S)
 
     def run(self) -> None:
         """Checks forever; for a greenlet of its own."""
@@ -75,11 +76,11 @@ class Health:
             for known in (self._checks, self._checked_at, self._said):
                 for node in known.keys() - set(nodes):
                     del known[node]
-            now = time.monotonic()
+            now = self.clock.monotonic()
             for node in nodes:
                 if now - self._checked_at.get(node, float("-inf")) >= _interval_s(node):
                     self._checker(node)
-            gevent.sleep(DOWN_INTERVAL_S)
+            self.clock.sleep(DOWN_INTERVAL_S)
 
     def _checker(self, node: Node) -> gevent.Greenlet[[Node], None]:
         running = self._checks.get(node)
@@ -89,22 +90,22 @@ class Health:
 
     def _check(self, node: Node) -> None:
         try:
-            state = check_upstream(node)
+            state = check_upstream(node, self.clock)
             if not state.usable and (node.state is None or node.state.usable):
-                gevent.sleep(SECOND_LOOK_S)
-                state = check_upstream(node)
+                self.clock.sleep(SECOND_LOOK_S)
+                state = check_upstream(node, self.clock)
             self._take(node, state)
             if node.declared.concurrency and state.usable:
                 node.has_loaded = False
                 with suppress(GatewayError):
-                    node.models.fetch_loaded(Call(HEALTH_CHECK_TIMEOUTS))
+                    node.models.fetch_loaded(Call(HEALTH_CHECK_TIMEOUTS, self.clock))
             self.report(node)
             fleet = self._fleet()
             if state.usable and not fleet.is_single and not node.declared.drain:
                 fleet.learn(node)
         except Exception as error:  # no answer of an upstream may end the checks for good
             log.error("health_check_failed", exc_info=error)
-        self._checked_at[node] = time.monotonic()
+        self._checked_at[node] = self.clock.monotonic()
 
     def _take(self, node: Node, state: State) -> None:
         node.state = state
@@ -114,10 +115,10 @@ class Health:
             node.lost(quickly=state.refused)
         # Only changes are logged.
         times, usable = self._said.get(node, (deque[float](maxlen=MOST_SAID), None))
-        is_noise = len(times) == MOST_SAID and time.monotonic() - times[0] < SAID_IN_S
+        is_noise = len(times) == MOST_SAID and self.clock.monotonic() - times[0] < SAID_IN_S
         if usable == state.usable or is_noise:
             return
-        times.append(time.monotonic())
+        times.append(self.clock.monotonic())
         self._said[node] = (times, state.usable)
         event = "upstream_up" if state.usable else "upstream_down"
         log.warning(
@@ -138,10 +139,10 @@ def _interval_s(node: Node) -> float:
     return INTERVAL_S if node.is_ollama_node else PROVIDER_INTERVAL_S
 
 
-def check_upstream(node: Node) -> State:
+def check_upstream(node: Node, clock: Clock = SYSTEM_CLOCK) -> State:
     """The state of an upstream, by its version."""
     try:
-        return State(True, node.upstream.version(Call(HEALTH_CHECK_TIMEOUTS)))
+        return State(True, node.upstream.version(Call(HEALTH_CHECK_TIMEOUTS, clock)))
     except GatewayError as error:
         if not node.is_ollama_node and isinstance(error, UpstreamTimeout | UpstreamCut):
             # A provider's list of models may be slow; its answers show whether it works.

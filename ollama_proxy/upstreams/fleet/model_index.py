@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import gevent
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Model
 from ollama_proxy.policy import canonical, split_upstream
@@ -32,7 +32,10 @@ MOST_KEPT, MOST_BYTES, LONGEST_KEPT = 10_000, 8 << 20, 200
 class Fleet:
     """All upstreams. `hidden`: names of those that can't be used because their key is missing."""
 
-    def __init__(self, nodes: Iterable[Node], hidden: Iterable[str] = ()) -> None:
+    def __init__(
+        self, nodes: Iterable[Node], hidden: Iterable[str] = (), *, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self.clock = clock
         self.nodes = tuple(nodes)
         #: The Ollama servers among them.
         self.ollama_nodes = [node for node in self.nodes if node.is_ollama_node]
@@ -64,7 +67,7 @@ class Fleet:
         self._routes = BoundedCache[str, Route](MOST_KEPT, MOST_BYTES)
         #: The version of all lists that the routes were made from.
         self._routes_by = 0
-        self._fetching: dict[Node, gevent.Greenlet[[Node], None]] = {}
+        self._fetching: dict[Node, gevent.Greenlet[[Node, Clock], None]] = {}
         self.balancer = Balancer()
 
     def node(self, name: str) -> Node | None:
@@ -184,7 +187,7 @@ class Fleet:
     def refresh(self, max_age_s: float, wait_s: float = WAIT_S) -> list[Node]:
         """Fetches lists that are older, each once at a time, and waits a little; returns the nodes
         whose list is still older than that: one node that hangs does not delay the others."""
-        started = time.monotonic()
+        started = self.clock.monotonic()
         stale = [node for node in self.nodes if node.models.is_older(started - max_age_s)]
         # Only health checks contact a node that is known to be down.
         asked = [
@@ -192,14 +195,14 @@ class Fleet:
             for node in stale
             if node.connection.is_closed and node.models.is_worth_fetching(started)
         ]
-        gevent.joinall([self.learn(node) for node in asked], timeout=wait_s)
+        self.clock.join([self.learn(node) for node in asked], wait_s)
         return [node for node in stale if node.models.is_older(started - max_age_s)]
 
-    def learn(self, node: Node) -> gevent.Greenlet[[Node], None]:
+    def learn(self, node: Node) -> gevent.Greenlet[[Node, Clock], None]:
         """Fetches a node's list in the background; if that fails, the list that was there stays."""
         running = self._fetching.get(node)
         if running is None or running.dead:
-            running = self._fetching[node] = gevent.spawn(_fetch_models, node)
+            running = self._fetching[node] = gevent.spawn(_fetch_models, node, self.clock)
         return running
 
     # All of them.
@@ -221,9 +224,9 @@ class Fleet:
                 node.upstream.close()
 
 
-def _fetch_models(node: Node) -> None:
+def _fetch_models(node: Node, clock: Clock) -> None:
     with contextlib.suppress(GatewayError):
-        node.models.fetch(Call(HEALTH_CHECK_TIMEOUTS))
+        node.models.fetch(Call(HEALTH_CHECK_TIMEOUTS, clock))
 
 
 def _find_upstream_model(node: Node, name: str) -> str | None:

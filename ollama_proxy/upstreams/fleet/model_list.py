@@ -3,7 +3,6 @@ old that knowledge is."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -69,7 +68,7 @@ class ModelList:
         try:
             listed, loaded = self._upstream.models(call), tuple(self._upstream.loaded(call))
         except GatewayError:
-            self._failed_at = time.monotonic()
+            self._failed_at = call.clock.monotonic()
             raise
         known = {canonical(model.name): (model.name, model) for model in listed}
         if configured := self._declared.models:
@@ -83,7 +82,7 @@ class ModelList:
             or any(before[name][0] != known[name][0] for name in known)
         ):
             self.changes += 1
-        self.listing, self.listed_at = Listing(known, loaded), time.monotonic()
+        self.listing, self.listed_at = Listing(known, loaded), call.clock.monotonic()
         self.loaded = frozenset(canonical(str(row.get("name"))) for row in loaded)
 
     def fetch_loaded(self, call: Call) -> None:

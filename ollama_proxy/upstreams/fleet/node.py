@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import (
     GatewayError,
     UpstreamAuthError,
@@ -62,7 +62,10 @@ class State:
 class Node:
     """One upstream with its settings, its load and its failures; `models` is what it has."""
 
-    def __init__(self, declared: UpstreamSettings, upstream: Upstream) -> None:
+    def __init__(
+        self, declared: UpstreamSettings, upstream: Upstream, *, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._clock = clock
         #: Its name in the configuration, and whether it is a server of Ollama's kind, not a
         #: provider. Other settings for the same server change neither.
         self.name, self.is_ollama_node = declared.name, declared.protocol in OLLAMA_PROTOCOLS
@@ -74,7 +77,7 @@ class Node:
         #: Monotonic time of its last request.
         self.asked_at = 0.0
         #: Whether it can be reached at all.
-        self.connection = Breaker(UNREACHED_AT_MOST)
+        self.connection = Breaker(UNREACHED_AT_MOST, clock=clock)
         #: It has loaded a model since its last check.
         self.has_loaded = False
         #: The last connection failed, but at once.
@@ -117,7 +120,7 @@ class Node:
             return False
         if self.declared.protocol != "ollama" or name in self.models.loaded:
             return True
-        return (self._warm.get(name) or 0.0) > time.monotonic()
+        return (self._warm.get(name) or 0.0) > self._clock.monotonic()
 
     def load(self) -> float:
         """Requests in flight including the next one, relative to its weight;
@@ -147,7 +150,7 @@ class Node:
     def begin(self, name: str) -> Slot:
         """Takes a slot for one request to a canonical model."""
         self.in_flight += 1
-        self.asked_at = time.monotonic()
+        self.asked_at = self._clock.monotonic()
         self.connection.begin()
         if (breaker := self._failing.get(name)) is not None:
             breaker.begin()
@@ -190,7 +193,7 @@ class Node:
         """Records an answer that should have been another one."""
         breaker = self._failing.get(name)
         if breaker is None:
-            breaker = Breaker(FAILED_AT_MOST)
+            breaker = Breaker(FAILED_AT_MOST, clock=self._clock)
             self._failing.put(name, breaker)
         breaker.failed()
 

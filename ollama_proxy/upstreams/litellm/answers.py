@@ -3,11 +3,11 @@ is not imported here."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import UpstreamCut, UpstreamError
 from ollama_proxy.hub import Event, Json
 from ollama_proxy.upstreams.answer_events import GRACE_S
@@ -28,10 +28,15 @@ class LiteLLMEvents:
     """The events of one answer, streamed or single; see EventStream."""
 
     def __init__(
-        self, feed: WorkerStream[Document], decoder: ChunkDecoder, heartbeat_s: float | None
+        self,
+        feed: WorkerStream[Document],
+        decoder: ChunkDecoder,
+        heartbeat_s: float | None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Waits for its beginning, at most for one heartbeat; raises UpstreamError if it fails."""
         self._feed = feed
+        self._clock = clock
         #: Ends the work of LiteLLM for this answer.
         self.close = feed.close
         self._decoder = decoder
@@ -40,7 +45,7 @@ class LiteLLMEvents:
         #: says that the answer goes on.
         self._max_silence_s = inf if heartbeat_s is None else heartbeat_s
         #: Monotonic time of the last batch.
-        self._batch_at = time.monotonic()
+        self._batch_at = self._clock.monotonic()
         try:
             self._first = feed.take(heartbeat_s)
         except BaseException:
@@ -60,9 +65,9 @@ class LiteLLMEvents:
             if (
                 events
                 or documents is None
-                or time.monotonic() - self._batch_at >= self._max_silence_s
+                or self._clock.monotonic() - self._batch_at >= self._max_silence_s
             ):
-                self._batch_at = time.monotonic()
+                self._batch_at = self._clock.monotonic()
                 yield events
             if failure is not None:
                 raise failure

@@ -122,7 +122,9 @@ class LiteLLMUpstream(Upstream):
         read = read_stream if request.stream else read_single
         work = partial(read, self._litellm.completion, options)
         decoder = ChunkDecoder(inline_thinking=profile.inline_thinking)
-        return LiteLLMEvents(self._start(work, request.model, call), decoder, heartbeat_s)
+        return LiteLLMEvents(
+            self._start(work, request.model, call), decoder, heartbeat_s, call.clock
+        )
 
     def select_passthrough(self, request: ModelRequest) -> frozenset[str]:
         """See Upstream.select_passthrough."""

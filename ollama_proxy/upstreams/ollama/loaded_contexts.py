@@ -7,13 +7,13 @@ it: together they are more than the context.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
 import gevent
 
+from ollama_proxy.clock import Clock
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Json
 from ollama_proxy.policy import canonical
@@ -50,13 +50,13 @@ class LoadedContexts:
     #: Monotonic times of the last list, and of the last failure to get one.
     _read_at: float = -inf
     _failed_at: float = -inf
-    _reading: gevent.Greenlet[[], None] | None = None
+    _reading: gevent.Greenlet[[Clock], None] | None = None
 
-    def note(self, rows: Sequence[Mapping[str, Json]]) -> None:
-        """Keeps a list that was read for another reason."""
-        self._contexts, self._read_at = read_contexts(rows), time.monotonic()
+    def note(self, rows: Sequence[Mapping[str, Json]], read_at: float) -> None:
+        """Keeps a list that was read for another reason, at this monotonic time."""
+        self._contexts, self._read_at = read_contexts(rows), read_at
 
-    def is_exceeded(self, model: str, tokens: int, requested: int | None) -> bool:
+    def is_exceeded(self, model: str, tokens: int, requested: int | None, clock: Clock) -> bool:
         """Whether so many tokens did not fit into the context of a model; `requested`: the
         request's own `num_ctx`.
 
@@ -64,22 +64,22 @@ class LoadedContexts:
         if tokens <= CONTEXT_UNIT:
             return False
         name = canonical(model)
-        now = time.monotonic()
+        now = clock.monotonic()
         known = self._contexts.get(name) if now - self._read_at < RULES_OUT_FOR_S else None
         if tokens <= min(known or CONTEXT_UNIT, requested or inf):
             return False
         if now - self._failed_at >= FAILURE_KEPT_S:
             if self._reading is None or self._reading.dead:
-                self._reading = gevent.spawn(self._read)
-            self._reading.join(WAIT_S)
+                self._reading = gevent.spawn(self._read, clock)
+            clock.join([self._reading], WAIT_S)
         context = self._contexts.get(name) if self._read_at >= now else None
         # An engine is started with a multiple of the unit; without a `num_ctx` its
         # context could be anything.
         started_with = -(-requested // CONTEXT_UNIT) * CONTEXT_UNIT if requested else inf
         return tokens > (context or started_with)
 
-    def _read(self) -> None:
+    def _read(self, clock: Clock) -> None:
         try:
-            self.note(self._ask(Call(_TIMEOUTS)))
+            self.note(self._ask(Call(_TIMEOUTS, clock)), clock.monotonic())
         except GatewayError:
-            self._failed_at = time.monotonic()
+            self._failed_at = clock.monotonic()

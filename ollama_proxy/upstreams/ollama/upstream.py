@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 
+from ollama_proxy.clock import Clock
 from ollama_proxy.errors import PromptTooLong, UpstreamConnect, UpstreamCut, UpstreamError
 from ollama_proxy.hub import (
     ChatRequest,
@@ -176,11 +177,12 @@ class OllamaUpstream(TransportUpstream):
             OllamaReader(
                 decode,
                 lambda tokens: self.is_outgrown(
-                    request.model, tokens, request.options.get("num_ctx")
+                    request.model, tokens, request.options.get("num_ctx"), call.clock
                 ),
             ),
             stream=request.stream,
             heartbeat_s=heartbeat_s,
+            clock=call.clock,
             decode_refusal=partial(
                 self.decode_refusal, can_cut=lambda: self._can_cut(request, call)
             ),
@@ -270,12 +272,12 @@ class OllamaUpstream(TransportUpstream):
     def loaded(self, call: Call) -> list[Mapping[str, Json]]:
         """See Upstream.loaded."""
         rows = self._fetch_models("/api/ps", call)
-        self._contexts.note(rows)
+        self._contexts.note(rows, call.clock.monotonic())
         return rows
 
-    def is_outgrown(self, model: str, tokens: int, requested: Json) -> bool:
+    def is_outgrown(self, model: str, tokens: int, requested: Json, clock: Clock) -> bool:
         """See Upstream.is_outgrown."""
-        return self._contexts.is_exceeded(model, tokens, count(requested) or None)
+        return self._contexts.is_exceeded(model, tokens, count(requested) or None, clock)
 
     def _fetch_models(self, path: str, call: Call) -> list[Mapping[str, Json]]:
         rows = self._ask("GET", path, call).get("models") or []

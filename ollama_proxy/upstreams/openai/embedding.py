@@ -4,7 +4,6 @@ of all but the first."""
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from math import inf
 
@@ -37,7 +36,7 @@ def embed_batches(
                 if not start:
                     raise  # nothing was paid for yet
                 pause_s = _pause_s(error, next(pauses, inf))
-                if time.monotonic() + pause_s >= call.ends_at:
+                if call.clock.monotonic() + pause_s >= call.ends_at:
                     if isinstance(error, UpstreamRefused):
                         error.final = True
                     elif isinstance(error, UpstreamConnect) or type(error) is UpstreamError:

@@ -188,6 +188,7 @@ class OpenAICompatibleUpstream(TransportUpstream):
                 OpenAIReader(decoder),
                 stream=stream,
                 heartbeat_s=heartbeat_s,
+                clock=call.clock,
                 decode_refusal=partial(self.decode_refusal, model=model),
                 max_bytes=inf if request.stream else MAX_ANSWER_BYTES,
             )

@@ -12,7 +12,6 @@ import fcntl
 import select
 import struct
 import termios
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
@@ -27,6 +26,7 @@ from gevent import ssl as gssl
 from gevent.hub import Waiter
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.upstreams.call import Call, yield_to_loop
 
@@ -195,11 +195,11 @@ class Connection:
 
     def receive_head(self, call: Call, first_byte_at: float, wait_s: float | None) -> bool:
         """Reads until status and headers are there; False after `wait_s` seconds without them."""
-        give_up_at = inf if wait_s is None else time.monotonic() + wait_s
+        give_up_at = inf if wait_s is None else call.clock.monotonic() + wait_s
         self._sock.settimeout(0.0)
         while not self.head_done:
             if not self._receive(call, first_byte_at, give_up_at):
-                if time.monotonic() < first_byte_at:
+                if call.clock.monotonic() < first_byte_at:
                     return False
                 limit_s = call.timeouts.first_byte_s
                 raise UpstreamTimeout(f"The model server did not begin to answer in {limit_s:g} s.")
@@ -208,10 +208,10 @@ class Connection:
     def receive_body(self, call: Call, idle_at: float, wait_s: float | None) -> bytes | None:
         """All of the body that has arrived; b"" at its end, None after
         `wait_s` seconds of silence."""
-        give_up_at = inf if wait_s is None else time.monotonic() + wait_s
+        give_up_at = inf if wait_s is None else call.clock.monotonic() + wait_s
         while not self._bodies and not self.complete:
             if not self._receive(call, idle_at, give_up_at):
-                if time.monotonic() < idle_at:
+                if call.clock.monotonic() < idle_at:
                     return None
                 raise UpstreamTimeout(
                     f"The model server was silent for {call.timeouts.idle_s:g} s."
@@ -225,7 +225,7 @@ class Connection:
 
         Raises UpstreamTimeout at the end of the call's total limit.
         """
-        if call.ended or time.monotonic() > call.ends_at:
+        if call.ended or call.clock.monotonic() > call.ends_at:
             call.check()
         if not self._drained and self._receive_now():
             self._streak += 1
@@ -322,6 +322,7 @@ class WaitTimer:
     """Ends the waits of a worker at their time, at most a quarter of a second late: a timer for
     each wait would cost more than the receive that it guards."""
 
+    clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True)
     _waiting: dict[Waiter[bool], float] = field(default_factory=dict)
     _busy: gevent.event.Event = field(default_factory=gevent.event.Event)
     _greenlet: gevent.Greenlet[..., None] | None = None
@@ -354,8 +355,8 @@ class WaitTimer:
         wake = gevent.get_hub().loop.run_callback
         while self._waiting or not self._closed:
             self._busy.wait()
-            gevent.sleep(TICK_S)
-            now = time.monotonic()
+            self.clock.sleep(TICK_S)
+            now = self.clock.monotonic()
             for waiter, until in self._waiting.items():
                 if until <= now:
                     wake(waiter.switch, False)

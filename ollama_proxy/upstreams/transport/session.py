@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
@@ -24,6 +23,7 @@ from gevent import ssl as gssl
 from requests.adapters import BaseAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import UpstreamConnect, UpstreamCut, UpstreamError, UpstreamTimeout
 from ollama_proxy.texts import Translatable
 from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
@@ -101,7 +101,7 @@ class HttpReply:
         if connection is None:
             return b""
         if self._idle_at is None:
-            self._idle_at = time.monotonic() + self._idle_s
+            self._idle_at = self._call.clock.monotonic() + self._idle_s
         data = connection.receive_body(self._call, self._idle_at, wait_s)
         if data is not None:
             self._idle_at = None
@@ -173,15 +173,16 @@ class Pool:
         *,
         address: str | None = None,
         wait_timer: WaitTimer | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        url = urlsplit(base_url)
+        url, self._clock = urlsplit(base_url), clock
         self.host = url.hostname or ""
         self.port = url.port or (443 if url.scheme == "https" else 80)
         self._tls = tls if url.scheme == "https" else None
         self._idle: list[tuple[float, Connection]] = []
         self.connections = Connections()
         self._target = Host(address or self.host, self.port)
-        self._wait_timer = wait_timer or WaitTimer()
+        self._wait_timer = wait_timer or WaitTimer(clock=clock)
         self._owns_wait_timer = wait_timer is None
         self._closed = False
 
@@ -191,7 +192,7 @@ class Pool:
 
         Raises UpstreamConnect.
         """
-        oldest = time.monotonic() - MAX_IDLE_S
+        oldest = self._clock.monotonic() - MAX_IDLE_S
         while self._idle and not fresh:
             since, connection = self._idle.pop()
             self.connections.idle -= 1
@@ -201,7 +202,7 @@ class Pool:
                 return connection
             connection.close()
         # One limit over look-up, connection and TLS: none of them has one of its own.
-        limit, started = gevent.Timeout(connect_s), time.monotonic()
+        limit, started = gevent.Timeout(connect_s), self._clock.monotonic()
         sock: gsocket.socket | None = None
         try:
             with limit:
@@ -222,7 +223,7 @@ class Pool:
                 raise
             detail = f"connect to {self.host}:{self.port}: {type(error).__name__}: {error}"
             failure = UpstreamConnect(detail=detail)
-            failure.took_s = time.monotonic() - started
+            failure.took_s = self._clock.monotonic() - started
             raise failure from error
         self.connections.active += 1
         return connection
@@ -231,7 +232,7 @@ class Pool:
         """Takes a connection back, to be used again if that is safe."""
         self.connections.active -= 1
         if connection.reusable and len(self._idle) < MAX_IDLE_CONNECTIONS and not self._closed:
-            now = time.monotonic()
+            now = self._clock.monotonic()
             self._idle.append((now, connection))
             # Connections left over from a burst sink to the front and are closed there.
             while self._idle[0][0] < now - MAX_IDLE_S:
@@ -314,7 +315,7 @@ class PoolAdapter(BaseAdapter):
         request, head, call, head_wait_s = sending
         call.check()
         connection = self._pool.acquire(call.timeouts.connect_s, fresh=fresh)
-        sent_at = time.monotonic()
+        sent_at = call.clock.monotonic()
         reply = HttpReply(
             self._pool, connection, call, call.timeouts.idle_s, sent_at + call.timeouts.first_byte_s
         )
@@ -342,7 +343,7 @@ class PoolAdapter(BaseAdapter):
         except UpstreamCut:
             reply.close()
             call.check()
-            stale = connection.was_stale and time.monotonic() - sent_at < STALE_WITHIN_S
+            stale = connection.was_stale and call.clock.monotonic() - sent_at < STALE_WITHIN_S
             if stale and isinstance(request.body, bytes) and request.replayable:
                 return None
             raise
@@ -362,6 +363,7 @@ class HttpTransport:
         tls: Any = None,
         address: str | None = None,
         wait_timer: WaitTimer | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """`tls`: an SSLContext in place of the one that trusts the system's authorities. `address`:
         the address to connect to, in place of looking up the host. `wait_timer`: one to share, for
@@ -374,6 +376,7 @@ class HttpTransport:
             tls or (tls_context() if url.scheme == "https" else None),
             address=address,
             wait_timer=wait_timer,
+            clock=clock,
         )
         self.connections, self.close = self._pool.connections, self._pool.close
         self._prepared = BoundedCache[tuple[object, ...], tuple[requests.PreparedRequest, bytes]](

@@ -3,20 +3,19 @@ time, and given back soon."""
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from ollama_proxy.coordination.advances import MOST_AHEAD, Advance, Advances
 from ollama_proxy.coordination.kept_slots import KEPT_S
 from ollama_proxy.coordination.limits import Allowance, Remaining
+from tests.rig.clock import ManualClock
 
 ALLOWANCE = Allowance(Remaining(1000, 900, 1.0), Remaining(9000, 8000, 1.0))
 
 
 @pytest.fixture
-def advances() -> Advances:
-    return Advances()
+def advances(clock: ManualClock) -> Advances:
+    return Advances(clock=clock)
 
 
 def take(advances: Advances, count: int = 1, tokens: int = 10) -> list[Advance | None]:
@@ -46,7 +45,7 @@ def test_one_request_asks_for_more_while_others_use_the_rest(advances: Advances)
 
 
 def test_what_became_of_each_request_is_reported_once(
-    advances: Advances, monkeypatch: pytest.MonkeyPatch
+    advances: Advances, clock: ManualClock
 ) -> None:
     advances.add("team", "e+", 4, 10, ALLOWANCE)
     first, second, refused = take(advances, 3)
@@ -55,8 +54,7 @@ def test_what_became_of_each_request_is_reported_once(
     advances.end(first, 25)
     advances.end(refused, None)
     assert advances.report() == [("e+", 1, 25, 1, False)]
-    later_s = time.monotonic() + KEPT_S
-    monkeypatch.setattr(time, "monotonic", lambda: later_s)
+    clock.advance(KEPT_S)
     assert advances.report() == [("e+", 0, 0, 1, False)]  # what has not begun
     assert take(advances) == [None]
     assert not advances

@@ -13,6 +13,7 @@ from ollama_proxy.coordination.limits import Limiter, Spent, Subject
 from ollama_proxy.coordination.scheduler import Scheduler
 from ollama_proxy.coordination.state import Grant, Request, StateUnavailable
 from ollama_proxy.coordination.store import Store, make_share
+from tests.rig.clock import ManualClock
 
 QUEUE = {"max_waiting": 3, "max_wait_s": 60.0, "swap_patience_s": 20.0}
 
@@ -21,8 +22,8 @@ class Workers:
     """Workers of one coordinator, on a clock that only moves by hand."""
 
     def __init__(self, **options: Any) -> None:
-        self.now_s = 100.0
-        self.coordinator = Coordinator(clock=lambda: self.now_s, **options)
+        self.clock = ManualClock()
+        self.coordinator = Coordinator(clock=self.clock, **options)
         self.received: dict[str, list[Frame]] = {}
 
     def open(self, name: str, slots: int | None = 2) -> Session:
@@ -43,7 +44,7 @@ class Workers:
         ]
 
     def pass_time(self, seconds: float) -> None:
-        self.now_s += seconds
+        self.clock.advance(seconds)
         self.coordinator.tick()
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_proxy.coordination.counters import MemoryStorage
+from tests.rig.clock import ManualClock
 
 
 class QuietStorage(limits.storage.MemoryStorage):
@@ -38,12 +39,12 @@ PAUSES_S = [0.0, 0.5, 1.0, 29.5, 59.0, 60.0, 61.0, 119.0, 250.0]
     )
 )
 def test_counts_as_the_package_does(calls: list[tuple[float, bool, str, int]]) -> None:
-    now = 1_700_000_000 // 60 * 60.0
+    clock = ManualClock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "time", lambda: now)
-        storages = MemoryStorage(lambda: now), QuietStorage()
+        patch.setattr(time, "time", clock.monotonic)  # that of the package
+        storages = MemoryStorage(clock), QuietStorage()
         for pause_s, is_window, key, amount in calls:
-            now += pause_s
+            clock.advance(pause_s)
             own, expected = (
                 each.acquire_sliding_window_entry(key, 10, 60, amount)
                 if is_window
@@ -58,7 +59,7 @@ def test_counts_as_the_package_does(calls: list[tuple[float, bool, str, int]]) -
 
 
 def test_counter_is_raised_only_as_far_as_it_is_lower() -> None:
-    storage = MemoryStorage(lambda: 0.0)
+    storage = MemoryStorage(ManualClock())
     storage.raise_to("a", 60, 5)
     storage.incr("a", 60, 3)
     storage.raise_to("a", 60, 7)

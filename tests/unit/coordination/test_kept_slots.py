@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from ollama_proxy.coordination.kept_slots import KEPT_S, KeptSlots, Slot
 from ollama_proxy.coordination.state import Outcome
+from tests.rig.clock import ManualClock
 
 
 @pytest.fixture
@@ -16,8 +15,8 @@ def given_back() -> list[str]:
 
 
 @pytest.fixture
-def kept(given_back: list[str]) -> KeptSlots:
-    return KeptSlots(lambda slot: given_back.append(slot.id))
+def kept(given_back: list[str], clock: ManualClock) -> KeptSlots:
+    return KeptSlots(lambda slot: given_back.append(slot.id), clock=clock)
 
 
 def test_only_a_request_of_the_same_kind_takes_a_slot(kept: KeptSlots) -> None:
@@ -29,19 +28,17 @@ def test_only_a_request_of_the_same_kind_takes_a_slot(kept: KeptSlots) -> None:
 
 
 def test_slots_that_nobody_takes_are_given_back(
-    kept: KeptSlots, given_back: list[str], monkeypatch: pytest.MonkeyPatch
+    kept: KeptSlots, given_back: list[str], clock: ManualClock
 ) -> None:
-    now_s = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now_s)
     kept.keep(Slot("1", "box1", "a"))
-    now_s += KEPT_S / 2
+    clock.advance(KEPT_S / 2)
     kept.keep(Slot("2", "box1", "b"))
     kept.give_back_old()
     assert not given_back
-    now_s += KEPT_S * 0.6
+    clock.advance(KEPT_S * 0.6)
     kept.give_back_old()
     assert given_back == ["1"] and kept.slots
-    now_s += KEPT_S
+    clock.advance(KEPT_S)
     kept.give_back_old()
     assert given_back == ["1", "2"] and not kept.slots
     assert kept.take("a") is None

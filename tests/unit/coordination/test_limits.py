@@ -4,7 +4,6 @@ request may come again."""
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -26,25 +25,26 @@ from ollama_proxy.coordination.limits import (
 )
 from ollama_proxy.coordination.redis_counters import CounterStorage
 from ollama_proxy.coordination.redis_store import connect_redis
+from tests.rig.clock import ManualClock
 from tests.rig.redis_server import RedisServer
 
 MakeLimiter = Callable[..., Limiter]
 
 
-class Clock:
-    """The time of a limiter in memory, with its windows."""
+class LimiterClock(ManualClock):
+    """The time of a limiter in memory, with its windows: a minute begins now."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1_700_000_000 // 60 * 60.0
-        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s, self.epoch_s = 1_700_000_000 // 60 * 60.0, 0.0
 
     def make_limiter(self, **options: float) -> Limiter:
-        return Limiter(MemoryStorage(lambda: self.now), clock=lambda: self.now, **options)  # type: ignore[arg-type]
+        return Limiter(MemoryStorage(self), clock=self, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+def clock() -> LimiterClock:
+    return LimiterClock()
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -303,7 +303,7 @@ def test_seed_counts_what_others_admitted_and_leaves_what_runs(make_limiter: Mak
     assert not passes(admit(limiter, "late", given, tokens=1))
 
 
-def test_share_takes_its_part_of_a_seed(clock: Clock) -> None:
+def test_share_takes_its_part_of_a_seed(clock: LimiterClock) -> None:
     limiter = clock.make_limiter(share=0.5)
     seed(limiter, Spent(58))
     assert passes(admit(limiter, 1, {"tokens_per_day": 60}, tokens=1))
@@ -322,12 +322,12 @@ def test_share_takes_its_part_of_a_seed(clock: Clock) -> None:
     ],
 )
 def test_periods_begin_at_midnight_there(
-    clock: Clock, zone: str, now: str, day_s: float, month_s: float
+    clock: LimiterClock, zone: str, now: str, day_s: float, month_s: float
 ) -> None:
-    clock.now = datetime.fromisoformat(now).replace(tzinfo=ZoneInfo(zone)).timestamp()
+    clock.set_time(datetime.fromisoformat(now).replace(tzinfo=ZoneInfo(zone)).timestamp())
     limiter = clock.make_limiter()
     limiter.set_timezone(zone)
-    assert [clock.now - period.start_s for period in limiter.list_periods()] == [day_s, month_s]
+    assert [clock.time() - period.start_s for period in limiter.list_periods()] == [day_s, month_s]
 
 
 @pytest.mark.parametrize(
@@ -349,63 +349,62 @@ def test_periods_begin_at_midnight_there(
     ],
 )
 def test_quota_is_refilled_when_the_day_or_month_ends_there(
-    clock: Clock, zone: str, now: str, name: str, rest_s: int
+    clock: LimiterClock, zone: str, now: str, name: str, rest_s: int
 ) -> None:
-    clock.now = datetime.fromisoformat(now).replace(tzinfo=ZoneInfo(zone)).timestamp()
+    clock.set_time(datetime.fromisoformat(now).replace(tzinfo=ZoneInfo(zone)).timestamp())
     limiter = clock.make_limiter()
     limiter.set_timezone(zone)
     seed(limiter, Spent(30, 30, 30))
     assert abs(refusal(admit(limiter, 1, {name: 30})).retry_after_s - rest_s) <= 1
-    clock.now += rest_s - 1
+    clock.advance(rest_s - 1)
     assert refusal(admit(limiter, 2, {name: 30})).retry_after_s <= 2
-    clock.now += 1
+    clock.advance(1)
     assert passes(admit(limiter, 3, {name: 30}))
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, 86_400.0, 40 * 86_400.0])
 def test_clock_that_jumps_and_is_corrected_forgives_nothing_of_the_day(
-    clock: Clock, jump_s: float
+    clock: LimiterClock, jump_s: float
 ) -> None:
-    clock.now = datetime(2026, 11, 23, 12, tzinfo=ZoneInfo("UTC")).timestamp()
+    clock.set_time(datetime(2026, 11, 23, 12, tzinfo=ZoneInfo("UTC")).timestamp())
     limiter, given = clock.make_limiter(), {"tokens_per_day": 30}
-    limiter.storage = MemoryStorage(lambda: 0.0)  # the monotonic clock does not jump
     assert passes(admit(limiter, 1, given, tokens=30))
     limiter.settle("1", Spent(30))
     for direction in (1, -2):
-        clock.now += direction * jump_s
+        clock.set_time(clock.time() + direction * jump_s)
         assert passes(admit(limiter, direction, given, tokens=30)) is (jump_s >= 86_400)
         limiter.settle(str(direction), None)
-    clock.now += jump_s
+    clock.set_time(clock.time() + jump_s)
     assert not passes(admit(limiter, 2, given))
 
 
-def test_tokens_count_for_the_day_in_which_the_exchange_began(clock: Clock) -> None:
-    clock.now = clock.now // 86_400 * 86_400 - 1
+def test_tokens_count_for_the_day_in_which_the_exchange_began(clock: LimiterClock) -> None:
+    clock.set_time(clock.time() // 86_400 * 86_400 - 1)
     limiter = clock.make_limiter()
     admit(limiter, 1, {"tokens_per_day": 30})
-    clock.now += 2
+    clock.advance(2)
     limiter.settle("1", Spent(29))
     assert passes(admit(limiter, 2, {"tokens_per_day": 30}, tokens=29))
     assert passes(admit(limiter, 3, {"tokens_per_day": 30}))
 
 
-def test_estimate_of_an_earlier_minute_is_not_given_back(clock: Clock) -> None:
+def test_estimate_of_an_earlier_minute_is_not_given_back(clock: LimiterClock) -> None:
     limiter = clock.make_limiter()
-    clock.now += 59
+    clock.advance(59)
     admit(limiter, 1, {"tokens_per_minute": 100}, tokens=100)
-    clock.now += 31  # half of the first minute still counts
+    clock.advance(31)  # half of the first minute still counts
     admit(limiter, 2, {"tokens_per_minute": 100}, tokens=50)
     limiter.settle("1", Spent())
     assert refusal(admit(limiter, 3, {"tokens_per_minute": 100}, tokens=10))
 
 
-def test_debt_counts_in_the_next_minute(clock: Clock) -> None:
+def test_debt_counts_in_the_next_minute(clock: LimiterClock) -> None:
     limiter = clock.make_limiter()
     admit(limiter, 1, {"tokens_per_minute": 100}, tokens=10)
     limiter.settle("1", Spent(400))
-    clock.now += 60
+    clock.advance(60)
     assert refusal(admit(limiter, 2, {"tokens_per_minute": 100}, tokens=10)).retry_after_s == 47
-    clock.now += 60
+    clock.advance(60)
     assert passes(admit(limiter, 2, {"tokens_per_minute": 100}, tokens=10))
 
 
@@ -418,35 +417,32 @@ def test_debt_counts_in_the_next_minute(clock: Clock) -> None:
 def test_a_minute_never_has_more_than_its_limit_and_a_refused_request_passes_when_it_was_told_to(
     limit: int, asked: list[tuple[float, int, int]]
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        clock = Clock(patch)
-        limiter = clock.make_limiter()
-        limits = {"requests_per_minute": float(limit), "tokens_per_minute": 30.0}
-        passed: dict[int, int] = {}
-        for number, (pause_s, tokens, spent) in enumerate(asked):
-            clock.now += pause_s
-            answer = admit(limiter, number, limits, tokens)
-            if isinstance(answer, LimitRefusal):
-                early = answer.retry_after_s - 2
-                clock.now += max(0, early)
-                assert not early > 0 or not passes(
-                    admit(limiter, f"early {number}", limits, tokens)
-                )
-                clock.now += answer.retry_after_s - max(0, early)
-                assert passes(admit(limiter, number, limits, tokens))
-            limiter.settle(str(number), Spent(spent))
-            passed[int(clock.now // 60)] = passed.get(int(clock.now // 60), 0) + 1
-        assert max(passed.values(), default=0) <= limit
+    clock = LimiterClock()
+    limiter = clock.make_limiter()
+    limits = {"requests_per_minute": float(limit), "tokens_per_minute": 30.0}
+    passed: dict[int, int] = {}
+    for number, (pause_s, tokens, spent) in enumerate(asked):
+        clock.advance(pause_s)
+        answer = admit(limiter, number, limits, tokens)
+        if isinstance(answer, LimitRefusal):
+            early = answer.retry_after_s - 2
+            clock.advance(max(0, early))
+            assert not early > 0 or not passes(admit(limiter, f"early {number}", limits, tokens))
+            clock.advance(answer.retry_after_s - max(0, early))
+            assert passes(admit(limiter, number, limits, tokens))
+        limiter.settle(str(number), Spent(spent))
+        passed[int(clock.time() // 60)] = passed.get(int(clock.time() // 60), 0) + 1
+    assert max(passed.values(), default=0) <= limit
 
 
-def test_idle_keys_are_forgotten(clock: Clock) -> None:
+def test_idle_keys_are_forgotten(clock: LimiterClock) -> None:
     limiter = clock.make_limiter()
     for number in range(100):
         limits = {"requests_per_minute": 1.0, "tokens_per_day": 1.0, "concurrent": 1.0}
         admit(limiter, number, limits, key=f"user:a/{number}")
         limiter.settle(str(number), Spent())
     assert not limiter._running and not limiter.concurrency.running  # type: ignore[attr-defined]
-    clock.now += 2 * KEPT_S
+    clock.advance(2 * KEPT_S)
     admit(limiter, "last", {"requests_per_minute": 1.0, "tokens_per_day": 1.0})
     storage = limiter.storage
     assert isinstance(storage, MemoryStorage)

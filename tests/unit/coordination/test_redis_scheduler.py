@@ -27,10 +27,10 @@ from ollama_proxy.coordination.state import (
     Request,
     StateUnavailable,
 )
+from tests.rig.clock import ManualClock
 from tests.rig.deadline import wait_until
 from tests.rig.redis_server import RedisServer
 from tests.unit.coordination import test_scheduler as rules
-from tests.unit.upstreams.stock import Clock
 
 LEASE_S, TICK_S = 0.6, 0.05
 BOX = (("box1", "a"),)
@@ -458,14 +458,16 @@ def test_password_is_in_no_error() -> None:
 class FakeTimeStore(RedisStore):
     """Redis with the time of the test."""
 
+    clock: ManualClock
+
     def change(self, change: Change) -> None:
-        super().change(lambda text, _: change(text, time.monotonic()))
+        super().change(lambda text, _: change(text, self.clock.monotonic()))
 
 
 class AtTime:
     """Sets the clock to the `now` of each call."""
 
-    def __init__(self, scheduler: RedisScheduler, clock: Clock) -> None:
+    def __init__(self, scheduler: RedisScheduler, clock: ManualClock) -> None:
         self._scheduler, self._clock = scheduler, clock
 
     def __getattr__(self, name: str) -> Any:
@@ -473,7 +475,7 @@ class AtTime:
 
         def call(*arguments: Any, **options: Any) -> Any:
             values = inspect.signature(method).bind(*arguments, **options).arguments
-            self._clock.now = values.get("now", self._clock.now)
+            self._clock.now_s = values.get("now", self._clock.now_s)
             return method(*arguments, **options)
 
         return call
@@ -497,7 +499,7 @@ class AtTime:
 def test_rules_are_the_same_with_redis(
     rule: Callable[[], None],
     redis_server: RedisServer,
-    clock: Clock,
+    clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[RedisScheduler] = []
@@ -507,10 +509,11 @@ def test_rules_are_the_same_with_redis(
     ) -> Any:
         client = connect_redis(redis_server.url)
         scheduler = RedisScheduler(
-            client, "first", QueueLimits(**limits), lambda decisions: None, tick_s=0
+            client, "first", QueueLimits(**limits), lambda decisions: None, tick_s=0, clock=clock
         )
         made.append(scheduler)
-        scheduler.store = FakeTimeStore(client, "test:", 1)
+        store = scheduler.store = FakeTimeStore(client, "test:", 1)
+        store.clock = clock
         scheduler._renew_lease()
         for box in boxes:
             AtTime(scheduler, clock).set_box(box, 0, slots=slots, max_loaded=models)

@@ -112,16 +112,17 @@ def every_error() -> list[type[GatewayError]]:
     return [one for one in found if not issubclass(one, (UpstreamRefused, RateLimited))]
 
 
-@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_every_error_has_a_body_and_a_frame_in_every_dialect(
-    dialect: Dialect, kind: type[GatewayError]
-) -> None:
-    error = kind("Something is wrong.", detail="secret detail")
-    assert b"Something is wrong." in dialect.errors.render_error(error, ID)
-    assert dialect.errors.render_error_frame(error).endswith(b"\n")
-    for text in (dialect.errors.render_error(error, ID), dialect.errors.render_error_frame(error)):
-        assert b"secret detail" not in text
+def test_every_error_has_a_body_and_a_frame_in_every_dialect(dialect: Dialect) -> None:
+    for kind in every_error():
+        error = kind("Something is wrong.", detail="secret detail")
+        body, frame = (
+            dialect.errors.render_error(error, ID),
+            dialect.errors.render_error_frame(error),
+        )
+        assert b"Something is wrong." in body, kind
+        assert frame.endswith(b"\n"), kind
+        assert b"secret detail" not in body + frame, kind
 
 
 def test_shared_routes_are_registered_once() -> None:

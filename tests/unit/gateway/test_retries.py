@@ -27,7 +27,7 @@ from ollama_proxy.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from ollama_proxy.gateway.draining import WORKER
+from ollama_proxy.gateway.draining import Lifecycle
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.gateway.retries import (
     LONGEST_PAUSE_S,
@@ -45,7 +45,8 @@ from ollama_proxy.upstreams.base import EventStream, Reply, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.model_index import Fleet
 from ollama_proxy.upstreams.fleet.node import Node
-from tests.unit.upstreams.stock import Clock, node
+from tests.rig.clock import ManualClock
+from tests.unit.upstreams.stock import node
 
 M = "m:latest"
 
@@ -53,15 +54,15 @@ M = "m:latest"
 class WaitingCall(Call):
     """A call whose pauses take no time but that of the test's clock."""
 
-    def __init__(self, clock: Clock, timeouts: Timeouts) -> None:
-        super().__init__(timeouts)
-        self.clock = clock
+    def __init__(self, clock: ManualClock, timeouts: Timeouts) -> None:
+        super().__init__(timeouts, clock)
+        self.clock: ManualClock = clock
         self.pauses: list[float] = []
 
     def pause(self, seconds: float) -> None:
         """See Call.pause."""
         self.pauses.append(round(seconds, 9))
-        self.clock.passes(seconds)
+        self.clock.advance(seconds)
         self.check()
 
 
@@ -69,8 +70,8 @@ class Scene:
     """A fleet, one exchange, and what each attempt comes to: an error that is
     raised, or an answer."""
 
-    def __init__(self, clock: Clock, *nodes: Node, total_s: float = 3600.0) -> None:
-        self.fleet = Fleet(nodes)
+    def __init__(self, clock: ManualClock, *nodes: Node, total_s: float = 3600.0) -> None:
+        self.fleet = Fleet(nodes, clock=clock)
         self.call = WaitingCall(clock, Timeouts(total_s=total_s))
         self.exchange = Exchange("id", "POST", "/api/chat", "127.0.0.1", NATIVE, self.call)
         self.asked: list[str] = []
@@ -82,7 +83,9 @@ class Scene:
     def open(self, *outcomes: Any) -> Any:
         """What a request comes to whose attempts have these outcomes."""
         self.outcomes = iter(outcomes)
-        return wait_open(Attempts(self.fleet, self.route, self.exchange).open(self.call, self._ask))
+        return wait_open(
+            Attempts(self.fleet, self.route, self.exchange, Lifecycle()).open(self.call, self._ask)
+        )
 
     def _ask(self, one: Node, own: str) -> Any:
         self.asked.append(one.name)
@@ -103,12 +106,12 @@ class Scene:
         return [one.in_flight for one in self.fleet.nodes]
 
 
-def boxes(count: int = 3) -> list[Node]:
-    return [node(f"box{number}", "m") for number in range(1, count + 1)]
+def boxes(clock: ManualClock, count: int = 3) -> list[Node]:
+    return [node(f"box{number}", "m", clock=clock) for number in range(1, count + 1)]
 
 
-def provider() -> Node:
-    return node("deepseek", "m", kind="deepseek")
+def provider(clock: ManualClock) -> Node:
+    return node("deepseek", "m", kind="deepseek", clock=clock)
 
 
 def slow_connect() -> UpstreamConnect:
@@ -150,8 +153,8 @@ def refused_reply(status: int) -> RefusedReply:
 # --- One attempt ----------------------------------------------------------------------------------
 
 
-def test_an_answer_needs_one_attempt_and_says_nothing_of_it(clock: Clock) -> None:
-    scene = Scene(clock, *boxes())
+def test_an_answer_needs_one_attempt_and_says_nothing_of_it(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock))
     assert scene.open("answer") == "answer"
     assert (len(scene.asked), scene.exchange.attempts, scene.exchange.upstream) == (
         1,
@@ -181,9 +184,9 @@ NEVER: dict[str, BaseException] = {
 
 @pytest.mark.parametrize("case", NEVER)
 def test_what_another_attempt_would_not_mend_or_do_twice_is_not_tried_again(
-    clock: Clock, case: str
+    clock: ManualClock, case: str
 ) -> None:
-    scene = Scene(clock, *boxes())
+    scene = Scene(clock, *boxes(clock))
     with pytest.raises(type(NEVER[case])):
         scene.open(NEVER[case])
     assert (len(scene.asked), scene.call.pauses, scene.exchange.attempts) == (1, [], ())
@@ -193,8 +196,8 @@ def test_what_another_attempt_would_not_mend_or_do_twice_is_not_tried_again(
 @pytest.mark.parametrize(
     "error", [gevent.GreenletExit(), KeyError("x")], ids=["worker stops", "our own fault"]
 )
-def test_a_place_is_given_back_whatever_happens(clock: Clock, error: BaseException) -> None:
-    scene = Scene(clock, *boxes())
+def test_a_place_is_given_back_whatever_happens(clock: ManualClock, error: BaseException) -> None:
+    scene = Scene(clock, *boxes(clock))
     with pytest.raises(type(error)):
         scene.open(error)
     assert scene.in_flight == [0, 0, 0]
@@ -204,8 +207,8 @@ def test_a_place_is_given_back_whatever_happens(clock: Clock, error: BaseExcepti
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
-def test_U10_a_failure_goes_to_one_other_node(clock: Clock, status: int) -> None:
-    scene = Scene(clock, *boxes())
+def test_U10_a_failure_goes_to_one_other_node(clock: ManualClock, status: int) -> None:
+    scene = Scene(clock, *boxes(clock))
     assert scene.open(UpstreamRefused(status, "no"), "answer") == "answer"
     first, second = scene.asked
     assert first != second
@@ -214,22 +217,22 @@ def test_U10_a_failure_goes_to_one_other_node(clock: Clock, status: int) -> None
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
-def test_U10_a_second_failure_is_the_answer(clock: Clock, status: int) -> None:
-    scene = Scene(clock, *boxes())
+def test_U10_a_second_failure_is_the_answer(clock: ManualClock, status: int) -> None:
+    scene = Scene(clock, *boxes(clock))
     error = scene.failed(UpstreamRefused(status, "first"), UpstreamRefused(status, "second"))
     assert (error.status, str(error), len(scene.asked)) == (status, "second", 2)
     assert scene.exchange.attempts == tuple(f"{name}: {status}" for name in scene.asked)
 
 
-def test_U10_a_failure_without_another_node_is_the_answer(clock: Clock) -> None:
-    scene = Scene(clock, *boxes(1), node("p", "m", kind="deepseek"))
+def test_U10_a_failure_without_another_node_is_the_answer(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock, 1), node("p", "m", kind="deepseek", clock=clock))
     assert scene.failed(UpstreamRefused(500, "no")).status == 500
     assert (scene.asked, scene.exchange.attempts) == (["box1"], ())
 
 
 @pytest.mark.parametrize("status", [429, 503, 529])
-def test_U11_what_is_busy_sends_on_to_the_others(clock: Clock, status: int) -> None:
-    scene = Scene(clock, *boxes())
+def test_U11_what_is_busy_sends_on_to_the_others(clock: ManualClock, status: int) -> None:
+    scene = Scene(clock, *boxes(clock))
     assert (
         scene.open(UpstreamRefused(status, "no"), UpstreamRefused(status, "no"), "answer")
         == "answer"
@@ -238,20 +241,20 @@ def test_U11_what_is_busy_sends_on_to_the_others(clock: Clock, status: int) -> N
     assert not any(one.is_failing(M) for one in scene.fleet.nodes)
 
 
-def test_U11_a_full_queue_of_the_only_box_is_the_answer(clock: Clock) -> None:
-    scene = Scene(clock, *boxes(1))
+def test_U11_a_full_queue_of_the_only_box_is_the_answer(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock, 1))
     assert scene.failed(UpstreamRefused(503, "full", retry_after_s=1)).status == 503
     assert (scene.asked, scene.call.pauses) == (["box1"], [])
 
 
-def test_a_page_in_place_of_an_answer_sends_on_to_another(clock: Clock) -> None:
-    scene = Scene(clock, *boxes())
+def test_a_page_in_place_of_an_answer_sends_on_to_another(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock))
     assert scene.open(UpstreamError(detail="not JSON"), "answer") == "answer"
     assert scene.exchange.attempts[0].endswith(": upstream_error")
 
 
-def test_a_node_that_fails_already_is_nowhere_to_go_to(clock: Clock) -> None:
-    scene = Scene(clock, *boxes(2))
+def test_a_node_that_fails_already_is_nowhere_to_go_to(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock, 2))
     scene.fleet.nodes[1].failed(M, slow_connect())
     assert scene.failed(UpstreamRefused(500, "no")).status == 500
     assert scene.asked == ["box1"]
@@ -260,8 +263,8 @@ def test_a_node_that_fails_already_is_nowhere_to_go_to(clock: Clock) -> None:
 # --- Not reached ----------------------------------------------------------------------------------
 
 
-def test_U1_what_was_not_reached_is_asked_of_the_others_at_once(clock: Clock) -> None:
-    scene = Scene(clock, *boxes())
+def test_U1_what_was_not_reached_is_asked_of_the_others_at_once(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock))
     assert scene.open(UpstreamConnect(), slow_connect(), "answer") == "answer"
     assert (sorted(scene.asked), scene.call.pauses) == (["box1", "box2", "box3"], [])
     assert [each.split(": ")[1] for each in scene.exchange.attempts] == [
@@ -269,49 +272,51 @@ def test_U1_what_was_not_reached_is_asked_of_the_others_at_once(clock: Clock) ->
     ] * 2 + ["ok"]
 
 
-def test_S4_18_what_is_not_reached_is_tried_three_times_more(clock: Clock) -> None:
-    scene = Scene(clock, provider())
+def test_S4_18_what_is_not_reached_is_tried_three_times_more(clock: ManualClock) -> None:
+    scene = Scene(clock, provider(clock))
     error = scene.failed(*(UpstreamConnect() for _ in range(4)))
     assert (error.status, len(scene.asked)) == (503, 4)
     assert scene.exchange.attempts == ("deepseek: upstream_unreachable",) * 4
     assert error.retry_after_s == 1
 
 
-def test_S4_19_pauses_double(clock: Clock) -> None:
-    scene = Scene(clock, provider())
+def test_S4_19_pauses_double(clock: ManualClock) -> None:
+    scene = Scene(clock, provider(clock))
     assert scene.open(UpstreamConnect(), UpstreamConnect(), UpstreamConnect(), "answer") == "answer"
     assert scene.call.pauses == [0.1, 0.2, 0.4]
 
 
-def test_S4_19_pauses_are_never_the_same(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_S4_19_pauses_are_never_the_same(
+    monkeypatch: pytest.MonkeyPatch, clock: ManualClock
+) -> None:
     monkeypatch.setattr(random, "uniform", random.Random(5).uniform)
     pauses = []
     for _ in range(10):
-        scene = Scene(clock, provider())
+        scene = Scene(clock, provider(clock))
         scene.open(UpstreamConnect(), "answer")
         pauses += scene.call.pauses
     assert len(set(pauses)) == 10
     assert all(0.05 <= pause_s <= 0.15 for pause_s in pauses)
 
 
-def test_S4_19_no_pause_goes_beyond_the_callers_deadline(clock: Clock) -> None:
-    scene = Scene(clock, provider(), total_s=0.25)
+def test_S4_19_no_pause_goes_beyond_the_callers_deadline(clock: ManualClock) -> None:
+    scene = Scene(clock, provider(clock), total_s=0.25)
     assert scene.failed(UpstreamConnect(), UpstreamConnect()).status == 503
     assert (scene.call.pauses, len(scene.asked)) == ([0.1], 2)
 
 
-def test_what_is_known_to_be_down_is_not_tried_again(clock: Clock) -> None:
-    scene = Scene(clock, provider())
+def test_what_is_known_to_be_down_is_not_tried_again(clock: ManualClock) -> None:
+    scene = Scene(clock, provider(clock))
     scene.fleet.nodes[0].lost(quickly=True)
     assert scene.failed(UpstreamConnect()).retry_after_s == 1
     assert (len(scene.asked), scene.call.pauses) == (1, [])
 
 
-def test_reaching_nobody_costs_no_retries_of_the_store(clock: Clock) -> None:
-    scene = Scene(clock, *boxes())
+def test_reaching_nobody_costs_no_retries_of_the_store(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock))
     for _ in range(30):
         scene.failed(*(UpstreamConnect() for _ in range(4)))
-        clock.passes(60)
+        clock.advance(60)
     assert scene.fleet.balancer.spend_retry()
 
 
@@ -324,42 +329,42 @@ def test_reaching_nobody_costs_no_retries_of_the_store(clock: Clock) -> None:
 )
 @pytest.mark.parametrize("status", [429, 503, 529])
 def test_S4_20_a_provider_is_asked_again_when_it_says(
-    clock: Clock, status: int, retry_after_s: int | None, pause_s: float
+    clock: ManualClock, status: int, retry_after_s: int | None, pause_s: float
 ) -> None:
-    scene = Scene(clock, provider())
+    scene = Scene(clock, provider(clock))
     busy = UpstreamRefused(status, "slow down", retry_after_s=retry_after_s)
     assert scene.open(busy, "answer") == "answer"
     assert scene.call.pauses == [pause_s]
     assert scene.exchange.attempts == (f"deepseek: {status}", "deepseek: ok")
 
 
-def test_S4_20_nobody_is_kept_waiting_for_longer_than_is_decent(clock: Clock) -> None:
-    scene = Scene(clock, provider())
+def test_S4_20_nobody_is_kept_waiting_for_longer_than_is_decent(clock: ManualClock) -> None:
+    scene = Scene(clock, provider(clock))
     error = scene.failed(UpstreamRefused(429, "slow down", retry_after_s=21))
     assert (error.status, error.retry_after_s, scene.call.pauses) == (429, 21, [])
 
 
-def test_S4_20_all_pauses_together_are_decent_too(clock: Clock) -> None:
-    scene = Scene(clock, provider())
+def test_S4_20_all_pauses_together_are_decent_too(clock: ManualClock) -> None:
+    scene = Scene(clock, provider(clock))
     error = scene.failed(*(UpstreamRefused(429, "slow down", retry_after_s=7) for _ in range(3)))
     assert (error.status, scene.call.pauses) == (429, [7.0, 7.0])
 
 
-def test_S4_20_nor_beyond_the_callers_deadline(clock: Clock) -> None:
-    scene = Scene(clock, provider(), total_s=5)
+def test_S4_20_nor_beyond_the_callers_deadline(clock: ManualClock) -> None:
+    scene = Scene(clock, provider(clock), total_s=5)
     assert scene.failed(UpstreamRefused(429, "slow down", retry_after_s=6)).status == 429
     assert scene.call.pauses == []
 
 
-def test_S4_20_a_provider_that_stays_busy_has_the_last_word(clock: Clock) -> None:
-    scene = Scene(clock, provider())
+def test_S4_20_a_provider_that_stays_busy_has_the_last_word(clock: ManualClock) -> None:
+    scene = Scene(clock, provider(clock))
     error = scene.failed(*(UpstreamRefused(429, "slow down", retry_after_s=1) for _ in range(4)))
     assert (error.status, len(scene.asked)) == (429, 4)
     assert scene.exchange.attempts == ("deepseek: 429",) * 4
 
 
-def test_another_key_of_the_same_provider_goes_before_a_pause(clock: Clock) -> None:
-    scene = Scene(clock, provider(), node("second", "m", kind="deepseek"))
+def test_another_key_of_the_same_provider_goes_before_a_pause(clock: ManualClock) -> None:
+    scene = Scene(clock, provider(clock), node("second", "m", kind="deepseek", clock=clock))
     assert scene.open(UpstreamRefused(429, "slow down", retry_after_s=5), "answer") == "answer"
     assert (len(set(scene.asked)), scene.call.pauses) == (2, [])
 
@@ -367,8 +372,8 @@ def test_another_key_of_the_same_provider_goes_before_a_pause(clock: Clock) -> N
 # --- Limits ---------------------------------------------------------------------------------------
 
 
-def test_U13_retries_end_with_what_is_in_store(clock: Clock) -> None:
-    scene = Scene(clock, *boxes())
+def test_U13_retries_end_with_what_is_in_store(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock))
     while scene.fleet.balancer.spend_retry():
         pass
     assert scene.failed(UpstreamRefused(500, "no")).status == 500
@@ -376,9 +381,9 @@ def test_U13_retries_end_with_what_is_in_store(clock: Clock) -> None:
     assert len(scene.asked) == 2
 
 
-def test_a_client_that_leaves_during_a_pause_is_waited_for_no_longer() -> None:
-    fleet = Fleet([provider()])
-    call = Call(Timeouts())
+def test_a_client_that_leaves_during_a_pause_is_waited_for_no_longer(clock: ManualClock) -> None:
+    fleet = Fleet([provider(clock)], clock=clock)
+    call = Call(Timeouts(), clock)
     exchange = Exchange("id", "POST", "/api/chat", "127.0.0.1", NATIVE, call)
     route = fleet.find("m")
     assert route is not None
@@ -390,10 +395,10 @@ def test_a_client_that_leaves_during_a_pause_is_waited_for_no_longer() -> None:
 
     def opened() -> None:
         with pytest.raises(ClientGone):
-            wait_open(Attempts(fleet, route, exchange).open(call, ask))
+            wait_open(Attempts(fleet, route, exchange, Lifecycle()).open(call, ask))
 
     waiting = gevent.spawn(opened)
-    gevent.sleep(0.05)
+    clock.advance(LONGEST_PAUSE_S / 2)
     assert not waiting.dead
     call.leave()
     waiting.join(1)
@@ -401,8 +406,8 @@ def test_a_client_that_leaves_during_a_pause_is_waited_for_no_longer() -> None:
     assert (asked, fleet.nodes[0].in_flight) == (["deepseek"], 0)
 
 
-def test_a_client_that_has_left_is_not_tried_for_again(clock: Clock) -> None:
-    scene = Scene(clock, *boxes())
+def test_a_client_that_has_left_is_not_tried_for_again(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock))
     scene.call.leave()
     scene.failed(UpstreamConnect())
     assert len(scene.asked) == 1
@@ -411,8 +416,8 @@ def test_a_client_that_has_left_is_not_tried_for_again(clock: Clock) -> None:
 # --- Replies that pass as they are ----------------------------------------------------------------
 
 
-def test_a_reply_that_is_tried_again_is_closed_and_the_last_one_is_not(clock: Clock) -> None:
-    scene = Scene(clock, *boxes())
+def test_a_reply_that_is_tried_again_is_closed_and_the_last_one_is_not(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock))
     first, second = refused_reply(500), refused_reply(502)
     assert scene.failed(first, second) is second
     assert (cast(Body, first.reply).is_closed, cast(Body, second.reply).is_closed) == (True, False)
@@ -493,9 +498,9 @@ ENDS: dict[str, tuple[str, int, bool]] = {
 
 
 @pytest.mark.parametrize("case", ENDS)
-def test_how_an_answer_ended_is_noted_on_its_node(clock: Clock, case: str) -> None:
+def test_how_an_answer_ended_is_noted_on_its_node(clock: ManualClock, case: str) -> None:
     state, status, is_fault = ENDS[case]
-    scene = Scene(clock, *boxes(1))
+    scene = Scene(clock, *boxes(clock, 1))
     scene.open("answer")
     box = scene.fleet.nodes[0]
     for _ in range(4):
@@ -505,8 +510,8 @@ def test_how_an_answer_ended_is_noted_on_its_node(clock: Clock, case: str) -> No
     assert box.is_failing(M) is is_fault
 
 
-def test_an_answer_that_ended_well_forgives_what_was_before(clock: Clock) -> None:
-    scene = Scene(clock, *boxes(1))
+def test_an_answer_that_ended_well_forgives_what_was_before(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock, 1))
     box = scene.fleet.nodes[0]
     for _ in range(5):
         box.record_model_failure(M)
@@ -565,8 +570,8 @@ def open_events(scene: Scene, *answers: Told) -> list[EventStream]:
         one.begin(M).release()
     opened: list[EventStream] = []
     for answer in answers:
-        scene.call.clock.passes(0.001)
-        attempts = Attempts(scene.fleet, scene.route, scene.exchange)
+        scene.call.clock.advance(0.001)
+        attempts = Attempts(scene.fleet, scene.route, scene.exchange, Lifecycle())
         opened.append(attempts.open_events(scene.call, lambda one, own, answer=answer: answer))
     return opened
 
@@ -586,10 +591,10 @@ ENDINGS: dict[str, tuple[BaseException | None, str, bool, bool]] = {
 
 
 @pytest.mark.parametrize("case", ENDINGS)
-def test_each_answer_has_its_own_outcome(clock: Clock, case: str) -> None:
+def test_each_answer_has_its_own_outcome(clock: ManualClock, case: str) -> None:
     """Whatever the exchange comes to: the other answers are stopped, and count for nothing."""
     error, state, is_failure, is_success = ENDINGS[case]
-    scene = Scene(clock, *boxes(3))
+    scene = Scene(clock, *boxes(clock, 3))
     for box in scene.fleet.nodes:
         for _ in range(4):
             box.record_model_failure(M)
@@ -614,8 +619,8 @@ def test_each_answer_has_its_own_outcome(clock: Clock, case: str) -> None:
     assert first.is_failing(M) is is_failure
 
 
-def test_a_slot_is_free_as_soon_as_its_answer_is_complete(clock: Clock) -> None:
-    scene = Scene(clock, *boxes(2))
+def test_a_slot_is_free_as_soon_as_its_answer_is_complete(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock, 2))
     one, two = open_events(scene, Told(), Told())
     list(one)
     assert sum(scene.in_flight) == 1
@@ -624,16 +629,16 @@ def test_a_slot_is_free_as_soon_as_its_answer_is_complete(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_an_exchange_names_every_node_once(clock: Clock, count: int) -> None:
-    scene = Scene(clock, *boxes(2))
+def test_an_exchange_names_every_node_once(clock: ManualClock, count: int) -> None:
+    scene = Scene(clock, *boxes(clock, 2))
     for each in open_events(scene, *(Told() for _ in range(count))):
         list(each)
     assert sorted(scene.exchange.upstream.split(",")) == ["box1", "box2"][:count]
     assert scene.exchange.failed_upstream == scene.exchange.upstream
 
 
-def test_the_node_that_failed_is_named_alone(clock: Clock) -> None:
-    scene = Scene(clock, *boxes(3))
+def test_the_node_that_failed_is_named_alone(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock, 3))
     good, bad, _ = open_events(scene, Told(), Told(UpstreamCut()), Told())
     list(good)
     with pytest.raises(UpstreamCut):
@@ -642,8 +647,8 @@ def test_the_node_that_failed_is_named_alone(clock: Clock) -> None:
     assert len(scene.exchange.upstream.split(",")) == 3
 
 
-def test_a_repeated_attempt_is_not_among_the_chosen(clock: Clock) -> None:
-    scene = Scene(clock, *boxes(2))
+def test_a_repeated_attempt_is_not_among_the_chosen(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock, 2))
     scene.open(UpstreamRefused(500, "no"), "answer")
     assert [each.is_repeated for each in scene.exchange.tried] == [True, False]
     assert scene.exchange.upstream == scene.asked[1] == scene.exchange.failed_upstream
@@ -653,8 +658,8 @@ def test_a_repeated_attempt_is_not_among_the_chosen(clock: Clock) -> None:
     )
 
 
-def test_the_last_attempt_is_chosen_even_if_it_fails(clock: Clock) -> None:
-    scene = Scene(clock, *boxes(2))
+def test_the_last_attempt_is_chosen_even_if_it_fails(clock: ManualClock) -> None:
+    scene = Scene(clock, *boxes(clock, 2))
     scene.failed(UpstreamRefused(500, "no"), UpstreamRefused(500, "no"))
     assert scene.exchange.upstream == scene.asked[1]
 
@@ -670,6 +675,7 @@ class Queue:
         found = self.fleet.find("m")
         assert found is not None
         self.route = found
+        self.lifecycle = Lifecycle()
         # Nothing starts a coordinator, so the worker decides itself.
         self.client = CoordinatorClient(directory, workers=1, start=lambda: None)
         self.client.configure(QueueLimits(), {name: BoxSettings(1) for name in names}, "UTC")
@@ -685,7 +691,7 @@ class Queue:
 
     def open(self, exchange: Exchange, answer: EventStream | None = None) -> EventStream:
         """The events of a request, which tell after each 50 ms that it waits."""
-        attempts = Attempts(self.fleet, self.route, exchange, exchange.admission)
+        attempts = Attempts(self.fleet, self.route, exchange, self.lifecycle, exchange.admission)
         return attempts.open_events(exchange.call, lambda one, own: answer or Told(), 0.05)
 
 
@@ -750,9 +756,9 @@ def test_an_attempt_knows_its_gpu_time(queue: Callable[..., Queue]) -> None:
     assert measured.tried[0].took_s <= stopped.tried[0].began_s + stopped.tried[0].took_s
 
 
-def test_a_load_is_charged_to_the_attempt_that_caused_it(clock: Clock) -> None:
+def test_a_load_is_charged_to_the_attempt_that_caused_it(clock: ManualClock) -> None:
     """Those that begin while it runs report the same load, for which they have only waited."""
-    scene = Scene(clock, node("box1", "m"))
+    scene = Scene(clock, node("box1", "m", clock=clock))
     scene.exchange.is_accounted = True
     first, second, third = Told(), Told(), Told()
     for answer in (first, second, third):
@@ -765,22 +771,22 @@ def test_a_load_is_charged_to_the_attempt_that_caused_it(clock: Clock) -> None:
     assert not scene.fleet.nodes[0].accounted
 
 
-def test_nothing_is_accounted_unless_it_is_needed(clock: Clock) -> None:
-    scene = Scene(clock, node("box1", "m"))
+def test_nothing_is_accounted_unless_it_is_needed(clock: ManualClock) -> None:
+    scene = Scene(clock, node("box1", "m", clock=clock))
     for events in open_events(scene, Told()):
         list(events)
     assert (scene.exchange.tried[0].gpu_s, scene.exchange.tried[0].took_s) == (0.0, 0.0)
     assert not scene.fleet.nodes[0].accounted
 
 
-def test_an_attempt_that_no_server_got_takes_no_gpu_time(clock: Clock) -> None:
-    scene = Scene(clock, node("box1", "m", gpu_hour_price=1.0))
+def test_an_attempt_that_no_server_got_takes_no_gpu_time(clock: ManualClock) -> None:
+    scene = Scene(clock, node("box1", "m", gpu_hour_price=1.0, clock=clock))
     scene.exchange.is_accounted = True
     with (
         pytest.raises(UpstreamConnect),
         RunningAttempt(scene.fleet.nodes[0], M, scene.exchange, scene.exchange.call),
     ):
-        clock.passes(3)
+        clock.advance(3)
         raise UpstreamConnect
     (attempt,) = scene.exchange.tried
     assert (attempt.error, attempt.took_s, attempt.gpu_s, attempt.gpu_cost) == (
@@ -791,11 +797,14 @@ def test_an_attempt_that_no_server_got_takes_no_gpu_time(clock: Clock) -> None:
     )
 
 
-def test_work_on_models_takes_no_gpu_time(clock: Clock) -> None:
-    box, exchange = node("box1", gpu_hour_price=1.0), Scene(clock, node("box1", "m")).exchange
+def test_work_on_models_takes_no_gpu_time(clock: ManualClock) -> None:
+    box, exchange = (
+        node("box1", gpu_hour_price=1.0, clock=clock),
+        Scene(clock, node("box1", "m", clock=clock)).exchange,
+    )
     exchange.is_accounted = True
     open_there(box, exchange, lambda: "answer")
-    clock.passes(60)
+    clock.advance(60)
     exchange.finish()
     (attempt,) = exchange.tried
     assert (attempt.state, attempt.took_s, attempt.gpu_s, attempt.gpu_cost) == (
@@ -806,12 +815,10 @@ def test_work_on_models_takes_no_gpu_time(clock: Clock) -> None:
     )
 
 
-def test_a_worker_that_ends_lets_nobody_wait(
-    queue: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_ends_lets_nobody_wait(queue: Callable[..., Queue]) -> None:
     one = queue("box1")
     running, waiting = one.open(one.new_exchange()), one.new_exchange()
-    monkeypatch.setattr(WORKER, "is_draining", True)
+    one.lifecycle.is_draining = True
     with pytest.raises(ShuttingDown):
         one.open(waiting)
     running.close()

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from ollama_proxy.clock import SYSTEM_CLOCK
 from ollama_proxy.errors import AuthError, MissingToken, TooManyGuesses
 from ollama_proxy.policy.auth import (
     ANYONE,
@@ -29,6 +30,7 @@ from ollama_proxy.settings.schema import settings_from
 from ollama_proxy.settings.sharing import TokenDefaults
 from ollama_proxy.settings.state_dir import with_first_token
 from ollama_proxy.settings.tokens import Auth, Token, Users
+from tests.rig.clock import ManualClock
 
 TOKEN, OTHER, OLD = "sk-team-token:1", "sk-other", "sk-old"
 
@@ -66,12 +68,17 @@ FORMS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("environ", FORMS.values(), ids=FORMS.keys())
 def test_every_form_gives_the_same_principal(environ: dict[str, Any]) -> None:
     expected = Principal("team", frozenset({"read"}), ("m*",))
-    assert Authenticator(AUTH).authenticate(environ) == expected
+    assert Authenticator(AUTH, clock=SYSTEM_CLOCK).authenticate(environ) == expected
 
 
 def test_one_token_in_all_forms_at_once_is_one_token() -> None:
     environ = {"HTTP_AUTHORIZATION": basic(TOKEN), "HTTP_X_API_KEY": TOKEN, "HTTP_API_KEY": TOKEN}
-    assert Authenticator(AUTH).authenticate({**environ, PATH_TOKEN_KEY: TOKEN}).name == "team"
+    assert (
+        Authenticator(AUTH, clock=SYSTEM_CLOCK)
+        .authenticate({**environ, PATH_TOKEN_KEY: TOKEN})
+        .name
+        == "team"
+    )
 
 
 @pytest.mark.parametrize("second", ["HTTP_X_API_KEY", "HTTP_API_KEY", PATH_TOKEN_KEY])
@@ -80,7 +87,9 @@ def test_two_different_tokens_are_refused_even_when_one_or_both_are_valid(
     second: str, other: str
 ) -> None:
     with pytest.raises(AuthError, match="two different tokens"):
-        Authenticator(AUTH).authenticate({"HTTP_AUTHORIZATION": f"Bearer {TOKEN}", second: other})
+        Authenticator(AUTH, clock=SYSTEM_CLOCK).authenticate(
+            {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}", second: other}
+        )
 
 
 NO_TOKEN: dict[str, dict[str, Any]] = {
@@ -97,7 +106,7 @@ NO_TOKEN: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("environ", NO_TOKEN.values(), ids=NO_TOKEN.keys())
 def test_a_request_without_a_token_is_told_so(environ: dict[str, Any]) -> None:
     with pytest.raises(MissingToken, match="未提供认证token"):
-        Authenticator(AUTH).authenticate(environ)
+        Authenticator(AUTH, clock=SYSTEM_CLOCK).authenticate(environ)
 
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -125,7 +134,7 @@ WRONG: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("environ", WRONG.values(), ids=WRONG.keys())
 def test_what_is_not_exactly_a_token_is_refused(environ: dict[str, Any]) -> None:
     with pytest.raises(AuthError) as refused:
-        Authenticator(AUTH).authenticate(environ)
+        Authenticator(AUTH, clock=SYSTEM_CLOCK).authenticate(environ)
     assert str(refused.value).startswith("非授权访问")
 
 
@@ -133,7 +142,7 @@ def test_unknown_and_expired_look_alike() -> None:
     refusals = []
     for sent in ("nope", OLD):
         with pytest.raises(AuthError) as refused:
-            Authenticator(AUTH).authenticate({"HTTP_X_API_KEY": sent})
+            Authenticator(AUTH, clock=SYSTEM_CLOCK).authenticate({"HTTP_X_API_KEY": sent})
         refusals.append(
             (str(refused.value), refused.value.slug, refused.value.status, type(refused.value))
         )
@@ -141,28 +150,33 @@ def test_unknown_and_expired_look_alike() -> None:
 
 
 @pytest.mark.parametrize(("days_left", "expired"), [(-1, True), (0, False), (1, False)])
-def test_a_token_works_through_its_last_day(days_left: int, expired: bool) -> None:
-    today = datetime.now(UTC).date()
-    assert is_valid(token(TOKEN, "t", expires=today + timedelta(days_left)), today) is not expired
+def test_a_token_works_through_its_last_day(
+    clock: ManualClock, days_left: int, expired: bool
+) -> None:
+    last_day = clock.now(UTC).date() + timedelta(days_left)
+    assert is_valid(token(TOKEN, "t", expires=last_day), clock) is not expired
 
 
-def test_a_token_without_a_last_day_never_expires() -> None:
-    assert is_valid(token(TOKEN, "t"), date(9999, 12, 31))
+def test_a_token_without_a_last_day_never_expires(clock: ManualClock) -> None:
+    clock.advance(7000 * 365 * 86400)
+    assert is_valid(token(TOKEN, "t"), clock)
 
 
 def test_manage_tokens_are_tokens_too() -> None:
     both = Auth(generate_tokens=(token(TOKEN, "team"),), manage_tokens=(token(OTHER, "boss"),))
-    assert Authenticator(both).authenticate({"HTTP_API_KEY": OTHER}).name == "boss"
+    assert (
+        Authenticator(both, clock=SYSTEM_CLOCK).authenticate({"HTTP_API_KEY": OTHER}).name == "boss"
+    )
 
 
 def test_without_authentication_everybody_may_do_everything() -> None:
-    assert Authenticator(Auth(enabled=False)).authenticate({}) is ANYONE
+    assert Authenticator(Auth(enabled=False), clock=SYSTEM_CLOCK).authenticate({}) is ANYONE
     assert ANYONE.scopes == SCOPES
 
 
 def test_an_empty_token_list_lets_nobody_in() -> None:
     with pytest.raises(AuthError):
-        Authenticator(Auth()).authenticate({"HTTP_AUTHORIZATION": "Bearer x"})
+        Authenticator(Auth(), clock=SYSTEM_CLOCK).authenticate({"HTTP_AUTHORIZATION": "Bearer x"})
 
 
 def test_tokens_in_the_query_do_not_count() -> None:
@@ -248,7 +262,7 @@ def test_an_empty_path_token_is_none(path: str) -> None:
     seen = behind(path, path)
     assert (seen["PATH_INFO"], PATH_TOKEN_KEY in seen) == (path, False)
     with pytest.raises(MissingToken):
-        Authenticator(AUTH).authenticate(seen)
+        Authenticator(AUTH, clock=SYSTEM_CLOCK).authenticate(seen)
 
 
 DEFAULTS = TokenDefaults(
@@ -293,10 +307,13 @@ def test_users_behind_a_token_have_limits_of_their_own() -> None:
 
 @pytest.mark.parametrize("gone", [{"disabled": True}, {"expires": date(2020, 1, 1)}])
 def test_a_token_that_is_not_valid_any_more_is_refused_and_not_logged(gone: dict[str, Any]) -> None:
-    principal = Authenticator(Auth(generate_tokens=(token(TOKEN, "team"),))).authenticate(
-        {"HTTP_X_API_KEY": TOKEN}
+    principal = Authenticator(
+        Auth(generate_tokens=(token(TOKEN, "team"),)), clock=SYSTEM_CLOCK
+    ).authenticate({"HTTP_X_API_KEY": TOKEN})
+    now = Authenticator(
+        Auth(managed_tokens=(token(TOKEN, "team", **gone), token(OTHER, "other"))),
+        clock=SYSTEM_CLOCK,
     )
-    now = Authenticator(Auth(managed_tokens=(token(TOKEN, "team", **gone), token(OTHER, "other"))))
     with pytest.raises(AuthError):
         now.authenticate({"HTTP_X_API_KEY": TOKEN})
     assert (now.knows(principal), now.is_token(TOKEN)) == (False, True)
@@ -304,14 +321,18 @@ def test_a_token_that_is_not_valid_any_more_is_refused_and_not_logged(gone: dict
 
 
 def test_principals_are_built_once() -> None:
-    authenticator = Authenticator(Auth(generate_tokens=(token(TOKEN, "team"),), defaults=DEFAULTS))
+    authenticator = Authenticator(
+        Auth(generate_tokens=(token(TOKEN, "team"),), defaults=DEFAULTS), clock=SYSTEM_CLOCK
+    )
     first, second = (authenticator.authenticate({"HTTP_X_API_KEY": TOKEN}) for _ in range(2))
     assert first is second
     assert (first.weight, hash(first)) == (3.0, hash(second))
 
 
 def test_without_authentication_nobody_is_limited() -> None:
-    principal = Authenticator(Auth(enabled=False, defaults=DEFAULTS)).authenticate({})
+    principal = Authenticator(
+        Auth(enabled=False, defaults=DEFAULTS), clock=SYSTEM_CLOCK
+    ).authenticate({})
     assert (principal.weight, principal.is_background, principal.limits) == (1.0, False, {})
 
 
@@ -320,7 +341,7 @@ def test_defaults_apply_to_the_first_token_and_to_plain_strings(tmp_path: Path, 
     text = f"auth: {{defaults: {{weight: 2, limits: {{concurrent: 3}}}}{lists}}}"
     loaded = settings_from(text.encode(), tmp_path / "c.yaml", {})
     settings, first = with_first_token(loaded, {"STATE_DIRECTORY": str(tmp_path)})
-    principal = Authenticator(settings.auth).authenticate(
+    principal = Authenticator(settings.auth, clock=SYSTEM_CLOCK).authenticate(
         {"HTTP_X_API_KEY": first.text if first else TOKEN}
     )
     assert (principal.name, principal.weight) == ("first-start" if first else "token-1", 2.0)
@@ -331,9 +352,11 @@ class Door:
     """The password check of an authenticator, with few guesses allowed."""
 
     def __init__(self, password_hash: str = "hash-1") -> None:
-        self.failures = AuthFailureLimiter(3)
+        self.failures = AuthFailureLimiter(3, clock=SYSTEM_CLOCK)
         self.checks = 0
-        self.authenticator = Authenticator(AUTH, self.failures, password_hash=password_hash)
+        self.authenticator = Authenticator(
+            AUTH, self.failures, password_hash=password_hash, clock=SYSTEM_CLOCK
+        )
 
     def try_password(self, password: str, client: str = "192.0.2.1", user: str = "admin") -> str:
         """How it went."""
@@ -386,7 +409,9 @@ def test_a_wrong_password_that_is_sent_again_costs_nothing() -> None:
 def test_a_password_that_was_wrong_may_be_that_of_the_next_hash() -> None:
     door = Door()
     assert door.try_password("new") == "wrong"
-    door.authenticator = Authenticator(AUTH, door.failures, password_hash="hash-2")
+    door.authenticator = Authenticator(
+        AUTH, door.failures, password_hash="hash-2", clock=SYSTEM_CLOCK
+    )
     assert door.try_password("new") == "wrong"
     assert door.checks == 2
 
@@ -396,7 +421,7 @@ def test_who_has_signed_in_with_the_password_is_known_until_it_changes() -> None
     assert administrator is not None and administrator.scopes == SCOPES
     assert Door().authenticator.find(administrator.digest) == administrator
     assert Door("hash-2").authenticator.find(administrator.digest) is None
-    assert Authenticator(AUTH).find(administrator.digest) is None
+    assert Authenticator(AUTH, clock=SYSTEM_CLOCK).find(administrator.digest) is None
 
 
 def test_a_name_stands_for_a_valid_token() -> None:
@@ -406,7 +431,7 @@ def test_a_name_stands_for_a_valid_token() -> None:
         token("b", "bert", disabled=True),
         token("c", "cleo", expires=day),
     )
-    authenticator = Authenticator(Auth(generate_tokens=tokens))
+    authenticator = Authenticator(Auth(generate_tokens=tokens), clock=SYSTEM_CLOCK)
     found = {
         name: authenticator.find_named(name) is not None
         for name in ("anna", "bert", "cleo", "Anna", "")

@@ -8,11 +8,13 @@ from datetime import date
 
 import pytest
 
+from ollama_proxy.clock import SYSTEM_CLOCK
 from ollama_proxy.errors import AuthError, MissingToken, TooManyGuesses
 from ollama_proxy.policy import brute_force as guesses_module
 from ollama_proxy.policy.auth import Authenticator, Principal
 from ollama_proxy.policy.brute_force import MOST_REPEATED, WINDOW_S, AuthFailureLimiter, origin_of
 from ollama_proxy.settings.tokens import Auth, Token
+from tests.rig.clock import ManualClock
 
 LIMIT = 3
 HOME, OFFICE = "198.51.100.7", "203.0.113.9"
@@ -35,12 +37,12 @@ class Office:
     """An authenticator with its guesses, a clock that stands still, and what was told."""
 
     def __init__(self, limit: int = LIMIT, seen: bytearray | None = None) -> None:
-        self.now = 1000.0
+        self.clock = ManualClock()
         self.told: list[tuple[str, int]] = []
         self.guesses = AuthFailureLimiter(
-            limit, tell=lambda *what: self.told.append(what), seen=seen, clock=lambda: self.now
+            limit, tell=lambda *what: self.told.append(what), seen=seen, clock=self.clock
         )
-        self.authenticator = Authenticator(AUTH, self.guesses)
+        self.authenticator = Authenticator(AUTH, self.guesses, clock=self.clock)
 
     def ask(self, token: str, address: str = OFFICE) -> Principal:
         return self.authenticator.authenticate(
@@ -95,12 +97,12 @@ def test_another_address_does_not_pay_for_it(office: Office) -> None:
 
 def test_after_a_minute_it_is_over(office: Office) -> None:
     office.guess(1, name="first")
-    office.now += WINDOW_S - 1
+    office.clock.advance(WINDOW_S - 1)
     office.guess(LIMIT - 1)
     with pytest.raises(TooManyGuesses) as refused:
         office.ask("team-token")
     assert refused.value.retry_after_s == 1
-    office.now += 1
+    office.clock.advance(1)
     assert office.ask("team-token").name == "team"
     office.guess(LIMIT, name="again")
     with pytest.raises(TooManyGuesses):
@@ -110,7 +112,7 @@ def test_after_a_minute_it_is_over(office: Office) -> None:
 @pytest.mark.parametrize(("passed", "wait"), [(0, 60), (0.5, 60), (30.7, 30), (59.9, 1)])
 def test_a_refusal_says_how_long_to_wait(office: Office, passed: float, wait: int) -> None:
     office.guess(LIMIT)
-    office.now += passed
+    office.clock.advance(passed)
     with pytest.raises(TooManyGuesses) as refused:
         office.ask("guess-more")
     assert (refused.value.retry_after_s, refused.value.status, refused.value.slug) == (
@@ -124,10 +126,10 @@ def test_a_refusal_says_how_long_to_wait(office: Office, passed: float, wait: in
 def test_trying_on_does_not_make_it_longer(office: Office) -> None:
     office.guess(LIMIT)
     for _ in range(10):
-        office.now += 5
+        office.clock.advance(5)
         with pytest.raises(TooManyGuesses):
             office.ask("guess-more")
-    office.now += 10
+    office.clock.advance(10)
     assert office.ask("team-token").name == "team"
 
 
@@ -137,7 +139,7 @@ def test_it_is_told_once_a_minute(office: Office) -> None:
         for _ in range(5):
             with pytest.raises(TooManyGuesses):
                 office.ask("guess-more")
-        office.now += WINDOW_S
+        office.clock.advance(WINDOW_S)
     assert office.told == [(OFFICE, LIMIT)] * 2
 
 
@@ -191,7 +193,7 @@ def test_whoever_sends_no_token_is_told_that_also_while_others_guess(office: Off
 def test_a_good_token_that_is_withdrawn_looks_like_a_guess(office: Office) -> None:
     office.ask("team-token")
     office.guess(LIMIT)
-    office.authenticator = Authenticator(Auth(), office.guesses)
+    office.authenticator = Authenticator(Auth(), office.guesses, clock=office.clock)
     for _ in range(2):
         with pytest.raises(TooManyGuesses):
             office.ask("team-token")
@@ -199,7 +201,7 @@ def test_a_good_token_that_is_withdrawn_looks_like_a_guess(office: Office) -> No
 
 def test_another_token_list_does_not_begin_anew(office: Office) -> None:
     office.guess(LIMIT)
-    office.authenticator = Authenticator(AUTH, office.guesses)
+    office.authenticator = Authenticator(AUTH, office.guesses, clock=office.clock)
     with pytest.raises(TooManyGuesses):
         office.ask("team-token")
 
@@ -221,7 +223,7 @@ def test_0_switches_it_off() -> None:
 
 
 def test_without_guesses_nobody_counts() -> None:
-    authenticator = Authenticator(AUTH)
+    authenticator = Authenticator(AUTH, clock=SYSTEM_CLOCK)
     for number in range(300):
         with pytest.raises(AuthError) as refused:
             authenticator.authenticate({"HTTP_X_API_KEY": f"guess-{number}"}, OFFICE)
@@ -229,7 +231,7 @@ def test_without_guesses_nobody_counts() -> None:
 
 
 def test_nobody_is_counted_where_no_token_is_asked_for(office: Office) -> None:
-    open_to_all = Authenticator(Auth(enabled=False), office.guesses)
+    open_to_all = Authenticator(Auth(enabled=False), office.guesses, clock=office.clock)
     assert {
         open_to_all.authenticate({"HTTP_X_API_KEY": str(n)}, OFFICE).name for n in range(50)
     } == {"anyone"}
@@ -296,7 +298,7 @@ def test_what_was_right_and_what_was_wrong_is_known_for_each_address() -> None:
         guesses.has_failed(OFFICE, digest("wrong")),
     ) == (True, False)
     assert not guesses.has_failed(HOME, digest("right"))
-    office.now += WINDOW_S
+    office.clock.advance(WINDOW_S)
     assert not guesses.has_failed(HOME, digest("wrong"))
 
 

@@ -280,7 +280,8 @@ def test_workers_never_import_the_database() -> None:
         "import sys; from gevent import monkey; monkey.patch_all();"
         "import ollama_proxy.server, ollama_proxy.records.service;"
         "from ollama_proxy.server.startup import build_app; from ollama_proxy.dialects import "
-        "DIALECTS;build_app({}, DIALECTS);print(sorted({'sqlalchemy', 'alembic', 'psycopg'} & "
+        "DIALECTS; from ollama_proxy.server.process_state import ProcessState;"
+        "build_app({}, DIALECTS, ProcessState());print(sorted({'sqlalchemy', 'alembic', 'psycopg'} & "
         "sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

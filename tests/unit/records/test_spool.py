@@ -18,6 +18,7 @@ import pytest
 
 from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.gateway.exchange import Exchange
+from ollama_proxy.policy import ConfiguredTokens
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.records import spool as spool_module
 from ollama_proxy.records.spool import Spool
@@ -26,7 +27,9 @@ from ollama_proxy.telemetry.usage_record import UsageRecord, make_record
 from ollama_proxy.upstreams.call import Call
 from tests.rig.fixtures import function_fixture
 
-spool = function_fixture(lambda tmp_path: closing(Spool(tmp_path / "state" / "usage")))
+spool = function_fixture(
+    lambda tmp_path: closing(Spool(tmp_path / "state" / "usage", ConfiguredTokens()))
+)
 
 
 def exchange(**fields: Any) -> Exchange:
@@ -37,7 +40,7 @@ def use(spool: Spool, **fields: Any) -> str:
     """One exchange from its beginning to its end; returns the id of its row."""
     one = exchange(**fields)
     one.row_id = spool.begin(one)
-    spool.end(make_record(one))
+    spool.end(make_record(one, ConfiguredTokens()))
     return one.row_id
 
 
@@ -81,7 +84,7 @@ def test_an_exchange_has_a_line_for_its_beginning_and_one_for_its_end(
     )
     one.row_id = spool.begin(one)
     one.state, one.status = "timeout", 504
-    record = make_record(one)
+    record = make_record(one, ConfiguredTokens())
     spool.end(record)
     (file,) = files_of(tmp_path / "state" / "usage")
     assert json.loads(file.read_bytes().split(b"\n")[0]) == {
@@ -109,7 +112,7 @@ def test_an_exchange_has_a_line_for_its_beginning_and_one_for_its_end(
 
 
 def test_an_exchange_that_was_not_admitted_has_no_line(spool: Spool, tmp_path: Path) -> None:
-    spool.end(make_record(exchange()))
+    spool.end(make_record(exchange(), ConfiguredTokens()))
     assert files_of(tmp_path) == []
 
 
@@ -169,7 +172,7 @@ def test_ids_are_unique_and_keep_their_order_whatever_the_clock_does(spool: Spoo
 
 
 def test_two_workers_have_files_and_ids_of_their_own(tmp_path: Path) -> None:
-    spools = [Spool(tmp_path), Spool(tmp_path)]
+    spools = [Spool(tmp_path, ConfiguredTokens()), Spool(tmp_path, ConfiguredTokens())]
     rows = [use(each, started_at=1.0) for each in spools]
     files = files_of(tmp_path)
     assert len(set(rows)) == len(files) == 2 and all(map(is_locked, files))

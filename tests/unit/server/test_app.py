@@ -6,8 +6,6 @@ import re
 
 import pytest
 
-from ollama_proxy.server.app import create_app
-from ollama_proxy.settings.schema import Settings
 from tests.rig.in_process import InProcess, in_process
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -68,12 +66,13 @@ def test_a_token_in_the_address_is_taken_off_the_path() -> None:
         assert app.ask("GET", "/k/wrong/api/tags", token=None).status_code == 401
 
 
-@pytest.mark.parametrize(
-    "path", sorted({rule.rule for rule in create_app(Settings()).url_map.iter_rules()})
-)
-def test_allow_names_exactly_the_methods_that_work(path: str, demo_app: InProcess) -> None:
-    path = re.sub("<[^>]+>", "sha256:" + "0" * 64, path)
-    allowed = demo_app.ask("TRACE", path).headers["Allow"]
-    assert demo_app.ask("OPTIONS", path).headers["Allow"] == allowed
-    working = [each for each in METHODS if demo_app.ask(each, path).status_code != 405]
-    assert allowed == ", ".join(sorted(["OPTIONS", *working]))
+def test_allow_names_exactly_the_methods_that_work(demo_app: InProcess) -> None:
+    wrong = []
+    for rule in {rule.rule for rule in demo_app.app.url_map.iter_rules()}:
+        path = re.sub("<[^>]+>", "sha256:" + "0" * 64, rule)
+        working = [each for each in METHODS if demo_app.ask(each, path).status_code != 405]
+        expected = ", ".join(sorted(["OPTIONS", *working]))
+        named = [demo_app.ask(each, path).headers["Allow"] for each in ("TRACE", "OPTIONS")]
+        if named != [expected, expected]:
+            wrong.append(f"{path}: {named}, but {expected} work")
+    assert not wrong, "\n".join(wrong)

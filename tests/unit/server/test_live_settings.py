@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.server import live_settings
-from ollama_proxy.server.live_settings import LiveSettings, end_expired
+from ollama_proxy.server.live_settings import EXPIRY_S, LiveSettings, end_expired
 from ollama_proxy.settings import Managed, Settings, settings_from, write_snapshot
 from ollama_proxy.settings.managed import SNAPSHOT_FILE
+from tests.rig.clock import ManualClock
 
 URL = "sqlite:state/records.db"
 
@@ -190,27 +191,22 @@ def test_an_upstream_that_cannot_be_built_stops_no_other(
     assert "not here" in str(caplog.records[0].__dict__["fields"])
 
 
-def test_the_end_of_a_day_ends_what_expires_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    days = [datetime(2027, 1, 30, 23, 59, 59, tzinfo=UTC), datetime(2027, 1, 31, tzinfo=UTC)]
-    times = [days[0], days[0], days[1], days[1], days[0]]
-    ended: list[int] = []
-    looks: Iterator[datetime] = iter(times)
-
-    class Calendar:
-        """Gives one time after the other."""
-
-        @staticmethod
-        def now(zone: object) -> datetime:
-            return next(looks)
-
-    def sleep(seconds: float) -> None:
-        """Notes how often it was looked."""
-        nonlocal slept
-        slept += 1
-
-    slept = 0
-    monkeypatch.setattr(live_settings, "datetime", Calendar)
-    with pytest.raises(StopIteration):
-        end_expired(lambda: ended.append(slept), sleep)
-    # Also if the clock was set back: it may have been wrong before.
-    assert ended == [2, 4]
+def test_the_end_of_a_day_ends_what_expires_with_it(clock: ManualClock) -> None:
+    before, midnight = (
+        datetime(2027, 1, 30, 23, 59, 55, tzinfo=UTC).timestamp(),
+        datetime(2027, 1, 31, tzinfo=UTC).timestamp(),
+    )
+    clock.set_time(before)
+    ended: list[float] = []
+    run = gevent.spawn(end_expired, lambda: ended.append(clock.time()), clock)
+    try:
+        clock.advance(midnight - before - 0.1)
+        assert not ended
+        clock.advance(2 * EXPIRY_S)
+        assert len(ended) == 1 and midnight <= ended[0] <= midnight + EXPIRY_S
+        # Also if the clock is set back: it may have been wrong before.
+        clock.set_time(before)
+        clock.advance(EXPIRY_S)
+        assert len(ended) == 2
+    finally:
+        run.kill()

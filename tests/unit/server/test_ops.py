@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from ollama_proxy.gateway.draining import WORKER
 from tests.rig.boxes import Box
 from tests.rig.in_process import TOKEN, InProcess, in_process
 
@@ -71,7 +70,8 @@ def test_not_ready_without_an_upstream_but_alive() -> None:
 def test_not_ready_while_the_worker_ends(
     demo_app: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(WORKER, "is_draining", True)
+    gateway = demo_app.app.extensions["ollama_proxy"]["gateway"]
+    monkeypatch.setattr(gateway.lifecycle, "is_draining", True)
     assert demo_app.ask("GET", "/readyz", token=None).json == {
         "status": "not ready",
         "reason": "draining",

@@ -7,34 +7,58 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.clock import SYSTEM_CLOCK
 from ollama_proxy.dialects.openai.blueprint import OPENAI
 from ollama_proxy.errors import NotFound
+from ollama_proxy.policy import ConfiguredTokens
 from ollama_proxy.server.request import (
     check_path,
     client_address,
     is_secure,
     is_trusted,
     new_exchange,
+    redacted,
     request_id,
     user_name,
 )
 from ollama_proxy.settings.schema import Server, Settings
+from ollama_proxy.settings.state_dir import token_digest
 
 LOOPBACK = ("127.0.0.1", "::1")
 
 
 @pytest.mark.parametrize("sent", ["abc", "A-1_b:c.d", "x" * 128])
 def test_an_id_of_the_client_is_kept(sent: str) -> None:
-    assert request_id(sent) == sent
+    assert request_id(sent, ConfiguredTokens()) == sent
 
 
 @pytest.mark.parametrize(
     "sent", [None, "", " ", "a b", "x" * 129, "a\n", 'a"b', "é", "a,b", "<script>"]
 )
 def test_what_is_no_id_is_replaced_by_a_new_one(sent: str | None) -> None:
-    made = request_id(sent)
+    made = request_id(sent, ConfiguredTokens())
     assert made != sent and len(made) == 24
-    assert request_id(sent) != made
+    assert request_id(sent, ConfiguredTokens()) != made
+
+
+def test_a_token_is_no_id() -> None:
+    tokens = ConfiguredTokens()
+    tokens.replace({token_digest("sk-team-token"): None})
+    assert request_id("job-7", tokens) == "job-7"
+    assert "sk-team-token" not in request_id("sk-team-token", tokens)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/k/sk-wrong/api/tags", "/k/***/api/tags"),
+        ("/v1/K//sk-wrong", "/v1/K//***"),
+        ("/api/blobs/sk-right", "/api/blobs/***"),
+        ("/api/tags", "/api/tags"),
+    ],
+)
+def test_what_may_be_a_token_is_cut_out_of_a_path(path: str, shown: str) -> None:
+    assert redacted(path, lambda part: part == "sk-right") == shown
 
 
 @pytest.mark.parametrize(
@@ -178,7 +202,13 @@ def test_an_exchange_knows_what_is_known_at_its_arrival() -> None:
         "HTTP_X_FORWARDED_FOR": "9.9.9.9",
         "HTTP_X_REQUEST_ID": "mine",
     }
-    exchange = new_exchange(environ, Settings(server=Server(trusted_proxies=LOOPBACK)), OPENAI)
+    exchange = new_exchange(
+        environ,
+        Settings(server=Server(trusted_proxies=LOOPBACK)),
+        OPENAI,
+        ConfiguredTokens(),
+        SYSTEM_CLOCK,
+    )
     assert (exchange.id, exchange.method, exchange.path) == ("mine", "GET", "/v1/models")
     assert (exchange.client, exchange.dialect) == ("9.9.9.9", OPENAI)
 
@@ -190,7 +220,10 @@ def test_nobody_is_a_trusted_proxy_by_default() -> None:
         "REMOTE_ADDR": "127.0.0.1",
         "HTTP_X_FORWARDED_FOR": "9.9.9.9",
     }
-    assert new_exchange(environ, Settings(), OPENAI).client == "127.0.0.1"
+    assert (
+        new_exchange(environ, Settings(), OPENAI, ConfiguredTokens(), SYSTEM_CLOCK).client
+        == "127.0.0.1"
+    )
 
 
 def test_long_lists_of_hops_cost_little() -> None:

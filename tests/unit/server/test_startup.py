@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from ollama_proxy.errors import ConfigError
+from ollama_proxy.server.process_state import ProcessState
 from ollama_proxy.server.startup import (
-    PRELOADED,
-    PreloadedApp,
     check_start,
     keep_last_good,
     load_or_last_good,
     log_directory,
     make_page_address,
+    preload,
 )
 from ollama_proxy.settings import LAST_GOOD_FILE
 from ollama_proxy.settings.schema import Settings, settings_from
@@ -46,11 +46,11 @@ def environ(tmp_path: Path, file: Path) -> dict[str, str]:
 WITHOUT_DIRECTORY = """
 from gevent import monkey; monkey.patch_all()
 import os
-from ollama_proxy.telemetry import METRICS_DIRECTORY, flush_all
-METRICS_DIRECTORY.open("/proc/no/such/directory")
+from ollama_proxy.server.process_state import PROCESS
+PROCESS.metrics_directory.open("/proc/no/such/directory")
 from ollama_proxy.server.startup import serve
 assert serve().extensions["ollama_proxy"]["metrics"] is None
-flush_all()
+PROCESS.log_writers.flush()
 os._exit(0)
 """
 
@@ -99,79 +99,77 @@ def test_logs_go_where_systemd_says() -> None:
 
 
 @pytest.fixture
-def preloaded() -> Iterator[PreloadedApp]:
-    yield PreloadedApp()
+def process() -> Iterator[ProcessState]:
+    yield ProcessState()
     gc.unfreeze()
 
 
-def models_of(preloaded: PreloadedApp) -> str | None:
+def models_of(process: ProcessState) -> str | None:
     """The default model of the application; each configuration below has another one."""
-    assert preloaded.app is not None
-    model: str | None = preloaded.app.extensions["ollama_proxy"]["gateway"].settings.default_model
+    assert process.app is not None
+    model: str | None = process.app.extensions["ollama_proxy"]["gateway"].settings.default_model
     return model
 
 
-class TestPreloadedApp:
+class TestPreload:
     def test_workers_of_one_configuration_share_one_application(
-        self, preloaded: PreloadedApp, environ: dict[str, str]
+        self, process: ProcessState, environ: dict[str, str]
     ) -> None:
-        preloaded.refresh(environ)
-        first = preloaded.app
-        preloaded.refresh(environ)
+        preload(environ, process=process)
+        first = process.app
+        preload(environ, process=process)
         assert first is not None
-        assert preloaded.app is first
+        assert process.app is first
 
     def test_an_edit_of_the_file_is_in_the_next_one(
-        self, preloaded: PreloadedApp, environ: dict[str, str], file: Path
+        self, process: ProcessState, environ: dict[str, str], file: Path
     ) -> None:
-        preloaded.refresh(environ)
+        preload(environ, process=process)
         file.write_text(GOOD + "default_model: edited\n")
-        preloaded.refresh(environ)
-        assert models_of(preloaded) == "edited"
+        preload(environ, process=process)
+        assert models_of(process) == "edited"
 
     def test_a_broken_file_gives_the_settings_that_workers_have_adopted_since(
-        self, preloaded: PreloadedApp, environ: dict[str, str], file: Path
+        self, process: ProcessState, environ: dict[str, str], file: Path
     ) -> None:
         for model in ("first", "second"):
             file.write_text(GOOD + f"default_model: {model}\n")
             keep_last_good(environ)
             file.write_text("auth: [")
-            preloaded.refresh(environ)
-            assert models_of(preloaded) == model
+            preload(environ, process=process)
+            assert models_of(process) == model
 
     def test_nothing_to_build_from_is_left_to_the_worker(
-        self, preloaded: PreloadedApp, environ: dict[str, str], file: Path
+        self, process: ProcessState, environ: dict[str, str], file: Path
     ) -> None:
-        preloaded.refresh(environ)
+        preload(environ, process=process)
         file.write_text("auth: [")
-        preloaded.refresh(environ)
-        assert preloaded.app is None
+        preload(environ, process=process)
+        assert process.app is None
 
-    def test_a_reload_builds_another_one(self, environ: dict[str, str]) -> None:
-        try:
-            PRELOADED.refresh(environ)
-            check_start(environ, reloading=True)
-            assert PRELOADED.app is None
-        finally:
-            PRELOADED.discard()
-            gc.unfreeze()
+    def test_a_reload_builds_another_one(
+        self, process: ProcessState, environ: dict[str, str]
+    ) -> None:
+        preload(environ, process=process)
+        check_start(environ, reloading=True, process=process)
+        assert process.app is None
 
     def test_it_holds_no_descriptor_and_runs_nothing(
-        self, preloaded: PreloadedApp, environ: dict[str, str]
+        self, process: ProcessState, environ: dict[str, str]
     ) -> None:
-        preloaded.refresh(environ)  # what the first one imports or opens for good
-        preloaded.discard()
+        preload(environ, process=process)  # what the first one imports or opens for good
+        process.app = None
 
         descriptors, running = sorted(os.listdir("/proc/self/fd")), len(running_greenlets())
-        preloaded.refresh(environ)
+        preload(environ, process=process)
         assert sorted(os.listdir("/proc/self/fd")) == descriptors
         assert len(running_greenlets()) == running
 
     def test_a_collection_in_a_worker_leaves_it_alone(
-        self, preloaded: PreloadedApp, environ: dict[str, str]
+        self, process: ProcessState, environ: dict[str, str]
     ) -> None:
-        preloaded.refresh(environ)
-        assert not any(each is preloaded.app for each in gc.get_objects())
+        preload(environ, process=process)
+        assert not any(each is process.app for each in gc.get_objects())
 
 
 @pytest.mark.parametrize(

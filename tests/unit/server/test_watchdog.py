@@ -12,9 +12,10 @@ from ollama_proxy.server.watchdog import BLOCKED_S, Watchdog
 BLOCKING = """
 from gevent import monkey; monkey.patch_all()
 import gevent
-from ollama_proxy.telemetry import access_log as telemetry
+from ollama_proxy.policy import ConfiguredTokens
+from ollama_proxy.telemetry import LogWriters, configure
 from ollama_proxy.server import watchdog
-telemetry.configure(None, "INFO")
+configure(None, "INFO", configured_tokens=ConfiguredTokens(), writers=LogWriters())
 watchdog.Watchdog().start()
 gevent.sleep(0.1)
 def holds_everybody_up():

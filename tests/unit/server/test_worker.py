@@ -15,7 +15,7 @@ from gunicorn.config import Config
 
 from ollama_proxy.dialects import DIALECTS
 from ollama_proxy.errors import BadRequest, Overloaded
-from ollama_proxy.gateway import WORKER
+from ollama_proxy.gateway import Lifecycle
 from ollama_proxy.server.worker import Worker
 from tests.rig.echo_app import app as echo
 from tests.rig.http_cases import get, post
@@ -31,7 +31,7 @@ def worker() -> Iterator[Any]:
     }.items():
         config.set(name, value)
     worker = Worker(1, 1, [], None, 30, config, logging.getLogger("test"))
-    worker.wsgi = echo
+    worker.wsgi, worker._lifecycle = echo, Lifecycle()
     yield worker
     worker.tmp.close()
 
@@ -70,19 +70,17 @@ def test_after_its_last_request_a_worker_ends(worker: Any) -> None:
     ]
 
 
-def test_response_of_a_worker_that_ends_is_the_last_one(
-    worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(WORKER, "is_draining", True)
+def test_response_of_a_worker_that_ends_is_the_last_one(worker: Any) -> None:
+    worker._lifecycle.is_draining = True
     received = answers(worker, get() * 2)
     assert (received.count(b"HTTP/1.1 200 OK\r\n"), b"Connection: close" in received) == (1, True)
 
 
 def test_a_full_worker_refuses(worker: Any) -> None:
-    worker._connections.most, refused = 0, WORKER.refused_connections
+    worker._connections.most = 0
     assert answers(worker, b"").startswith(b"HTTP/1.1 503 ")
     assert len(worker._connections) == 0
-    assert WORKER.refused_connections == refused + 1
+    assert worker._lifecycle.refused_connections == 1
 
 
 @pytest.mark.parametrize(

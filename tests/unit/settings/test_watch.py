@@ -11,6 +11,7 @@ from pathlib import Path
 import gevent
 import pytest
 
+from ollama_proxy.clock import SYSTEM_CLOCK
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings.schema import Settings, load_settings
 from ollama_proxy.settings.state_dir import with_first_token
@@ -327,7 +328,7 @@ def test_the_loop_survives_a_fault_in_a_callback(rig: Rig) -> None:
         on_change=stumble,
         on_error=lambda error: rig.errors.append(str(error)),
     )
-    loop = gevent.spawn(watch.run, gevent.sleep, 0.01)
+    loop = gevent.spawn(watch.run, SYSTEM_CLOCK, 0.01)
     try:
         rig.write(BETTER)
         wait_until(lambda: rig.errors)

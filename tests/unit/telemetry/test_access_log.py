@@ -14,14 +14,16 @@ import gevent
 import orjson
 import pytest
 
+from ollama_proxy.policy import ConfiguredTokens
 from ollama_proxy.telemetry import access_log
 from ollama_proxy.telemetry.access_log import (
     PIPE_BYTES,
     AccessLog,
     LineFile,
     LineWriter,
+    LogWriters,
     access_record,
-    configure,
+    flush_log,
     log,
     stamp,
     write_pieces,
@@ -36,17 +38,21 @@ FIELDS = (
 
 
 @pytest.fixture
-def package_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+def package_log() -> Iterator[logging.Logger]:
     """The package's logger; what a test changes on it is undone."""
     before = log.handlers[:], log.level, log.propagate
-    for name in ("FILES", "OUTPUT"):
-        monkeypatch.setattr(access_log, name, LineWriter())
     yield log
     log.handlers[:], log.level, log.propagate = before
 
 
+def configure(directory: Path | None, level: str) -> None:
+    access_log.configure(
+        directory, level, configured_tokens=ConfiguredTokens(), writers=LogWriters()
+    )
+
+
 def events(directory: Path) -> list[dict[str, Any]]:
-    access_log.flush_all()
+    flush_log()
     return [
         json.loads(line)
         for line in (directory / "events.log").read_text(encoding="utf-8").splitlines()
@@ -120,8 +126,8 @@ def test_a_file_that_cannot_be_written_is_told_once_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_log, "STDOUT", LineFile(tmp_path / "stdout").write)
-    monkeypatch.setattr(access_log, "OUTPUT", LineWriter())
-    sink, full = LineFile(tmp_path / "a.log"), tmp_path / "a.log"
+    output = LineWriter()
+    sink, full = LineFile(tmp_path / "a.log", _output=output), tmp_path / "a.log"
     full.symlink_to("/dev/full")
     for _ in range(3):
         sink.write([b"1\n"])
@@ -130,7 +136,7 @@ def test_a_file_that_cannot_be_written_is_told_once_until_it_can(
     full.unlink()
     full.symlink_to("/dev/full")
     sink.write([b"3\n"])
-    access_log.flush_all()
+    output.flush()
     said = [json.loads(line) for line in (tmp_path / "stdout").read_text().splitlines()]
     assert [(line["event"], line["file"], line["problem"]) for line in said] == [
         ("log_file_failed", "a.log", "No space left on device")
@@ -198,12 +204,12 @@ def test_lines_that_had_to_be_dropped_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_log, "STDOUT", LineFile(tmp_path / "stdout").write)
-    monkeypatch.setattr(access_log, "OUTPUT", LineWriter())
-    writer, sink = LineWriter(), LineFile(tmp_path / "a.log")
+    output = LineWriter()
+    writer, sink = LineWriter(output), LineFile(tmp_path / "a.log")
     for number in range(access_log.MAX_WAITING + 3):
         writer.put(sink.write, b"%d\n" % number)
     writer.flush()
-    access_log.flush_all()
+    output.flush()
     said = json.loads((tmp_path / "stdout").read_text())
     assert (said["event"], said["lines"]) == ("log_lines_dropped", 3)
 
@@ -279,16 +285,18 @@ def test_what_is_not_known_is_null() -> None:
 def test_the_access_log_can_be_switched_off(
     tmp_path: Path, package_log: logging.Logger, enabled: bool
 ) -> None:
-    AccessLog(tmp_path, is_enabled=lambda: enabled).record(UsageRecord())
-    access_log.flush_all()
+    writers = LogWriters()
+    AccessLog(tmp_path, is_enabled=lambda: enabled, writers=writers).record(UsageRecord())
+    writers.flush()
     assert (tmp_path / "access.log").exists() is enabled
 
 
 def test_without_a_directory_there_is_no_access_log(
     package_log: logging.Logger, capfd: Any
 ) -> None:
-    AccessLog(None, is_enabled=lambda: True).record(UsageRecord())
-    access_log.flush_all()
+    writers = LogWriters()
+    AccessLog(None, is_enabled=lambda: True, writers=writers).record(UsageRecord())
+    writers.flush()
     assert capfd.readouterr().out == ""
 
 
@@ -352,7 +360,7 @@ def test_a_long_event_is_still_one_valid_line(
     configure(tmp_path, "INFO")
     log.warning("auth_failure", extra={"fields": {"path": text, "client": "10.0.0.1"}})
     log.warning("next")
-    access_log.flush_all()
+    flush_log()
     assert (
         max(map(len, (tmp_path / "events.log").read_bytes().splitlines(keepends=True)))
         <= PIPE_BYTES
@@ -373,7 +381,7 @@ def test_without_a_directory_events_go_to_stdout_alone(
 ) -> None:
     configure(None, "INFO")
     log.info("said")
-    access_log.flush_all()
+    flush_log()
     assert json.loads(capfd.readouterr().out)["event"] == "said"
 
 

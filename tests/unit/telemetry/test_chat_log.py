@@ -7,9 +7,7 @@ import json
 import os
 import resource
 import threading
-import time
 import tracemalloc
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,12 @@ import orjson
 import pytest
 
 from ollama_proxy.dialects.native.render import read_transcript
+from ollama_proxy.policy import ConfiguredTokens
 from ollama_proxy.telemetry import chat_log
+from ollama_proxy.telemetry.access_log import LineWriter, Sink
 from ollama_proxy.telemetry.chat_log import DayFiles, Record, estimate_memory
 from ollama_proxy.telemetry.transcript import TranscriptRecorder
+from tests.rig.clock import ManualClock
 
 DAY, NEXT = "2026-11-21", "2026-11-22"
 Events = list[dict[str, Any]]
@@ -35,23 +36,16 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Events:
     return noted
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is written but by the tests themselves."""
-    monkeypatch.setattr(chat_log.FILES, "put", lambda sink, line: None)
+class QuietWriter(LineWriter):
+    """Writes nothing: that is done by the tests themselves."""
+
+    def put(self, sink: Sink, line: bytes) -> None:
+        """See LineWriter.put."""
 
 
 @pytest.fixture
-def files(tmp_path: Path, events: Events) -> DayFiles:
-    return DayFiles(tmp_path / "logs" / "chat")
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
-    """Sets the time that complaints are counted by."""
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    yield lambda seconds: now.__setitem__(0, now[0] + seconds)
+def files(tmp_path: Path, events: Events, clock: ManualClock) -> DayFiles:
+    return DayFiles(tmp_path / "logs" / "chat", QuietWriter(), clock=clock)
 
 
 def record(
@@ -72,6 +66,7 @@ def record(
         recorder,
         None,
         set(),
+        ConfiguredTokens(),
         size,
     )
 
@@ -164,7 +159,7 @@ def test_a_full_disk_is_said_once_and_loses_lines_alone(
 
 
 def test_the_next_full_disk_is_said_again_but_not_every_second(
-    files: DayFiles, tmp_path: Path, events: Events, clock: Callable[[float], None]
+    files: DayFiles, tmp_path: Path, events: Events, clock: ManualClock
 ) -> None:
     directory = tmp_path / "logs" / "chat"
     for _ in range(3):
@@ -173,7 +168,7 @@ def test_the_next_full_disk_is_said_again_but_not_every_second(
         path.unlink()
         write(files, record())
         path.unlink()
-        clock(chat_log.REPORT_INTERVAL_S / 2)
+        clock.advance(chat_log.REPORT_INTERVAL_S / 2)
     assert [each["event"] for each in events] == ["chat_log_failed"] * 2
 
 

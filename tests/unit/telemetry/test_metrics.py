@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from ollama_proxy.gateway.draining import WORKER
 from ollama_proxy.telemetry.metrics import MOST_REMEMBERED, Metrics
 from ollama_proxy.telemetry.usage_record import UsageRecord
 from ollama_proxy.upstreams.fleet.node import State
@@ -178,8 +177,8 @@ def test_refusals_have_the_code_of_their_error(
     assert total(samples, "request_duration_seconds_count") is None
 
 
-def test_refused_connections_are_counted(app: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WORKER, "refused_connections", WORKER.refused_connections + 3)
+def test_refused_connections_are_counted(app: InProcess) -> None:
+    app.app.extensions["ollama_proxy"]["gateway"].lifecycle.refused_connections += 3
     assert total(scrape(app), "refused_total", reason="overloaded") == 3
     assert total(scrape(app), "refused_total", reason="overloaded") == 3
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.policy import ConfiguredTokens
 from ollama_proxy.policy.configured_tokens import REDACTED
 from ollama_proxy.telemetry.redaction import MAX_DEPTH, Redaction
 
@@ -19,7 +20,7 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(900)).decode()
 
 
 def shown(value: Any, max_chars: int = 1 << 20) -> Any:
-    return Redaction(DIGESTS, max_chars).redact(value)
+    return Redaction(DIGESTS, ConfiguredTokens(), max_chars).redact(value)
 
 
 @pytest.mark.parametrize("token", TOKENS)
@@ -152,7 +153,7 @@ def test_images_become_their_kind_and_size(value: Any, expected: Any) -> None:
 
 
 def test_what_is_too_long_is_cut_and_says_how_much_is_missing() -> None:
-    redaction = Redaction(DIGESTS, 1000)
+    redaction = Redaction(DIGESTS, ConfiguredTokens(), 1000)
     text = redaction.redact("word " * 1000)
     assert isinstance(text, str) and text.endswith("more characters left out>") and len(text) < 1100
     kept, _, missing = text.partition("<")
@@ -171,7 +172,7 @@ def test_the_whole_of_a_request_has_one_limit() -> None:
         "messages": [{"role": "user", "content": "word " * 50} for _ in range(10_000)],
         "options": {},
     }
-    redaction = Redaction(DIGESTS, 10_000)
+    redaction = Redaction(DIGESTS, ConfiguredTokens(), 10_000)
     document: Any = redaction.redact(request)
     assert len(json.dumps(document)) < 20_000
     assert document["messages"][-1].endswith("more left out>")
@@ -184,7 +185,7 @@ def test_many_small_values_count_as_well() -> None:
 
 
 def test_what_fits_is_not_cut() -> None:
-    redaction = Redaction(DIGESTS)
+    redaction = Redaction(DIGESTS, ConfiguredTokens())
     value = {"a": [1, 2.5, True, None, "x"], "b": {}}
     assert (redaction.redact(value), redaction.cut) == (value, False)
 

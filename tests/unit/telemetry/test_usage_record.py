@@ -12,7 +12,7 @@ import pytest
 from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.gateway.exchange import Exchange
 from ollama_proxy.hub import Usage
-from ollama_proxy.policy import TOKENS
+from ollama_proxy.policy import ConfiguredTokens
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.settings import shape_of, token_digest
 from ollama_proxy.settings.upstreams import Timeouts
@@ -53,7 +53,7 @@ def test_a_record_says_who_what_and_how_it_ended() -> None:
     one.usage = Usage(7, 3, cached=5)
     one.count_sent(100)
     one.count_sent(20)
-    record = make_record(one)
+    record = make_record(one, ConfiguredTokens())
     expected = {
         "token": "web-team",
         "user": "ann",
@@ -88,7 +88,7 @@ def test_a_record_says_who_what_and_how_it_ended() -> None:
 
 
 def test_what_is_not_known_is_empty() -> None:
-    record = make_record(exchange(user=""))
+    record = make_record(exchange(user=""), ConfiguredTokens())
     names = ("token", "user", "trusted_user", "model", "upstream", "target", "error", "route")
     assert {getattr(record, name) for name in names} == {""}
     assert record.first_byte_ms is record.prompt_tokens is record.queue_ms is None
@@ -112,7 +112,7 @@ def test_an_accounted_exchange_has_its_attempts_and_what_they_cost() -> None:
             0.25,
         )
         one.usage = Usage(1_000_000, 500_000, cached=500_000)
-        record = make_record(one)
+        record = make_record(one, ConfiguredTokens())
     expected = {"gpu_ms": 3750.0, "load_ms": 2000.0, "cost": 1.0 + 0.5 + 2.0 + 0.25}
     assert excerpt(record, expected) == expected
     assert record.attempts == [
@@ -130,18 +130,15 @@ def test_an_accounted_exchange_has_its_attempts_and_what_they_cost() -> None:
 def test_without_any_price_there_is_no_cost() -> None:
     one = exchange(is_accounted=True)
     one.begin_attempt("box1").gpu_s = 1.0
-    record = make_record(one)
+    record = make_record(one, ConfiguredTokens())
     assert (record.gpu_ms, record.load_ms, record.cost) == (1000.0, None, None)
 
 
 @pytest.mark.parametrize("field", ["path", "model", "user", "client", "method", "target"])
-def test_no_token_is_recorded_wherever_a_client_puts_it(
-    monkeypatch: pytest.MonkeyPatch, field: str
-) -> None:
-    with open_gateway():
-        TOKENS.replace({token_digest(SECRET): shape_of(SECRET)})
-        record = make_record(exchange(**{field: f"/x/{SECRET}", "trusted_user": SECRET}))
-        TOKENS.replace({})
+def test_no_token_is_recorded_wherever_a_client_puts_it(field: str) -> None:
+    configured = ConfiguredTokens()
+    configured.replace({token_digest(SECRET): shape_of(SECRET)})
+    record = make_record(exchange(**{field: f"/x/{SECRET}", "trusted_user": SECRET}), configured)
     assert SECRET.encode() not in orjson.dumps(record)
 
 
@@ -150,7 +147,7 @@ def test_a_record_is_the_same_after_it_was_json() -> None:
         model="m", clamped=("num_ctx=8192",), attempts=("box1: 500", "box2: ok"), is_accounted=True
     )
     one.begin_attempt("box1")
-    record = make_record(one)
+    record = make_record(one, ConfiguredTokens())
     document = orjson.loads(orjson.dumps(record))
     again = UsageRecord.from_json(document | {"of_a_later_version": 1})
     names = UsageRecord.__slots__
@@ -159,12 +156,19 @@ def test_a_record_is_the_same_after_it_was_json() -> None:
 
 
 def test_long_paths_and_names_do_not_make_long_records() -> None:
-    assert len(orjson.dumps(make_record(exchange(path="/" + "p" * 9000, model="m" * 9000)))) < 4096
+    assert (
+        len(
+            orjson.dumps(
+                make_record(exchange(path="/" + "p" * 9000, model="m" * 9000), ConfiguredTokens())
+            )
+        )
+        < 4096
+    )
 
 
 def test_every_sink_gets_the_same_record() -> None:
     first, second = list[UsageRecord](), list[UsageRecord]()
-    Recorder([first.append, second.append]).record(exchange())
+    Recorder([first.append, second.append], ConfiguredTokens()).record(exchange())
     assert first == second and len(first) == 1
 
 
@@ -200,7 +204,7 @@ def test_clients_cannot_make_up_any_number_of_models(monkeypatch: pytest.MonkeyP
 
 def test_only_models_that_were_found_are_looked_up() -> None:
     records = list[UsageRecord]()
-    recorder = Recorder([records.append])
+    recorder = Recorder([records.append], ConfiguredTokens())
     with open_gateway(service={"base_url": "demo:"}) as gateway:
         for model in ("demo", ""):
             one = new_exchange(gateway, model="demo", status=200)
@@ -215,5 +219,5 @@ def test_the_clock_does_not_change_durations(monkeypatch: pytest.MonkeyPatch) ->
     one = exchange()
     before = one.started_at
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    record = make_record(one)
+    record = make_record(one, ConfiguredTokens())
     assert (record.started_at, record.total_ms < 5000) == (before, True)

@@ -1,5 +1,5 @@
 """Upstreams that only know what they have, for tests of what stands in front of
-them; and a clock to turn."""
+them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, cast
 
-import gevent
-
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import UpstreamConnect
 from ollama_proxy.hub import Answer, ChatRequest, Event, Json, Model, collect
 from ollama_proxy.settings.upstreams import PRESETS, Timeouts, UpstreamModel, UpstreamSettings
@@ -19,9 +18,9 @@ from ollama_proxy.upstreams.fleet.node import Node
 LIMITS = Timeouts(connect_s=2, first_byte_s=2, idle_s=2, total_s=5)
 
 
-def new_call() -> Call:
+def new_call(clock: Clock = SYSTEM_CLOCK) -> Call:
     """A call with the limits as shipped."""
-    return Call(Timeouts())
+    return Call(Timeouts(), clock)
 
 
 class Stock(Upstream):
@@ -49,7 +48,7 @@ class Stock(Upstream):
     def models(self, call: Call) -> list[Model]:
         """See Upstream.models."""
         self.asked += 1
-        gevent.sleep(self.hangs_s)
+        call.clock.sleep(self.hangs_s)
         if self.down:
             raise UpstreamConnect
         return [Model(name, 0, self.name) for name in self.has]
@@ -69,15 +68,20 @@ class Stock(Upstream):
 
 
 def node(
-    name: str, *models: str, kind: str = "ollama", learnt: bool = True, **declared: Any
+    name: str,
+    *models: str,
+    kind: str = "ollama",
+    learnt: bool = True,
+    clock: Clock = SYSTEM_CLOCK,
+    **declared: Any,
 ) -> Node:
     """A node whose lists are known (`learnt`), unless nobody has asked it yet."""
     declared.setdefault("base_url", PRESETS[kind].base_url or f"http://{name}")
     known = {each: UpstreamModel(id=own) for each, own in declared.pop("mapped", {}).items()}
     settings = UpstreamSettings(name=name, kind=kind, models=known, **declared)
-    made = Node(settings, Stock(name, models, kind))
+    made = Node(settings, Stock(name, models, kind), clock=clock)
     if learnt:
-        made.models.fetch(Call(Timeouts()))
+        made.models.fetch(new_call(clock))
     return made
 
 
@@ -99,17 +103,3 @@ def answered(upstream: Upstream, asked: Any, call: Call, **options: Any) -> Answ
         event for batch in batches(upstream, asked, call, **options) for event in batch
     )
     return answer
-
-
-class Clock:
-    """Monotonic time that passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def passes(self, seconds: float) -> None:
-        """So much later."""
-        self.now += seconds

@@ -96,7 +96,7 @@ def test_requests_are_not_forwarded_unchanged(call: Call) -> None:
 def test_nothing_is_known_of_models_and_connections(call: Call) -> None:
     upstream, chat = Smallest(), as_chat(PROMPT)
     assert (upstream.capabilities("m", call), upstream.loaded_context("m", call)) == (None, None)
-    assert (upstream.loaded(call), upstream.is_outgrown("m", 10**9, 1)) == ([], False)
+    assert (upstream.loaded(call), upstream.is_outgrown("m", 10**9, 1, call.clock)) == ([], False)
     assert (upstream.list_approximated(chat), upstream.select_passthrough(chat)) == (
         (),
         frozenset(),

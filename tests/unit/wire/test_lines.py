@@ -15,37 +15,42 @@ from ollama_proxy.wire.lines import (
     LineSplitter,
     StreamEnd,
     StreamTail,
+    escape_line_separators,
     ndjson_frame,
     sse_comment,
     sse_frame,
 )
-from tests.rig import pieces
+from tests.rig import every_cut, pieces
 
 LINES = ['{"a":"Grüße, 世界 🎉"}', '{"b":"x\u2028y\u0085z"}', "", '{"c":"\\n"}']
 BODY = "".join(line + "\n" for line in LINES).encode()
-SIZES = (1, 2, 3, 7, 50, 10_000)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_lines_are_the_same_however_the_bytes_were_cut(size: int) -> None:
+def split(parts: list[bytes]) -> tuple[list[str], bytes]:
+    """The lines of bytes that arrive in these pieces, and what is left."""
     splitter = LineSplitter()
-    lines = [line for piece in pieces(BODY, size) for line in splitter.feed(piece)]
-    assert [line.decode() for line in lines] == LINES
-    assert splitter.rest() == b""
+    lines = [line.decode() for part in parts for line in splitter.feed(part)]
+    return lines, splitter.rest()
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_unfinished_line_is_kept_apart(size: int) -> None:
-    splitter = LineSplitter()
-    lines = [line for piece in pieces(BODY + b'{"d"', size) for line in splitter.feed(piece)]
-    assert len(lines) == len(LINES)
-    assert splitter.rest() == b'{"d"'
+@pytest.mark.parametrize("rest", [b"", b'{"d"'], ids=["whole", "unfinished"])
+def test_lines_are_the_same_wherever_the_bytes_are_cut(rest: bytes) -> None:
+    assert split([BODY + rest]) == (LINES, rest)
+    for parts in every_cut(BODY + rest):
+        assert split(parts) == (LINES, rest), parts
 
 
 def test_no_bytes_are_no_line() -> None:
     splitter = LineSplitter()
     assert splitter.feed(b"") == []
     assert splitter.rest() == b""
+
+
+def test_ends_of_lines_that_some_clients_know_are_escaped_in_frames() -> None:
+    text = "one\u2028two\u2029three\u0085Grüße 世界 🎉"
+    frame = escape_line_separators(ndjson_frame({"text": text}))
+    assert frame.decode() == '{"text":"one\\u2028two\\u2029three\\u0085Grüße 世界 🎉"}\n'
+    assert json.loads(frame) == {"text": text}
 
 
 def test_longest_line_passes_and_a_longer_one_does_not() -> None:
@@ -82,7 +87,6 @@ DONE = b'{"done":true,"done_reason":"stop","total_duration":9,"prompt_eval_count
 LINE = b'{"message":{"content":"a"},"done":false}\n'
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -105,21 +109,23 @@ LINE = b'{"message":{"content":"a"},"done":false}\n'
         (LINE + b"\n\n", StreamEnd(False, False, NO_USAGE)),
     ],
 )
-def test_end_of_a_stream(body: bytes, expected: StreamEnd, size: int) -> None:
-    assert tail_of(body, size).end() == expected
+def test_end_of_a_stream(body: bytes, expected: StreamEnd) -> None:
+    assert tail_of([body]).end() == expected
+    for parts in every_cut(body):
+        assert tail_of(parts).end() == expected, parts
 
 
 def test_end_of_a_stream_has_what_the_server_measured() -> None:
     line = b'{"load_duration":5,"prompt_eval_duration":6,"eval_duration":7,"eval_count":3,"total_duration":20}\n'
     measured = {"load_duration": 5, "prompt_eval_duration": 6, "eval_duration": 7, "eval_count": 3}
     measured["total_duration"] = 20
-    assert tail_of(line, 7).end().metrics == measured
+    assert tail_of(pieces(line, 7)).end().metrics == measured
 
 
-def tail_of(body: bytes, size: int) -> StreamTail:
+def tail_of(parts: list[bytes]) -> StreamTail:
     tail = StreamTail()
-    for piece in pieces(body, size):
-        tail.feed(piece)
+    for part in parts:
+        tail.feed(part)
     return tail
 
 
@@ -129,12 +135,12 @@ def test_done_line_longer_than_the_window_still_counts(size: int) -> None:
     context = ",".join(["12345"] * TAIL_BYTES)
     metrics = '"total_duration":9,"prompt_eval_count":7,"eval_count":3'
     line = f'{{"response":"","done":true,"context":[{context}],{metrics}}}\n'
-    assert tail_of(LINE + line.encode(), size).end() == StreamEnd(True, False, Usage(7, 3))
+    assert tail_of(pieces(LINE + line.encode(), size)).end() == StreamEnd(True, False, Usage(7, 3))
 
 
 def test_numbers_inside_a_text_are_not_counted() -> None:
     text = json.dumps({"message": {"content": '"eval_count":99,'}, "done": False}).encode() + b"\n"
-    assert tail_of(text + b'{"done":true,"eval_count":3}\n', 7).end() == StreamEnd(
+    assert tail_of(pieces(text + b'{"done":true,"eval_count":3}\n', 7)).end() == StreamEnd(
         True, False, Usage(None, 3)
     )
 
@@ -143,12 +149,12 @@ def test_numbers_inside_a_text_are_not_counted() -> None:
 def test_counts_that_are_none_are_unknown(value: str) -> None:
     """U23"""
     body = f'{{"done":true,"eval_count":{value},"x":1}}\n'.encode()
-    assert tail_of(body, 7).end().usage.completion is None
+    assert tail_of([body]).end().usage.completion is None
 
 
 @pytest.mark.parametrize(("body", "expected"), [(LINE, True), (LINE[:-1], False), (b"", True)])
 def test_whether_a_line_is_open(body: bytes, expected: bool) -> None:
-    assert tail_of(body, 7).ends_with_newline is expected
+    assert tail_of(pieces(body, 7)).ends_with_newline is expected
 
 
 def test_memory_stays_small() -> None:

@@ -14,9 +14,8 @@ from ollama_proxy.gateway.passthrough.edits import AnswerEdits
 from ollama_proxy.hub import NO_USAGE, Usage
 from ollama_proxy.wire.lines import MAX_LINE_BYTES, StreamEnd
 from ollama_proxy.wire.sse_passthrough import EventCutter, EventTail, data_of, split_events
-from tests.rig import pieces
+from tests.rig import every_cut, pieces
 
-SIZES = (1, 2, 3, 7, 50, 10_000)
 DONE = b"data: [DONE]\n\n"
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
@@ -54,21 +53,14 @@ ODD = (
 )
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_bytes_are_the_same_however_they_were_cut(size: int) -> None:
-    cutter, tail = EventCutter(), EventTail()
-    passed = [tail.feed(cutter.feed(piece)) for piece in pieces(ODD, size)]
-    assert b"".join(passed) == ODD
-    assert cutter.rest() == b""
-    assert tail.end() == StreamEnd(True, False, NO_USAGE)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_only_whole_events_pass(size: int) -> None:
-    cutter = EventCutter()
-    passed = [cutter.feed(piece) for piece in pieces(ODD, size)]
-    assert all(each.endswith((b"\n\n", b"\r\n\r\n")) for each in passed if each)
-    assert [data_of(each) for each in split_events(b"".join(passed))][-1] == b"[DONE]"
+def test_whole_events_pass_wherever_the_bytes_are_cut() -> None:
+    for parts in [[ODD], *every_cut(ODD)]:
+        cutter, tail = EventCutter(), EventTail()
+        passed = [tail.feed(cutter.feed(part)) for part in parts]
+        assert all(each.endswith((b"\n\n", b"\r\n\r\n")) for each in passed if each), parts
+        assert (b"".join(passed), cutter.rest()) == (ODD, b""), parts
+        assert tail.end() == StreamEnd(True, False, NO_USAGE), parts
+    assert [data_of(each) for each in split_events(ODD)][-1] == b"[DONE]"
 
 
 @pytest.mark.parametrize("last", [b"data: [DONE]", b"data:[DONE]\r\n", b'data: {"id":"c"}\n'])
@@ -251,19 +243,25 @@ def test_single_answer_is_read_the_same_way() -> None:
 # Edits.
 
 
-def edited(stream: bytes, size: int, edits: AnswerEdits) -> bytes:
-    cutter = EventCutter()
-    return b"".join(edits.events(cutter.feed(piece)) for piece in pieces(stream, size))
+def edited(stream: bytes, **edits: Any) -> bytes:
+    """The stream as a client gets it, which is the same wherever its bytes are cut."""
+
+    def passed(parts: list[bytes]) -> bytes:
+        cutter, change = EventCutter(), AnswerEdits(**edits)
+        return b"".join(change.events(cutter.feed(part)) for part in parts)
+
+    whole = passed([stream])
+    for parts in every_cut(stream):
+        assert passed(parts) == whole, parts
+    return whole
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_without_edits_no_byte_changes(size: int) -> None:
-    assert edited(ODD, size, AnswerEdits(name=None, without_usage=False)) == ODD
+def test_without_edits_no_byte_changes() -> None:
+    assert edited(ODD, name=None, without_usage=False) == ODD
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("spaced", [False, True], ids=["compact", "spaced"])
-def test_only_the_name_changes(size: int, spaced: bool) -> None:
+def test_only_the_name_changes(spaced: bool) -> None:
     texts = ["a", "up/m-1", 'the "model" 模型', "", "model"]
     told = [chunk(text, created=1.50, unknown={"x": [1e2]}) for text in texts]
     stream = b": waiting\n\n" + events(*told, {"object": "?"}, spaced=spaced) + DONE
@@ -271,7 +269,7 @@ def test_only_the_name_changes(size: int, spaced: bool) -> None:
         b'"content": "ds:m"', b'"content": "up/m-1"'
     )
     wanted = wanted.replace(b'"content":"ds:m"', b'"content":"up/m-1"')
-    seen = edited(stream, size, AnswerEdits(name="ds:m", without_usage=False))
+    seen = edited(stream, name="ds:m", without_usage=False)
     assert [json.loads(each) for each in data(seen)] == [json.loads(each) for each in data(wanted)]
     # An event in which the word stands twice is the only one that is written anew.
     assert [one for one in split_events(seen) if b'"model"}' not in one] == [
@@ -303,18 +301,15 @@ def test_other_lines_of_an_event_stay() -> None:
     assert edits.events(b"event: e\n" + event(chunk("a"))).startswith(b"event: e\ndata: {")
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
     "choices", [{"choices": []}, {"choices": None}, {}], ids=["empty", "null", "none"]
 )
 @pytest.mark.parametrize("spaced", [False, True], ids=["compact", "spaced"])
-def test_usage_that_nobody_asked_for_is_left_out(
-    size: int, choices: dict[str, Any], spaced: bool
-) -> None:
+def test_usage_that_nobody_asked_for_is_left_out(choices: dict[str, Any], spaced: bool) -> None:
     told = [chunk("a", usage=None), chunk("usage", usage=None), chunk("", "stop", usage=None)]
     stream = events(*told, choices | {"usage": USAGE}, spaced=spaced) + DONE
     wanted = events(chunk("a"), chunk("usage"), chunk("", "stop"), spaced=spaced) + DONE
-    assert edited(stream, size, AnswerEdits(name=None, without_usage=True)) == wanted
+    assert edited(stream, name=None, without_usage=True) == wanted
 
 
 def test_usage_with_an_answer_stays() -> None:

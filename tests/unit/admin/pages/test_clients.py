@@ -34,20 +34,24 @@ def test_each_of_them_is_on_the_page_once() -> None:
     assert len({client.key for client in CLIENTS}) == len(CLIENTS)
 
 
-@pytest.mark.parametrize(
-    "client", [client for client in CLIENTS if client.programs], ids=lambda client: client.key
-)
-def test_settings_of_a_tested_program_are_those_that_were_tested(client: Client) -> None:
-    documented = "\n".join(section(PROGRAMS[name]) for name in client.programs)
-    lines = {line.strip().removesuffix(" \\") for line in documented.splitlines()}
-    settings = [
-        snippet
-        for snippet in client.snippets
-        if ADDRESS in snippet.text and snippet.title != "VS Code"
-    ]
-    assert settings
-    for snippet in settings:
-        assert [line for line in snippet.text.splitlines() if line.strip() not in lines] == []
+def test_settings_of_tested_programs_are_those_that_were_tested() -> None:
+    wrong = []
+    for client in (client for client in CLIENTS if client.programs):
+        documented = "\n".join(section(PROGRAMS[name]) for name in client.programs)
+        lines = {line.strip().removesuffix(" \\") for line in documented.splitlines()}
+        settings = [
+            snippet
+            for snippet in client.snippets
+            if ADDRESS in snippet.text and snippet.title != "VS Code"
+        ]
+        assert settings, client.key
+        wrong += [
+            f"{client.key}: {line}"
+            for snippet in settings
+            for line in snippet.text.splitlines()
+            if line.strip() not in lines
+        ]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ from ollama_proxy.upstreams.anthropic.models import (
     decode_traits,
     find_traits,
 )
+from tests.rig import every_cut, pieces
 from tests.rig import messages_provider as rig
-from tests.rig import pieces
 
 THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "c2lnbmVk"}
 
@@ -98,14 +98,14 @@ SPOKEN = Answer(
 STREAM = rig.frames(list(rig.events(TALK, "tool_use", USAGE)))
 
 
-@pytest.mark.parametrize("edges", [1, 2, 3, 7, 50, 1000, None])
-def test_stream_says_the_same_however_its_bytes_are_cut(edges: int | None) -> None:
-    assert answer(read(*pieces(STREAM, edges))) == SPOKEN
-
-
-@pytest.mark.parametrize("at", range(0, len(STREAM), 37))
-def test_stream_says_the_same_wherever_it_is_cut_in_two(at: int) -> None:
-    assert answer(read(STREAM[:at], STREAM[at:])) == SPOKEN
+def test_stream_is_read_the_same_wherever_its_bytes_are_cut() -> None:
+    talk = [THOUGHT | {"thinking": "é"}, text("世\u2028🎉"), use("toolu_1", "f", {"a": "ü"})]
+    frames = rig.frames(list(rig.events(talk, "tool_use", USAGE)))
+    stream = b": hi\r\n\r\n" + frames.replace(b"\n", b"\r\n", 8)
+    calls = [ToolCall("toolu_1", "f", {"a": "ü"})]
+    said = Answer("世\u2028🎉", "é", calls, [], SPOKEN.done)
+    for parts in [[stream], *every_cut(stream)]:
+        assert answer(read(*parts)) == said, parts
 
 
 def test_stream_says_the_same_with_other_line_ends_comments_and_unknown_events() -> None:

@@ -12,7 +12,8 @@ from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.balancer import RETRY_STORE, Balancer, Route
 from ollama_proxy.upstreams.fleet.model_index import Fleet
 from ollama_proxy.upstreams.fleet.node import SATURATED_AT, Node, State
-from tests.unit.upstreams.stock import Clock, node, stock
+from tests.rig.clock import ManualClock
+from tests.unit.upstreams.stock import node, stock
 
 M = "m:latest"
 
@@ -27,73 +28,73 @@ def picked(fleet: Fleet, name: str = "m", token: str = "t", avoided: Sequence[No
     return fleet.balancer.pick(route_of(fleet, name), token, avoided)[0].name
 
 
-def three(**loaded: str) -> tuple[Fleet, list[Node]]:
+def three(clock: ManualClock, **loaded: str) -> tuple[Fleet, list[Node]]:
     """Three boxes with the model, none of them asked before; `loaded`: what each has loaded."""
-    boxes = [node(name, "m", "other") for name in ("box1", "box2", "box3")]
+    boxes = [node(name, "m", "other", clock=clock) for name in ("box1", "box2", "box3")]
     for box in boxes:
         if box.name in loaded:
             stock(box).has_loaded = [loaded[box.name]]
-            box.models.fetch(Call(Timeouts()))
-    return Fleet(boxes), boxes
+            box.models.fetch(Call(Timeouts(), clock))
+    return Fleet(boxes, clock=clock), boxes
 
 
-def test_requests_take_turns_where_all_is_equal(clock: Clock) -> None:
-    fleet, boxes = three(box1="m", box2="m", box3="m")
+def test_requests_take_turns_where_all_is_equal(clock: ManualClock) -> None:
+    fleet, boxes = three(clock, box1="m", box2="m", box3="m")
     taken = []
     for number in range(6):
-        clock.passes(1)
+        clock.advance(1)
         taken.append(picked(fleet, token=f"t{number}"))
         next(box for box in boxes if box.name == taken[-1]).begin(M).release()
     assert taken == ["box1", "box2", "box3", "box1", "box2", "box3"]
 
 
-def test_who_has_it_loaded_goes_before_who_is_idle(clock: Clock) -> None:
-    fleet, boxes = three(box2="m")
+def test_who_has_it_loaded_goes_before_who_is_idle(clock: ManualClock) -> None:
+    fleet, boxes = three(clock, box2="m")
     boxes[1].begin(M)
     assert picked(fleet) == "box2"
 
 
-def test_a_model_that_is_being_loaded_for_another_counts_as_loaded(clock: Clock) -> None:
-    fleet, boxes = three()
+def test_a_model_that_is_being_loaded_for_another_counts_as_loaded(clock: ManualClock) -> None:
+    fleet, boxes = three(clock)
     boxes[2].begin(M)
     assert picked(fleet) == "box3"
 
 
-def test_another_box_may_as_well_load_it_when_the_first_is_full(clock: Clock) -> None:
-    fleet, boxes = three(box2="m")
+def test_another_box_may_as_well_load_it_when_the_first_is_full(clock: ManualClock) -> None:
+    fleet, boxes = three(clock, box2="m")
     for _ in range(SATURATED_AT):
         boxes[1].begin(M)
     assert picked(fleet) == "box1"
 
 
-def test_who_has_the_fewest_requests_is_next(clock: Clock) -> None:
-    fleet, boxes = three(box1="m", box2="m", box3="m")
+def test_who_has_the_fewest_requests_is_next(clock: ManualClock) -> None:
+    fleet, boxes = three(clock, box1="m", box2="m", box3="m")
     for box, count in zip(boxes, (2, 1, 3), strict=True):
         for _ in range(count):
             box.begin(M)
     assert picked(fleet) == "box2"
 
 
-def test_requests_are_shared_out_by_weight(clock: Clock) -> None:
-    boxes = [node("light", "m"), node("heavy", "m", weight=3)]
+def test_requests_are_shared_out_by_weight(clock: ManualClock) -> None:
+    boxes = [node("light", "m", clock=clock), node("heavy", "m", weight=3, clock=clock)]
     for box in boxes:
         stock(box).has_loaded = ["m"]
-        box.models.fetch(Call(Timeouts()))
-    fleet, taken = Fleet(boxes), []
+        box.models.fetch(Call(Timeouts(), clock))
+    fleet, taken = Fleet(boxes, clock=clock), []
     for number in range(8):
-        clock.passes(1)
+        clock.advance(1)
         one, _ = fleet.balancer.pick(route_of(fleet), f"t{number}")
         one.begin(M)
         taken.append(one.name)
     assert (taken.count("light"), taken.count("heavy")) == (2, 6)
 
 
-def test_a_token_stays_where_it_was_unless_another_is_less_busy(clock: Clock) -> None:
-    fleet, boxes = three(box1="m", box2="m", box3="m")
+def test_a_token_stays_where_it_was_unless_another_is_less_busy(clock: ManualClock) -> None:
+    fleet, boxes = three(clock, box1="m", box2="m", box3="m")
     first = picked(fleet, token="a")
     box = next(box for box in boxes if box.name == first)
     for _ in range(3):
-        clock.passes(1)
+        clock.advance(1)
         box.begin(M).release()
         assert picked(fleet, token="a") == first
     assert picked(fleet, token="b") != first
@@ -102,8 +103,8 @@ def test_a_token_stays_where_it_was_unless_another_is_less_busy(clock: Clock) ->
     assert picked(fleet, token="a") != first
 
 
-def test_a_token_that_moved_stays_where_it_is_now(clock: Clock) -> None:
-    fleet, boxes = three(box1="m", box2="m", box3="m")
+def test_a_token_that_moved_stays_where_it_is_now(clock: ManualClock) -> None:
+    fleet, boxes = three(clock, box1="m", box2="m", box3="m")
     boxes[0].begin(M)
     boxes[1].begin(M)
     assert picked(fleet, token="a") == "box3"
@@ -111,8 +112,10 @@ def test_a_token_that_moved_stays_where_it_is_now(clock: Clock) -> None:
     assert picked(fleet, "other", token="a") != ""
 
 
-def test_drained_boxes_get_nothing(clock: Clock) -> None:
-    fleet = Fleet([node("box1", "m", drain=True), node("box2", "m")])
+def test_drained_boxes_get_nothing(clock: ManualClock) -> None:
+    fleet = Fleet(
+        [node("box1", "m", drain=True, clock=clock), node("box2", "m", clock=clock)], clock=clock
+    )
     assert {picked(fleet, token=str(number)) for number in range(5)} == {"box2"}
 
 
@@ -123,44 +126,44 @@ def test_where_all_is_drained_it_is_said() -> None:
     assert refused.value.retry_after_s == 5
 
 
-def test_a_box_that_was_just_not_reached_is_the_last_choice(clock: Clock) -> None:
-    fleet, boxes = three(box1="m")
+def test_a_box_that_was_just_not_reached_is_the_last_choice(clock: ManualClock) -> None:
+    fleet, boxes = three(clock, box1="m")
     boxes[0].failed(M, UpstreamConnect())
     assert picked(fleet) == "box2"
     assert picked(fleet, avoided=boxes[1:]) == "box1"
 
 
-def test_a_box_that_its_check_found_useless_is_the_last_choice(clock: Clock) -> None:
-    fleet, boxes = three(box1="m")
+def test_a_box_that_its_check_found_useless_is_the_last_choice(clock: ManualClock) -> None:
+    fleet, boxes = three(clock, box1="m")
     boxes[0].state = State(False, reason="status 500")
     assert picked(fleet) == "box2"
 
 
-def test_a_box_that_fails_with_one_model_is_used_for_another(clock: Clock) -> None:
-    fleet, boxes = three(box1="m")
+def test_a_box_that_fails_with_one_model_is_used_for_another(clock: ManualClock) -> None:
+    fleet, boxes = three(clock, box1="m")
     for _ in range(5):
         boxes[0].record_model_failure(M)
     boxes[0].begin("other:latest")
     assert (picked(fleet), picked(fleet, "other")) == ("box2", "box1")
 
 
-def test_where_all_fail_with_a_model_it_is_still_tried(clock: Clock) -> None:
-    fleet, boxes = three()
+def test_where_all_fail_with_a_model_it_is_still_tried(clock: ManualClock) -> None:
+    fleet, boxes = three(clock)
     for box in boxes:
         for _ in range(5):
             box.record_model_failure(M)
     assert picked(fleet) in ("box1", "box2", "box3")
 
 
-def test_a_recovered_box_gets_its_share_back_slowly(clock: Clock) -> None:
-    fleet, boxes = three(box1="m", box2="m", box3="m")
+def test_a_recovered_box_gets_its_share_back_slowly(clock: ManualClock) -> None:
+    fleet, boxes = three(clock, box1="m", box2="m", box3="m")
     boxes[0].lost(quickly=True)
     boxes[0].succeeded(M)
     for box in boxes[1:]:
         for _ in range(3):
             box.begin(M)
     assert picked(fleet, token="a") != "box1"
-    clock.passes(5)
+    clock.advance(5)
     assert picked(fleet, token="b") == "box1"
 
 
@@ -170,19 +173,19 @@ def down(boxes: Sequence[Node], *, quickly: bool) -> None:
 
 
 def test_U14_where_all_are_down_it_is_said_at_once_with_the_time_of_the_next_trial(
-    clock: Clock,
+    clock: ManualClock,
 ) -> None:
-    fleet, boxes = three()
+    fleet, boxes = three(clock)
     down(boxes, quickly=False)
     with pytest.raises(UpstreamConnect) as refused:
         picked(fleet)
     assert refused.value.retry_after_s == 1
 
 
-def test_U14_a_half_open_box_gets_one_trial(clock: Clock) -> None:
-    fleet, boxes = three()
+def test_U14_a_half_open_box_gets_one_trial(clock: ManualClock) -> None:
+    fleet, boxes = three(clock)
     down(boxes, quickly=False)
-    clock.passes(1.5)
+    clock.advance(1.5)
     for _ in boxes:
         one, _ = fleet.balancer.pick(route_of(fleet), "t")
         one.begin(M)
@@ -190,15 +193,15 @@ def test_U14_a_half_open_box_gets_one_trial(clock: Clock) -> None:
         picked(fleet)
 
 
-def test_boxes_that_refuse_at_once_may_be_asked_all_the_same(clock: Clock) -> None:
-    fleet, boxes = three()
+def test_boxes_that_refuse_at_once_may_be_asked_all_the_same(clock: ManualClock) -> None:
+    fleet, boxes = three(clock)
     down(boxes[:2], quickly=False)
     down(boxes[2:], quickly=True)
     assert picked(fleet) == "box3"
 
 
-def test_has_other_counts_neither_the_tried_nor_the_failing(clock: Clock) -> None:
-    fleet, boxes = three()
+def test_has_other_counts_neither_the_tried_nor_the_failing(clock: ManualClock) -> None:
+    fleet, boxes = three(clock)
     route = route_of(fleet)
     assert route.has_other(boxes[:2])
     assert not route.has_other(boxes)

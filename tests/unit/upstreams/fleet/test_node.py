@@ -26,7 +26,8 @@ from ollama_proxy.upstreams.fleet.node import (
     WARM_S,
     State,
 )
-from tests.unit.upstreams.stock import Clock, new_call, node, stock
+from tests.rig.clock import ManualClock
+from tests.unit.upstreams.stock import new_call, node, stock
 
 M = "m:latest"
 
@@ -48,23 +49,23 @@ def test_its_own_limits_come_before_the_general_ones() -> None:
 # --- Warm -----------------------------------------------------------------------------------------
 
 
-def test_a_model_is_warm_that_is_loaded_or_was_asked_for_lately(clock: Clock) -> None:
-    box = node("box1", "m", "other")
+def test_a_model_is_warm_that_is_loaded_or_was_asked_for_lately(clock: ManualClock) -> None:
+    box = node("box1", "m", "other", clock=clock)
     assert not box.is_warm(M)
     box.begin(M).release()
     assert (box.is_warm(M), box.is_warm("other:latest")) == (True, False)
-    clock.passes(WARM_S + 1)
+    clock.advance(WARM_S + 1)
     assert not box.is_warm(M)
     stock(box).has_loaded = ["M:latest"]
-    box.models.fetch(new_call())
+    box.models.fetch(new_call(clock))
     assert box.is_warm(M)
 
 
-def test_a_model_that_is_asked_for_again_and_again_stays_warm(clock: Clock) -> None:
-    box = node("one", "m")
+def test_a_model_that_is_asked_for_again_and_again_stays_warm(clock: ManualClock) -> None:
+    box = node("one", "m", clock=clock)
     for _ in range(6):
         box.begin(M).release()
-        clock.passes(WARM_S / 2)
+        clock.advance(WARM_S / 2)
         assert box.is_warm(M)
 
 
@@ -80,8 +81,8 @@ def test_what_is_saturated_is_as_good_as_cold() -> None:
     assert box.is_warm(M)
 
 
-def test_the_least_recently_asked_models_are_forgotten(clock: Clock) -> None:
-    box = node("box1")
+def test_the_least_recently_asked_models_are_forgotten(clock: ManualClock) -> None:
+    box = node("box1", clock=clock)
     for number in range(1500):
         box.begin(f"m{number}:latest").release()
     assert (box.is_warm("m0:latest"), box.is_warm("m1499:latest")) == (False, True)
@@ -105,22 +106,22 @@ def test_load_counts_requests_for_its_weight() -> None:
     assert heavy.load() == 0.5
 
 
-def test_after_a_recovery_it_counts_as_busier_than_it_is(clock: Clock) -> None:
-    box = node("box1")
+def test_after_a_recovery_it_counts_as_busier_than_it_is(clock: ManualClock) -> None:
+    box = node("box1", clock=clock)
     box.lost(quickly=True)
     box.succeeded(M)
     assert box.load() == pytest.approx(10.0)
-    clock.passes(5)
+    clock.advance(5)
     assert box.load() == pytest.approx(2.0)
-    clock.passes(5)
+    clock.advance(5)
     assert box.load() == 1.0
 
 
 # --- Failures -------------------------------------------------------------------------------------
 
 
-def test_one_failure_to_reach_it_makes_it_suspect_and_some_close_it(clock: Clock) -> None:
-    box = node("box1", "m")
+def test_one_failure_to_reach_it_makes_it_suspect_and_some_close_it(clock: ManualClock) -> None:
+    box = node("box1", "m", clock=clock)
     box.failed(M, unreached())
     assert (box.is_failing(M), box.is_failing("other:latest"), box.allows()) == (True, True, True)
     for _ in range(UNREACHED_AT_MOST - 1):
@@ -130,8 +131,8 @@ def test_one_failure_to_reach_it_makes_it_suspect_and_some_close_it(clock: Clock
     assert (box.allows(), box.is_failing(M)) == (True, False)
 
 
-def test_a_check_that_does_not_reach_it_closes_it_at_once(clock: Clock) -> None:
-    box = node("box1", "m")
+def test_a_check_that_does_not_reach_it_closes_it_at_once(clock: ManualClock) -> None:
+    box = node("box1", "m", clock=clock)
     box.lost(quickly=False)
     assert (box.allows(), box.refuses_at_once) == (False, False)
     box.lost(quickly=True)
@@ -145,14 +146,14 @@ def test_it_is_remembered_how_soon_it_refuses(took_s: float, quick: bool) -> Non
     assert box.refuses_at_once is quick
 
 
-def test_failed_answers_count_against_one_model_only(clock: Clock) -> None:
-    box = node("box1", "m", "other")
+def test_failed_answers_count_against_one_model_only(clock: ManualClock) -> None:
+    box = node("box1", "m", "other", clock=clock)
     for _ in range(FAILED_AT_MOST):
         assert not box.is_failing(M)
         box.failed(M, UpstreamRefused(500, "no"))
     assert (box.is_failing(M), box.is_failing("other:latest"), box.allows()) == (True, False, True)
     assert box.failing_models() == [M]
-    clock.passes(1.0)
+    clock.advance(1.0)
     assert not box.is_failing(M)
     place = box.begin(M)
     assert box.is_failing(M)  # the one trial is under way
@@ -216,8 +217,8 @@ def test_what_its_last_check_found_useless_is_failing() -> None:
 # --- Conditions -----------------------------------------------------------------------------------
 
 
-def test_what_it_is_for_the_operator(clock: Clock) -> None:
-    box = node("box1", "m")
+def test_what_it_is_for_the_operator(clock: ManualClock) -> None:
+    box = node("box1", "m", clock=clock)
     assert box.condition == "unknown"
     box.state = State(True)
     assert box.condition == "up"
@@ -225,7 +226,7 @@ def test_what_it_is_for_the_operator(clock: Clock) -> None:
     assert box.condition == "down"
     box.lost(quickly=True)
     assert box.condition == "down"
-    clock.passes(2)
+    clock.advance(2)
     assert box.condition == "half-open"
     box.configure(replace(box.declared, drain=True))
     assert (box.condition, box.allows(), box.refuses_at_once) == ("draining", False, False)

@@ -3,13 +3,24 @@ what can't be passed on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
 
 from ollama_proxy.errors import UpstreamError
-from ollama_proxy.hub import ChatRequest, Content, Done, GenerateRequest, Message, Thinking, collect
+from ollama_proxy.hub import (
+    Answer,
+    ChatRequest,
+    Content,
+    Done,
+    GenerateRequest,
+    Message,
+    Thinking,
+    ToolCall,
+    collect,
+)
 from ollama_proxy.upstreams.ollama.codec import (
     ChatDecoder,
     Decoder,
@@ -18,6 +29,7 @@ from ollama_proxy.upstreams.ollama.codec import (
     encode_generate,
 )
 from ollama_proxy.upstreams.ollama.upstream import OllamaReader
+from tests.rig import every_cut
 from tests.rig.nesting import nested
 from tests.rig.replay_upstream import Recording, Version, recording, recordings
 
@@ -46,6 +58,20 @@ LINES = pytest.mark.parametrize(
     [(ChatDecoder(), chat_line), (decode_generate, generate_line)],
     ids=["chat", "generate"],
 )
+
+
+def test_calls_without_an_id_or_with_that_of_another_get_one_of_their_own() -> None:
+    decode = ChatDecoder()
+    calls = [
+        event
+        for call_id in ("call_1", "call_1", "", None)
+        for event in decode(
+            {"message": {"tool_calls": [{"id": call_id, "function": {"name": "find"}}]}}
+        )
+        if isinstance(event, ToolCall)
+    ]
+    assert calls[0].id == "call_1"
+    assert len({call.id for call in calls} - {""}) == 4
 
 
 @LINES
@@ -145,6 +171,38 @@ def test_recorded_answers_are_read_to_their_end(version: Version, row: Recording
     assert end.done_reason == last.get("done_reason", "stop")
     assert end.prompt_eval_count == last.get("prompt_eval_count", 0)
     assert end.eval_count == last.get("eval_count", 0)
+
+
+CHAT_STREAM = (
+    '{"message":{"thinking":"é"},"done":false}\r\n\n'
+    '{"message":{"content":"世\u2028"},"done":false}\n'
+    '{"message":{"content":"🎉","tool_calls":[{"id":"c1","function":{"name":"f",'
+    '"arguments":{"a":"ü"}}}]},"done":false}\n'
+    '{"message":{"content":""},"done":true,"done_reason":"stop","prompt_eval_count":7,"eval_count":3}'
+).encode()
+TEXT_STREAM = (
+    '{"thinking":"é","response":"","done":false}\n{"response":"世\u2028🎉","done":false}\n'
+    '{"response":"","done":true,"done_reason":"stop","prompt_eval_count":7,"eval_count":3}\n'
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("decoder", "stream", "calls"),
+    [
+        (ChatDecoder, CHAT_STREAM, [ToolCall("c1", "f", {"a": "ü"})]),
+        (lambda: decode_generate, TEXT_STREAM, []),
+    ],
+    ids=["chat", "generate"],
+)
+def test_stream_is_read_the_same_wherever_its_bytes_are_cut(
+    decoder: Callable[[], Decoder], stream: bytes, calls: list[ToolCall]
+) -> None:
+    for parts in [[stream], *every_cut(stream)]:
+        reader = OllamaReader(decoder())
+        read = [*map(reader.feed, parts), reader.end()]
+        events = [event for some, _ in read for event in some]
+        assert [failure for _, failure in read if failure] == []
+        assert collect(events) == [Answer("世\u2028🎉", "é", calls, [], Done("stop", 7, 3))], parts
 
 
 @pytest.mark.parametrize("model", ["go", "jinja"])

@@ -3,8 +3,6 @@ as rarely as possible."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -12,8 +10,8 @@ import pytest
 
 from ollama_proxy.errors import UpstreamConnect
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.ollama import loaded_contexts
 from ollama_proxy.upstreams.ollama.loaded_contexts import WAIT_S, LoadedContexts
+from tests.rig.clock import ManualClock
 
 
 class Server:
@@ -27,31 +25,12 @@ class Server:
 
     def ask(self, call: Call) -> list[dict[str, Any]]:
         self.asked += 1
-        gevent.sleep(self.takes_s)
+        call.clock.sleep(self.takes_s)
         if self.fails:
             raise UpstreamConnect
         return [
             {"name": name, "context_length": context} for name, context in self.contexts.items()
         ]
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets so many seconds go by."""
-    passed = 0.0
-    monotonic = time.monotonic
-
-    def go_on(seconds: float) -> None:
-        nonlocal passed
-        passed += seconds
-
-    class Clock:
-        @staticmethod
-        def monotonic() -> float:
-            return monotonic() + passed
-
-    monkeypatch.setattr(loaded_contexts, "time", Clock)
-    return go_on
 
 
 @pytest.mark.parametrize(
@@ -66,45 +45,45 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     ],
 )
 def test_answer_is_compared_with_what_is_loaded(
-    tokens: int, requested: int | None, exceeded: bool
+    clock: ManualClock, tokens: int, requested: int | None, exceeded: bool
 ) -> None:
-    assert LoadedContexts(Server(m=512).ask).is_exceeded("M", tokens, requested) is exceeded
+    assert LoadedContexts(Server(m=512).ask).is_exceeded("M", tokens, requested, clock) is exceeded
 
 
-def test_small_answers_never_ask() -> None:
+def test_small_answers_never_ask(clock: ManualClock) -> None:
     server = Server(m=512)
-    assert not LoadedContexts(server.ask).is_exceeded("m", 256, 64)
+    assert not LoadedContexts(server.ask).is_exceeded("m", 256, 64, clock)
     assert server.asked == 0
 
 
 def test_answers_that_fit_ask_no_more_often_than_health_checks(
-    clock: Callable[[float], None],
+    clock: ManualClock,
 ) -> None:
     server = Server(m=8192)
     contexts = LoadedContexts(server.ask)
     for _ in range(49):
-        assert not contexts.is_exceeded("m", 5000, None)
-        clock(0.1)
+        assert not contexts.is_exceeded("m", 5000, None, clock)
+        clock.advance(0.1)
     assert server.asked == 1
-    clock(0.1)
-    assert not contexts.is_exceeded("m", 5000, None)
+    clock.advance(0.1)
+    assert not contexts.is_exceeded("m", 5000, None, clock)
     assert server.asked == 2
 
 
 def test_answer_that_does_not_fit_is_compared_with_a_newer_list(
-    clock: Callable[[float], None],
+    clock: ManualClock,
 ) -> None:
     """The model may have been loaded meanwhile with more, or for this request with less."""
     server = Server(m=512)
     contexts = LoadedContexts(server.ask)
-    assert contexts.is_exceeded("m", 600, None)
+    assert contexts.is_exceeded("m", 600, None, clock)
     server.contexts = {"m:latest": 8192}
-    assert not contexts.is_exceeded("m", 600, 8192)
+    assert not contexts.is_exceeded("m", 600, 8192, clock)
     server.contexts = {"m:latest": 1024}
-    assert contexts.is_exceeded("m", 1100, 1024)
+    assert contexts.is_exceeded("m", 1100, 1024, clock)
     server.contexts = {"m:latest": 512}
-    clock(5)
-    assert contexts.is_exceeded("m", 600, None)
+    clock.advance(5)
+    assert contexts.is_exceeded("m", 600, None, clock)
     assert server.asked == 4
 
 
@@ -119,41 +98,45 @@ def test_answer_that_does_not_fit_is_compared_with_a_newer_list(
     ],
 )
 def test_unloaded_model_is_known_by_what_its_request_asked_for(
-    tokens: int, requested: int | None, exceeded: bool
+    clock: ManualClock, tokens: int, requested: int | None, exceeded: bool
 ) -> None:
     """Engines round it up to whole units of 256."""
-    assert LoadedContexts(Server(other=1).ask).is_exceeded("m", tokens, requested) is exceeded
+    assert (
+        LoadedContexts(Server(other=1).ask).is_exceeded("m", tokens, requested, clock) is exceeded
+    )
 
 
-def test_server_that_fails_is_left_alone_for_a_while(clock: Callable[[float], None]) -> None:
+def test_server_that_fails_is_left_alone_for_a_while(clock: ManualClock) -> None:
     server = Server(m=512)
     server.fails = True
     contexts = LoadedContexts(server.ask)
-    assert [contexts.is_exceeded("m", 600, None) for _ in range(5)] == [False] * 5
+    assert [contexts.is_exceeded("m", 600, None, clock) for _ in range(5)] == [False] * 5
     assert server.asked == 1
     server.fails = False
-    clock(10)
-    assert contexts.is_exceeded("m", 600, None)
+    clock.advance(10)
+    assert contexts.is_exceeded("m", 600, None, clock)
 
 
-def test_answers_wait_for_one_list_and_not_for_long() -> None:
+def test_answers_wait_for_one_list_and_not_for_long(clock: ManualClock) -> None:
     server = Server(m=512)
-    server.takes_s = 0.1
+    server.takes_s = WAIT_S - 0.1
     contexts = LoadedContexts(server.ask)
-    answers = [gevent.spawn(contexts.is_exceeded, "m", 600, None) for _ in range(5)]
-    gevent.joinall(answers)
+    answers = [gevent.spawn(contexts.is_exceeded, "m", 600, None, clock) for _ in range(5)]
+    clock.advance(server.takes_s)
     assert [each.value for each in answers] == [True] * 5
     assert server.asked == 1
     slow = Server(m=512)
     slow.takes_s = 30
-    began = time.monotonic()
-    assert not LoadedContexts(slow.ask).is_exceeded("m", 600, None)
-    assert time.monotonic() - began < WAIT_S + 0.4
+    answer = gevent.spawn(LoadedContexts(slow.ask).is_exceeded, "m", 600, None, clock)
+    clock.advance(WAIT_S - 0.1)
+    assert not answer.ready()
+    clock.advance(0.1)
+    assert answer.value is False
 
 
-def test_list_that_was_read_anyway_is_used() -> None:
+def test_list_that_was_read_anyway_is_used(clock: ManualClock) -> None:
     server = Server()
     contexts = LoadedContexts(server.ask)
-    contexts.note([{"name": "m:latest", "context_length": 1024}])
-    assert not contexts.is_exceeded("m", 1024, None)
+    contexts.note([{"name": "m:latest", "context_length": 1024}], clock.monotonic())
+    assert not contexts.is_exceeded("m", 1024, None, clock)
     assert server.asked == 0

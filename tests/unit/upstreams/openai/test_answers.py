@@ -14,17 +14,19 @@ from ollama_proxy.hub import Answer, Content, Done, Event, Model, Thinking, Tool
 from ollama_proxy.upstreams.answer_events import GRACE_S
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader, decode_models
 from ollama_proxy.upstreams.openai.messages import Thought
+from tests.rig import every_cut
 from tests.rig import provider as said
 from tests.rig.provider import chunk, chunks, completion, frames
-from tests.unit.upstreams.openai.reading import read_stream
+from tests.unit.upstreams.openai.reading import read_parts, read_stream
 
-SIZES = (1, 2, 3, 7, 50, 100_000)
+#: Whole, and in single bytes.
+SIZES = (None, 1)
 CALL = ToolCall("c1", "f", {"b": 1, "a": "世🎉"})
 SAID_CALL = said.call("f", {"b": 1, "a": "世🎉"}, "c1")
 
 
 def read(
-    body: bytes, size: int = 100_000, **options: Any
+    body: bytes, size: int | None = None, **options: Any
 ) -> tuple[list[Event], UpstreamError | None]:
     """The events of a stream, and what went wrong behind them."""
     return read_stream(OpenAIReader(ChunkDecoder(**options)), body, size)
@@ -170,9 +172,27 @@ STREAMS: dict[str, tuple[bytes, Answer]] = {
 }
 
 
+EVERYTHING = (
+    b": hi\r\n\r\n\n"
+    + frames(chunks("Hi, 世🎉", thinking="é", calls=[SAID_CALL])).replace(b"\n", b"\r\n", 8),
+    Answer("Hi, 世🎉", "é", [CALL], [], DONE),
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [EVERYTHING, STREAMS["one object behind comments"]],
+    ids=["everything", "one object behind comments"],
+)
+def test_stream_is_read_the_same_wherever_its_bytes_are_cut(body: bytes, expected: Answer) -> None:
+    for parts in [[body], *every_cut(body)]:
+        events, failure = read_parts(OpenAIReader(ChunkDecoder()), parts)
+        assert (answer(events), failure) == (expected, None), parts
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("body", "expected"), STREAMS.values(), ids=STREAMS)
-def test_streams(body: bytes, expected: Answer, size: int) -> None:
+def test_streams(body: bytes, expected: Answer, size: int | None) -> None:
     events, failure = read(body, size)
     assert failure is None
     got = answer(events)
@@ -212,7 +232,7 @@ def test_single_answers(document: Any, expected: Answer) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_deprecated_function_call(size: int) -> None:
+def test_deprecated_function_call(size: int | None) -> None:
     first, second = {"name": "f", "arguments": '{"b":1,'}, {"arguments": '"a":"世🎉"}'}
     told = [
         chunk({"function_call": first}),
@@ -242,10 +262,9 @@ def test_calls_arrive_with_the_finish_reason_and_done_after_the_usage() -> None:
     assert reader.feed(frames([usage])) == ([DONE], None)
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("keep", [0, 1, 3])
-def test_stream_without_a_finish_reason_is_cut(keep: int, size: int) -> None:
-    events, failure = read(frames(chunks("Hello")[:keep], done=False), size)
+def test_stream_without_a_finish_reason_is_cut(keep: int) -> None:
+    events, failure = read(frames(chunks("Hello")[:keep], done=False))
     assert isinstance(failure, UpstreamCut)
     assert not any(isinstance(event, Done) for event in events)
 
@@ -294,7 +313,7 @@ FAILURES: dict[str, tuple[list[Any], int, str]] = {
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("documents", "status", "text"), FAILURES.values(), ids=FAILURES)
 def test_events_before_a_failure_are_delivered(
-    documents: list[Any], status: int, text: str, size: int
+    documents: list[Any], status: int, text: str, size: int | None
 ) -> None:
     events, failure = read(frames([chunk({"content": "Hi"}), *documents], done=False), size)
     assert events[0] == Content("Hi")
@@ -385,11 +404,8 @@ def test_no_log_probabilities() -> None:
     assert ChunkDecoder().decode(told) == [Content("Hi")]
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_thinking_in_the_text(size: int) -> None:
-    events, failure = read(
-        frames(chunks("<think>hm</think>Hi", size=3)), size, inline_thinking=True
-    )
+def test_thinking_in_the_text() -> None:
+    events, failure = read(frames(chunks("<think>hm</think>Hi", size=3)), inline_thinking=True)
     assert failure is None
     assert answer(events) == Answer("Hi", "hm", [], [], DONE)
 

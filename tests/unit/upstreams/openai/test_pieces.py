@@ -228,19 +228,15 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 100])
 @pytest.mark.parametrize(("text", "thinking", "content"), TEXTS.values(), ids=TEXTS)
-def test_text_and_thinking_are_told_apart(
-    text: str, thinking: str, content: str, size: int
+def test_text_and_thinking_are_told_apart_wherever_the_text_is_cut(
+    text: str, thinking: str, content: str
 ) -> None:
-    reader = InlineThinking()
-    events = [
-        event
-        for start in range(0, len(text), size)
-        for event in reader.events(text[start : start + size])
-    ]
-    [answer] = collect([*events, *reader.end(), Done("stop")])
-    assert (answer.thinking, answer.content) == (thinking, content)
+    for parts in [[text], *([text[:at], text[at:]] for at in range(len(text))), [*text]]:
+        reader = InlineThinking()
+        events = [event for part in parts for event in reader.events(part)]
+        [answer] = collect([*events, *reader.end(), Done("stop")])
+        assert (answer.thinking, answer.content) == (thinking, content), parts
 
 
 def test_text_is_not_held_back_once_it_is_certain() -> None:
