@@ -28,7 +28,7 @@ from tests.rig.records_view import new_records
 from tests.rig.worker_spool import WorkerSpool
 
 #: How often an importer is killed; `RECORDS_KILLS=200` is the number of the fault table.
-KILLS = int(os.environ.get("RECORDS_KILLS", "40"))
+KILLS = int(os.environ.get("RECORDS_KILLS", "15"))
 
 #: Seconds for which a lock is held, and a server is stopped.
 LOCKED_S, PAUSED_S = 10.0, 3.0

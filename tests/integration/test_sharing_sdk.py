@@ -31,7 +31,7 @@ OTHER, MINUTE, DAY, ONE = (
 )
 NODE = Path(__file__).parents[1] / "node"
 #: What the clients allow between two pieces of an answer, and how long they wait in the queue.
-TIMEOUT_S, QUEUE_S = 3.0, 7.0
+TIMEOUT_S, QUEUE_S = 3.0, 4.0
 CHAT = FACES["native chat"]
 
 
@@ -54,7 +54,7 @@ def shared_gateway(shared_box: WorkBox) -> Iterator[Gateway]:
     config = fleet_config(
         TOKEN, [shared_box], auth={"generate_tokens": tokens}, stream={"heartbeat_s": 0.3}
     )
-    with Gateway(config) as running:
+    with Gateway(config, workers=1) as running:
         join_coordinator(running, TOKEN)
         # Uses up its day.
         assert running.ask(CHAT.path, CHAT.body | {"stream": False}, token=DAY).status == 200
