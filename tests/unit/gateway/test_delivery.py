@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import orjson
 import pytest
 
 from ollama_proxy.dialects.anthropic.blueprint import ANTHROPIC
+from ollama_proxy.dialects.anthropic.render import MessageRenderer
+from ollama_proxy.dialects.native.blueprint import NATIVE
 from ollama_proxy.errors import GatewayError, UpstreamConnect, UpstreamCut, UpstreamRefused
-from ollama_proxy.gateway.delivery import deliver, note_reports, record_failure
+from ollama_proxy.gateway.delivery import (
+    deliver,
+    native_stream,
+    note_reports,
+    record_failure,
+    render_frames,
+)
 from ollama_proxy.gateway.exchange import Exchange
-from ollama_proxy.hub import Approximated, Choice, Content, Truncated
+from ollama_proxy.hub import Approximated, Choice, Content, Event, Truncated
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 
@@ -22,6 +31,26 @@ def exchange(**fields: str) -> Exchange:
 def pieces(error: Exception) -> Iterator[bytes]:
     yield b"first"
     raise error
+
+
+class EndedReply:
+    """A reply of which everything was read; `failure`: its connection has broken."""
+
+    status, headers = 200, ()
+
+    def __init__(self, failure: UpstreamCut | None = None) -> None:
+        self._failure = failure
+
+    def wait_head(self, wait_s: float | None = None) -> bool:
+        return True
+
+    def read_some(self, wait_s: float | None = None) -> bytes | None:
+        if self._failure is not None:
+            raise self._failure
+        return b""
+
+    def close(self) -> None:
+        pass
 
 
 def last_words(error: GatewayError) -> bytes:
@@ -51,11 +80,47 @@ def test_failure_in_the_middle_has_last_words_whosever_fault_it_was(
     assert one.state == state
 
 
+@pytest.mark.parametrize(("is_read", "state"), [(True, "ok"), (False, "client_gone")])
+def test_answer_that_is_not_read_to_its_end_is_recorded_as_client_gone(
+    is_read: bool, state: str
+) -> None:
+    one = exchange()
+    answer = deliver(one, iter([b"first", b"second"]), last_words)
+    assert next(answer) == b"first"
+    if is_read:
+        assert list(answer) == [b"second"]
+    answer.close()  # type: ignore[attr-defined]  # of a generator
+    assert one.state == state
+
+
 def test_fault_of_our_own_cuts_the_connection_where_there_is_no_frame() -> None:
     one = exchange()
     with pytest.raises(BrokenPipeError):
         list(deliver(one, pieces(TypeError("secret")), None))
     assert (one.state, one.error) == ("aborted", "internal_error")
+
+
+@pytest.mark.parametrize("failure", [UpstreamCut(), None])
+@pytest.mark.parametrize("rest", [b"", b'{"mess'])
+def test_native_stream_that_stops_ends_with_an_error_on_a_line_of_its_own(
+    rest: bytes, failure: UpstreamCut | None
+) -> None:
+    said = b'{"message":{"content":"Hi"},"done":false}'
+    one = Exchange("id", "POST", "/api/chat", "1.2.3.4", NATIVE, Call(Timeouts()))
+    lines = b"".join(native_stream(one, EndedReply(failure), said + b"\n" + rest)).splitlines()
+    assert lines[:-1] == [said, rest][: 1 + bool(rest)]
+    assert orjson.loads(lines[-1]) == {"error": str(UpstreamCut())}
+
+
+def test_tokens_that_were_sent_before_a_cut_are_counted() -> None:
+    def batches() -> Iterator[Sequence[Event]]:
+        yield [Content(" there"), Content("!")]
+        raise UpstreamCut
+
+    one = exchange()
+    with pytest.raises(UpstreamCut):
+        list(render_frames(one, [Content("Hi")], batches(), MessageRenderer("m")))
+    assert (one.usage.completion, one.estimated) == (3, True)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,8 @@ def test_addresses_are_found_in_every_kind_of_part(part: Any, where: str) -> Non
     ],
 )
 def test_an_address_is_found_however_it_is_written(url: str) -> None:
-    assert list(found(chat({"image_url": {"url": url}})).values()) == [url]
+    for part in ({"image_url": {"url": url}}, {"image": url}):
+        assert list(found(chat(part)).values()) == [url]
 
 
 INLINE = [

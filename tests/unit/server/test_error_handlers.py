@@ -7,7 +7,14 @@ from typing import NoReturn
 
 import pytest
 
-from ollama_proxy.errors import MISSING_TOKEN_IN_ADDRESS
+from ollama_proxy.errors import (
+    BUSY_RETRY_S,
+    MISSING_TOKEN_IN_ADDRESS,
+    GatewayError,
+    Overloaded,
+    QuotaExceeded,
+    RateLimited,
+)
 from tests.rig.fixtures import function_fixture
 from tests.rig.in_process import InProcess, in_process
 
@@ -70,3 +77,24 @@ def test_a_fault_of_our_own_is_a_500_that_says_nothing_of_it(app: InProcess) -> 
     answer = app.ask("GET", "/livez")
     assert answer.status_code == 500
     assert "secret detail" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("error", "retry_after", "should_retry"),
+    [
+        (Overloaded(), str(BUSY_RETRY_S), None),
+        (Overloaded(retry_after_s=7), "7", None),
+        (RateLimited("requests_per_minute", "token:team", retry_after_s=60), "60", None),
+        (QuotaExceeded("tokens_per_day", "token:team", retry_after_s=3600), "3600", "false"),
+    ],
+)
+def test_a_refusal_has_the_headers_for_a_retry(
+    app: InProcess, error: GatewayError, retry_after: str, should_retry: str | None
+) -> None:
+    def refuse() -> NoReturn:
+        raise error
+
+    app.app.view_functions["ops.livez"] = refuse
+    headers = app.ask("GET", "/livez").headers
+    assert headers["Retry-After"] == retry_after
+    assert headers.get("x-should-retry") == should_retry

@@ -9,16 +9,19 @@ import pytest
 
 from ollama_proxy.dialects.openai.blueprint import OPENAI
 from ollama_proxy.errors import NotFound
+from ollama_proxy.policy import TOKENS
 from ollama_proxy.server.request import (
     check_path,
     client_address,
     is_secure,
     is_trusted,
     new_exchange,
+    redacted,
     request_id,
     user_name,
 )
 from ollama_proxy.settings.schema import Server, Settings
+from ollama_proxy.settings.state_dir import token_digest
 
 LOOPBACK = ("127.0.0.1", "::1")
 
@@ -35,6 +38,28 @@ def test_what_is_no_id_is_replaced_by_a_new_one(sent: str | None) -> None:
     made = request_id(sent)
     assert made != sent and len(made) == 24
     assert request_id(sent) != made
+
+
+def test_a_token_is_no_id() -> None:
+    try:
+        TOKENS.replace({token_digest("sk-team-token"): None})
+        assert request_id("job-7") == "job-7"
+        assert "sk-team-token" not in request_id("sk-team-token")
+    finally:
+        TOKENS.replace({})
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/k/sk-wrong/api/tags", "/k/***/api/tags"),
+        ("/v1/K//sk-wrong", "/v1/K//***"),
+        ("/api/blobs/sk-right", "/api/blobs/***"),
+        ("/api/tags", "/api/tags"),
+    ],
+)
+def test_tokens_are_masked_in_paths(path: str, shown: str) -> None:
+    assert redacted(path, lambda part: part == "sk-right") == shown
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from ollama_proxy.wire.lines import (
     LineSplitter,
     StreamEnd,
     StreamTail,
+    escape_line_separators,
     ndjson_frame,
     sse_comment,
     sse_frame,
@@ -46,6 +47,13 @@ def test_no_bytes_are_no_line() -> None:
     splitter = LineSplitter()
     assert splitter.feed(b"") == []
     assert splitter.rest() == b""
+
+
+def test_unicode_line_separators_are_escaped_in_frames() -> None:
+    text = "one\u2028two\u2029three\u0085Grüße 世界 🎉"
+    frame = escape_line_separators(ndjson_frame({"text": text}))
+    assert frame.decode() == '{"text":"one\\u2028two\\u2029three\\u0085Grüße 世界 🎉"}\n'
+    assert json.loads(frame) == {"text": text}
 
 
 def test_longest_line_passes_and_a_longer_one_does_not() -> None:

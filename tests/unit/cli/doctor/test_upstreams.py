@@ -10,8 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from ollama_proxy.cli.doctor import upstreams
 from ollama_proxy.cli.doctor.door import Door
-from ollama_proxy.cli.doctor.upstreams import check_contexts, takes_turns
+from ollama_proxy.cli.doctor.finding import Level
+from ollama_proxy.cli.doctor.upstreams import check_contexts, check_slots, takes_turns
+from ollama_proxy.settings.upstreams import UpstreamSettings
 
 #: How long an answer of the scripted server takes, in seconds.
 ANSWER_S = 0.2
@@ -63,3 +66,25 @@ def test_contexts_that_cut_prompts(length: object, is_small: bool) -> None:
         check_contexts("upstream box1", {"models": [{"name": "q", "context_length": length}]})
     )
     assert bool(found) is is_small
+
+
+@pytest.mark.parametrize(
+    ("parallel", "levels"),
+    [
+        ("4", []),
+        ("2", [Level.WARNING]),
+        ("", [Level.WARNING]),
+        ("0", [Level.WARNING]),
+        ("8", [Level.NOTE]),
+    ],
+)
+def test_slots_that_ollama_does_not_have(
+    monkeypatch: pytest.MonkeyPatch, parallel: str, levels: list[Level]
+) -> None:
+    monkeypatch.setattr(upstreams, "find_listener", lambda port: 1)
+    monkeypatch.setattr(
+        upstreams, "read_environment", lambda pid: {"OLLAMA_NUM_PARALLEL": parallel}
+    )
+    box = UpstreamSettings("box1", "ollama", "http://127.0.0.1:11434", concurrency=4)
+    found = check_slots("upstream box1", box, Door(box.base_url))
+    assert [each.level for each in found] == levels

@@ -11,11 +11,14 @@ from ollama_proxy.dialects.anthropic.errors import TOO_LONG, VERSION, AnthropicE
 from ollama_proxy.errors import (
     AuthError,
     BadRequest,
+    BodyTooLarge,
     Forbidden,
     GatewayError,
     LimitError,
     NotFound,
+    Overloaded,
     PromptTooLong,
+    UpstreamTimeout,
 )
 
 ERRORS = AnthropicErrors()
@@ -28,7 +31,10 @@ ERRORS = AnthropicErrors()
         (AuthError(), "authentication_error"),
         (Forbidden(), "permission_error"),
         (NotFound(), "not_found_error"),
+        (BodyTooLarge(), "request_too_large"),
         (LimitError(), "rate_limit_error"),
+        (Overloaded(), "overloaded_error"),
+        (UpstreamTimeout(), "timeout_error"),
         (GatewayError(), "api_error"),
     ],
 )

@@ -109,6 +109,13 @@ def test_the_name_is_replaced_and_what_is_said_is_not() -> None:
         )
 
 
+def test_the_name_is_replaced_in_every_event_of_a_piece() -> None:
+    edits = AnswerEdits(name="m", without_usage=False)
+    for _ in range(2):
+        written = edits.events(CHUNK + LAST)
+        assert (written.count(b'"model":"m"'), written.count(b"up/m")) == (2, 0)
+
+
 @pytest.mark.parametrize("name", ["m", "名", 'a"b'])
 def test_the_name_of_a_single_answer(name: str) -> None:
     edits = AnswerEdits(name=name, without_usage=False)

@@ -9,7 +9,16 @@ import orjson
 import pytest
 
 from ollama_proxy.errors import UpstreamError
-from ollama_proxy.hub import ChatRequest, Content, Done, GenerateRequest, Message, Thinking, collect
+from ollama_proxy.hub import (
+    ChatRequest,
+    Content,
+    Done,
+    GenerateRequest,
+    Message,
+    Thinking,
+    ToolCall,
+    collect,
+)
 from ollama_proxy.upstreams.ollama.codec import (
     ChatDecoder,
     Decoder,
@@ -46,6 +55,20 @@ LINES = pytest.mark.parametrize(
     [(ChatDecoder(), chat_line), (decode_generate, generate_line)],
     ids=["chat", "generate"],
 )
+
+
+def test_every_tool_call_has_an_id_of_its_own() -> None:
+    decode = ChatDecoder()
+    calls = [
+        event
+        for call_id in ("call_1", "call_1", "", None)
+        for event in decode(
+            {"message": {"tool_calls": [{"id": call_id, "function": {"name": "find"}}]}}
+        )
+        if isinstance(event, ToolCall)
+    ]
+    assert calls[0].id == "call_1"
+    assert len({call.id for call in calls} - {""}) == 4
 
 
 @LINES

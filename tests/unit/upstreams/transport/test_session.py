@@ -6,8 +6,10 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import gevent
 import pytest
@@ -23,7 +25,7 @@ from ollama_proxy.errors import (
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
-from ollama_proxy.upstreams.transport.session import Host, HttpReply, HttpTransport
+from ollama_proxy.upstreams.transport.session import Host, HttpReply, HttpTransport, Pool
 from tests.rig import chunk
 from tests.rig.authority import REFUSED, Authority
 from tests.rig.deadline import wait_until
@@ -424,6 +426,20 @@ def test_answer_that_was_not_read_to_its_end_costs_its_connection(
     transport.open(POST, Call(LIMITS)).close()
     assert transport.connections == Connections(active=0, idle=0)
     fault_upstream.wait_event("peer_closed", 1)
+
+
+def test_the_idle_limit_begins_anew_with_bytes_and_not_with_a_heartbeat() -> None:
+    answers = iter([b"a", None, b"b"])
+    limits: list[float] = []
+
+    def receive_body(call: Call, idle_at: float, wait_s: float | None) -> bytes | None:
+        limits.append(idle_at)
+        return next(answers)
+
+    connection: Any = SimpleNamespace(receive_body=receive_body)
+    reply = HttpReply(cast(Pool, None), connection, Call(LIMITS), LIMITS.idle_s, inf)
+    assert [reply.read_some(0.1) for _ in range(3)] == [b"a", None, b"b"]
+    assert limits[0] < limits[1] == limits[2]
 
 
 def test_close_closes_what_is_idle_now_and_what_is_active_later(
