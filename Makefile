@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install dev run test quick clients check docs translations bench queueing soak lock clean
+.PHONY: help install dev run test quick clients mutations check docs translations bench queueing soak lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,9 @@ quick: check  ## format, lint, types, unit tests and golden cases, in under 90 s
 clients: dev  ## coding assistants and frameworks themselves against the gateway, after installing them in .cache
 	@$(BIN)/python -m tests.clients.install
 	@$(BIN)/python -m pytest tests/clients
+
+mutations: dev  ## whether tests catch each wrong change of tests/mutations; CHOSEN="retries wire": only these
+	@$(BIN)/python -m tests.mutations $(CHOSEN)
 
 check: dev  ## format, lint, types
 	$(BIN)/ruff format --check ollama_proxy tests benchmarks wsgi.py config
