@@ -47,7 +47,7 @@ test: dev  ## everything, in ten minutes
 	@BIN=$(BIN) sh tests/run.sh
 
 long: dev  ## all of it at full length: soak, both doors for every row, 200 kills, all cuts, all assistants; in an hour
-	@BIN=$(BIN) LONG=1 BOTH_DOORS=1 ALL_CUTS=1 FUZZ_EXAMPLES=2000 RECORDS_KILLS=200 sh tests/run.sh
+	@BIN=$(BIN) LONG=1 BOTH_DOORS=1 ALL_CUTS=1 FUZZ_EXAMPLES=2000 RECORDS_KILLS=200 RECORDS_STARTS=10 sh tests/run.sh
 
 # Left to `make test`: the examples in the documents, and what needs a database, Redis, processes of its own or whole pages.
 LONG := test_documents.py admin/pages cli/test_commands.py cli/test_keys.py coordination/test_admissions.py \
