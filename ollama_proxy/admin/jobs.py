@@ -8,7 +8,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-import gevent
 from flask import Response, current_app
 from marshmallow import Schema, fields
 from marshmallow.validate import Length, OneOf
@@ -170,8 +169,8 @@ def start_jobs(
         for each in started:
             if each.greenlet is not None:
                 audit_job(each.job, kind)
-    gevent.joinall(
-        [each.greenlet for each in started if each.greenlet is not None], timeout=BRIEFLY_S
+    exchange.call.clock.join(
+        [each.greenlet for each in started if each.greenlet is not None], BRIEFLY_S
     )
     return [each.job for each in started]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 from marshmallow import fields
@@ -128,9 +127,8 @@ def describe_caller() -> dict[str, Any]:
 
 def find_today() -> str:
     """The day that it is in `records.timezone`, in ISO 8601."""
-    return (
-        datetime.now(find_timezone(current_gateway().settings.records.timezone)).date().isoformat()
-    )
+    gateway = current_gateway()
+    return gateway.clock.now(find_timezone(gateway.settings.records.timezone)).date().isoformat()
 
 
 def describe_limits(subjects: Sequence[Subject]) -> dict[str, Json]:

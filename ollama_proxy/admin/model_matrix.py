@@ -3,12 +3,9 @@ that does not answer."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-
-import gevent
 
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.hub import Json
@@ -101,11 +98,10 @@ def read_matrix(gateway: Gateway, wait_s: float = LISTS_S) -> Matrix:
     """What the servers have now, and those that do not answer in time had before. `wait_s` 0: what
     is known, while newer lists are fetched."""
     fleet = gateway.fleet
-    asked_at = time.monotonic()
+    asked_at = gateway.clock.monotonic()
     # Only health checks contact a server that is known to be down.
-    gevent.joinall(
-        [fleet.learn(node) for node in fleet.managed_nodes if node.connection.is_closed],
-        timeout=wait_s,
+    gateway.clock.join(
+        [fleet.learn(node) for node in fleet.managed_nodes if node.connection.is_closed], wait_s
     )
     oldest = asked_at if wait_s else asked_at - RECENT_S
     boxes = [describe_box(node, oldest) for node in fleet.managed_nodes]

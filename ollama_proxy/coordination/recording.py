@@ -5,7 +5,6 @@ handed in, see `Records`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, repeat
@@ -14,6 +13,7 @@ from typing import Protocol
 import gevent
 import gevent.event
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination.coordinator import Coordinator
 from ollama_proxy.coordination.frames import Frame
 from ollama_proxy.coordination.limits import Spent
@@ -76,6 +76,7 @@ class Recording:
 
     records: Records
     _coordinator: Coordinator
+    clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True)
     #: Where frames for each worker go.
     _workers: list[Send] = field(default_factory=list)
     #: The quotas have to be compared with the records soon; they have been, once at least.
@@ -87,13 +88,13 @@ class Recording:
         before; not if Redis has them, or if the database is not there."""
         self.records.start(self._push)
         gevent.spawn(self._keep_quotas)
-        ends_s = time.monotonic() + SEED_S
+        ends_s = self.clock.monotonic() + SEED_S
         while (
             not self._coordinator.store.is_shared
             and self.records.is_available
-            and time.monotonic() < ends_s
+            and self.clock.monotonic() < ends_s
         ):
-            if self._is_seeded.wait(TICK_S):
+            if self.clock.wait(self._is_seeded, TICK_S):
                 break
 
     # What a worker asks for, by the frame; `send` takes the frames for it.
@@ -133,9 +134,9 @@ class Recording:
                 periods = self._coordinator.store.limiter.list_periods()
                 used = self.records.read_used([period.start_s for period in periods])
                 if self._workers:
-                    gevent.sleep(LAG_S)
+                    self.clock.sleep(LAG_S)
                 self._coordinator.store.limiter.seed(dict(zip(periods, used, strict=True)))
                 self._is_seeded.set()
-                if self._is_outdated.wait(pause_s):
-                    gevent.sleep(LAG_S)
+                if self.clock.wait(self._is_outdated, pause_s):
+                    self.clock.sleep(LAG_S)
                     break

@@ -60,7 +60,6 @@ from ollama_proxy.upstreams import (
     UPGRADE,
     Api,
     Fleet,
-    HttpTransport,
     Node,
     Part,
     Reply,
@@ -88,7 +87,7 @@ class Gateway:
         finish_observers: Sequence[FinishObserver] = (),
         coordinator: CoordinatorClient | None = None,
         problem_sources: Sequence[Callable[[], list[dict[str, str]]]] = (),
-        open_transport: TransportFactory = HttpTransport,
+        open_transport: TransportFactory | None = None,
         lifecycle: Lifecycle | None = None,
         configured_tokens: ConfiguredTokens | None = None,
         seen: mmap | None = None,
@@ -96,7 +95,7 @@ class Gateway:
     ) -> None:
         """`coordinator`: has the slots and limits of all workers; without it there are
         none. `problem_sources`: list what an operator should mend of other parts of the
-        worker, each with how. `open_transport`: makes the transports to upstreams.
+        worker, each with how. `open_transport`: see build_fleet.
         `lifecycle`, `configured_tokens`, and `seen`, the marks of AuthFailureLimiter: those of the
         process; None: of its own."""
         #: Of the gateway and of all its calls.

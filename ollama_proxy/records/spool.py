@@ -14,12 +14,12 @@ import fcntl
 import logging
 import os
 import secrets
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.policy import ConfiguredTokens, show_method
 from ollama_proxy.texts import Translatable
 
@@ -47,9 +47,15 @@ class Spool:
     It never raises and never waits: a line that can't be written is counted, and reported once.
     """
 
-    def __init__(self, directory: Path, configured_tokens: ConfiguredTokens) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        configured_tokens: ConfiguredTokens,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         """`directory`: created with mode 0700 if it is missing; `configured_tokens`: are masked."""
-        self._directory = directory
+        self._directory, self._clock = directory, clock
         self._configured_tokens = configured_tokens
         #: Lines that could not be written, because the disk or the spool is full.
         self.unwritten = 0
@@ -119,7 +125,7 @@ class Spool:
         """Files and ids belong to one process."""
         self._pid = os.getpid()
         self._random = secrets.token_hex(4)
-        self._worker = f"{int(time.time() * 1000):012x}-{self._pid}-{self._random}"
+        self._worker = f"{int(self._clock.time() * 1000):012x}-{self._pid}-{self._random}"
         self._rows = self._files = self._size = 0
         #: The last line may be incomplete.
         self._is_torn = False
@@ -151,9 +157,9 @@ class Spool:
     def _open_next(self) -> None:
         """Opens and locks the next file before it closes the last one. Raises OSError, also if the
         last try was a moment ago."""
-        if time.monotonic() < self._retry_at:
+        if self._clock.monotonic() < self._retry_at:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        self._retry_at = time.monotonic() + RETRY_S
+        self._retry_at = self._clock.monotonic() + RETRY_S
         self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory.mkdir(mode=0o700, exist_ok=True)
         if (

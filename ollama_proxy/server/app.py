@@ -51,7 +51,7 @@ from ollama_proxy.server.tracing import Tracing, build_tracing
 from ollama_proxy.settings import Settings
 from ollama_proxy.telemetry import AccessLog, ChatLog, Reader, Recorder, RecordSink
 from ollama_proxy.texts import Translatable
-from ollama_proxy.upstreams import Health, HttpTransport, TransportFactory
+from ollama_proxy.upstreams import Health, TransportFactory
 
 #: Of the jobs that pages have begun, beside the directory of their sessions.
 JOB_DIRECTORY = "jobs"
@@ -122,7 +122,7 @@ def create_app(
     spool: Spool | None = None,
     metrics_directory: Path | None = None,
     session_directory: Path | None = None,
-    open_transport: TransportFactory = HttpTransport,
+    open_transport: TransportFactory | None = None,
     process: ProcessState | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Flask:
@@ -132,8 +132,8 @@ def create_app(
     configuration file, for `/readyz`. `coordinator` None: neither slots nor limits. `spool` None:
     no usage is recorded. `metrics_directory`: of the counts of all workers; None: there are no
     metrics. `session_directory`: of the sessions of pages; None: nobody can sign in.
-    `open_transport`: makes the transports to upstreams. `process`: the state that it shares with
-    the others of its process; None: a state of its own.
+    `open_transport`: makes the transports to upstreams; None: over sockets. `process`: the state
+    that it shares with the others of its process; None: a state of its own.
     """
     process = process or ProcessState(started_at=clock.monotonic())
     app = _build_flask(session_directory, lambda: gateway.settings)

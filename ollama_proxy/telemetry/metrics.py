@@ -208,7 +208,7 @@ class Metrics:
                 self.update()
             except Exception as error:  # a fault in counting must not end it
                 log.error("metrics_failed", exc_info=error)
-            gevent.sleep(INTERVAL_S)
+            self._gateway().clock.sleep(INTERVAL_S)
 
     def update(self) -> None:
         """Counts the records of the last second, and writes what has changed. Nothing in it waits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import ConfigError
@@ -54,14 +55,16 @@ def build_fleet(
     environ: Mapping[str, str] = os.environ,
     running: Fleet | None = None,
     *,
-    open_transport: TransportFactory = HttpTransport,
+    open_transport: TransportFactory | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Fleet:
     """The fleet of these settings, with the nodes of the `running` one whose server is the
     same: they keep their connections and their state. An upstream whose key is missing is
-    hidden. Raises ConfigError."""
+    hidden. `open_transport`: makes the transports to their servers; None: over sockets. Raises
+    ConfigError."""
     declared = effective_upstreams(settings)
     hidden = hidden_upstreams(settings, environ)
+    open_transport = open_transport or partial(HttpTransport, clock=clock)
     nodes: list[Node] = []
     reusable = {_server(node.declared, environ): node for node in running.nodes} if running else {}
     try:

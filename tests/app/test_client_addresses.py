@@ -140,6 +140,16 @@ def test_word_of_a_proxy_is_an_address_or_nothing(
         assert "canary" not in log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("trusted", "client"), [([], ""), (["127.0.0.1"], ""), (["unix:"], "203.0.113.9")]
+)
+def test_peer_on_a_unix_socket_is_believed_if_it_is_trusted(
+    upstream: FaultUpstream, trusted: list[str], client: str
+) -> None:
+    with LocalGateway(config(upstream, trusted_proxies=trusted)) as running:
+        assert logged_client("", running, [("X-Forwarded-For", "203.0.113.9")]) == client
+
+
 def test_zones_do_not_make_new_addresses_for_wrong_tokens(trusting: LocalGateway) -> None:
     spellings = [
         "2001:db8:7::1",

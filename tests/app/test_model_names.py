@@ -105,10 +105,11 @@ def test_no_spelling_of_a_cloud_model_is_forwarded(
     gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     def check(spelling: str, path: str) -> None:
+        before = len(asked(upstream))
         field = "from" if path == "/api/create" else "model"
         answer = send(gateway, path, {**BODIES[path], field: spelling})
         assert answer.status in (400, 403)
-        assert asked(upstream) == []
+        assert asked(upstream)[before:] == []
 
     paths = ("/api/chat", "/api/show", "/api/pull", "/api/create", "/v1/messages")
     check_rows(product([name for name, _, source in SPELLINGS if source == "cloud"], paths), check)
@@ -191,12 +192,13 @@ def test_malformed_name_is_refused_on_every_route(
     gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     def check(path: str, spelling: str, field: str) -> None:
+        before = len(asked(upstream))
         body = {
             key: value for key, value in BODIES[path].items() if (field, key) != ("name", "model")
         }
         answer = send(gateway, path, {**body, field: spelling})
         assert assert_error(answer, dialect_of(path), 400) == "invalid model name"
-        assert asked(upstream) == []
+        assert asked(upstream)[before:] == []
 
     check_rows(
         (
@@ -212,12 +214,13 @@ def test_malformed_name_is_refused_in_a_path(
     gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     def check(spelling: str) -> None:
+        before = len(forwarded(upstream))
         path = f"/v1/models/{quote(spelling, safe='')}"
         answer = gateway.ask(path)
         # Paths with such characters are refused before a name is looked up in them.
         assert_error(answer, OPENAI, 400 if path.isascii() and "%" not in path else answer.status)
         assert answer.status in (400, 404)
-        assert forwarded(upstream) == []
+        assert forwarded(upstream)[before:] == []
 
     check_rows([(spelling,) for spelling in REFUSED if len(spelling) < 999], check)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.rig.fault_upstream import Json, Lines, Whole
 from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, Headers, bearer
 from tests.rig.local import LocalGateway
-from tests.rig.replay_upstream import Cut, Recording, ReplayUpstream, recording, recordings
+from tests.rig.replay_upstream import Cut, Recording, ReplayUpstream, Version, recording, recordings
 
 NATIVE = tuple(one for one in recordings() if not one.path.startswith("/v1/"))
 CUTS: tuple[Cut, ...] = ("recorded", 1)
@@ -164,7 +165,7 @@ DECIDED = {
 }
 PASSED = tuple(row for row in NATIVE if row.name not in DECIDED)
 
-#: What only the recordings of 0.32 have, and the gateway decides itself.
+#: What the recordings since 0.32 have, and the gateway decides itself.
 DECIDED_LATER = {
     "me": Decided(
         "the account is the operator's", is_native_error(403, "ollama cloud is disabled")
@@ -177,11 +178,13 @@ DECIDED_LATER = {
         lambda answer: answer.status == 200 and answer.json() == {"recommendations": []},
     ),
 }
-CURRENT = tuple(
-    row
-    for row in recordings("0.32")
+VERSIONS: tuple[Version, ...] = ("0.32", "0.34")
+CURRENT = [
+    (version, row)
+    for version in VERSIONS
+    for row in recordings(version)
     if not row.path.startswith("/v1/") and row.name not in DECIDED and row.name not in DECIDED_LATER
-)
+]
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -198,11 +201,13 @@ def test_client_gets_exactly_the_recorded_answer(
     assert answer.body == (b"" if row.method == "HEAD" else row.response)
 
 
-@pytest.mark.parametrize("row", CURRENT, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    ("version", "row"), CURRENT, ids=[f"{version}-{row.name}" for version, row in CURRENT]
+)
 def test_client_gets_exactly_what_a_current_ollama_answers(
-    row: Recording, upstream: ReplayUpstream, gateway: LocalGateway
+    version: Version, row: Recording, upstream: ReplayUpstream, gateway: LocalGateway
 ) -> None:
-    upstream.answer_with(row.name, version="0.32")
+    upstream.answer_with(row.name, version=version)
     answer = ask(gateway, row)
     assert (answer.status, answer.body) == (
         row.status,
@@ -240,30 +245,37 @@ def test_gateway_decides(name: str, upstream: ReplayUpstream, gateway: LocalGate
     assert len(sent_on) == int(decided.asks_upstream)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", DECIDED_LATER)
 def test_gateway_decides_what_the_newer_command_line_asks_at_its_start(
-    name: str, upstream: ReplayUpstream, gateway: LocalGateway
+    name: str, version: Version, upstream: ReplayUpstream, gateway: LocalGateway
 ) -> None:
     decided = DECIDED_LATER[name]
-    answer = ask(gateway, recording(name, "0.32"))
+    answer = ask(gateway, recording(name, version))
     assert decided.check(answer), f"{decided.reason}: {answer.status} {answer.body!r}"
     assert not forwarded(upstream)
 
 
-@pytest.mark.parametrize(
-    "name",
-    (
-        "chat-empty-body",
-        "chat-cut-json",
-        "chat-wrong-type",
-        "chat-keep-alive-bad",
-        "chat-model-cloud",
-    ),
+REFUSED = (
+    "chat-empty-body",
+    "chat-cut-json",
+    "chat-wrong-type",
+    "chat-keep-alive-bad",
+    "chat-model-cloud",
 )
-def test_refusals_of_the_gateway_have_the_recorded_body(name: str, gateway: LocalGateway) -> None:
-    row = recording(name)
-    answer = ask(gateway, row)
-    assert (answer.status, answer.body) == (row.status, row.response)
+#: By version and row: why the gateway's refusal does not have the recorded body yet.
+KNOWN = {("0.34", "chat-wrong-type"): "since 0.34, Go calls the field .ChatRequest.model"}
+
+
+def test_refusals_of_the_gateway_have_the_recorded_body(gateway: LocalGateway) -> None:
+    versions: tuple[Version, ...] = ("0.24", *VERSIONS)
+    differing = set()
+    for version, name in product(versions, REFUSED):
+        row = recording(name, version)
+        answer = ask(gateway, row)
+        if (answer.status, answer.body) != (row.status, row.response):
+            differing.add((version, name))
+    assert differing == set(KNOWN)
 
 
 @pytest.mark.parametrize(

@@ -276,10 +276,11 @@ def test_B10_a_token_for_the_alias_may_not_use_the_target_or_any_other_model(
     gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     def check(name: str, spelling: str) -> None:
+        before = len(forwarded(upstream))
         answer = ask(gateway, name, spelling, ALIAS_ONLY)
         assert answer.status == 404
         assert spelling in answer.text
-        assert forwarded(upstream) == []
+        assert forwarded(upstream)[before:] == []
 
     target = ("qwen3:8b", "QWEN3:8B", "library/qwen3:8b")
     others = ("other", "tiny-test", "coder:8b", "ns/coder")
@@ -306,10 +307,11 @@ def test_B10_rights_count_for_show_by_either_field(
 
 def test_B11_a_cloud_model_is_refused(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     def check(name: str, model: str) -> None:
+        before = len(forwarded(upstream))
         answer = ask(gateway, name, model)
         assert answer.status == 403
         assert "cloud is disabled" in answer.text
-        assert forwarded(upstream) == []
+        assert forwarded(upstream)[before:] == []
 
     models = ("gpt-oss:20b-cloud", "m:cloud", "M:CLOUD", "library/gpt-oss:20b-cloud")
     check_rows(product(EVERY, (*models, "qwen3:cloud", "covered:cloud")), check)

@@ -468,10 +468,11 @@ def test_S2_28_the_caller_gets_no_more_than_the_operator_allows(
 
 def test_time_that_is_none_is_refused(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     def check(name: str, value: Any) -> None:
+        before = len(forwarded(upstream))
         answer = ask(gateway, name, "other", request_timeout=value)
         assert answer.status == 400
         assert "request_timeout" in answer.text
-        assert forwarded(upstream) == []
+        assert forwarded(upstream)[before:] == []
 
     check_rows(product(EVERY, (0, -5, "5s", True)), check)
 
@@ -615,9 +616,10 @@ def test_field_that_would_drop_the_system_rule_is_refused(
     gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     def check(model: str, request: tuple[str, Document]) -> None:
+        before = len(forwarded(upstream))
         name, fields = request
         assert_error(ask(gateway, name, model, **fields), EVERY[name].dialect, 400)
-        assert forwarded(upstream) == []
+        assert forwarded(upstream)[before:] == []
 
     requests = [(name, fields) for name, many in UNREAD.items() for fields in many]
     models = ("spoken", "mute", "SPOKEN:latest", "spoken:local")

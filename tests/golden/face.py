@@ -6,7 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -17,7 +17,6 @@ from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Headers, bearer
 from tests.rig.leaks import LeakCheck, open_descriptors
 from tests.rig.local import LocalGateway
-from tests.rig.workers import until_all_answer
 
 AnyGateway = Gateway | LocalGateway
 
@@ -91,20 +90,6 @@ def warm(gateway: Gateway, token: str = TOKEN) -> None:
 def without_tag(names: Iterable[str]) -> set[str]:
     """Names of models as people write them."""
     return {name.removesuffix(":latest") for name in names}
-
-
-def wait_until_listed(
-    gateway: Gateway, names: Set[str], path: str = "/api/tags", seconds: float = 10
-) -> None:
-    """Until every worker lists these models and no others: what it shows may be two seconds old."""
-
-    def who_does() -> list[int]:
-        with closing(KeptConnection(gateway)) as worker:
-            rows = worker.ask("GET", path).json()["models"]
-            is_listed = without_tag(each["name"] for each in rows) == names
-            return [worker.ask("GET", "/readyz").json()["details"]["pid"]] if is_listed else []
-
-    until_all_answer(gateway, who_does, seconds)
 
 
 def forwarded(upstream: ScriptedServer) -> list[SeenRequest]:

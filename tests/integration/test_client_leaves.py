@@ -86,7 +86,7 @@ def test_client_that_leaves_during_a_fetch_ends_it(
     script: Script,
 ) -> None:
     pictures.script("/a", script)
-    body = CHAT_WITH_IMAGES.body([f"{pictures.url}/a"]) | {"model": "box/m"}
+    body = CHAT_WITH_IMAGES.body([f"{pictures.url}/a"]) | {"model": "box/tiny-test"}
     leave(gateway, pictures, CHAT_WITH_IMAGES.path, body, request_id)
     assert not [seen for seen in upstream.requests if seen.path == "/api/chat"]
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
 
 PLAIN = {"auth": {"generate_tokens": ["sk-team-token-1"]}}
 
 
-def warnings(upstream: FaultUpstream, *, config: int, state: int, auth: object = None) -> list[str]:
+def warnings(upstream: FaultUpstream, *, config: int, state: int) -> list[str]:
     """What a start says of files with these modes; one worker, so each once."""
-    settings = PLAIN | {"service": {"base_url": upstream.url}} | ({"auth": auth} if auth else {})
+    settings = PLAIN | {"service": {"base_url": upstream.url}}
     gateway = Gateway(settings, workers=1)
     try:
         gateway.config_path.chmod(config)
@@ -45,11 +43,3 @@ def test_files_for_the_gateway_alone_are_not_talked_about(upstream: FaultUpstrea
             "makes the sha256 form"
         )
     ]
-
-
-@pytest.mark.parametrize(("mode", "said"), [(0o644, 0), (0o666, 1)])
-def test_list_of_digests_may_be_read_but_not_changed(
-    upstream: FaultUpstream, mode: int, said: int
-) -> None:
-    auth = {"generate_tokens": [{"name": "team", "sha256": "ab" * 32}]}
-    assert len(warnings(upstream, config=mode, state=0o700, auth=auth)) == said

@@ -107,8 +107,8 @@ def shared_gateway(shared_server: Provider) -> Iterator[Gateway]:
         "upstreams": upstreams_of(shared_server),
         "stream": {"heartbeat_s": 1},
     }
-    with Gateway(settings, env={"LAB_KEY": KEY}) as running:
-        for _ in range(12):
+    with Gateway(settings, env={"LAB_KEY": KEY}, workers=1) as running:
+        for _ in range(6):
             for model in CLIENTS:
                 assert chat(running, model).status == 200
         # LiteLLM keeps connections of its own.
@@ -386,8 +386,9 @@ def test_the_models_of_the_configuration_are_listed(gateway: Gateway, server: Pr
 # Failures.
 
 
-@each_client
-@pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
+@pytest.mark.parametrize(
+    ("model", "stream"), list(zip(CLIENTS, [False, True], strict=True)), ids=["single", "stream"]
+)
 @pytest.mark.parametrize(
     ("status", "seen", "said_by_it"),
     [
@@ -622,8 +623,9 @@ def leave(
     assert access_line(gateway, request_id)["state"] == "client_gone"
 
 
-@each_face
-@pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
+@pytest.mark.parametrize(
+    ("face", "stream"), [(FACES["openai chat"], False), (FACES["anthropic messages"], True)]
+)
 def test_client_leaves_before_the_head(
     gateway: Gateway, server: Provider, request_id: str, face: Face, stream: bool
 ) -> None:
@@ -631,11 +633,11 @@ def test_client_leaves_before_the_head(
     leave(gateway, server, face, request_id, stream=stream, read=False)
 
 
-@each_face
 @each_client
 def test_client_leaves_between_tokens(
-    gateway: Gateway, server: Provider, request_id: str, face: Face, model: str
+    gateway: Gateway, server: Provider, request_id: str, model: str
 ) -> None:
+    face = FACES["openai chat"]
     server.script(CHAT, BETWEEN_TOKENS)
     leave(
         gateway,

@@ -27,7 +27,7 @@ PASSED, FAILED = 0, 1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mutation; `detail`: the test that caught it, or the end of the output."""
+    """The result for one mutation; `detail`: the test that caught it, or why none did."""
 
     state: str
     detail: str

@@ -198,7 +198,7 @@ class Rig:
         if self._options.get("records"):
             wait_until(
                 lambda: workers_connected(self.gateway) >= self.gateway.workers,
-                30,
+                60,
                 "a worker is not connected",
             )
         for box in self.boxes:

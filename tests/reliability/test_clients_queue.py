@@ -14,7 +14,7 @@ from tests.reliability.asked import SINGLES, STREAMS, WAYS, Asked, Way, ask, ask
 from tests.reliability.rig import TOKEN, Rig, Row, allowed
 from tests.rig.boxes import WorkBox
 from tests.rig.calls import FACES
-from tests.rig.coordinator import counts, wait_until_counted
+from tests.rig.coordinator import wait_until_counted
 from tests.rig.crowd import Crowd, Visitor
 from tests.rig.deadline import wait_until
 from tests.rig.edits import edit
@@ -117,7 +117,7 @@ def test_c12_one_token_opens_200_streams(row: Row) -> None:
             10,
             lambda: f"{len(crowd.over)} are refused",
         )
-        assert counts(row.gateway) == (AT_ONCE, 0)
+        wait_until_counted(row.gateway, AT_ONCE, 0)
         refused = crowd.over
         row.upstream.go.set()
         other = ask(row, Way(CHAT, False), bearer(OTHERS))
@@ -160,7 +160,7 @@ def test_c13_queue_is_full(row: Row) -> None:
         refused: list[Asked] = []
         while len(refused) < 50 - PLACES:
             refused += pool.map(lambda way: ask(row, way), WAYS)
-        assert counts(row.gateway) == (SLOTS, PLACES)
+        wait_until_counted(row.gateway, SLOTS, PLACES)
         for asked in refused:
             assert QueueFull.text in asked.error(), asked
             assert (asked.status, int(asked.answer.headers.get("Retry-After") or 0) >= 1) == (

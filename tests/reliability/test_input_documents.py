@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.integration.test_documents import as_chat, as_messages, as_responses
+from tests.app.test_documents import as_chat, as_messages, as_responses
 from tests.reliability.rig import TOKEN, Rig, Row
 from tests.reliability.test_process_host import memory_mib
 from tests.rig.deadline import wait_until

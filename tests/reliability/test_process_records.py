@@ -72,10 +72,15 @@ def steady_chats(row: Row, seconds: float) -> int:
 
 def chats_without_database(row: Row, seconds: float) -> int:
     """Chats for so long at least, and until it is noted that the database is away."""
-    count, ends_s = steady_chats(row, seconds), time.monotonic() + 30
-    while not noted(row, "records_unavailable"):
-        assert time.monotonic() < ends_s, "nothing is noted of the database"
-        count += steady_chats(row, 0.5)
+    return steady_chats(row, seconds) + chats_until(row, "records_unavailable")
+
+
+def chats_until(row: Row, event: str) -> int:
+    """Chats one after the other until something is noted; returns how many were answered."""
+    count, ends_s = 0, time.monotonic() + 30
+    while not noted(row, event):
+        assert time.monotonic() < ends_s, f"{event} is not noted"
+        count += steady_chats(row, 0.2)
     return count
 
 
@@ -125,18 +130,15 @@ def test_p13_full_disk_stops_no_request_and_what_is_not_recorded_is_reported(doo
             view.wait_for(lambda rows: len(rows) >= first)
             filler = gateway.state_directory / "filler"
             fill(filler)
-            steady_chats(row, 3)
+            chats_until(row, "usage_not_written")
             wait_until(
                 lambda: any("lines" in what for what in problems(gateway)),
                 10,
                 lambda: str(problems(gateway)),
             )
-            assert noted(row, "usage_not_written")
             filler.unlink()
             id = "row-room-" + secrets.token_hex(8)
-            wait_until(
-                lambda: noted(row, "usage_written_again"), 10, lambda: str(steady_chats(row, 0.1))
-            )
+            chats_until(row, "usage_written_again")
             assert row.ask(body=FACES["native chat"].body, id=id).status == 200
             rows = view.wait_for(lambda rows: any(each["id"] == id for each in rows))
             assert len({each["id"] for each in rows}) == len(rows)

@@ -3,6 +3,7 @@ becomes an honest error."""
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from itertools import chain
 from typing import Any
@@ -54,21 +55,18 @@ def redirect(target: FaultUpstream, status: int) -> Fault:
     return lambda face: [Whole(b"", status, {"Location": target.url + face.upstream_path})]
 
 
-def gzipped(size: int, times: int = 1) -> bytes:
-    """So many zeros, compressed so often."""
-    packer = zlib.compressobj(9, wbits=31)
-    data = b"".join(packer.compress(bytes(1 << 20)) for _ in range(size >> 20)) + packer.flush()
-    for _ in range(times - 1):
-        packer = zlib.compressobj(9, wbits=31)
-        data = packer.compress(data) + packer.flush()
-    return data
+def gzipped_zeros(size: int) -> bytes:
+    """So many zeros, compressed."""
+    packer, zeros = zlib.compressobj(9, wbits=31), bytes(1 << 20)
+    return b"".join(packer.compress(zeros) for _ in range(size >> 20)) + packer.flush()
 
 
 def test_u18_gzip_bomb(row: Row) -> None:
     """Nothing but identity is asked for, whatever the client takes; what comes all the
     same is not unpacked."""
     row.allow(502)
-    bombs = {"gzip": gzipped(256 << 20), "gzip, gzip": gzipped(256 << 20, 2)}
+    once = gzipped_zeros(256 << 20)
+    bombs = {"gzip": once, "gzip, gzip": gzip.compress(once)}
     before = {pid: resident_kib(pid) for pid in row.gateway.worker_pids()}
     for coding, bomb in bombs.items():
         headers = {**JSON, "Content-Encoding": coding}

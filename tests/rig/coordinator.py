@@ -115,7 +115,7 @@ def join_coordinator(gateway: Gateway, token: str, body: Frame | None = None) ->
         return workers_connected(gateway) >= gateway.workers
 
     wait_until(
-        all_are_there, 15, lambda: f"only {workers_connected(gateway)} workers have the coordinator"
+        all_are_there, 60, lambda: f"only {workers_connected(gateway)} workers have the coordinator"
     )
     wait_until_counted(gateway, 0, 0)
 

@@ -23,7 +23,7 @@ from ollama_proxy.clock import Clock
 from ollama_proxy.errors import UpstreamConnect, UpstreamCut, UpstreamTimeout
 from ollama_proxy.upstreams import Call, Headers, Redirected, UpstreamRequest
 from ollama_proxy.upstreams.base import Connections
-from tests.rig import STALLED_S, HangUp, HeaderItems, PeerClosed, SeenRequest, pieces
+from tests.rig import STALLED_S, HangUp, HeaderItems, Log, PeerClosed, SeenRequest, pieces
 from tests.rig.fault_upstream import Script, ScriptedServer, server_at
 
 #: Pieces that are kept until the gateway takes them; then the script waits, as a server does whose
@@ -34,8 +34,8 @@ MOST_PIECES = 16
 class MemoryWire:
     """What a script may ask of its connection."""
 
-    def __init__(self, number: int, clock: Clock) -> None:
-        self.number = number
+    def __init__(self, number: int, clock: Clock, log: Log) -> None:
+        self.number, self.log = number, log
         self._clock = clock
         self._left = Event()
 
@@ -53,9 +53,9 @@ class MemoryWire:
 class MemoryTurn:
     """One request and the answer that its script gives; see `tests.rig.Turn`."""
 
-    def __init__(self, request: SeenRequest, clock: Clock, *, is_bodiless: bool) -> None:
+    def __init__(self, request: SeenRequest, clock: Clock, log: Log, *, is_bodiless: bool) -> None:
         self.request = request
-        self.wire = MemoryWire(request.connection, clock)
+        self.wire = MemoryWire(request.connection, clock, log)
         self.close_after = False
         self.status = 0
         self.headers: list[tuple[str, str]] = []
@@ -246,7 +246,7 @@ class MemoryTransport:
             failure.took_s = 0.0
             raise failure
         seen = self._seen(request, call, server.accept())
-        turn = MemoryTurn(seen, call.clock, is_bodiless=request.method == "HEAD")
+        turn = MemoryTurn(seen, call.clock, server._log, is_bodiless=request.method == "HEAD")
         reply = MemoryReply(server, turn, call, self.connections)
         try:
             reply.wait_head(head_wait_s)

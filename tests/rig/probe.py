@@ -105,7 +105,7 @@ class Probe:
             "the probe got no answer at all",
         )
         self._tell("pause")
-        assert self._paused.wait(15), "the probe does not come to an end"
+        assert self._paused.wait(40), "the probe does not come to an end"
         return self.window(since)
 
     def window(self, begin: float, end: float = float("inf")) -> list[Sample]:

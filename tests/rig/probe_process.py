@@ -20,7 +20,8 @@ from collections import deque
 
 MODEL = "steady"
 WORDS = ("I", " am", " here")
-SAMPLE_S = 10.0
+#: Longer than a start of the gateway takes on a busy machine: until then connections wait.
+SAMPLE_S = 30.0
 TICK_S = 0.01
 _STAMP = "2026-01-01T00:00:00.000000Z"
 _ENTRY = {

@@ -14,7 +14,7 @@ from tests.rig import SeenRequest, Turn, pieces
 from tests.rig.fault_upstream import Json, Script, ScriptedServer
 
 RECORDINGS = Path(__file__).parent.parent / "recordings"
-Version = Literal["0.24", "0.32"]
+Version = Literal["0.24", "0.32", "0.34"]
 Cut = Literal["recorded", "whole"] | int
 Edges = Literal["chunks", "sends"]
 

@@ -4,7 +4,6 @@ each worker looks once a second, for all of them and only while there are any.""
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +20,7 @@ from ollama_proxy.admin.pages.sessions import SessionStore, page_session
 from ollama_proxy.admin.pages.today import TodaysUsage, sum_up_today
 from ollama_proxy.admin.routes import current_gateway
 from ollama_proxy.admin.status import read_status
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import TokenRevoked
 from ollama_proxy.gateway import Gateway, current_exchange, deliver, streamed
 from ollama_proxy.policy import ADMIN
@@ -68,6 +68,7 @@ class LiveState:
     _today: TodaysUsage
     #: Writes the state in a language.
     _render: Callable[[str, dict[str, Any]], str]
+    clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True)
     _listeners: set[Listener] = field(default_factory=set)
     _looker: gevent.Greenlet[..., None] | None = None
     _state: dict[str, Any] = field(default_factory=dict)
@@ -101,7 +102,7 @@ class LiveState:
     def _wait(self, listener: Listener) -> Iterator[bytes]:
         """What comes next for a page, or a comment after a while."""
         has_news = self._state and listener.seen is not self._state
-        if not has_news and not listener.news.wait(COMMENT_S):
+        if not has_news and not self.clock.wait(listener.news, COMMENT_S):
             yield SSE_COMMENT
         listener.news.clear()
         if listener.call.ended is None and self._state and listener.seen is not self._state:
@@ -114,7 +115,7 @@ class LiveState:
 
     def _run(self) -> None:
         while self._listeners:
-            began = time.monotonic()
+            began = self.clock.monotonic()
             for listener in self._listeners.copy():
                 if not listener.may_listen():
                     listener.call.end(TokenRevoked)
@@ -122,7 +123,7 @@ class LiveState:
                 self._look()
             except Exception as error:  # whatever it is, the pages stay open
                 log.error("internal_error", exc_info=error)
-            gevent.sleep(max(LOOK_S - (time.monotonic() - began), LOOK_S / 4))
+            self.clock.sleep(max(LOOK_S - (self.clock.monotonic() - began), LOOK_S / 4))
         self._looker, self._state, self._frames = None, {}, {}
 
     def _look(self) -> None:
@@ -186,5 +187,8 @@ def build_live_state(app: Flask) -> LiveState:
                 state, currency=gateway.settings.records.currency
             )
 
-    today = TodaysUsage(lambda: sum_up_today(parts["coordinator"], gateway.settings.records))
-    return LiveState(partial(read_status, gateway), today, render)
+    today = TodaysUsage(
+        lambda: sum_up_today(parts["coordinator"], gateway.settings.records, gateway.clock),
+        clock=gateway.clock,
+    )
+    return LiveState(partial(read_status, gateway), today, render, clock=gateway.clock)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
 import gevent
 
 from ollama_proxy.admin.records import query_records
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.errors import GatewayError
 from ollama_proxy.hub import Json
@@ -35,6 +34,7 @@ class TodaysUsage:
 
     #: Returns the sums, however long it takes; raises RecordsUnavailable.
     _ask: Callable[[], Json]
+    clock: Clock = field(default=SYSTEM_CLOCK, kw_only=True)
     _known: Today = Today()
     _read_s: float = -inf
     _reader: gevent.Greenlet[..., None] | None = None
@@ -43,11 +43,11 @@ class TodaysUsage:
         """What is known; reads it again if that is old, and waits at most
         so many seconds for it."""
         is_reading = self._reader is not None and not self._reader.ready()
-        if not is_reading and time.monotonic() - self._read_s > KEPT_S:
+        if not is_reading and self.clock.monotonic() - self._read_s > KEPT_S:
             self._reader = gevent.spawn(self._refresh)
             is_reading = True
         if is_reading and self._reader is not None:
-            self._reader.join(wait_s)
+            self.clock.join([self._reader], wait_s)
         return self._known
 
     def _refresh(self) -> None:
@@ -55,12 +55,14 @@ class TodaysUsage:
             self._known = Today(self._ask())
         except GatewayError as error:
             self._known = Today(None, str(error))
-        self._read_s = time.monotonic()
+        self._read_s = self.clock.monotonic()
 
 
-def sum_up_today(coordinator: CoordinatorClient | None, records: Records) -> Json:
+def sum_up_today(
+    coordinator: CoordinatorClient | None, records: Records, clock: Clock = SYSTEM_CLOCK
+) -> Json:
     """What all have used since midnight, in `records.timezone`; raises RecordsUnavailable."""
-    today = datetime.now(find_timezone(records.timezone)).date().isoformat()
+    today = clock.now(find_timezone(records.timezone)).date().isoformat()
     report = query_records(
         coordinator, records, "usage", by="day", start=today, timezone=records.timezone
     )

@@ -105,10 +105,11 @@ class Choice:
 
 def read_choice(values: Mapping[str, str]) -> Choice:
     """What the parameters ask for; what is absent or unknown is as usual."""
-    zone = find_timezone(current_gateway().settings.records.timezone)
+    gateway = current_gateway()
+    zone = find_timezone(gateway.settings.records.timezone)
     span = values.get("range", DEFAULT_RANGE)
     span = span if span in RANGES else DEFAULT_RANGE
-    start, end = days_of(span, datetime.now(zone).date())
+    start, end = days_of(span, gateway.clock.now(zone).date())
     if span == "custom":
         start, end = values.get("from") or start, values.get("to") or end
     first, second = (values.get(name) for name in ("by", "then"))

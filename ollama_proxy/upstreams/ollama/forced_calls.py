@@ -7,12 +7,12 @@ asked once more, with an instruction in the prompt instead of the schema.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import orjson
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.errors import UpstreamRefused
 from ollama_proxy.hub import Approximated, ChatRequest, Content, Done, Event, Json, Tool, ToolCall
 from ollama_proxy.upstreams.base import EventStream
@@ -92,12 +92,18 @@ class ForcedCallEvents:
     end, because only a complete answer can be checked."""
 
     def __init__(
-        self, request: ChatRequest, schema: Schema, ask: Ask, heartbeat_s: float | None
+        self,
+        request: ChatRequest,
+        schema: Schema,
+        ask: Ask,
+        heartbeat_s: float | None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Raises what `ask` raises."""
         self._names = [tool.name for tool in _callable_tools(request)]
         self._ask = ask
         self._heartbeat_s = heartbeat_s
+        self._clock = clock
         self._is_held = True
         try:
             self._events = ask(schema)
@@ -129,7 +135,7 @@ class ForcedCallEvents:
     def _read_answer(self) -> Generator[Sequence[Event], None, Sequence[Event]]:
         """Returns the events of an answer with a call, or of one that a limit has cut; () for any
         other, as early as that is known. Yields an empty batch for each heartbeat."""
-        texts, others, sent_at = list[str](), list[Event](), time.monotonic()
+        texts, others, sent_at = list[str](), list[Event](), self._clock.monotonic()
         for batch in self._events:
             for event in batch:
                 if not isinstance(event, Content):
@@ -139,9 +145,10 @@ class ForcedCallEvents:
             if texts and texts[0][0] != "{" and not _calls(others):
                 return ()
             if not batch or (
-                self._heartbeat_s is not None and time.monotonic() - sent_at >= self._heartbeat_s
+                self._heartbeat_s is not None
+                and self._clock.monotonic() - sent_at >= self._heartbeat_s
             ):
-                sent_at = time.monotonic()
+                sent_at = self._clock.monotonic()
                 yield ()
         return make_answer("".join(texts), others, self._names)
 

@@ -136,7 +136,9 @@ class OllamaUpstream(TransportUpstream):
             )
 
         schema = find_call_schema(request)
-        return ask(None) if schema is None else ForcedCallEvents(request, schema, ask, heartbeat_s)
+        if schema is None:
+            return ask(None)
+        return ForcedCallEvents(request, schema, ask, heartbeat_s, call.clock)
 
     def list_approximated(self, request: ChatRequest) -> tuple[str, ...]:
         """See Upstream.list_approximated. A demanded call is, if no schema can describe it."""

@@ -9,9 +9,18 @@ import subprocess
 from pathlib import Path
 
 import gevent
+import pytest
 
+from ollama_proxy.coordination import service
+from ollama_proxy.coordination.coordinator import Coordinator
 from ollama_proxy.coordination.link import SOCKET_NAME, Link, connect
-from ollama_proxy.coordination.service import LOCK_NAME, MARK, run_coordinator, start_coordinator
+from ollama_proxy.coordination.service import (
+    LOCK_NAME,
+    MARK,
+    SETTLE_S,
+    run_coordinator,
+    start_coordinator,
+)
 from tests.rig.deadline import wait_in_greenlet
 from tests.rig.gateway import WITHOUT_RECORDS
 
@@ -73,6 +82,22 @@ def test_socket_of_a_killed_coordinator_is_replaced(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     link.close()
     assert process.wait(LONGEST_S) == 0
+
+
+@pytest.mark.parametrize(("left", "settle_s"), [(MARK, SETTLE_S), (b"", 0.0)])
+def test_successor_of_a_killed_one_waits_for_what_workers_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bytes, settle_s: float
+) -> None:
+    waits: list[float] = []
+
+    def build(*, settle_s: float, resettle_s: float) -> Coordinator:
+        waits.append(settle_s)
+        return Coordinator(settle_s=settle_s, resettle_s=resettle_s)
+
+    monkeypatch.setattr(service, "Coordinator", build)
+    (tmp_path / LOCK_NAME).write_bytes(left)
+    assert run_coordinator(tmp_path, idle_s=0.0) is True
+    assert waits == [settle_s]
 
 
 def test_worker_of_another_version_does_not_end_it(tmp_path: Path) -> None:

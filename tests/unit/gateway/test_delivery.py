@@ -81,7 +81,7 @@ def test_failure_in_the_middle_has_last_words_whosever_fault_it_was(
 
 
 @pytest.mark.parametrize(("is_read", "state"), [(True, "ok"), (False, "client_gone")])
-def test_answer_that_is_not_read_to_its_end_has_no_client_any_more(
+def test_answer_that_is_not_read_to_its_end_is_recorded_as_client_gone(
     is_read: bool, state: str
 ) -> None:
     one = exchange()

@@ -88,7 +88,7 @@ def test_a_fault_of_our_own_is_a_500_that_says_nothing_of_it(app: InProcess) -> 
         (QuotaExceeded("tokens_per_day", "token:team", retry_after_s=3600), "3600", "false"),
     ],
 )
-def test_who_is_refused_for_now_learns_when_and_whether_to_come_back(
+def test_a_refusal_has_the_headers_for_a_retry(
     app: InProcess, error: GatewayError, retry_after: str, should_retry: str | None
 ) -> None:
     def refuse() -> NoReturn:

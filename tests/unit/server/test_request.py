@@ -57,7 +57,7 @@ def test_a_token_is_no_id() -> None:
         ("/api/tags", "/api/tags"),
     ],
 )
-def test_what_may_be_a_token_is_cut_out_of_a_path(path: str, shown: str) -> None:
+def test_tokens_are_masked_in_paths(path: str, shown: str) -> None:
     assert redacted(path, lambda part: part == "sk-right") == shown
 
 

@@ -46,7 +46,7 @@ def test_no_bytes_are_no_line() -> None:
     assert splitter.rest() == b""
 
 
-def test_ends_of_lines_that_some_clients_know_are_escaped_in_frames() -> None:
+def test_unicode_line_separators_are_escaped_in_frames() -> None:
     text = "one\u2028two\u2029three\u0085Grüße 世界 🎉"
     frame = escape_line_separators(ndjson_frame({"text": text}))
     assert frame.decode() == '{"text":"one\\u2028two\\u2029three\\u0085Grüße 世界 🎉"}\n'

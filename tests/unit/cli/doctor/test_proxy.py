@@ -64,6 +64,6 @@ AS_SENT = tuple(number * PAUSE_MS / 1000 for number in range(LINES))
         ((*(0.0,) * (LINES - 1), 0.2), "streams arrive in one piece"),
     ],
 )
-def test_streams_that_something_collects(times: tuple[float, ...], expected: str) -> None:
+def test_buffering_on_the_way_is_found(times: tuple[float, ...], expected: str) -> None:
     found = list(check_buffering(TimedDoor("http://127.0.0.1", times=times)))
     assert [expected in each.what for each in found] == ([True] if expected else [])

@@ -60,7 +60,7 @@ LINES = pytest.mark.parametrize(
 )
 
 
-def test_calls_without_an_id_or_with_that_of_another_get_one_of_their_own() -> None:
+def test_every_tool_call_has_an_id_of_its_own() -> None:
     decode = ChatDecoder()
     calls = [
         event
