@@ -15,11 +15,13 @@ import os
 import sys
 import time
 from http.client import responses
+from pathlib import Path
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 from wsgiref.util import FileWrapper
 
 import gevent
+from gevent.socket import AF_UNIX, SOCK_STREAM, socket
 from gunicorn import SERVER_SOFTWARE
 from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
@@ -34,6 +36,10 @@ from ollama_proxy.server.process_state import PROCESS
 from ollama_proxy.server.request import is_trusted, new_request_id, plain_address
 
 log = logging.getLogger(__name__)
+
+#: For tests: a variable with a directory in which each worker listens on a socket of its own as
+#: well, so that a request reaches exactly the worker that it is meant for.
+OWN_SOCKETS = "OLLAMA_PROXY_WORKER_SOCKETS"
 
 #: Seconds for which new connections are still taken once the end has begun: whoever asks
 #: `/readyz` learns of it.
@@ -51,6 +57,17 @@ RETRY_S = 1
 
 #: How a connection fails if the client has gone.
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+
+
+def listen_alone(directory: Path) -> socket:
+    """Return a listening socket of this process alone, `worker-<pid>.sock`, mode 0600."""
+    path = directory / f"worker-{os.getpid()}.sock"
+    path.unlink(missing_ok=True)
+    own = socket(AF_UNIX, SOCK_STREAM)
+    own.bind(str(path))
+    path.chmod(0o600)
+    own.listen()
+    return own
 
 
 class ServerLog(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -71,6 +88,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         self._lifecycle = PROCESS.lifecycle
         super().__init__(*args, **kwargs)
         self.alive: bool
+        self.sockets: list[Any]
         cfg = self.cfg
         self._keeps_alive = bool(cfg.keepalive)
         self._connections = Connections(
@@ -197,13 +215,19 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         )
         return head.encode("latin-1") + body
 
-    # The end.
+    # The beginning and the end.
 
     def init_process(self) -> None:
         """The process of the worker begins."""
         limit_s = self.cfg.graceful_timeout
         self.cfg.set("graceful_timeout", limit_s - min(TERMINATION_GRACE_S, limit_s // 2))
         super().init_process()
+
+    def patch(self) -> None:
+        """Make the sockets that it listens on, after those of its master."""
+        super().patch()
+        if directory := os.environ.get(OWN_SOCKETS):
+            self.sockets.append(listen_alone(Path(directory)))
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """SIGTERM: not ready at once, then no new connections, then whatever is

@@ -33,7 +33,7 @@ def operator_of(gateway: Gateway) -> str:
 
 def listed(gateway: Gateway, token: str) -> set[str]:
     """The models that a key sees, whichever worker it asks; none if one does not accept it."""
-    answers = ask_each_worker(gateway, "/v1/models", token=token, operator=operator_of(gateway))
+    answers = ask_each_worker(gateway, "/v1/models", token=token)
     return set.intersection(
         *(
             {model["id"] for model in answer.json()["data"]} if answer.status == 200 else set()

@@ -26,7 +26,7 @@ def test_a_job_is_seen_and_cancelled_through_another_worker_and_shown_on_a_page(
         Gateway(fleet_config("", [box], auth=auth), records=True, workers=2) as gateway,
     ):
         wait_for_records(gateway)
-        with connected_to_each(gateway, OPERATOR) as workers:
+        with connected_to_each(gateway) as workers:
             first, second = workers.values()
             job = pull_and_cancel(box, first, second)
         page = PageClient(gateway.url)

@@ -10,7 +10,7 @@ from tests.app.test_chat_logs import PROMPT, TOKEN, ask, asked, config, director
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
-from tests.rig.leaks import some_details
+from tests.rig.leaks import worker_details
 
 
 def test_the_environment_switches_it_on_and_the_last_lines_are_written_at_the_end(
@@ -36,7 +36,9 @@ def test_a_disk_that_hangs_fills_the_memory_only_so_far(upstream: FaultUpstream)
         os.mkfifo(pipe)
         for _ in range(10):
             assert ask(running, "many", "/api/chat", body).status == 200
-        wait_until(lambda: all(not one["in_flight"] for one in some_details(running, TOKEN)))
+        wait_until(
+            lambda: all(not one["in_flight"] for one in worker_details(running, TOKEN).values())
+        )
         written = pool.submit(pipe.read_bytes)
         [behind] = wait_until(lambda: running.events("chat_log_behind"), 20)
         running.stop()

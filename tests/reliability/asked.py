@@ -144,7 +144,7 @@ def wait_until_usable(row: Row, *boxes: FaultUpstream, seconds: float = 15) -> N
     expected = {f"box{number}": box in boxes for number, box in enumerate(row.rig.boxes, 1)}
 
     def thought() -> list[dict[str, bool]]:
-        workers = worker_details(row.gateway, PROBE_TOKEN, 10).values()
+        workers = worker_details(row.gateway, PROBE_TOKEN).values()
         return [{name: each["upstreams"][name]["usable"] for name in expected} for each in workers]
 
     wait_until(lambda: all(each == expected for each in thought()), seconds, lambda: str(thought()))

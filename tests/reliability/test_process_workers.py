@@ -22,7 +22,7 @@ from tests.rig.fault_upstream import Lines, WaitFor
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream
-from tests.rig.leaks import some_details, worker_details
+from tests.rig.leaks import worker_details
 
 pytestmark = pytest.mark.slow
 
@@ -110,8 +110,8 @@ def allow_one_loss(row: Row) -> None:
 
 
 def answering(gateway: Gateway) -> set[int]:
-    """Workers that answer new connections; asks a few times."""
-    return {details["pid"] for _ in range(4) for details in some_details(gateway, TOKEN)}
+    """Workers that answer."""
+    return set(worker_details(gateway, TOKEN))
 
 
 def test_p9_killed_worker_costs_only_its_own_streams(row: Row) -> None:

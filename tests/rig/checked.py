@@ -3,18 +3,18 @@ behind after the last."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 from tests.rig import fault_upstream as do
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
-from tests.rig.http_client import bearer, encode_request, raw
+from tests.rig.http_client import bearer
 from tests.rig.leaks import LeakCheck, open_descriptors
-from tests.rig.workers import until_all_answer
+from tests.rig.workers import connected_to_each, exchange
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -31,17 +31,11 @@ def touch_every_worker(
     asked = [
         ("GET", "/readyz", None, bearer(token)),
         ("GET", "/api/tags", None, bearer("wrong")),
-        ("POST", "/api/chat", {**BODY, "stream": False}, {**bearer(token), "Connection": "close"}),
+        ("POST", "/api/chat", {**BODY, "stream": False}, bearer(token)),
     ]
-    data = b"".join(
-        encode_request("gw", method, path, body, {"Connection": "keep-alive", **headers})
-        for method, path, body, headers in asked
-    )
-
-    def ask() -> bytes:  # all of it, also if the coordinator has to start first
-        return raw(gateway.port, data, timeout=seconds, quiet_s=seconds)
-
-    until_all_answer(gateway, lambda: map(int, re.findall(rb'"pid":(\d+)', ask())), seconds)
+    with connected_to_each(gateway) as workers:
+        for (method, path, body, headers), sock in product(asked, workers.values()):
+            exchange(sock, method, path, body, headers, timeout=seconds)
     open_files = [str(gateway.logs_directory / name) for name in ("access.log", "events.log")]
     wait_until(
         lambda: all({*open_files} <= _targets(pid) for pid in gateway.worker_pids()), seconds

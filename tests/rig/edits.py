@@ -13,7 +13,7 @@ from tests.rig.calls import TOKEN
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import Gateway
 from tests.rig.leaks import worker_details
-from tests.rig.workers import ask_together
+from tests.rig.workers import ask_each_worker
 
 #: the promise: seconds until every worker follows an edit
 FOLLOWED_S = 5.0
@@ -28,21 +28,17 @@ def put(path: Path, content: bytes) -> None:
     fresh.rename(path)
 
 
-def workers_that_know(gateway: Gateway, token: str) -> set[int]:
-    """Those workers that take a token, among those that take one of several connections."""
-    answers = ask_together(gateway, "/readyz", token)
-    return {each["details"]["pid"] for answer in answers if "details" in (each := answer.json())}
+def workers_without(gateway: Gateway, token: str) -> list[int]:
+    """The workers that do not take a token."""
+    answers = ask_each_worker(gateway, "/readyz", token=token)
+    return [pid for pid, answer in answers.items() if "details" not in answer.json()]
 
 
 def wait_until_known(gateway: Gateway, token: str, seconds: float = FOLLOWED_S) -> None:
     """Until every worker takes a token, within the promise."""
-    known: set[int] = set()
-
-    def by_all() -> bool:
-        known.update(workers_that_know(gateway, token))
-        return known >= gateway.worker_pids()
-
-    wait_until(by_all, seconds, lambda: f"only {known} of {gateway.worker_pids()} follow")
+    wait_until(
+        lambda: not workers_without(gateway, token), seconds, "a worker does not follow the edit"
+    )
 
 
 def edit(gateway: Gateway, config: Mapping[str, Any], seconds: float = FOLLOWED_S) -> float:

@@ -218,6 +218,23 @@ class Gateway:
         """The processes that gunicorn has forked and that are alive."""
         return child_pids(self.pid)
 
+    def connect_to(self, pid: int) -> socket.socket:
+        """A connection to this worker. Raises ConnectionError if it ends before it takes one."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(20)
+        path = str(self.directory / f"worker-{pid}.sock")
+
+        def is_connected_or_gone() -> bool:
+            return not sock.connect_ex(path) or pid not in self.worker_pids()
+
+        wait_until(is_connected_or_gone, START_S, f"worker {pid} does not listen")
+        try:
+            sock.getpeername()
+        except OSError:
+            sock.close()
+            raise ConnectionError(f"worker {pid} has ended") from None
+        return sock
+
     def output(self) -> str:
         """What the process has written to stdout and stderr so far; also readable after `close`."""
         if self._output_path.exists():
@@ -288,6 +305,7 @@ class Gateway:
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
             "WEB_CONCURRENCY": str(self.workers),
+            "OLLAMA_PROXY_WORKER_SOCKETS": str(self.directory),
             **extra,
         }
 

@@ -3,19 +3,17 @@ in flight, greenlets."""
 
 from __future__ import annotations
 
-import json
 import os
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from tests.rig import http_client
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import ScriptedServer
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer
+from tests.rig.workers import exchange
 
 Details = dict[str, Any]
 
@@ -152,51 +150,17 @@ def open_descriptors(pid: int) -> dict[int, str]:
     return found
 
 
-def worker_details(
-    gateway: Gateway,
-    token: str,
-    seconds: float = 15,
-    note: Callable[[Details], object] = lambda details: None,
-) -> dict[int, Details]:
-    """What each worker says of itself on /readyz, its last answer; asks on new connections until
-    all have answered. `note` gets every answer.
-
-    Raises AssertionError when a worker does not answer in time or the answer has no details.
-    """
-    seen: dict[int, Details] = {}
-
-    def all_seen() -> bool:
-        for details in some_details(gateway, token):
-            note(details)
-            seen[details["pid"]] = details
-        return gateway.worker_pids() <= seen.keys()
-
-    def missing() -> str:
-        return f"only {sorted(seen)} of {sorted(gateway.worker_pids())} answered /readyz"
-
-    wait_until(all_seen, seconds, missing)
-    return seen
-
-
-def some_details(gateway: Gateway, token: str) -> Iterator[Details]:
-    """What those workers say of themselves that take one of several connections, and whether they
-    are ready. All are open before the first one is used: otherwise the same worker might win each
-    of them."""
-    with ExitStack() as closing:
-        streams = [closing.enter_context(_connected(gateway)) for _ in range(2 * gateway.workers)]
-        for stream in streams:
-            with suppress(ConnectionError):  # the worker that took it has just ended
-                stream.sock.sendall(
-                    http_client.encode_request("127.0.0.1", "GET", "/readyz", None, bearer(token))
-                )
-                (status, _), body = stream.read_head(_PATIENCE_S), stream.read_all()
-                details = json.loads(body).get("details")
-                assert details, f"/readyz has no details for this token: {status} {body[:500]!r}"
-                yield details | {"is_ready": status == 200}
-
-
-def _connected(gateway: Gateway) -> http_client.Stream:
-    return http_client.Stream(socket.create_connection(("127.0.0.1", gateway.port), timeout=10))
+def worker_details(gateway: Gateway, token: str) -> dict[int, Details]:
+    """What each worker says of itself on /readyz, by its process id, and whether it is ready; a
+    worker that ends meanwhile is left out. Raises AssertionError when an answer has no details."""
+    found = {}
+    for pid in gateway.worker_pids():
+        with suppress(ConnectionError), gateway.connect_to(pid) as sock:
+            answer = exchange(sock, "GET", "/readyz", headers=bearer(token))
+            details = answer.json().get("details")
+            assert details, f"/readyz has no details for this token: {answer.text[:500]}"
+            found[pid] = details | {"is_ready": answer.status == 200}
+    return found
 
 
 def _idle(details: Details) -> int:

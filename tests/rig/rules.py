@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.rig import errors, http_client
+from tests.rig import errors
 from tests.rig.calls import resident_kib
 from tests.rig.coordinator import coordinator_pid, counts
 from tests.rig.deadline import wait_until
@@ -32,7 +32,7 @@ from tests.rig.gateway import Gateway, group_is_alive
 from tests.rig.http_client import Answer
 from tests.rig.leaks import LeakCheck, Snapshot, open_descriptors, worker_details
 from tests.rig.probe import P99_MS, Sample, p99
-from tests.rig.workers import until_all_answer
+from tests.rig.workers import ask_each_worker
 
 IDLE_AGAIN_S = 2.0
 #: Each look takes its time on a busy machine, and finds a health check under way now and then.
@@ -221,13 +221,10 @@ class RowRules:
         looks: dict[int, Mapping[str, Any]] = {}
         idle: set[int] = set()
 
-        def note_idle(details: Mapping[str, Any]) -> None:
-            if not any(_counts(details).values()):
-                idle.add(details["pid"])
-
         def is_idle() -> bool:
             looks.clear()
-            looks.update(worker_details(self._gateway, self._token, note=note_idle))
+            looks.update(worker_details(self._gateway, self._token))
+            idle.update(pid for pid, each in looks.items() if not any(_counts(each).values()))
             return looks.keys() <= idle and not self._surplus(looks)
 
         def busy() -> str:
@@ -278,20 +275,12 @@ class RowRules:
     def _wait_for_logs(self) -> None:
         """Lines of a worker are written in their order: when a later one is there,
         all of the row's are."""
-        markers: dict[int, str] = {}
-
-        def leave_one() -> list[int]:
-            name = "marker-" + secrets.token_hex(8)
-            headers = {**http_client.bearer(self._token), "X-Request-Id": name}
-            pid = http_client.request(self._gateway.url, path="/readyz", headers=headers).json()[
-                "details"
-            ]["pid"]
-            markers.setdefault(pid, name)
-            return [pid]
-
-        until_all_answer(self._gateway, leave_one, 5)
+        marker = "marker-" + secrets.token_hex(8)
+        answers = ask_each_worker(
+            self._gateway, "/readyz", token=self._token, **{"X-Request-Id": marker}
+        )
         wait_until(
-            lambda: _all_in(self._log.text(), markers.values()),
+            lambda: self._log.text().count(marker) == len(answers),
             5,
             "the access log stays behind",
         )
@@ -381,10 +370,6 @@ def clients_connected(port: int) -> int:
 
 
 _TRACES = ("Traceback (most recent call last)", '"traceback":')
-
-
-def _all_in(text: str, names: Any) -> bool:
-    return all(name in text for name in names)
 
 
 def _counts(details: Mapping[str, Any]) -> dict[str, int]:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.rig.calls import TOKEN, config
-from tests.rig.deadline import wait_until
+from tests.rig.calls import config
 from tests.rig.gateway import Gateway
-from tests.rig.workers import ask_each_worker, ask_together
+from tests.rig.workers import ask_each_worker
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +26,7 @@ def test_each_worker_answers_once(gateway: Gateway) -> None:
 
 
 def test_each_is_asked_what_the_test_wants(gateway: Gateway) -> None:
-    wrong = ask_each_worker(gateway, "/api/version", token="unknown", operator=TOKEN)
+    wrong = ask_each_worker(gateway, "/api/version", token="unknown")
     deleted = ask_each_worker(gateway, "/api/version", method="DELETE")
     assert [answer.status for answer in wrong.values()] == [401] * 3
     assert [answer.status for answer in deleted.values()] == [405] * 3
-
-
-def test_several_connections_reach_several_workers(gateway: Gateway) -> None:
-    found: set[int] = set()
-
-    def all_found() -> bool:
-        found.update(
-            each.json()["details"]["pid"] for each in ask_together(gateway, "/readyz", TOKEN)
-        )
-        return found == gateway.worker_pids()
-
-    wait_until(all_found, 20, lambda: f"only {found}")

@@ -39,7 +39,7 @@ def test_workers_follow_keys_and_models_within_two_seconds() -> None:
         ExitStack() as stack,
     ):
         wait_for_records(gateway)
-        workers = stack.enter_context(connected_to_each(gateway, OPERATOR)).values()
+        workers = stack.enter_context(connected_to_each(gateway)).values()
 
         def change(method: str, path: str, body: Any = None) -> Any:
             answer = gateway.ask(f"/admin/api/{path}", body, method=method, token=OPERATOR)
