@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.acceptance.s3 import environment, providers_config
+from tests.golden import face
 from tests.rig.fault_upstream import FaultUpstream
-from tests.rig.gateway import PROJECT
+from tests.rig.gateway import PROJECT, Gateway
+from tests.rig.provider import Provider
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +18,22 @@ def upstream() -> Iterator[FaultUpstream]:
     """The module's model server."""
     with FaultUpstream() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def box_process() -> Iterator[tuple[Gateway, FaultUpstream]]:
+    """A gateway as a process, with four workers, and its model server: for what only a process
+    shows."""
+    with FaultUpstream() as server, face.shared_gateway(server, workers=4) as running:
+        yield running, server
+
+
+@pytest.fixture(scope="session")
+def providers_process() -> Iterator[Gateway]:
+    """A gateway as a process in front of all providers."""
+    with Provider() as provider:
+        with Gateway(providers_config(provider), env=environment(), workers=1) as running:
+            yield running
 
 
 @pytest.fixture(scope="module")

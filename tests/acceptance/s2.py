@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.golden.face import TOKEN, forwarded, post, shared_gateway
+from tests.golden.face import TOKEN, forwarded, local_gateway, post
 from tests.rig.fault_upstream import MODEL, FaultUpstream, Json
-from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway
 from tests.rig.replay_upstream import Replay, recording
 
 NARROW = "token-of-one-model"
@@ -48,9 +48,9 @@ def config(upstream: FaultUpstream, **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def team_gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
+def team_gateway(upstream: FaultUpstream) -> Iterator[LocalGateway]:
     """The gateway of the team."""
-    with shared_gateway(upstream, **config(upstream, models=MODELS)) as running:
+    with local_gateway(upstream, **config(upstream, models=MODELS)) as running:
         yield running
 
 
@@ -78,11 +78,11 @@ def sent(upstream: FaultUpstream) -> dict[str, Any]:
     return document
 
 
-def chat(gateway: Gateway, **fields: Any) -> Answer:
+def chat(gateway: LocalGateway, **fields: Any) -> Answer:
     return post(gateway, "/v1/chat/completions", CHAT | fields)
 
 
-def message(gateway: Gateway, **fields: Any) -> Answer:
+def message(gateway: LocalGateway, **fields: Any) -> Answer:
     return post(gateway, "/v1/messages", MESSAGE | fields)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ollama_proxy.settings.schema import Settings, load_settings
-from tests.golden.face import TOKEN, post
-from tests.rig.gateway import PROJECT, Gateway
+from tests.golden.face import TOKEN, AnyGateway, post
+from tests.rig.gateway import PROJECT
 from tests.rig.http_client import Answer
+from tests.rig.local import LocalGateway
 from tests.rig.provider import Provider
 
 HELLO = [{"role": "user", "content": "Hello!"}]
@@ -57,15 +58,19 @@ def environment(*names: str) -> dict[str, str]:
     return {VARIABLES[name]: KEYS[name] for name in names or VARIABLES}
 
 
+def providers_config(provider: Provider, **more: Any) -> dict[str, Any]:
+    """The configuration of a gateway with all of them."""
+    return {"auth": {"generate_tokens": [TOKEN]}, "upstreams": upstreams(provider), **more}
+
+
 @contextmanager
-def providers_gateway(provider: Provider, **more: Any) -> Iterator[Gateway]:
+def providers_gateway(provider: Provider, **more: Any) -> Iterator[LocalGateway]:
     """A gateway with all of them."""
-    config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": upstreams(provider), **more}
-    with Gateway(config, env=environment()) as running:
+    with LocalGateway(providers_config(provider, **more), environ=environment()) as running:
         yield running
 
 
-def chat(gateway: Gateway, model: str = "deepseek:deepseek-chat", **fields: Any) -> Answer:
+def chat(gateway: AnyGateway, model: str = "deepseek:deepseek-chat", **fields: Any) -> Answer:
     """A chat of OpenAI's API."""
     return post(gateway, "/v1/chat/completions", {"model": model, "messages": HELLO, **fields})
 

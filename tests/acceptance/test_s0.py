@@ -19,12 +19,13 @@ from ollama_proxy.errors import CONNECT_FAILED
 from ollama_proxy.policy import PUBLIC
 from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.schema import Settings
-from tests.golden.face import forwarded, frames, shared_gateway
+from tests.golden.face import forwarded, frames, local_gateway
 from tests.rig.deadline import wait_until
-from tests.rig.fault_upstream import Json, Lines, Whole
+from tests.rig.fault_upstream import FaultUpstream, Json, Lines, WaitForPeerClose, Whole
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, Gateway, free_port
-from tests.rig.http_client import Answer, bearer, open_stream, request
+from tests.rig.http_client import Answer, bearer, request
+from tests.rig.local import LocalGateway
 from tests.rig.programs import require_program
 from tests.rig.replay_upstream import Replay, ReplayUpstream, recording
 
@@ -65,8 +66,8 @@ upstream = module_fixture(ReplayUpstream)
 
 
 @pytest.fixture(scope="module")
-def gateway(upstream: ReplayUpstream) -> Iterator[Gateway]:
-    with shared_gateway(upstream, auth={"generate_tokens": ["face-token", *TOKENS]}) as running:
+def gateway(upstream: ReplayUpstream) -> Iterator[LocalGateway]:
+    with local_gateway(upstream, auth={"generate_tokens": ["face-token", *TOKENS]}) as running:
         yield running
 
 
@@ -80,15 +81,13 @@ def clean(upstream: ReplayUpstream) -> None:
         upstream.script(path, [Replay(recording(f"{path.rpartition('/')[2]}-hello-single"))])
 
 
-def ask(gateway: Gateway, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+def ask(gateway: LocalGateway, method: str, path: str, body: Any = None, **headers: str) -> Answer:
     sent = {"Authorization": TOKENS[0], "Content-Type": "application/json"} | headers
-    return request(
-        gateway.url, method, path, body, {k: v for k, v in sent.items() if v}, timeout=20
-    )
+    return gateway.request(method, path, body, {k: v for k, v in sent.items() if v})
 
 
 def test_s0_01_calls_are_authenticated_and_forwarded(
-    gateway: Gateway, upstream: ReplayUpstream
+    gateway: LocalGateway, upstream: ReplayUpstream
 ) -> None:
     assert ask(gateway, "POST", "/api/chat", CHAT, Authorization="").status == 401
     assert not forwarded(upstream)
@@ -97,12 +96,12 @@ def test_s0_01_calls_are_authenticated_and_forwarded(
 
 
 @pytest.mark.parametrize("token", TOKENS)
-def test_s0_02_each_token_of_the_list_opens(token: str, gateway: Gateway) -> None:
+def test_s0_02_each_token_of_the_list_opens(token: str, gateway: LocalGateway) -> None:
     assert ask(gateway, "GET", "/api/tags", Authorization=token).status == 200
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
-def test_s0_03_browsers_may_call(path: str, gateway: Gateway) -> None:
+def test_s0_03_browsers_may_call(path: str, gateway: LocalGateway) -> None:
     page = {"Origin": "https://chat.example.org"}
     asked = {
         "Access-Control-Request-Method": "POST",
@@ -132,7 +131,7 @@ def test_s0_03_browsers_may_call(path: str, gateway: Gateway) -> None:
     ],
 )
 def test_s0_04_every_error_is_json_with_a_text(
-    method: str, path: str, body: Any, status: int, gateway: Gateway, upstream: ReplayUpstream
+    method: str, path: str, body: Any, status: int, gateway: LocalGateway, upstream: ReplayUpstream
 ) -> None:
     upstream.script("/api/show", [Whole(b"<html>no</html>", 200, {"Content-Type": "text/html"})])
     answer = ask(gateway, method, path, body)
@@ -145,19 +144,21 @@ def test_s0_04_every_error_is_json_with_a_text(
     ("method", "path", "body"), OLLAMA, ids=[f"{m}-{p[:18]}" for m, p, _ in OLLAMA]
 )
 def test_s0_05_every_route_of_ollama_is_there(
-    method: str, path: str, body: Any, gateway: Gateway, upstream: ReplayUpstream
+    method: str, path: str, body: Any, gateway: LocalGateway, upstream: ReplayUpstream
 ) -> None:
     assert ask(gateway, method, path, body).status == 200
     assert (method, path) in [(seen.method, seen.path) for seen in upstream.requests]
 
 
 @pytest.mark.parametrize(("method", "path", "body"), OPENAI, ids=[path for _, path, _ in OPENAI])
-def test_s0_06_openais_style_is_spoken(method: str, path: str, body: Any, gateway: Gateway) -> None:
+def test_s0_06_openais_style_is_spoken(
+    method: str, path: str, body: Any, gateway: LocalGateway
+) -> None:
     answer = ask(gateway, method, path, body)
     assert (answer.status, "object" in answer.json()) == (200, True)
 
 
-def test_s0_07_requests_and_errors_are_logged(gateway: Gateway) -> None:
+def test_s0_07_requests_and_errors_are_logged(gateway: LocalGateway) -> None:
     ok = ask(gateway, "GET", "/api/tags", **{"X-Request-Id": "s0-07-ok"})
     bad = ask(gateway, "GET", "/api/nope", **{"X-Request-Id": "s0-07-bad"})
     rows = logged(gateway, "access", "s0-07-ok", "s0-07-bad")
@@ -168,21 +169,15 @@ def test_s0_07_requests_and_errors_are_logged(gateway: Gateway) -> None:
     assert rows[1]["error"] == "not_found"
 
 
-def logged(gateway: Gateway, name: str, *ids: str) -> list[dict[str, Any]]:
-    """The lines of some requests, in their order, as soon as all are written."""
-
-    def found() -> list[dict[str, Any]]:
-        rows = {row.get("id"): row for row in gateway.log_lines(name)}
-        return [rows[one] for one in ids if one in rows]
-
-    wait_until(lambda: len(found()) == len(ids), 5, lambda: f"{name}.log has {found()}")
-    return found()
+def logged(gateway: LocalGateway, name: str, *ids: str) -> list[dict[str, Any]]:
+    """The lines of some requests, in their order."""
+    rows = {row.get("id"): row for row in gateway.log_lines(name)}
+    return [rows[one] for one in ids]
 
 
 def test_s0_08_the_smallest_file_is_enough(upstream: ReplayUpstream) -> None:
     text = 'auth:\n  generate_tokens: ["team-token-1", "team-token-2"]\nservice:\n  base_url: "http://localhost:11434"\n'
-    with Gateway(text.replace("http://localhost:11434", upstream.url)) as gateway:
-        assert gateway.config_path.name == "config.yaml"
+    with LocalGateway(text.replace("http://localhost:11434", upstream.url)) as gateway:
         assert ask(gateway, "GET", "/api/tags").status == 200
 
 
@@ -191,7 +186,7 @@ def test_s0_08_the_smallest_file_is_enough(upstream: ReplayUpstream) -> None:
     ("method", "path", "body"), GENERATION, ids=[path for _, path, _ in GENERATION]
 )
 def test_s0_09_generation_is_for_tokens_of_the_list(
-    method: str, path: str, body: Any, token: str, gateway: Gateway
+    method: str, path: str, body: Any, token: str, gateway: LocalGateway
 ) -> None:
     assert ask(gateway, method, path, body, Authorization=token).status == (
         200 if token in TOKENS else 401
@@ -216,7 +211,7 @@ def test_s0_12_port_is_8080(readme: str) -> None:
     assert "http://localhost:8080" in readme
 
 
-def test_s0_13_every_api_request_has_its_line(gateway: Gateway) -> None:
+def test_s0_13_every_api_request_has_its_line(gateway: LocalGateway) -> None:
     calls = [*OLLAMA, *OPENAI]
     for number, (method, path, body) in enumerate(calls):
         ask(gateway, method, path, body, **{"X-Request-Id": f"s0-13-{number}"})
@@ -226,31 +221,43 @@ def test_s0_13_every_api_request_has_its_line(gateway: Gateway) -> None:
     ]
 
 
-def test_s0_14_failed_authentication_is_logged_without_the_token(gateway: Gateway) -> None:
-    ask(gateway, "GET", "/api/tags", Authorization="canary-token", **{"X-Request-Id": "s0-14"})
-    [row] = logged(gateway, "events", "s0-14")
+def test_s0_14_failed_authentication_is_logged_without_the_token(
+    box_process: tuple[Gateway, FaultUpstream],
+) -> None:
+    gateway, _ = box_process
+    headers = {"Authorization": "canary-token", "X-Request-Id": "s0-14"}
+    request(gateway.url, path="/api/tags", headers=headers)
+    [row] = wait_until(
+        lambda: [line for line in gateway.log_lines("events") if line.get("id") == "s0-14"],
+        5,
+        "the failure is not in the log",
+    )
     assert (row["event"], row["path"], row["client"]) == ("auth_failure", "/api/tags", "127.0.0.1")
     assert "canary-token" not in gateway.output() + str(gateway.log_lines("events"))
 
 
-def test_s0_15_errors_of_forwarding_are_logged(gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_15_errors_of_forwarding_are_logged(
+    gateway: LocalGateway, upstream: ReplayUpstream
+) -> None:
     upstream.script("/api/show", [Whole(b"<html>no</html>", 200, {"Content-Type": "text/html"})])
     ask(gateway, "POST", "/api/show", {"model": "m"}, **{"X-Request-Id": "s0-15"})
     [row] = logged(gateway, "events", "s0-15")
     assert (row["event"], row["upstream"], row["level"]) == ("upstream_error", "ollama", "WARNING")
 
 
-def test_s0_16_state_of_the_system_is_logged(gateway: Gateway) -> None:
+def test_s0_16_state_of_the_system_is_logged(box_process: tuple[Gateway, FaultUpstream]) -> None:
+    gateway, _ = box_process
+
     def started() -> int:
         return len(gateway.events("worker_started"))
 
     wait_until(
         lambda: started() == gateway.workers, 20, lambda: f"{started()} workers have started"
     )
-    assert request(gateway.url, path="/health").json()["status"] == "healthy"
+    assert gateway.request(path="/health").json()["status"] == "healthy"
 
 
-def test_s0_17_logs_are_in_logs_beside_the_code(gateway: Gateway) -> None:
+def test_s0_17_logs_are_in_logs_beside_the_code(gateway: LocalGateway) -> None:
     assert Settings().logging.dir == "logs"
     assert (PROJECT / "logs").is_dir()
     assert {path.name for path in gateway.logs_directory.glob("*.log")} == {
@@ -263,7 +270,7 @@ def test_s0_17_logs_are_in_logs_beside_the_code(gateway: Gateway) -> None:
     ("method", "path", "body"), [*OLLAMA, *OPENAI], ids=lambda value: str(value)[:24]
 )
 def test_s0_18_every_endpoint_wants_a_token(
-    method: str, path: str, body: Any, gateway: Gateway, upstream: ReplayUpstream
+    method: str, path: str, body: Any, gateway: LocalGateway, upstream: ReplayUpstream
 ) -> None:
     for value in ("", "wrong", "Bearer wrong"):
         assert ask(gateway, method, path, body, Authorization=value).status == 401
@@ -281,19 +288,21 @@ def test_s0_18_only_four_routes_are_public() -> None:
 
 
 @pytest.mark.parametrize("form", ["{}", "Bearer {}", "bearer {}"])
-def test_s0_19_token_without_bearer_is_accepted(form: str, gateway: Gateway) -> None:
+def test_s0_19_token_without_bearer_is_accepted(form: str, gateway: LocalGateway) -> None:
     assert ask(gateway, "GET", "/api/tags", Authorization=form.format(TOKENS[0])).status == 200
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
-def test_s0_20_json_goes_in_and_out(path: str, gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_20_json_goes_in_and_out(
+    path: str, gateway: LocalGateway, upstream: ReplayUpstream
+) -> None:
     answer = ask(gateway, "POST", path, CHAT, **{"Content-Type": "application/json"})
     assert answer.status == 200
     assert (answer.headers.get("Content-Type") or "").startswith("application/json")
     assert forwarded(upstream)[-1].header("Content-Type") == "application/json"
 
 
-def test_s0_21_tags(gateway: Gateway) -> None:
+def test_s0_21_tags(gateway: LocalGateway) -> None:
     models = ask(gateway, "GET", "/api/tags").json()["models"]
     fields = {"name", "model", "modified_at", "size", "digest", "details"}
     details = {
@@ -318,7 +327,7 @@ PROGRESS = [
 
 @pytest.mark.parametrize("token_form", ["{}", "Bearer {}"])
 def test_s0_22_pull_streams_progress(
-    token_form: str, gateway: Gateway, upstream: ReplayUpstream
+    token_form: str, gateway: LocalGateway, upstream: ReplayUpstream
 ) -> None:
     upstream.script("/api/pull", [Lines(PROGRESS)])
     answer = ask(
@@ -328,18 +337,18 @@ def test_s0_22_pull_streams_progress(
     assert forwarded(upstream)[-1].json() == {"name": "m"}
 
 
-def test_s0_23_delete_by_name(gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_23_delete_by_name(gateway: LocalGateway, upstream: ReplayUpstream) -> None:
     upstream.script("/api/delete", [Replay(recording("delete"))])
     assert ask(gateway, "DELETE", "/api/delete", {"name": "m"}).json() == {"status": "success"}
 
 
-def test_s0_24_copy(gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_24_copy(gateway: LocalGateway, upstream: ReplayUpstream) -> None:
     upstream.script("/api/copy", [Replay(recording("copy"))])
     answer = ask(gateway, "POST", "/api/copy", {"source": "m", "destination": "n"})
     assert answer.json() == {"status": "success"}
 
 
-def test_s0_25_push_streams_progress(gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_25_push_streams_progress(gateway: LocalGateway, upstream: ReplayUpstream) -> None:
     upstream.script("/api/push", [Lines(PROGRESS)])
     answer = ask(gateway, "POST", "/api/push", {"name": "m", "insecure": False})
     assert [json.loads(line) for line in answer.body.splitlines()] == PROGRESS
@@ -349,7 +358,7 @@ def test_s0_25_push_streams_progress(gateway: Gateway, upstream: ReplayUpstream)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("field", ["name", "model"])
 def test_s0_26_show_by_get_with_a_body(
-    method: str, field: str, gateway: Gateway, upstream: ReplayUpstream
+    method: str, field: str, gateway: LocalGateway, upstream: ReplayUpstream
 ) -> None:
     upstream.script("/api/show", [Replay(recording("show"))])
     answer = ask(gateway, method, "/api/show", {field: "tiny-test"})
@@ -364,7 +373,7 @@ def test_s0_26_show_by_get_with_a_body(
     ("path", "own"), [("/api/generate", {"prompt": "Hi"}), ("/api/chat", {"messages": []})]
 )
 def test_s0_27_s0_28_generate_and_chat_pass_everything_on(
-    path: str, own: dict[str, Any], gateway: Gateway, upstream: ReplayUpstream
+    path: str, own: dict[str, Any], gateway: LocalGateway, upstream: ReplayUpstream
 ) -> None:
     body = {"model": "m", "stream": False, "options": {"temperature": 0.7, "top_p": 0.9}} | own
     if path == "/api/chat":
@@ -373,7 +382,9 @@ def test_s0_27_s0_28_generate_and_chat_pass_everything_on(
     assert forwarded(upstream)[-1].json() == body
 
 
-def test_s0_29_embed_takes_one_text_and_many(gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_29_embed_takes_one_text_and_many(
+    gateway: LocalGateway, upstream: ReplayUpstream
+) -> None:
     for name, value in (("embed-many", ["a", "b"]), ("embed-one", "a")):
         upstream.script("/api/embed", [Replay(recording(name))])
         answer = ask(gateway, "POST", "/api/embed", {"model": "m", "input": value}).json()
@@ -409,15 +420,9 @@ OPTIONS = {
 
 
 def test_s0_30_chat_takes_every_documented_field(
-    gateway: Gateway, upstream: ReplayUpstream
+    gateway: LocalGateway, upstream: ReplayUpstream
 ) -> None:
-    def is_version_known() -> bool:
-        """Whether the worker that answers has checked the server: `shift` is sent to
-        versions that know it."""
-        assert ask(gateway, "POST", "/v1/chat/completions", CHAT | DOCUMENTED).status == 200
-        return "shift" in forwarded(upstream)[-1].json()
-
-    wait_until(is_version_known, 10, "no health check has found the version")
+    assert ask(gateway, "POST", "/v1/chat/completions", CHAT | DOCUMENTED).status == 200
     # What is too long is refused and not cut in silence.
     assert forwarded(upstream)[-1].json() == CHAT | {
         "options": OPTIONS,
@@ -426,7 +431,7 @@ def test_s0_30_chat_takes_every_documented_field(
     }
 
 
-def test_s0_31_chat_answer(gateway: Gateway) -> None:
+def test_s0_31_chat_answer(gateway: LocalGateway) -> None:
     answer = ask(gateway, "POST", "/v1/chat/completions", CHAT).json()
     [choice] = answer["choices"]
     assert answer["id"].startswith("chatcmpl-") and answer["object"] == "chat.completion"
@@ -441,7 +446,9 @@ def test_s0_31_chat_answer(gateway: Gateway) -> None:
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
 
 
-def test_s0_32_chat_streams_server_sent_events(gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_32_chat_streams_server_sent_events(
+    gateway: LocalGateway, upstream: ReplayUpstream
+) -> None:
     upstream.script("/api/chat", [Replay(recording("chat-hello-stream"))])
     answer = ask(gateway, "POST", "/v1/chat/completions", CHAT | {"stream": True})
     assert (answer.headers.get("Content-Type") or "").startswith("text/event-stream")
@@ -453,7 +460,7 @@ def test_s0_32_chat_streams_server_sent_events(gateway: Gateway, upstream: Repla
 
 
 def test_s0_33_completions_take_every_documented_field(
-    gateway: Gateway, upstream: ReplayUpstream
+    gateway: LocalGateway, upstream: ReplayUpstream
 ) -> None:
     body = {"model": "m", "prompt": "Hi", "logprobs": 2, "best_of": 1} | DOCUMENTED
     assert ask(gateway, "POST", "/v1/completions", body).status == 200
@@ -466,7 +473,7 @@ def test_s0_33_completions_take_every_documented_field(
     )
 
 
-def test_s0_34_completion_answer(gateway: Gateway) -> None:
+def test_s0_34_completion_answer(gateway: LocalGateway) -> None:
     answer = ask(gateway, "POST", "/v1/completions", {"model": "m", "prompt": "Hi"}).json()
     [choice] = answer["choices"]
     assert answer["id"].startswith("cmpl-") and answer["object"] == "text_completion"
@@ -475,7 +482,9 @@ def test_s0_34_completion_answer(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("value", [["a"], ["a", "b"], "a"])
-def test_s0_35_s0_36_embeddings(value: Any, gateway: Gateway, upstream: ReplayUpstream) -> None:
+def test_s0_35_s0_36_embeddings(
+    value: Any, gateway: LocalGateway, upstream: ReplayUpstream
+) -> None:
     vectors = [[0.5, -0.25]] * (len(value) if isinstance(value, list) else 1)
     upstream.script("/api/embed", [Json({"embeddings": vectors, "prompt_eval_count": 4})])
     answer = ask(gateway, "POST", "/v1/embeddings", {"model": "m", "input": value}).json()
@@ -489,7 +498,7 @@ def test_s0_35_s0_36_embeddings(value: Any, gateway: Gateway, upstream: ReplayUp
     }
 
 
-def test_s0_37_models(gateway: Gateway) -> None:
+def test_s0_37_models(gateway: LocalGateway) -> None:
     listed = ask(gateway, "GET", "/v1/models").json()
     assert listed["object"] == "list" and listed["data"]
     assert all(
@@ -560,13 +569,13 @@ def is_up(port: int) -> bool:
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/v1/models"])
-def test_s0_41_missing_token_is_said_in_the_known_words(path: str, gateway: Gateway) -> None:
+def test_s0_41_missing_token_is_said_in_the_known_words(path: str, gateway: LocalGateway) -> None:
     answer = ask(gateway, "GET", path, Authorization="")
     assert (answer.status, "未提供认证token" in answer.text) == (401, True)
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/v1/models"])
-def test_s0_42_wrong_token_is_said_in_the_known_words(path: str, gateway: Gateway) -> None:
+def test_s0_42_wrong_token_is_said_in_the_known_words(path: str, gateway: LocalGateway) -> None:
     answer = ask(gateway, "GET", path, Authorization="wrong")
     assert (answer.status, "非授权访问" in answer.text) == (401, True)
 
@@ -575,7 +584,7 @@ def test_s0_42_wrong_token_is_said_in_the_known_words(path: str, gateway: Gatewa
     ("method", "path", "body"), [OLLAMA[1], OLLAMA[5], OPENAI[0]], ids=["tags", "chat", "openai"]
 )
 def test_s0_43_ollama_that_is_down_is_said_in_the_known_words(
-    method: str, path: str, body: Any, gateway: Gateway, upstream: ReplayUpstream
+    method: str, path: str, body: Any, gateway: LocalGateway, upstream: ReplayUpstream
 ) -> None:
     upstream.refuse()
     try:
@@ -596,19 +605,18 @@ def test_s0_44_help_names_what_to_look_at(errors_page: str) -> None:
 
 
 def test_s0_45_streams_arrive_as_they_are_made(
-    gateway: Gateway, upstream: ReplayUpstream, errors_page: str
+    box_process: tuple[Gateway, FaultUpstream], errors_page: str
 ) -> None:
-    """The stream is asked for in the body, and no server on the way may keep it back."""
-    lines = recording("chat-hello-stream").response
-    upstream.script(
-        "/api/chat", [Lines([line + b"\n" for line in lines.splitlines()], delay_s=0.05)]
-    )
-    body = CHAT | {"stream": True}
-    with open_stream(
-        gateway.url, "POST", "/v1/chat/completions", body, {"Authorization": TOKENS[0]}
-    ) as stream:
+    """The stream is asked for in the body, and no server on the way may keep it back: here the
+    upstream says nothing more before the client has its first words and leaves."""
+    gateway, upstream = box_process
+    first, *_ = recording("chat-hello-stream").response.splitlines(keepends=True)
+    upstream.script("/api/chat", [Lines([first]), WaitForPeerClose()], model="waits")
+    body = CHAT | {"model": "waits", "stream": True}
+    with gateway.open("/v1/chat/completions", body) as stream:
         assert stream.headers.get("X-Accel-Buffering") == "no"
-        events = [line for line in stream.lines() if line.data.startswith(b"data:")]
-    assert events[-1].data == b"data: [DONE]"
-    assert events[-1].at - events[0].at > 0.05 * (len(lines.splitlines()) - 1) / 2
+        events = (line.data for line in stream.lines() if line.data.startswith(b"data:"))
+        while b"Hello" not in next(events):
+            pass
+    upstream.wait_event("peer_closed")
     assert "--no-buffer" in errors_page and "proxy_buffering off" in errors_page

@@ -12,11 +12,9 @@ import base64
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 import yaml
 
@@ -39,8 +37,8 @@ from tests.acceptance.s2 import (
     sent,
     team_gateway,
 )
-from tests.golden.face import TOKEN, forwarded, frames, get, post
-from tests.rig.deadline import wait_until
+from tests.app.clients import openai_client
+from tests.golden.face import frames, get, post
 from tests.rig.fault_upstream import (
     MODEL,
     FaultUpstream,
@@ -50,8 +48,9 @@ from tests.rig.fault_upstream import (
     Whole,
 )
 from tests.rig.fixtures import module_fixture
-from tests.rig.gateway import PROJECT, Gateway
-from tests.rig.http_client import bearer, request
+from tests.rig.gateway import PROJECT
+from tests.rig.http_client import bearer
+from tests.rig.local import LocalGateway
 from tests.rig.replay_upstream import recording
 
 gateway = module_fixture(lambda upstream: team_gateway(upstream))
@@ -95,19 +94,19 @@ def pictures() -> Iterator[ScriptedServer]:
 
 #: A gateway that may fetch from this machine.
 fetching = module_fixture(
-    lambda upstream: Gateway(config(upstream, images={"allow": ["127.0.0.1"]}))
+    lambda upstream: LocalGateway(config(upstream, images={"allow": ["127.0.0.1"]}))
 )
 
 
 def test_s2_01_images_inline_and_by_address(
-    fetching: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
+    fetching: LocalGateway, upstream: FaultUpstream, pictures: ScriptedServer
 ) -> None:
     assert said(chat(fetching, messages=looking_at(data_uri(PNG), f"{pictures.url}/cat.png")))
     assert seen_images(upstream) == [PNG, PNG]
     assert sent(upstream)["messages"][0]["content"] == "What is this?"
 
 
-def test_s2_13_jpeg_as_data_uri(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_13_jpeg_as_data_uri(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     assert said(chat(gateway, messages=looking_at(data_uri(JPEG, "jpeg"))))
     assert seen_images(upstream) == [JPEG]
 
@@ -116,7 +115,11 @@ def test_s2_13_jpeg_as_data_uri(gateway: Gateway, upstream: FaultUpstream) -> No
     ("path", "image"), [("/cat.png", PNG), ("/dog", JPEG)], ids=["png", "jpeg"]
 )
 def test_s2_14_address_is_fetched_and_converted(
-    path: str, image: bytes, fetching: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
+    path: str,
+    image: bytes,
+    fetching: LocalGateway,
+    upstream: FaultUpstream,
+    pictures: ScriptedServer,
 ) -> None:
     """Over http here; https differs by the connection alone, see
     tests/unit/gateway/test_images.py."""
@@ -125,7 +128,7 @@ def test_s2_14_address_is_fetched_and_converted(
 
 
 def test_s2_15_several_images_in_one_message(
-    fetching: Gateway, upstream: FaultUpstream, pictures: ScriptedServer
+    fetching: LocalGateway, upstream: FaultUpstream, pictures: ScriptedServer
 ) -> None:
     urls = (data_uri(PNG), f"{pictures.url}/dog", data_uri(JPEG, "jpeg"))
     assert said(chat(fetching, messages=looking_at(*urls)))
@@ -134,7 +137,7 @@ def test_s2_15_several_images_in_one_message(
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_s2_16_images_streamed_or_not(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     answer = chat(gateway, messages=looking_at(data_uri(PNG)), stream=stream)
     assert (answer.status, seen_images(upstream), sent(upstream)["stream"]) == (200, [PNG], stream)
@@ -143,7 +146,9 @@ def test_s2_16_images_streamed_or_not(
 # --- Thinking -------------------------------------------------------------------------------------
 
 
-def test_s2_02_thinking_is_asked_for_and_shown(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_02_thinking_is_asked_for_and_shown(
+    gateway: LocalGateway, upstream: FaultUpstream
+) -> None:
     replay(upstream, "chat-think-single")
     recorded = json.loads(recording("chat-think-single").response)["message"]
     shown = said(chat(gateway, think=True))
@@ -159,7 +164,7 @@ LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high"}
 
 @pytest.mark.parametrize("effort", LEVELS)
 def test_s2_17_effort_as_openai_says_it(
-    effort: str, gateway: Gateway, upstream: FaultUpstream
+    effort: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     assert said(chat(gateway, reasoning_effort=effort))
     assert sent(upstream)["think"] == LEVELS[effort]
@@ -167,7 +172,7 @@ def test_s2_17_effort_as_openai_says_it(
 
 @pytest.mark.parametrize("effort", LEVELS)
 def test_s2_18_effort_as_openrouter_says_it(
-    effort: str, gateway: Gateway, upstream: FaultUpstream
+    effort: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     assert said(chat(gateway, reasoning={"effort": effort}))
     assert sent(upstream)["think"] == LEVELS[effort]
@@ -175,7 +180,7 @@ def test_s2_18_effort_as_openrouter_says_it(
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_s2_20_thinking_is_reasoning_content(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     replay(upstream, "chat-think-stream" if stream else "chat-think-single")
     answer = chat(gateway, think=True, stream=stream)
@@ -188,7 +193,7 @@ def test_s2_20_thinking_is_reasoning_content(
 
 
 def test_s2_32_thinking_is_kept_apart_from_the_answer(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     replay(upstream, "chat-think-stream")
     deltas = [
@@ -206,7 +211,7 @@ def test_s2_32_thinking_is_kept_apart_from_the_answer(
 # --- The operator's word on models ----------------------------------------------------------------
 
 
-def test_s2_03_parameters_for_a_model(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_03_parameters_for_a_model(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     assert said(chat(gateway, model="coder"))
     assert sent(upstream)["options"] == CODER
     assert said(chat(gateway, model="thinker"))
@@ -215,7 +220,7 @@ def test_s2_03_parameters_for_a_model(gateway: Gateway, upstream: FaultUpstream)
     assert sent(upstream).keys() & {"options", "think"} == set()
 
 
-def test_s2_07_names_of_the_teams_own(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_07_names_of_the_teams_own(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     listed = [model["id"] for model in get(gateway, "/v1/models").json()["data"]]
     assert {"coder", "thinker", "plain"} <= set(listed)
     answer = chat(gateway, model="coder").json()
@@ -260,7 +265,7 @@ def test_s2_27_the_caller_then_the_override_then_the_model(
     model: str,
     fields: dict[str, Any],
     expected: Any,
-    gateway: Gateway,
+    gateway: LocalGateway,
     upstream: FaultUpstream,
 ) -> None:
     body = {"model": model, "messages": HELLO, "stream": False} | fields
@@ -280,7 +285,9 @@ def test_s2_27_the_caller_then_the_override_then_the_model(
 
 
 @pytest.mark.parametrize("name", ["request_timeout", "timeout_ms"])
-def test_s2_28_time_in_milliseconds(name: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_28_time_in_milliseconds(
+    name: str, gateway: LocalGateway, upstream: FaultUpstream
+) -> None:
     upstream.script("/api/chat", [WaitForPeerClose()])
     answer = chat(gateway, **{name: 300})
     assert (answer.status, "0.3 s" in answer.json()["error"]["message"]) == (504, True)
@@ -290,7 +297,7 @@ def test_s2_28_time_in_milliseconds(name: str, gateway: Gateway, upstream: Fault
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_s2_29_reasoning_is_hidden_and_may_be_called_back(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     replay(upstream, "chat-think-stream" if stream else "chat-think-single")
     hidden = chat(gateway, model="plain", stream=stream)
@@ -301,7 +308,7 @@ def test_s2_29_reasoning_is_hidden_and_may_be_called_back(
 
 @pytest.mark.parametrize("where", ["beside", "inside"])
 def test_s2_30_context_for_long_texts(
-    where: str, gateway: Gateway, upstream: FaultUpstream
+    where: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     long = [{"role": "user", "content": "all of the repository " * 20_000}]
     asked = {"num_ctx": 131072} if where == "beside" else {"options": {"num_ctx": 131072}}
@@ -310,30 +317,27 @@ def test_s2_30_context_for_long_texts(
     assert sent(upstream)["messages"] == long
 
 
-def test_s2_19_context_as_a_field_of_its_own(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_19_context_as_a_field_of_its_own(
+    gateway: LocalGateway, upstream: FaultUpstream
+) -> None:
     assert said(chat(gateway, num_ctx=16384))
     assert sent(upstream)["options"] == {"num_ctx": 16384}
 
 
-def test_s2_31_other_parameters_are_merged(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_31_other_parameters_are_merged(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     assert said(chat(gateway, model="coder", seed=7, options={"top_k": 20, "mirostat": 1}))
     assert sent(upstream)["options"] == CODER | {"seed": 7, "top_k": 20, "mirostat": 1}
 
 
 def test_s2_33_an_edit_counts_for_every_request(upstream: FaultUpstream) -> None:
     """In place of a page with a button: the file, edited while the gateway runs."""
-    with Gateway(config(upstream)) as running:
+    with LocalGateway(config(upstream)) as running:
         assert post(running, "/v1/chat/completions", CHAT).status == 200
         assert "think" not in sent(upstream)
-        running.write_config(config(upstream, models={MODEL: {"think": True}}))
-
-        def is_everywhere() -> bool:
-            upstream.clear()
-            asked = [post(running, "/v1/chat/completions", CHAT) for _ in range(8)]
-            thinks = [seen.json().get("think") for seen in forwarded(upstream)]
-            return len(asked) == len(thinks) and all(thinks)
-
-        wait_until(is_everywhere, 10, "the override was not applied")
+        running.apply(config(upstream, models={MODEL: {"think": True}}))
+        post(running, "/v1/chat/completions", CHAT)
+        assert sent(upstream)["think"] is True
+        upstream.clear()
         post(running, "/api/chat", CHAT | {"stream": False})
         assert sent(upstream)["think"] is True
 
@@ -372,44 +376,38 @@ def test_s2_12_compose_shows_logs_and_builds_anew(deploy_page: str) -> None:
 # --- Embeddings -----------------------------------------------------------------------------------
 
 
-def embed(gateway: Gateway, **fields: Any) -> dict[str, Any]:
+def embed(gateway: LocalGateway, **fields: Any) -> dict[str, Any]:
     answer = post(gateway, "/v1/embeddings", {"model": "tiny-test", **fields})
     assert answer.status == 200, answer.text
     document: dict[str, Any] = answer.json()
     return document
 
 
-def test_s2_21_s2_35_one_text(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_21_s2_35_one_text(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     replay(upstream, "embed-one")
     [row] = embed(gateway, input="Hello!")["data"]
     assert (row["object"], row["index"], len(row["embedding"]) > 1) == ("embedding", 0, True)
     assert sent(upstream)["input"] == ["Hello!"]
 
 
-def test_s2_22_several_texts(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_22_several_texts(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     upstream.script("/api/embed", [Json({"embeddings": [[0.5], [0.25]], "prompt_eval_count": 4})])
     assert [row["embedding"] for row in embed(gateway, input=["a", "b"])["data"]] == [[0.5], [0.25]]
     assert sent(upstream)["input"] == ["a", "b"]
 
 
-def test_s2_23_dimensions(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_23_dimensions(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     embed(gateway, input="x", dimensions=64)
     assert sent(upstream)["dimensions"] == 64
 
 
-def test_s2_24_tokens_that_were_read(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_24_tokens_that_were_read(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     upstream.script("/api/embed", [Json({"embeddings": [[0.5]], "prompt_eval_count": 4})])
     assert embed(gateway, input="x")["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
 
 
-@contextmanager
-def openai_client(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0) as client:
-        yield client
-
-
 def test_s2_25_embeddings_with_the_official_client(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/embed", [Json({"embeddings": [[0.5, -1.0]], "prompt_eval_count": 4})])
     with openai_client(gateway) as client:
@@ -453,21 +451,21 @@ ALL_OPTIONS = {
 }
 
 
-def test_s2_34_all_parameters_of_ollama(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_34_all_parameters_of_ollama(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     assert said(chat(gateway, options=ALL_OPTIONS, keep_alive="10m", think=False))
     assert sent(upstream)["options"] == ALL_OPTIONS
     assert (sent(upstream)["keep_alive"], sent(upstream)["think"]) == ("10m", False)
 
 
-def test_s2_37_models_by_the_rights_of_a_key(gateway: Gateway) -> None:
-    listed = request(gateway.url, path="/v1/models", headers=bearer(NARROW)).json()["data"]
+def test_s2_37_models_by_the_rights_of_a_key(gateway: LocalGateway) -> None:
+    listed = gateway.request(path="/v1/models", headers=bearer(NARROW)).json()["data"]
     assert [model["id"] for model in listed] == ["coder"]
 
 
 @pytest.mark.parametrize("keep_alive", ["5m", 300, "1h30m"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/embeddings"])
 def test_s2_49_keep_alive_goes_on(
-    path: str, keep_alive: Any, gateway: Gateway, upstream: FaultUpstream
+    path: str, keep_alive: Any, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     body = {"model": "tiny-test", "input": "x"} if path == "/v1/embeddings" else MESSAGE
     assert post(gateway, path, body | {"keep_alive": keep_alive}).status == 200
@@ -476,7 +474,7 @@ def test_s2_49_keep_alive_goes_on(
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_s2_46_tools_in_the_form_of_openai(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     replay(upstream, "chat-tool-stream" if stream else "chat-tool-single")
     answer = chat(gateway, tools=[TOOL], stream=stream)
@@ -494,10 +492,12 @@ def test_s2_46_tools_in_the_form_of_openai(
 # --- Help and licence -----------------------------------------------------------------------------
 
 
-def test_s2_50_errors_tell_the_three_cases_apart(gateway: Gateway, upstream: FaultUpstream) -> None:
-    answer = request(gateway.url, "POST", "/v1/chat/completions", CHAT, bearer("wrong"))
+def test_s2_50_errors_tell_the_three_cases_apart(
+    gateway: LocalGateway, upstream: FaultUpstream
+) -> None:
+    answer = gateway.request("POST", "/v1/chat/completions", CHAT, bearer("wrong"))
     assert (answer.status, answer.json()["error"]["code"]) == (401, "invalid_api_key")
-    answer = request(gateway.url, "POST", "/v1/chat/completions", CHAT, bearer(NARROW))
+    answer = gateway.request("POST", "/v1/chat/completions", CHAT, bearer(NARROW))
     assert (answer.status, answer.json()["error"]["code"]) == (404, "model_not_found")
     upstream.refuse()
     try:

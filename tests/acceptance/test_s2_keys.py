@@ -13,7 +13,6 @@ from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.keys import FOLLOWED_S, change_key, create_key, wait_for_records
-from tests.rig.workers import ask_each_worker
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,7 @@ def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
     """With nothing but the address of Ollama, and two names for its model."""
     reset(upstream)
     models = f"models: {{coder: {{target: '{MODEL}'}}, writer: {{target: '{MODEL}'}}}}\n"
-    with Gateway(models, records=True, env={"OLLAMA_URL": upstream.url}) as running:
+    with Gateway(models, records=True, env={"OLLAMA_URL": upstream.url}, workers=1) as running:
         wait_for_records(running)
         yield running
 
@@ -32,14 +31,9 @@ def operator_of(gateway: Gateway) -> str:
 
 
 def listed(gateway: Gateway, token: str) -> set[str]:
-    """The models that a key sees, whichever worker it asks; none if one does not accept it."""
-    answers = ask_each_worker(gateway, "/v1/models", token=token)
-    return set.intersection(
-        *(
-            {model["id"] for model in answer.json()["data"]} if answer.status == 200 else set()
-            for answer in answers.values()
-        )
-    )
+    """The models that a key sees; none if it is not accepted."""
+    answer = gateway.ask("/v1/models", token=token)
+    return {model["id"] for model in answer.json()["data"]} if answer.status == 200 else set()
 
 
 def ask(gateway: Gateway, token: str, model: str) -> int:

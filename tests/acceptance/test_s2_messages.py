@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 
 from tests.acceptance.s2 import (
@@ -22,8 +23,7 @@ from tests.acceptance.s2 import (
 from tests.golden.face import TOKEN, named_frames, post
 from tests.rig.fault_upstream import MODEL, FaultUpstream, Lines
 from tests.rig.fixtures import module_fixture
-from tests.rig.gateway import Gateway
-from tests.rig.http_client import request
+from tests.rig.local import LocalGateway, LocalTransport
 
 gateway = module_fixture(lambda upstream: team_gateway(upstream))
 
@@ -35,7 +35,7 @@ def clean(upstream: FaultUpstream) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/anthropic/v1/messages"])
 def test_s2_36_messages_and_their_older_address(
-    path: str, gateway: Gateway, upstream: FaultUpstream
+    path: str, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     replay(upstream, "chat-hello-single")
     answer = post(gateway, path, MESSAGE).json()
@@ -48,8 +48,8 @@ def test_s2_36_messages_and_their_older_address(
 
 
 @pytest.mark.parametrize(("token", "status"), [(TOKEN, 200), ("wrong", 401)])
-def test_s2_39_key_in_a_header(token: str, status: int, gateway: Gateway) -> None:
-    answer = request(gateway.url, "POST", "/v1/messages", MESSAGE, {"X-API-Key": token})
+def test_s2_39_key_in_a_header(token: str, status: int, gateway: LocalGateway) -> None:
+    answer = gateway.request("POST", "/v1/messages", MESSAGE, {"X-API-Key": token})
     assert answer.status == status
     assert status == 200 or answer.json()["error"]["type"] == "authentication_error"
 
@@ -58,7 +58,9 @@ def test_s2_39_key_in_a_header(token: str, status: int, gateway: Gateway) -> Non
     ("said_version", "told"),
     [({}, "2023-06-01"), ({"Anthropic-Version": "2023-01-01"}, "2023-01-01")],
 )
-def test_s2_40_version_is_echoed(said_version: dict[str, str], told: str, gateway: Gateway) -> None:
+def test_s2_40_version_is_echoed(
+    said_version: dict[str, str], told: str, gateway: LocalGateway
+) -> None:
     assert (
         post(gateway, "/v1/messages", MESSAGE, **said_version).headers.get("anthropic-version")
         == told
@@ -85,7 +87,7 @@ THINKS_AND_CALLS = [
 ]
 
 
-def test_s2_41_events_of_a_stream(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_41_events_of_a_stream(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     upstream.script("/api/chat", [Lines(THINKS_AND_CALLS)])
     events = named_frames(message(gateway, stream=True, tools=[TOOL], think=True).body)
     deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
@@ -99,7 +101,7 @@ def test_s2_41_events_of_a_stream(gateway: Gateway, upstream: FaultUpstream) -> 
 
 
 def test_s2_42_calls_are_blocks_with_their_input_parsed(
-    gateway: Gateway, upstream: FaultUpstream
+    gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     replay(upstream, "chat-tool-single")
     answer = message(gateway, tools=[TOOL]).json()
@@ -125,7 +127,7 @@ def test_s2_42_calls_are_blocks_with_their_input_parsed(
     ],
 )
 def test_s2_43_thinking_and_overrides_for_messages(
-    model: str, fields: dict[str, Any], think: Any, gateway: Gateway, upstream: FaultUpstream
+    model: str, fields: dict[str, Any], think: Any, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     assert message(gateway, model=model, **fields).status == 200
     assert sent(upstream)["think"] == think
@@ -133,13 +135,18 @@ def test_s2_43_thinking_and_overrides_for_messages(
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_s2_44_official_client_of_anthropic(
-    stream: bool, gateway: Gateway, upstream: FaultUpstream
+    stream: bool, gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     """Every feature of it is in tests/sdk; Node's too."""
     anthropic = pytest.importorskip("anthropic")
     replay(upstream, "chat-hello-stream" if stream else "chat-hello-single")
     asked: Any = {"model": "tiny-test", "max_tokens": 100, "messages": HELLO}
-    with anthropic.Anthropic(base_url=gateway.url, api_key=TOKEN, max_retries=0) as client:
+    with anthropic.Anthropic(
+        base_url=gateway.url,
+        api_key=TOKEN,
+        max_retries=0,
+        http_client=httpx.Client(transport=LocalTransport(gateway)),
+    ) as client:
         if stream:
             with client.messages.stream(**asked) as events:
                 text = "".join(events.text_stream)
@@ -148,13 +155,13 @@ def test_s2_44_official_client_of_anthropic(
     assert text == "Hello! How can I help you today?"
 
 
-def test_s2_45_tools_of_openai_in_a_message(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_45_tools_of_openai_in_a_message(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     replay(upstream, "chat-tool-single")
     assert message(gateway, tools=[TOOL]).json()["content"][0]["name"] == "get_weather"
     assert [tool["function"] for tool in sent(upstream)["tools"]] == [FUNCTION]
 
 
-def test_s2_47_call_in_a_stream(gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_47_call_in_a_stream(gateway: LocalGateway, upstream: FaultUpstream) -> None:
     """The id is the model server's own, as clients send it back; its beginning
     means nothing to them."""
     upstream.script("/api/chat", [Lines(THINKS_AND_CALLS)])
@@ -204,7 +211,7 @@ RESULTS["/v1/chat/completions"][0]["tool_calls"][0]["function"] = {
 
 
 @pytest.mark.parametrize("path", RESULTS)
-def test_s2_48_results_of_tools(path: str, gateway: Gateway, upstream: FaultUpstream) -> None:
+def test_s2_48_results_of_tools(path: str, gateway: LocalGateway, upstream: FaultUpstream) -> None:
     assert (
         post(
             gateway, path, MESSAGE | {"messages": [*HELLO, *RESULTS[path]], "tools": [TOOL]}

@@ -31,7 +31,8 @@ from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Cut, Head, Json, Script, Whole
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, Gateway
-from tests.rig.http_client import bearer, request
+from tests.rig.http_client import bearer
+from tests.rig.local import LocalGateway
 from tests.rig.programs import require_program
 from tests.rig.provider import CHAT, EMBEDDINGS, Provider, refused, upstream_entry
 from tests.rig.provider import HELLO as SPOKEN
@@ -57,14 +58,14 @@ def lines(body: bytes) -> list[dict[str, Any]]:
     ],
 )
 def test_s3_01_s3_03_ollamas_api_reaches_each_provider(
-    model: str, own: str, gateway: Gateway, provider: Provider
+    model: str, own: str, gateway: LocalGateway, provider: Provider
 ) -> None:
     answer = post(gateway, "/api/chat", {"model": model, "messages": HELLO, "stream": False}).json()
     assert (answer["model"], answer["message"]["content"], answer["done"]) == (model, SPOKEN, True)
     assert [body["model"] for body in provider.bodies()] == [own]
 
 
-def test_s3_02_streaming(gateway: Gateway, provider: Provider) -> None:
+def test_s3_02_streaming(gateway: LocalGateway, provider: Provider) -> None:
     native = post(gateway, "/api/chat", NATIVE)
     assert (native.headers.get("Content-Type") or "").startswith("application/x-ndjson")
     assert "".join(line["message"]["content"] for line in lines(native.body)) == SPOKEN
@@ -74,7 +75,7 @@ def test_s3_02_streaming(gateway: Gateway, provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/embed", "/api/embeddings", "/v1/embeddings"])
-def test_s3_04_embeddings(path: str, gateway: Gateway, provider: Provider) -> None:
+def test_s3_04_embeddings(path: str, gateway: LocalGateway, provider: Provider) -> None:
     body = {"model": "text-embedding-v1", "input": "Hello!", "prompt": "Hello!"}
     answer = post(gateway, path, body).json()
     vectors = answer.get("embeddings") or answer.get("data") or [answer["embedding"]]
@@ -95,7 +96,7 @@ def test_s3_04_embeddings(path: str, gateway: Gateway, provider: Provider) -> No
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_s3_06_whatever_goes_wrong_is_an_error_of_ollamas(
-    script: Script, status: int, stream: bool, gateway: Gateway, provider: Provider
+    script: Script, status: int, stream: bool, gateway: LocalGateway, provider: Provider
 ) -> None:
     provider.script(CHAT, script)
     answer = post(gateway, "/api/chat", NATIVE | {"stream": stream})
@@ -103,15 +104,15 @@ def test_s3_06_whatever_goes_wrong_is_an_error_of_ollamas(
     assert list(answer.json()) == ["error"] and answer.json()["error"]
 
 
-def test_s3_07_requests_and_errors_are_logged(gateway: Gateway, provider: Provider) -> None:
+def test_s3_07_requests_and_errors_are_logged(gateway: LocalGateway, provider: Provider) -> None:
     provider.script(CHAT, refused(500, "it broke"))
     headers = bearer(TOKEN) | {"X-Request-Id": "s3-07"}
-    request(gateway.url, "POST", "/api/chat", NATIVE | {"stream": False}, headers)
+    gateway.request("POST", "/api/chat", NATIVE | {"stream": False}, headers)
 
     def written(name: str) -> list[dict[str, Any]]:
         return [line for line in gateway.log_lines(name) if line.get("id") == "s3-07"]
 
-    [row] = wait_until(lambda: written("access"), 5, "the request is not in the log")
+    [row] = written("access")
     expected = {
         "path": "/api/chat",
         "model": "deepseek-chat",
@@ -119,7 +120,7 @@ def test_s3_07_requests_and_errors_are_logged(gateway: Gateway, provider: Provid
         "status": 502,
     }
     assert {name: row[name] for name in expected} == expected
-    [event] = wait_until(lambda: written("events"), 5, "the error is not in the log")
+    [event] = written("events")
     assert (event["event"], event["upstream"]) == ("upstream_error", "deepseek")
 
 
@@ -130,7 +131,7 @@ TEXT_MODELS = [
 
 
 @pytest.mark.parametrize("model", TEXT_MODELS)
-def test_s3_08_text_models(model: str, gateway: Gateway, provider: Provider) -> None:
+def test_s3_08_text_models(model: str, gateway: LocalGateway, provider: Provider) -> None:
     assert (
         post(gateway, "/api/generate", {"model": model, "prompt": "Hello!", "stream": False}).status
         == 200
@@ -139,7 +140,7 @@ def test_s3_08_text_models(model: str, gateway: Gateway, provider: Provider) -> 
 
 
 @pytest.mark.parametrize("model", ["text-embedding-v1", "text-embedding-v2"])
-def test_s3_09_embedding_models(model: str, gateway: Gateway, provider: Provider) -> None:
+def test_s3_09_embedding_models(model: str, gateway: LocalGateway, provider: Provider) -> None:
     answer = post(gateway, "/api/embed", {"model": model, "input": ["a", "b"]}).json()
     assert (answer["model"], len(answer["embeddings"])) == (model, 2)
     assert provider.bodies(EMBEDDINGS)[0]["model"] == model
@@ -159,12 +160,11 @@ def test_s3_10_keys_are_filled_into_a_copy_of_the_example(deploy_page: str) -> N
     assert ".env" in deploy_page
 
 
-def test_s3_11_one_command_and_any_port(readme: str, deploy_page: str) -> None:
+def test_s3_11_one_command_and_any_port(
+    providers_process: Gateway, readme: str, deploy_page: str
+) -> None:
     assert "make run" in readme and "wsgi:app" in deploy_page
-    with Gateway(
-        {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": "demo:"}}
-    ) as gateway:
-        assert get(gateway, "/api/tags").status == 200
+    assert get(providers_process, "/api/tags").status == 200
     assert shipped(PORT="11434").server.port == 11434
 
 
@@ -184,27 +184,27 @@ def test_s3_05_s3_12_s3_13_docker_files(deploy_page: str) -> None:
     assert "S3-12" in by_hand and "S3-13" in by_hand
 
 
-def test_s3_14_generate(gateway: Gateway, provider: Provider) -> None:
+def test_s3_14_generate(gateway: LocalGateway, provider: Provider) -> None:
     answer = post(gateway, "/api/generate", PROMPT | {"stream": False}).json()
     assert (answer["response"], answer["done"], answer["done_reason"]) == (SPOKEN, True, "stop")
     assert (answer["prompt_eval_count"], answer["eval_count"]) == (7, 3)
 
 
-def test_s3_15_generate_as_a_stream(gateway: Gateway, provider: Provider) -> None:
+def test_s3_15_generate_as_a_stream(gateway: LocalGateway, provider: Provider) -> None:
     *told, last = lines(post(gateway, "/api/generate", PROMPT | {"stream": True}).body)
     assert "".join(line["response"] for line in told) == SPOKEN
     assert {line["done"] for line in told} == {False}
     assert (last["done"], last["response"]) == (True, "")
 
 
-def test_s3_16_embeddings_with_a_prompt(gateway: Gateway, provider: Provider) -> None:
+def test_s3_16_embeddings_with_a_prompt(gateway: LocalGateway, provider: Provider) -> None:
     answer = post(
         gateway, "/api/embeddings", {"model": "text-embedding-v1", "prompt": "Hello!"}
     ).json()
     assert answer == {"embedding": [3.0, 4.0, 0.0]}
 
 
-def test_s3_17_tags(gateway: Gateway, provider: Provider) -> None:
+def test_s3_17_tags(gateway: LocalGateway, provider: Provider) -> None:
     rows = get(gateway, "/api/tags").json()["models"]
     names = {row["name"].removesuffix(":latest") for row in rows}
     assert names == {name for models in MODELS.values() for name in models}
@@ -223,7 +223,7 @@ def test_s3_17_tags(gateway: Gateway, provider: Provider) -> None:
     ],
 )
 def test_s3_18_s3_19_keys_from_the_environment(
-    model: str, name: str, gateway: Gateway, provider: Provider
+    model: str, name: str, gateway: LocalGateway, provider: Provider
 ) -> None:
     """That of Bailian by the name that the adapter had for it, DATASCOPE_API_KEY."""
     assert chat(gateway, model).status == 200
@@ -241,7 +241,7 @@ def test_s3_20_host_and_port_from_the_environment() -> None:
 def test_s3_21_default_model_from_the_environment(provider: Provider) -> None:
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": upstreams(provider, "deepseek")}
     env = environment("deepseek") | {"DEFAULT_MODEL": "deepseek-coder"}
-    with Gateway(config, env=env, workers=1) as gateway:
+    with LocalGateway(config, environ=env) as gateway:
         assert (
             post(gateway, "/api/chat", {"messages": HELLO, "stream": False}).json()["model"]
             == "deepseek-coder"
@@ -259,6 +259,7 @@ LITELLM_NAMES = [
 
 @pytest.fixture(scope="module")
 def litellm_gateway(shared_provider: Provider) -> Iterator[Gateway]:
+    """A process: the library has HTTP clients of its own."""
     if find_spec("litellm") is None:
         pytest.skip("litellm is not installed")
     upstream = upstream_entry(
@@ -308,9 +309,7 @@ def test_s3_24_guide_for_developers() -> None:
     assert "`errors.py`" in guide
 
 
-def test_s3_25_a_simple_check_of_everything_from_outside(
-    gateway: Gateway, provider: Provider
-) -> None:
+def test_s3_25_a_simple_check_of_everything_from_outside(providers_process: Gateway) -> None:
     """Health, models, generate both ways and embeddings, as the adapter's own script
     did it, with curl alone."""
 
@@ -321,7 +320,7 @@ def test_s3_25_a_simple_check_of_everything_from_outside(
         command = [
             require_program("curl"),
             "-sSf",
-            f"{gateway.url}{path}",
+            f"{providers_process.url}{path}",
             "-H",
             f"Authorization: Bearer {TOKEN}",
         ]
@@ -357,7 +356,7 @@ def test_s3_26_help_names_what_to_look_at(
 
 
 def test_s3_26_a_key_that_the_provider_refuses_is_our_fault(
-    gateway: Gateway, provider: Provider
+    gateway: LocalGateway, provider: Provider
 ) -> None:
     provider.script(CHAT, refused(401, f"Incorrect API key provided: {KEYS['deepseek']}"))
     answer = post(gateway, "/api/chat", NATIVE)
@@ -365,10 +364,14 @@ def test_s3_26_a_key_that_the_provider_refuses_is_our_fault(
     assert "credentials" in answer.json()["error"]
 
 
-def test_s3_27_logs_are_where_docker_looks_for_them(gateway: Gateway, deploy_page: str) -> None:
-    get(gateway, "/api/tags", **{"X-Request-Id": "s3-27"})
+def test_s3_27_logs_are_where_docker_looks_for_them(
+    providers_process: Gateway, deploy_page: str
+) -> None:
+    get(providers_process, "/api/tags", **{"X-Request-Id": "s3-27"})
     wait_until(
-        lambda: '"id":"s3-27"' in gateway.output(), 5, "the request is not on standard output"
+        lambda: '"id":"s3-27"' in providers_process.output(),
+        5,
+        "the request is not on standard output",
     )
     assert "docker compose logs" in deploy_page
 
@@ -378,7 +381,7 @@ def test_s3_28_contributing_and_licence() -> None:
     assert "## Commands" in text_of("CONTRIBUTING.md")
 
 
-def test_images_reach_a_provider_as_well(gateway: Gateway, provider: Provider) -> None:
+def test_images_reach_a_provider_as_well(gateway: LocalGateway, provider: Provider) -> None:
     """S3-01, of what Ollama's clients send beside text."""
     png = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(64)).decode()
     message = {"role": "user", "content": "What is it?", "images": [png]}

@@ -31,7 +31,8 @@ from tests.golden.face import TOKEN, frames, get, post
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import FaultUpstream, WaitForPeerClose
 from tests.rig.gateway import PROJECT, Gateway
-from tests.rig.http_client import bearer, request
+from tests.rig.http_client import bearer
+from tests.rig.local import LocalGateway
 from tests.rig.programs import require_program
 from tests.rig.provider import CHAT, Provider, call, refused, said
 from tests.rig.provider import HELLO as SPOKEN
@@ -41,23 +42,18 @@ CLAUDE = "openrouter:anthropic/claude-3.5-sonnet"
 
 
 @pytest.fixture(scope="module")
-def gateway(shared_provider: Provider) -> Iterator[Gateway]:
+def gateway(shared_provider: Provider) -> Iterator[LocalGateway]:
     tokens = [TOKEN, {"name": "reader", "token": READER, "scopes": ["read"]}]
     with providers_gateway(shared_provider, auth={"generate_tokens": tokens}) as running:
         yield running
 
 
-def told(gateway: Gateway) -> dict[str, Any]:
+def told(gateway: LocalGateway) -> dict[str, Any]:
     document: dict[str, Any] = get(gateway, "/", Accept="application/json").json()
     return document
 
 
-def test_s4_01_status(gateway: Gateway, provider: Provider) -> None:
-    wait_until(
-        lambda: len(told(gateway)["providers"]["active"]) == len(MODELS),
-        10,
-        lambda: str(told(gateway)),
-    )
+def test_s4_01_status(gateway: LocalGateway, provider: Provider) -> None:
     document = told(gateway)
     assert (document["status"], document["service"], document["version"]) == (
         "ok",
@@ -72,14 +68,14 @@ def test_s4_01_status(gateway: Gateway, provider: Provider) -> None:
     assert document["models"]["total"] == sum(map(len, MODELS.values()))
 
 
-def test_s4_02_version(gateway: Gateway) -> None:
+def test_s4_02_version(gateway: LocalGateway) -> None:
     document = get(gateway, "/api/version").json()
     assert re.fullmatch(r"\d+\.\d+\.\d+", document["version"])
     assert document["build"].keys() >= {"date", "commit", "node"}
     assert document["ollama"].keys() == {"version", "api_version"}
 
 
-def test_s4_03_tags(gateway: Gateway) -> None:
+def test_s4_03_tags(gateway: LocalGateway) -> None:
     rows = get(gateway, "/api/tags").json()["models"]
     assert len(rows) == sum(map(len, MODELS.values()))
     for row in rows:
@@ -106,7 +102,7 @@ def test_s4_03_tags(gateway: Gateway) -> None:
     ],
 )
 def test_s4_04_names_with_their_provider(
-    model: str, provider_name: str, own: str, gateway: Gateway, provider: Provider
+    model: str, provider_name: str, own: str, gateway: LocalGateway, provider: Provider
 ) -> None:
     answer = chat(gateway, model)
     assert (answer.status, answer.json()["model"]) == (200, model)
@@ -118,7 +114,7 @@ def test_s4_04_names_with_their_provider(
 
 
 @pytest.mark.parametrize("field", ["name", "model"])
-def test_s4_05_show(field: str, gateway: Gateway, provider: Provider) -> None:
+def test_s4_05_show(field: str, gateway: LocalGateway, provider: Provider) -> None:
     document = post(gateway, "/api/show", {field: "deepseek:deepseek-chat"}).json()
     assert document.keys() >= {"modelfile", "parameters", "template", "details", "model_info"}
     names = {"general.architecture", "general.parameter_count", "general.quantization_version"}
@@ -126,7 +122,7 @@ def test_s4_05_show(field: str, gateway: Gateway, provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_s4_06_chat(stream: bool, gateway: Gateway, provider: Provider) -> None:
+def test_s4_06_chat(stream: bool, gateway: LocalGateway, provider: Provider) -> None:
     answer = chat(gateway, stream=stream)
     assert answer.status == 200
     choices = [
@@ -138,14 +134,14 @@ def test_s4_06_chat(stream: bool, gateway: Gateway, provider: Provider) -> None:
     assert "".join(texts) == SPOKEN
 
 
-def test_s4_07_request(gateway: Gateway, provider: Provider) -> None:
+def test_s4_07_request(gateway: LocalGateway, provider: Provider) -> None:
     asked: dict[str, Any] = {"temperature": 0.7, "max_tokens": 1000, "top_p": 0.95, "stream": False}
     assert chat(gateway, **asked).status == 200
     [sent] = provider.bodies()
     assert sent == {"model": "deepseek-chat", "messages": HELLO, **asked}
 
 
-def test_s4_08_answer(gateway: Gateway, provider: Provider) -> None:
+def test_s4_08_answer(gateway: LocalGateway, provider: Provider) -> None:
     answer = chat(gateway).json()
     assert answer.keys() >= {"id", "object", "created", "model", "choices", "usage"}
     [choice] = answer["choices"]
@@ -168,7 +164,7 @@ def test_s4_09_stream(model: str, provider: Provider) -> None:
             "upstreams": servers,
             "stream": {"always_include_usage": True},
         }
-        with Gateway(config, env=environment("deepseek"), workers=1) as gateway:
+        with LocalGateway(config, environ=environment("deepseek")) as gateway:
             answer = chat(gateway, model, stream=True)
     first, *chunks, done = frames(answer.body)
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
@@ -179,9 +175,10 @@ def test_s4_09_stream(model: str, provider: Provider) -> None:
     assert used["total_tokens"] == used["prompt_tokens"] + used["completion_tokens"] > 0
 
 
-def test_s4_10_curl_without_buffer(gateway: Gateway, provider: Provider) -> None:
+def test_s4_10_curl_without_buffer(providers_process: Gateway) -> None:
     body = json.dumps({"model": "deepseek:deepseek-chat", "messages": HELLO, "stream": True})
-    command = [require_program("curl"), "-sS", "--no-buffer", f"{gateway.url}/v1/chat/completions"]
+    url = f"{providers_process.url}/v1/chat/completions"
+    command = [require_program("curl"), "-sS", "--no-buffer", url]
     headers = [
         "-H",
         f"Authorization: Bearer {TOKEN}",
@@ -200,7 +197,9 @@ PARAMETERS: dict[str, Any] = {
 }
 
 
-def test_s4_11_parameters_go_on_and_none_is_made_up(gateway: Gateway, provider: Provider) -> None:
+def test_s4_11_parameters_go_on_and_none_is_made_up(
+    gateway: LocalGateway, provider: Provider
+) -> None:
     assert chat(gateway, **PARAMETERS).status == 200
     assert chat(gateway).status == 200
     full, bare = provider.bodies()
@@ -210,7 +209,7 @@ def test_s4_11_parameters_go_on_and_none_is_made_up(gateway: Gateway, provider: 
 
 @pytest.mark.parametrize("missing", ["model", "messages"])
 def test_s4_11_required_parameters_are_required(
-    missing: str, gateway: Gateway, provider: Provider
+    missing: str, gateway: LocalGateway, provider: Provider
 ) -> None:
     body = {"model": "deepseek:deepseek-chat", "messages": HELLO}
     answer = post(
@@ -219,7 +218,7 @@ def test_s4_11_required_parameters_are_required(
     assert (answer.status, answer.json()["error"]["param"]) == (400, missing)
 
 
-def test_s4_12_roles(gateway: Gateway, provider: Provider) -> None:
+def test_s4_12_roles(gateway: LocalGateway, provider: Provider) -> None:
     messages = [
         {"role": role, "content": f"as {role}"} for role in ("system", "user", "assistant", "user")
     ]
@@ -227,13 +226,13 @@ def test_s4_12_roles(gateway: Gateway, provider: Provider) -> None:
     assert provider.bodies()[0]["messages"] == messages
 
 
-def test_s4_13_tools(gateway: Gateway, provider: Provider) -> None:
+def test_s4_13_tools(gateway: LocalGateway, provider: Provider) -> None:
     assert chat(gateway, CLAUDE, tools=[TOOL], tool_choice="auto").status == 200
     [sent] = provider.bodies()
     assert (sent["tools"], sent["tool_choice"]) == ([TOOL], "auto")
 
 
-def test_s4_14_answer_with_a_tool(gateway: Gateway, provider: Provider) -> None:
+def test_s4_14_answer_with_a_tool(gateway: LocalGateway, provider: Provider) -> None:
     provider.script(CHAT, said("", stream=False, calls=[call("get_weather", {"city": "Paris"})]))
     [choice] = chat(gateway, CLAUDE, tools=[TOOL]).json()["choices"]
     [called] = choice["message"]["tool_calls"]
@@ -243,7 +242,7 @@ def test_s4_14_answer_with_a_tool(gateway: Gateway, provider: Provider) -> None:
     assert called["id"] and json.loads(called["function"]["arguments"]) == {"city": "Paris"}
 
 
-def test_s4_15_error_envelope(gateway: Gateway, provider: Provider) -> None:
+def test_s4_15_error_envelope(gateway: LocalGateway, provider: Provider) -> None:
     answer = post(gateway, "/v1/chat/completions", {"model": "deepseek:deepseek-chat"})
     assert list(answer.json()) == ["error"]
     assert answer.json()["error"].keys() == {"code", "message", "type", "param"}
@@ -259,15 +258,20 @@ def test_s4_15_error_envelope(gateway: Gateway, provider: Provider) -> None:
     ],
 )
 def test_s4_16_errors_by_code(
-    token: str, asked: dict[str, Any], code: int, kind: str, gateway: Gateway, provider: Provider
+    token: str,
+    asked: dict[str, Any],
+    code: int,
+    kind: str,
+    gateway: LocalGateway,
+    provider: Provider,
 ) -> None:
     body = {"model": "deepseek:deepseek-chat", "messages": HELLO, **asked}
-    answer = request(gateway.url, "POST", "/v1/chat/completions", body, bearer(token))
+    answer = gateway.request("POST", "/v1/chat/completions", body, bearer(token))
     assert (answer.status, answer.json()["error"]["type"]) == (code, kind)
 
 
-def test_s4_16_an_address_that_does_not_exist(gateway: Gateway) -> None:
-    answer = request(gateway.url, "POST", "/v1/chat/nothing", {}, bearer(TOKEN))
+def test_s4_16_an_address_that_does_not_exist(gateway: LocalGateway) -> None:
+    answer = gateway.request("POST", "/v1/chat/nothing", {}, bearer(TOKEN))
     assert (answer.status, answer.json()["error"]["type"]) == (404, "not_found_error")
 
 
@@ -276,21 +280,21 @@ def test_s4_16_an_address_that_does_not_exist(gateway: Gateway) -> None:
     [(400, 400, "invalid_request_error"), (429, 429, "rate_limit_error"), (500, 502, "api_error")],
 )
 def test_s4_16_errors_of_the_provider_by_code(
-    status: int, code: int, kind: str, gateway: Gateway, provider: Provider
+    status: int, code: int, kind: str, gateway: LocalGateway, provider: Provider
 ) -> None:
     provider.script(CHAT, refused(status, "no", {"Retry-After": "99"}))
     answer = chat(gateway)
     assert (answer.status, answer.json()["error"]["type"]) == (code, kind)
 
 
-def test_s4_16_an_answer_that_takes_too_long(gateway: Gateway, provider: Provider) -> None:
+def test_s4_16_an_answer_that_takes_too_long(gateway: LocalGateway, provider: Provider) -> None:
     provider.script(CHAT, [WaitForPeerClose()])
     answer = chat(gateway, timeout_ms=300)
     assert (answer.status, answer.json()["error"]["type"]) == (504, "timeout_error")
 
 
 @pytest.mark.parametrize("model", ["invalid:model", "deepseek:nowhere", "invalid"])
-def test_s4_17_unknown_model(model: str, gateway: Gateway, provider: Provider) -> None:
+def test_s4_17_unknown_model(model: str, gateway: LocalGateway, provider: Provider) -> None:
     answer = chat(gateway, model)
     error = answer.json()["error"]
     assert (answer.status, error["param"], error["type"], error["code"]) == (
@@ -301,26 +305,23 @@ def test_s4_17_unknown_model(model: str, gateway: Gateway, provider: Provider) -
     assert provider.bodies() == []
 
 
-def attempts(gateway: Gateway, identity: str) -> list[str]:
+def attempts(gateway: LocalGateway, identity: str) -> list[str]:
     """What the access log says of the attempts for a request."""
 
-    def rows() -> list[dict[str, Any]]:
-        return [row for row in gateway.log_lines("access") if row["id"] == identity]
-
-    [row] = wait_until(rows, 5, "the request is not in the log")
+    [row] = [row for row in gateway.log_lines("access") if row["id"] == identity]
     found: list[str] = row["attempts"]
     return found
 
 
 def test_s4_18_network_errors_are_tried_again_up_to_three_times(provider: Provider) -> None:
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": upstreams(provider, "deepseek")}
-    with Gateway(config, env=environment("deepseek"), workers=1) as gateway:
+    with LocalGateway(config, environ=environment("deepseek")) as gateway:
         assert chat(gateway).status == 200
         provider.refuse()
         try:
             headers = bearer(TOKEN) | {"X-Request-Id": "s4-18"}
             body = {"model": "deepseek-chat", "messages": HELLO}
-            answer = request(gateway.url, "POST", "/v1/chat/completions", body, headers, timeout=20)
+            answer = gateway.request("POST", "/v1/chat/completions", body, headers)
         finally:
             provider.restart()
         assert answer.status == 503
@@ -328,7 +329,8 @@ def test_s4_18_network_errors_are_tried_again_up_to_three_times(provider: Provid
         assert answer.headers.get("X-Ollama-Proxy-Attempts") == ", ".join(
             attempts(gateway, "s4-18")
         )
-        wait_until(lambda: chat(gateway).status == 200, 15, "its return was not noticed")
+        gateway.check_health()
+        assert chat(gateway).status == 200
 
 
 def asked_at(provider: Provider) -> list[float]:
@@ -338,7 +340,7 @@ def asked_at(provider: Provider) -> list[float]:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_s4_19_temporary_faults_are_tried_again_with_longer_and_longer_pauses(
-    stream: bool, gateway: Gateway, provider: Provider
+    stream: bool, gateway: LocalGateway, provider: Provider
 ) -> None:
     busy = refused(503, "overloaded")
     provider.script(CHAT, busy, busy, busy, said(stream=stream))
@@ -353,7 +355,7 @@ def test_s4_19_temporary_faults_are_tried_again_with_longer_and_longer_pauses(
     assert first < 2
 
 
-def test_s4_20_a_rate_limit_is_waited_for(gateway: Gateway, provider: Provider) -> None:
+def test_s4_20_a_rate_limit_is_waited_for(gateway: LocalGateway, provider: Provider) -> None:
     provider.script(CHAT, refused(429, "slow down", {"Retry-After": "1"}), said(stream=False))
     assert chat(gateway).status == 200
     earlier, later = asked_at(provider)
@@ -361,7 +363,7 @@ def test_s4_20_a_rate_limit_is_waited_for(gateway: Gateway, provider: Provider) 
 
 
 def test_s4_21_each_provider_has_its_own_limit_and_says_when_it_is_exceeded(
-    gateway: Gateway, provider: Provider
+    gateway: LocalGateway, provider: Provider
 ) -> None:
     provider.script(CHAT, refused(429, "quota exceeded", {"Retry-After": "60"}), said(stream=False))
     answer = chat(gateway)
@@ -371,7 +373,7 @@ def test_s4_21_each_provider_has_its_own_limit_and_says_when_it_is_exceeded(
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_s4_22_usage(path: str, gateway: Gateway, provider: Provider) -> None:
+def test_s4_22_usage(path: str, gateway: LocalGateway, provider: Provider) -> None:
     answer = post(
         gateway, path, {"model": "deepseek:deepseek-chat", "messages": HELLO, "prompt": "Hello!"}
     ).json()
@@ -384,12 +386,12 @@ def test_s4_22_usage(path: str, gateway: Gateway, provider: Provider) -> None:
 
 def test_s4_23_chat_logs(provider: Provider) -> None:
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": upstreams(provider, "deepseek")}
-    with Gateway(config, env=environment("deepseek") | {"CHAT_LOGS": "true"}) as gateway:
+    with LocalGateway(config, environ=environment("deepseek") | {"CHAT_LOGS": "true"}) as gateway:
         for number, stream in enumerate([False, True]):
             headers = bearer(TOKEN) | {"X-Request-Id": f"s4-23-{number}"}
             body = {"model": "deepseek:deepseek-chat", "messages": HELLO, "stream": stream}
-            request(gateway.url, "POST", "/v1/chat/completions", body, headers)
-        gateway.stop()
+            gateway.request("POST", "/v1/chat/completions", body, headers)
+        gateway.process.log_writers.files.flush()
         texts = [
             path.read_text(encoding="utf-8")
             for path in (gateway.logs_directory / "chat").glob("*.jsonl")
@@ -451,7 +453,7 @@ def test_s4_26_keys_stay_in_the_environment(provider: Provider) -> None:
     """In place of `${NAME}` in the file: the name of the variable."""
     upstream = upstreams(provider, "deepseek")[0] | {"api_key_env": "OUR_KEY"}
     config = {"auth": {"generate_tokens": [TOKEN]}, "upstreams": [upstream]}
-    with Gateway(config, env={"OUR_KEY": "sk-from-a-variable"}, workers=1) as gateway:
+    with LocalGateway(config, environ={"OUR_KEY": "sk-from-a-variable"}) as gateway:
         assert chat(gateway).status == 200
     [seen] = [seen for seen in provider.requests if seen.path == CHAT]
     assert seen.header("authorization") == "Bearer sk-from-a-variable"
@@ -476,9 +478,9 @@ def test_s4_26_rules_for_system_prompts(provider: Provider) -> None:
     assert provider.bodies()[0]["messages"][0] == {"role": "system", "content": "A dog."}
 
 
-def test_s4_26_errors_are_bilingual(gateway: Gateway) -> None:
+def test_s4_26_errors_are_bilingual(gateway: LocalGateway) -> None:
     texts = [
-        request(gateway.url, "POST", "/v1/chat/completions", {}, headers).json()["error"]["message"]
+        gateway.request("POST", "/v1/chat/completions", {}, headers).json()["error"]["message"]
         for headers in ({}, bearer("wrong"))
     ]
     assert [text.partition(":")[0] for text in texts] == ["未提供认证token", "非授权访问"]

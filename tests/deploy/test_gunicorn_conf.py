@@ -16,7 +16,7 @@ import pytest
 
 from tests.rig import http_client
 from tests.rig.deadline import wait_until
-from tests.rig.fixtures import function_fixture
+from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.gateway import PROJECT, FailedStart, Gateway, free_port
 
 CONF = Path(__file__).resolve().parents[2] / "config" / "gunicorn.conf.py"
@@ -56,7 +56,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"app": "tiny:app", "cwd": directory, "gunicorn_config": CONF}
 
 
-server = function_fixture(lambda tiny: Gateway(TOKENS, env={"GRACEFUL_TIMEOUT": "5"}, **tiny))
+def start(tiny: dict[str, Any]) -> Gateway:
+    return Gateway(TOKENS, env={"GRACEFUL_TIMEOUT": "5"}, **tiny)
+
+
+#: Read only.
+server = module_fixture(lambda tiny: start(tiny))
+#: For tests that edit its configuration.
+edited_server = function_fixture(lambda tiny: start(tiny))
 
 
 class Activated(Gateway):
@@ -148,22 +155,22 @@ def test_scheme_is_taken_from_one_header_only(
     assert ask(server, headers)["scheme"] == scheme
 
 
-def test_reload_with_a_broken_configuration_keeps_serving(server: Gateway) -> None:
-    server.write_config(BROKEN)
-    hang_up(server)
-    assert ask(server)["pid"] in server.worker_pids()
-    assert "surver" in server.output()
-    assert "the last good one stays" in server.output()
+def test_reload_with_a_broken_configuration_keeps_serving(edited_server: Gateway) -> None:
+    edited_server.write_config(BROKEN)
+    hang_up(edited_server)
+    assert ask(edited_server)["pid"] in edited_server.worker_pids()
+    assert "surver" in edited_server.output()
+    assert "the last good one stays" in edited_server.output()
 
 
-def test_reload_after_the_file_was_mended_complains_no_more(server: Gateway) -> None:
-    server.write_config(BROKEN)
-    hang_up(server)
-    complaints = server.output().count("the last good one stays")
-    server.write_config(TOKENS)
-    hang_up(server)
-    assert ask(server)["pid"] in server.worker_pids()
-    assert server.output().count("the last good one stays") == complaints
+def test_reload_after_the_file_was_mended_complains_no_more(edited_server: Gateway) -> None:
+    edited_server.write_config(BROKEN)
+    hang_up(edited_server)
+    complaints = edited_server.output().count("the last good one stays")
+    edited_server.write_config(TOKENS)
+    hang_up(edited_server)
+    assert ask(edited_server)["pid"] in edited_server.worker_pids()
+    assert edited_server.output().count("the last good one stays") == complaints
 
 
 def test_inherited_socket_is_used_and_survives_a_reload(tiny: dict[str, Any]) -> None:

@@ -56,14 +56,14 @@ class KeptConnection:
 
 @contextmanager
 def shared_gateway(
-    upstream: ScriptedServer | None = None, *, idle: int = 4, **config: Any
+    upstream: ScriptedServer | None = None, *, idle: int = 4, workers: int = 2, **config: Any
 ) -> Iterator[Gateway]:
     """A gateway in front of `upstream` (or of what `config` names); fails at its end when something
     has leaked. `idle` is how many pooled upstream connections may stay."""
     settings: dict[str, Any] = {"auth": {"generate_tokens": [TOKEN]}} | config
     if upstream is not None:
         settings["service"] = {"base_url": upstream.url}
-    with Gateway(settings) as gateway:
+    with Gateway(settings, workers=workers) as gateway:
         warm(gateway)
         check = LeakCheck(gateway, upstream, token=TOKEN, idle=idle)
         if upstream is not None:

@@ -263,7 +263,7 @@ feature("messages", "retries", "new Anthropic({ maxRetries })", async (context) 
 });
 
 feature("messages", "timeout", "new Anthropic({ timeout })", async (context) => {
-  const hasty = client(context, context.gateway, { timeout: 500 });
+  const hasty = client(context, context.gateway, { timeout: 2000 });
   await raised(Anthropic.APIConnectionTimeoutError, hasty.messages.create(asked(context, "silent")));
   await context.left(context.model("silent"));
 });

@@ -200,7 +200,7 @@ feature("native", "retries", "client.chat(...) asks once", async (context) => {
 });
 
 feature("native", "timeout", "new Ollama({ fetch }) with AbortSignal.timeout(...)", async (context) => {
-  const hasty = (url, options) => fetch(url, { ...options, signal: AbortSignal.timeout(500) });
+  const hasty = (url, options) => fetch(url, { ...options, signal: AbortSignal.timeout(2000) });
   const asked = { ...question(context, "silent") };
   const error = await raised(DOMException, client(context, context.gateway, { fetch: hasty }).chat(asked));
   assert.equal(error.name, "TimeoutError");

@@ -254,7 +254,7 @@ feature("chat", "retries", "new OpenAI({ maxRetries })", async (context) => {
 
 feature("chat", "timeout", "new OpenAI({ timeout })", async (context) => {
   const asked = question(context, "silent");
-  const hasty = client(context, context.gateway, { timeout: 500 });
+  const hasty = client(context, context.gateway, { timeout: 2000 });
   await raised(OpenAI.APIConnectionTimeoutError, hasty.chat.completions.create(asked));
   await context.left(asked.model);
 });
@@ -485,7 +485,7 @@ feature("responses", "retries", "client.responses.create(..., { maxRetries })", 
 
 feature("responses", "timeout", "client.responses.create(..., { timeout })", async (context) => {
   const { responses } = client(context);
-  await raised(OpenAI.APIConnectionTimeoutError, responses.create(answered(context, "silent"), { timeout: 500 }));
+  await raised(OpenAI.APIConnectionTimeoutError, responses.create(answered(context, "silent"), { timeout: 2000 }));
   await context.left(context.model("silent"));
 });
 

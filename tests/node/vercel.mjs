@@ -224,7 +224,7 @@ feature("chat", "retries__given_up", "generateText({ maxRetries }) raises RetryE
 });
 
 feature("chat", "timeout", "generateText({ timeout })", async (context) => {
-  const error = await raised(DOMException, generateText({ ...asked(context, "silent"), timeout: 500 }));
+  const error = await raised(DOMException, generateText({ ...asked(context, "silent"), timeout: 2000 }));
   assert.equal(error.name, "TimeoutError");
   await context.left(context.model("silent"));
 });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -219,20 +220,22 @@ class Gateway:
         return child_pids(self.pid)
 
     def connect_to(self, pid: int) -> socket.socket:
-        """A connection to this worker. Raises ConnectionError if it ends before it takes one."""
+        """A connection to this worker. Raises ConnectionError if it takes none any more."""
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(20)
         path = str(self.directory / f"worker-{pid}.sock")
 
-        def is_connected_or_gone() -> bool:
-            return not sock.connect_ex(path) or pid not in self.worker_pids()
+        def has_answered() -> bool:
+            nonlocal problem
+            problem = sock.connect_ex(path)
+            # There is no such file before the worker listens.
+            return problem != errno.ENOENT or pid not in self.worker_pids()
 
-        wait_until(is_connected_or_gone, START_S, f"worker {pid} does not listen")
-        try:
-            sock.getpeername()
-        except OSError:
+        problem = 0
+        wait_until(has_answered, START_S, f"worker {pid} does not listen")
+        if problem:
             sock.close()
-            raise ConnectionError(f"worker {pid} has ended") from None
+            raise ConnectionError(f"worker {pid} has ended")
         return sock
 
     def output(self) -> str:

@@ -10,9 +10,6 @@ from contextlib import ExitStack, contextmanager
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, Body, Stream, bearer, encode_request
 
-#: As a proxy on the same machine sends it: a worker's own socket has no addresses.
-_FROM_HERE = {"X-Forwarded-For": "127.0.0.1"}
-
 
 def ask_each_worker(
     gateway: Gateway,
@@ -51,7 +48,7 @@ def exchange(
     timeout: float = 20,
 ) -> Answer:
     """A request on a connection that stays open, and its answer."""
-    sent = {"Connection": "keep-alive", **_FROM_HERE} | dict(headers or {})
+    sent = {"Connection": "keep-alive"} | dict(headers or {})
     sock.sendall(encode_request("127.0.0.1", method, path, body, sent))
     stream = Stream(sock, bodyless=method == "HEAD")
     data = stream.read_all(timeout)

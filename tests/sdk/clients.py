@@ -26,11 +26,10 @@ def each_error(library: Any) -> Any:
 
 
 def check_freed(client: Any, upstream: FaultUpstream) -> None:
-    """A client that lost its patience after half a second has freed the upstream."""
+    """A client that has given up has freed the upstream, which would wait longer."""
     # An asynchronous one may close its connection only when its loop runs once more.
     client.close()
-    seen = upstream.wait_for_request()
-    assert upstream.wait_peer_closed(seen.connection) - seen.at < 0.5 + 1.5
+    upstream.wait_peer_closed(upstream.wait_for_request().connection)
 
 
 def have_model(upstream: FaultUpstream, name: str) -> None:

@@ -1,5 +1,5 @@
 """Fixtures of the client suites: a gateway in front of scripted models, and one
-that answers by itself."""
+that answers by itself. Both run until the last test of the process."""
 
 from __future__ import annotations
 
@@ -10,23 +10,49 @@ from typing import Any
 
 import pytest
 
+from tests.golden import face
 from tests.golden.blocking import Blocking
-from tests.integration.conftest import demo_gateway, gateway, healed, shared_gateway, upstream
 from tests.rig.gateway import Gateway
 from tests.sdk.clients import Clients
 from tests.sdk.scripted_models import ScriptedModels
-
-__all__ = ["demo_gateway", "gateway", "healed", "shared_gateway", "upstream"]
 
 # Read while it is imported: without it litellm asks the internet what models cost.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_upstream() -> Iterator[ScriptedModels]:
-    """One upstream for the module, whose models are scripts. Tests ask for `upstream`."""
+    """One upstream, whose models are scripts. Tests ask for `upstream`."""
     with ScriptedModels() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def shared_gateway(shared_upstream: ScriptedModels) -> Iterator[Gateway]:
+    """The gateway in front of it. Its pool may grow: all features of a client of
+    `test_node.py` are asked for at once. Tests ask for `gateway`."""
+    with face.shared_gateway(shared_upstream, idle=64, workers=1) as running:
+        yield running
+
+
+@pytest.fixture
+def upstream(shared_upstream: ScriptedModels) -> ScriptedModels:
+    """The gateway's upstream, without scripts and requests of other tests."""
+    shared_upstream.clear()
+    return shared_upstream
+
+
+@pytest.fixture
+def gateway(shared_gateway: Gateway, upstream: ScriptedModels) -> Gateway:
+    """The gateway in front of `upstream`."""
+    return shared_gateway
+
+
+@pytest.fixture(scope="session")
+def demo_gateway() -> Iterator[Gateway]:
+    """A gateway that answers by itself, without an upstream."""
+    with face.shared_gateway(service={"base_url": "demo:"}, workers=1) as running:
+        yield running
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -165,7 +165,7 @@ def test_native__timeout(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOllama(client_kwargs={"timeout": ...}).invoke(...)"""
     with pytest.raises(httpx.ReadTimeout):
         chat("silent", timeout=0.5).invoke("Hello!")
-    upstream.wait_peer_closed(upstream.wait_for_request().connection, seconds=3)
+    upstream.wait_peer_closed(upstream.wait_for_request().connection)
 
 
 def test_native__key_in_the_host(open_model: Open, gateway: Gateway) -> None:

@@ -174,7 +174,7 @@ def test_chat__timeout(chat: Open, upstream: FaultUpstream) -> None:
     """ChatOpenAI(timeout=...).invoke(...)"""
     with pytest.raises(openai.APITimeoutError):
         chat("silent", timeout=0.5).invoke("Hello!")
-    upstream.wait_peer_closed(upstream.wait_for_request().connection, seconds=3)
+    upstream.wait_peer_closed(upstream.wait_for_request().connection)
 
 
 def test_chat__demo(open_model: Open, demo_gateway: Gateway) -> None:

@@ -376,7 +376,7 @@ def test_native__leaving(gateway: Gateway, upstream: FaultUpstream) -> None:
         parts: Any = leaving.chat("hangs", HELLO, stream=True)
         assert next(parts).message.content == "Hel"
         parts.close()
-    upstream.wait_peer_closed(forwarded(upstream)[-1].connection, seconds=3)
+    upstream.wait_peer_closed(forwarded(upstream)[-1].connection)
 
 
 @pytest.mark.parametrize("headers", [{}, bearer("wrong")], ids=["none", "wrong"])

@@ -615,7 +615,7 @@ monkey.patch_all()
 import os
 bind = os.environ["HOST"] + ":" + os.environ["PORT"]
 workers = int(os.environ["WEB_CONCURRENCY"])
-worker_class = "gevent"
+worker_class = "ollama_proxy.server.worker.Worker"
 control_socket_disable = True
 """
 
