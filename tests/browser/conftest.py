@@ -1,4 +1,4 @@
-"""One browser and one gateway for each module."""
+"""One browser for all modules, and one gateway for those that do not start their own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from tests.rig.boxes import Box
 from tests.rig.browser import Browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """A Chromium for the tests of a module."""
+    """A Chromium. It ends before tests outside this directory run: playwright keeps an event
+    loop of asyncio running in the thread of the tests."""
     with Browser() as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def shared_stage(browser: Browser) -> Iterator[Stage]:
     """Two boxes of which one is down, and a few requests. Tests ask for `stage`."""
     box = Box("box1", ["tiny", "other"], loaded=["tiny"], version="0.32.15")
@@ -53,6 +54,6 @@ def make_entries(stage: Stage) -> None:
 
 @pytest.fixture
 def stage(shared_stage: Stage) -> Iterator[Stage]:
-    """The module's stage. Whatever goes wrong in one of its tabs fails the test."""
+    """The shared stage. Whatever goes wrong in one of its tabs fails the test."""
     yield shared_stage
     shared_stage.finish_test()

@@ -1,15 +1,14 @@
-"""Whoever can't see the pages, or use a mouse, can use them: what axe-core says, and
-every control by keyboard."""
+"""The pages by keyboard: every control, with a focus that can be seen. What axe-core finds on a
+page is checked in test_pages."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from tests.browser.pages import MEMBER_PAGES, PAGES, SUBPAGES
+from tests.browser.pages import PAGES
 from tests.browser.stage import Stage
-from tests.rig.browser import NARROW, WIDE, Browser, Visit
+from tests.rig.browser import Visit
+from tests.rig.tables import check_rows
 
 #: Notes which controls that can be seen get the focus, and whether that is to be seen. What
 #: pages refresh is replaced by an element that says the same. Of radio buttons with one
@@ -51,41 +50,14 @@ def tab_through(visit: Visit) -> dict[str, Any]:
     return seen
 
 
-@pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize(
-    ("width", "dark"), [(WIDE, False), (NARROW, True)], ids=["wide-light", "narrow-dark"]
-)
-def test_axe_finds_nothing_serious(stage: Stage, path: str, width: int, dark: bool) -> None:
-    visit = stage.tab(width=width, dark=dark)
-    visit.go(stage.url(path))
-    assert visit.find_barriers() == []
-
-
-@pytest.mark.parametrize("path", SUBPAGES)
-def test_axe_finds_nothing_serious_where_pages_lead(stage: Stage, path: str) -> None:
+def test_tab_reaches_every_control_and_the_focus_is_seen(stage: Stage) -> None:
     visit = stage.tab()
-    visit.go(stage.url(path))
-    assert visit.find_barriers() == []
 
+    def check(path: str) -> None:
+        visit.go(stage.url(path))
+        assert tab_through(visit) == {"missed": [], "hidden": []}
 
-@pytest.mark.parametrize("path", MEMBER_PAGES)
-def test_axe_finds_nothing_serious_on_pages_of_members(stage: Stage, path: str) -> None:
-    visit = stage.tab("member")
-    visit.go(stage.url(path))
-    assert visit.find_barriers() == []
-
-
-def test_axe_finds_nothing_serious_on_the_sign_in_form(stage: Stage, browser: Browser) -> None:
-    with browser.visit() as visit:
-        visit.go(stage.url("/admin"))
-        assert visit.find_barriers() == []
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_tab_reaches_every_control_and_the_focus_is_seen(stage: Stage, path: str) -> None:
-    visit = stage.tab()
-    visit.go(stage.url(path))
-    assert tab_through(visit) == {"missed": [], "hidden": []}
+    check_rows([(path,) for path in PAGES], check)
 
 
 def test_the_first_tab_skips_the_navigation(stage: Stage) -> None:

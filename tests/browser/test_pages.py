@@ -4,28 +4,19 @@ and width, and small."""
 from __future__ import annotations
 
 import re
-from itertools import product
 from typing import Any
 
 import pytest
 
 from tests.browser.pages import MEMBER_PAGES, PAGES, SUBPAGES
 from tests.browser.stage import MEMBER, OPERATOR, Stage
-from tests.rig.browser import NARROW, WIDE, Browser, Language
+from tests.rig.browser import NARROW, WIDE, Browser, Language, Visit
 from tests.rig.deadline import wait_until
+from tests.rig.tables import check_rows
 
 #: Most bytes of a page with everything that it loads.
 MAX_BYTES = 150_000
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
-SIGHTS = [
-    pytest.param(
-        language,
-        width,
-        javascript,
-        id=f"{language}-{'wide' if width == WIDE else 'narrow'}-{'scripts' * javascript or 'plain'}",
-    )
-    for language, width, javascript in product(("en", "zh"), (WIDE, NARROW), (True, False))
-]
 #: Elements that make the page wider than the window; what is wide has to scroll for itself.
 _TOO_WIDE = """(() => {
   const scrolls = (each) => each && (getComputedStyle(each).overflowX !== "visible" || scrolls(each.parentElement));
@@ -47,39 +38,51 @@ _HARD_TO_READ = """[...document.querySelectorAll("main table.cards")].flatMap((t
 })"""
 
 
-@pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize(("language", "width", "javascript"), SIGHTS)
+@pytest.mark.parametrize(
+    ("language", "width", "dark"),
+    [("en", WIDE, False), ("en", NARROW, True), ("zh", WIDE, False), ("zh", NARROW, False)],
+    ids=["en-wide-light", "en-narrow-dark", "zh-wide-light", "zh-narrow-light"],
+)
 def test_every_page_is_shown_without_errors(
-    stage: Stage, path: str, language: Language, width: int, javascript: bool
+    stage: Stage, language: Language, width: int, dark: bool
 ) -> None:
-    visit = stage.tab(language=language, width=width, javascript=javascript)
-    assert visit.go(stage.url(path)) == 200, visit.page.inner_text("main")
-    look = (
-        "[document.title, document.documentElement.lang, document.querySelector('h1').textContent]"
+    visit = stage.tab(language=language, width=width, dark=dark)
+
+    def check(path: str) -> None:
+        check_page(visit, stage.url(path), language, has_own_heading=path in SUBPAGES)
+        if width == NARROW:
+            assert visit.page.evaluate(_HARD_TO_READ) == []
+        if language == "en":  # axe checks colours, sizes and names of controls
+            assert visit.find_barriers() == []
+
+    check_rows([(path,) for path in [*PAGES, *SUBPAGES]], check)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_page_is_shown_without_scripts(stage: Stage, language: Language, width: int) -> None:
+    visit = stage.tab(language=language, width=width, javascript=False)
+    check_rows(
+        [(path,) for path in PAGES], lambda path: check_page(visit, stage.url(path), language)
     )
-    title, lang, heading = visit.page.evaluate(look)
+
+
+def check_page(
+    visit: Visit, url: str, language: Language, *, has_own_heading: bool = False
+) -> None:
+    """Load a page; raise AssertionError if anything is wrong with its language or its width.
+    The heading of a page that is about one thing is the name of that thing."""
+    assert visit.go(url) == 200, visit.page.inner_text("main")
+    title, lang, headings = visit.page.evaluate(
+        "[document.title, document.documentElement.lang, "
+        "[...document.querySelectorAll('h1')].map(each => each.textContent)]"
+    )
     assert title
     assert lang.startswith(language)
-    assert bool(CHINESE.search(heading)) == (language == "zh")
+    assert len(headings) == 1
+    assert has_own_heading or bool(CHINESE.search(headings[0])) == (language == "zh")
     assert visit.page.evaluate(_TOO_WIDE) == []
-
-
-@pytest.mark.parametrize("path", SUBPAGES)
-def test_what_pages_lead_to_is_shown_without_errors(stage: Stage, path: str) -> None:
-    visit = stage.tab(width=NARROW, dark=True)
-    assert visit.go(stage.url(path)) == 200, visit.page.inner_text("main")
-    assert visit.page.locator("h1").count() == 1
-    assert visit.page.evaluate(_TOO_WIDE) == []
-
-
-@pytest.mark.parametrize("path", [*PAGES, *SUBPAGES])
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_phone_shows_tables_without_scrolling_sideways(
-    stage: Stage, path: str, language: Language
-) -> None:
-    visit = stage.tab(language=language, width=NARROW)
-    visit.go(stage.url(path))
-    assert visit.page.evaluate(_HARD_TO_READ) == []
+    visit.check()
 
 
 def test_problems_are_told_in_the_language_of_the_reader(stage: Stage) -> None:
@@ -96,30 +99,40 @@ def test_problems_are_told_in_the_language_of_the_reader(stage: Stage) -> None:
     wait_until(is_told)  # each worker has a look of its own at the upstreams
 
 
-@pytest.mark.parametrize("path", MEMBER_PAGES)
-@pytest.mark.parametrize("javascript", [True, False])
-def test_members_see_their_pages_without_errors(stage: Stage, path: str, javascript: bool) -> None:
+@pytest.mark.parametrize("javascript", [True, False], ids=["scripts", "plain"])
+def test_members_see_their_pages_without_errors(stage: Stage, javascript: bool) -> None:
     visit = stage.tab("member", javascript=javascript)
-    assert visit.go(stage.url(path)) == 200
-    assert visit.page.locator("h1").count() == 1
+
+    def check(path: str) -> None:
+        check_page(visit, stage.url(path), "en")
+        if javascript:
+            assert visit.find_barriers() == []
+
+    check_rows([(path,) for path in MEMBER_PAGES], check)
 
 
-@pytest.mark.parametrize("path", sorted({*PAGES} - {*MEMBER_PAGES}))
-def test_members_do_not_see_the_pages_of_operators(stage: Stage, path: str) -> None:
+def test_members_do_not_see_the_pages_of_operators(stage: Stage) -> None:
     visit = stage.tab("member")
     visit.allow("status of 403")
-    assert visit.go(stage.url(path)) == 403
-    assert visit.page.locator("h1").count() == 1
+
+    def check(path: str) -> None:
+        assert visit.go(stage.url(path)) == 403
+        assert visit.page.locator("h1").count() == 1
+        visit.check()
+
+    check_rows([(path,) for path in PAGES if path not in MEMBER_PAGES], check)
 
 
+@pytest.mark.parametrize("javascript", [True, False], ids=["scripts", "plain"])
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("javascript", [True, False])
 def test_the_sign_in_form_is_shown_without_errors(
     stage: Stage, browser: Browser, language: Language, javascript: bool
 ) -> None:
     with browser.visit(language=language, javascript=javascript, width=NARROW) as visit:
         assert visit.go(stage.url("/admin")) == 200
         assert visit.page.locator("input[name=token]").is_visible()
+        if javascript:
+            assert visit.find_barriers() == []
 
 
 @pytest.mark.parametrize("javascript", [True, False])
@@ -135,19 +148,18 @@ def test_a_wrong_token_is_told_and_not_shown(
         assert "wrong-token-1" not in visit.page.content()
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_every_page_is_small(stage: Stage, path: str) -> None:
-    assert 10_000 < stage.tab().weigh(stage.url(path)) < MAX_BYTES
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_no_page_has_a_secret(stage: Stage, path: str) -> None:
+def test_every_page_is_small_and_has_no_secret(stage: Stage) -> None:
     visit = stage.tab()
-    visit.go(stage.url(path))
     sources = "[...document.querySelectorAll('script[src], link[href]')].map(each => each.src || each.href)"
-    seen: list[str] = [visit.page.content(), visit.page.url, *visit.page.evaluate(sources)]
-    stored: Any = visit.context.storage_state()
-    assert not [text for text in [*seen, str(stored)] if OPERATOR in text or MEMBER in text]
+
+    def check(path: str) -> None:
+        assert 10_000 < visit.weigh(stage.url(path)) < MAX_BYTES
+        seen: list[str] = [visit.page.content(), visit.page.url, *visit.page.evaluate(sources)]
+        stored: Any = visit.context.storage_state()
+        assert not [text for text in [*seen, str(stored)] if OPERATOR in text or MEMBER in text]
+        visit.check()
+
+    check_rows([(path,) for path in PAGES], check)
 
 
 def test_the_cookie_is_out_of_reach_of_scripts(stage: Stage) -> None:

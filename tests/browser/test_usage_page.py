@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 
 from tests.browser.stage import Stage
 from tests.rig.browser import Visit
 from tests.rig.deadline import wait_until
+from tests.rig.tables import check_rows
+
+Theme = Literal["light", "dark"]
 
 PATH = "/admin/usage?range=7d&by=model"
 
@@ -26,13 +29,12 @@ _COUNT_PIXELS = """(name) => {
 }"""
 
 
-@pytest.fixture(params=[False, True], ids=["light", "dark"])
-def visit(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """The page with its chart."""
-    found = stage.tab(dark=request.param)
-    found.go(stage.url(PATH))
-    found.page.locator("#usage-chart canvas").wait_for()
-    yield found
+def open_chart(stage: Stage, *, dark: bool = False) -> Visit:
+    """Open the page, and wait for its chart."""
+    visit = stage.tab(dark=dark)
+    visit.go(stage.url(PATH))
+    visit.page.locator("#usage-chart canvas").wait_for()
+    return visit
 
 
 def read_number(text: str) -> float:
@@ -58,50 +60,52 @@ def read_legend(visit: Visit) -> dict[str, float]:
     return {"–" if name == "(none)" else name: amount for name, amount in named.items()}
 
 
-@pytest.mark.parametrize(
-    ("measure", "titles"),
-    [
-        ("requests", ["Requests"]),
-        ("tokens", ["Prompt tokens", "Answer tokens"]),
-        ("errors", ["Errors"]),
-    ],
-)
-def test_the_chart_has_the_sums_of_the_table(visit: Visit, measure: str, titles: list[str]) -> None:
-    visit.page.locator("#measure").select_option(measure)
-    rows = read_table(visit, *titles)
-    total = rows.pop("Total")
-    expected = {name: amount for name, amount in rows.items() if amount}
-    assert total == sum(expected.values()) > 0
-    wait_until(
-        lambda: read_legend(visit) == expected, 10, lambda: f"{read_legend(visit)}, not {expected}"
-    )
-    assert (
-        read_number(visit.page.locator("#usage-chart figcaption").inner_text().rpartition(":")[2])
-        == total
+def test_the_chart_has_the_sums_of_the_table(stage: Stage) -> None:
+    visit = open_chart(stage)
+
+    def check(measure: str, titles: list[str]) -> None:
+        visit.page.locator("#measure").select_option(measure)
+        rows = read_table(visit, *titles)
+        total = rows.pop("Total")
+        expected = {name: amount for name, amount in rows.items() if amount}
+        assert total == sum(expected.values()) > 0
+        wait_until(
+            lambda: read_legend(visit) == expected,
+            10,
+            lambda: f"{read_legend(visit)}, not {expected}",
+        )
+        caption = visit.page.locator("#usage-chart figcaption").inner_text()
+        assert read_number(caption.rpartition(":")[2]) == total
+
+    check_rows(
+        [
+            ("requests", ["Requests"]),
+            ("tokens", ["Prompt tokens", "Answer tokens"]),
+            ("errors", ["Errors"]),
+        ],
+        check,
     )
 
 
-def test_the_chart_is_drawn_in_the_colours_of_the_theme(visit: Visit) -> None:
+@pytest.mark.parametrize(("before", "after"), [("light", "dark"), ("dark", "light")])
+def test_the_chart_is_drawn_in_the_colours_of_the_theme(
+    stage: Stage, before: Theme, after: Theme
+) -> None:
+    visit = open_chart(stage, dark=before == "dark")
     size = visit.page.locator("#usage-chart canvas").bounding_box()
     assert size and size["width"] > 400 and size["height"] > 100
+    colours = {check_colour(visit)}
+    visit.page.emulate_media(color_scheme=after)
+    try:
+        colours.add(check_colour(visit))
+    finally:
+        visit.page.emulate_media(color_scheme=before)
+    assert len(colours) == 2
+
+
+def check_colour(visit: Visit) -> str:
+    """Wait for bars in the colour of the theme, and return that colour."""
     wait_until(
         lambda: visit.page.evaluate(_COUNT_PIXELS, "--series-1") > 100, 10, "there are no bars"
     )
-
-
-def test_the_chart_follows_the_theme(stage: Stage) -> None:
-    visit = stage.tab()
-    visit.go(stage.url(PATH))
-    visit.page.locator("#usage-chart canvas").wait_for()
-    colours = {visit.page.evaluate("page.color('--series-1')")}
-    visit.page.emulate_media(color_scheme="dark")
-    try:
-        colours.add(visit.page.evaluate("page.color('--series-1')"))
-        wait_until(
-            lambda: visit.page.evaluate(_COUNT_PIXELS, "--series-1") > 100,
-            10,
-            "it is drawn as before",
-        )
-        assert len(colours) == 2
-    finally:
-        visit.page.emulate_media(color_scheme="light")
+    return str(visit.page.evaluate("page.color('--series-1')"))

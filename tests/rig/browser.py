@@ -88,8 +88,9 @@ class Visit:
         self._allowed.clear()
 
     def check(self) -> None:
-        """Raises AssertionError if anything went wrong."""
+        """Raises AssertionError if anything went wrong since the last check."""
         problems = self.problems
+        self._seen.clear()
         assert not problems, "\n".join(problems)
 
     def go(self, url: str) -> int:

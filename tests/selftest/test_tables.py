@@ -19,6 +19,18 @@ def test_every_wrong_row_is_listed() -> None:
     check_rows([(2,), (4,)], is_even)
 
 
+def test_a_row_fails_in_whatever_way() -> None:
+    def divide(number: int) -> None:
+        with pytest.raises(ZeroDivisionError):
+            1 // number  # noqa: B018
+        assert [][number]
+
+    with pytest.raises(AssertionError) as failure:
+        check_rows([(0,), (1,)], divide)
+    assert "(0,): IndexError(" in str(failure.value)
+    assert "(1,): DID NOT RAISE" in str(failure.value)
+
+
 def test_an_empty_table_is_a_failure() -> None:
     with pytest.raises(AssertionError, match="empty"):
         check_rows([], is_even)

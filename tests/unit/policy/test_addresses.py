@@ -11,6 +11,7 @@ import pytest
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.policy.addresses import Address, FetchPolicy, is_own, is_public, plain_host
 from ollama_proxy.settings.schema import settings_from
+from tests.rig.tables import check_rows
 
 PUBLIC = [
     "8.8.8.8",
@@ -96,9 +97,11 @@ def test_addresses_of_the_internet_are_public(text: str) -> None:
     assert is_public(ip_address(text))
 
 
-@pytest.mark.parametrize("text", NOT_PUBLIC.values(), ids=NOT_PUBLIC)
-def test_addresses_of_some_other_use_are_not(text: str) -> None:
-    assert not is_public(ip_address(text))
+def test_addresses_of_some_other_use_are_not() -> None:
+    def check(use: str, text: str) -> None:
+        assert not is_public(ip_address(text))
+
+    check_rows(NOT_PUBLIC.items(), check)
 
 
 # --- Hosts ----------------------------------------------------------------------------------------

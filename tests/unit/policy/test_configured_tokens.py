@@ -4,12 +4,14 @@ token stays as it is."""
 from __future__ import annotations
 
 import hashlib
+from itertools import product
 
 import pytest
 
 from ollama_proxy.policy.configured_tokens import GATEWAY_SHAPE, REDACTED, ConfiguredTokens
 from ollama_proxy.settings.state_dir import new_token
 from ollama_proxy.settings.tokens import shape_of
+from tests.rig.tables import check_rows
 
 PLAIN = [
     "team-token-1",
@@ -54,33 +56,35 @@ AROUND = [
 ]
 
 
-@pytest.mark.parametrize("around", AROUND)
-@pytest.mark.parametrize("token", PLAIN)
-def test_a_plain_token_is_found_anywhere(token: str, around: str) -> None:
-    text = around.format(token, token)
-    shown = known(*PLAIN).redact(text)
-    assert token not in shown
-    assert REDACTED in shown
-    assert known(*PLAIN).is_in(text)
+def test_a_plain_token_is_found_anywhere() -> None:
+    def check(token: str, around: str) -> None:
+        text = around.format(token, token)
+        shown = known(*PLAIN).redact(text)
+        assert token not in shown
+        assert REDACTED in shown
+        assert known(*PLAIN).is_in(text)
+
+    check_rows(product(PLAIN, AROUND), check)
 
 
-@pytest.mark.parametrize(
-    "around", ["{}", "/foo={}", "?key={}&x=1", "Bearer {}", "a b {} c", '{{"{}"}}', "x:{}", "({})"]
-)
-@pytest.mark.parametrize("token", PLAIN[:4])
-def test_a_hashed_token_is_found_between_marks(token: str, around: str) -> None:
-    assert token not in hashed(token).redact(around.format(token))
+def test_a_hashed_token_is_found_between_marks() -> None:
+    def check(token: str, around: str) -> None:
+        assert token not in hashed(token).redact(around.format(token))
+
+    marks = ("{}", "/foo={}", "?key={}&x=1", "Bearer {}", "a b {} c", '{{"{}"}}', "x:{}", "({})")
+    check_rows(product(PLAIN[:4], marks), check)
 
 
-@pytest.mark.parametrize("around", AROUND)
-@pytest.mark.parametrize("token", PLAIN)
-def test_a_hashed_token_is_found_anywhere_once_it_was_used(token: str, around: str) -> None:
-    tokens = hashed(token)
-    assert tokens.learn(digest(token), token)
-    assert not tokens.learn(digest(token), token)
-    assert token not in tokens.redact(around.format(token, token))
-    tokens.replace({digest(token): None, digest("other"): None})
-    assert token not in tokens.redact(around.format(token, token))
+def test_a_hashed_token_is_found_anywhere_once_it_was_used() -> None:
+    def check(token: str, around: str) -> None:
+        tokens = hashed(token)
+        assert tokens.learn(digest(token), token)
+        assert not tokens.learn(digest(token), token)
+        assert token not in tokens.redact(around.format(token, token))
+        tokens.replace({digest(token): None, digest("other"): None})
+        assert token not in tokens.redact(around.format(token, token))
+
+    check_rows(product(PLAIN, AROUND), check)
 
 
 @pytest.mark.parametrize("around", AROUND)
@@ -122,13 +126,16 @@ def test_other_texts_stay_the_same_object(tokens: ConfiguredTokens, text: str) -
     assert tokens.shown(text, 100) == text
 
 
-@pytest.mark.parametrize("place", range(60, 101))
-def test_no_part_of_a_token_is_left_by_a_cut(place: int) -> None:
+def test_no_part_of_a_token_is_left_by_a_cut() -> None:
     token = "zy" * 250
-    shown = known(token).shown("." * place + token + "." * 900, 100)
-    assert "zy" not in shown
-    assert len(shown) <= 100
-    assert "zy" not in known(token).shown("." * place + token, 100)
+
+    def check(place: int) -> None:
+        shown = known(token).shown("." * place + token + "." * 900, 100)
+        assert "zy" not in shown
+        assert len(shown) <= 100
+        assert "zy" not in known(token).shown("." * place + token, 100)
+
+    check_rows([(place,) for place in range(60, 101)], check)
 
 
 def test_one_token_inside_another_leaves_nothing_of_either() -> None:

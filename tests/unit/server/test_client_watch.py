@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -19,6 +18,7 @@ from ollama_proxy.server.client_watch import WATCH_INTERVAL_S, ClientWatch
 from ollama_proxy.server.connection import Connection
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
+from tests.rig.clock import ManualClock
 
 
 @pytest.fixture
@@ -148,23 +148,22 @@ def flood(connection: Connection) -> gevent.Greenlet[..., None]:
 
 @pytest.fixture
 def taking_nothing(
-    pair: tuple[socket.socket, socket.socket],
+    pair: tuple[socket.socket, socket.socket], clock: ManualClock
 ) -> Iterator[tuple[Connection, socket.socket]]:
     """A connection into which more is being sent than its client takes, and the client."""
     with gsocket.socket(fileno=os.dup(pair[0].fileno())) as ours:
-        connection = Connection(ours)
+        connection = Connection(ours, clock=clock)
         sending = flood(connection)
-        gevent.sleep(0.05)
+        gevent.sleep(0.05)  # until the kernels take no more
         yield connection, pair[1]
         sending.kill()
 
 
-def look_for(watch: ClientWatch, seconds: float) -> None:
-    """Looks regularly, as the watch does by itself."""
-    ends_at = time.monotonic() + seconds
-    while time.monotonic() < ends_at:
+def look_for(watch: ClientWatch, seconds: float, clock: ManualClock) -> None:
+    """Look regularly, as the watch does by itself."""
+    for _ in range(round(seconds / 0.02)):
         watch.look()
-        gevent.sleep(0.02)
+        clock.advance(0.02)
 
 
 def is_cut(client: socket.socket) -> bool:
@@ -180,56 +179,55 @@ def is_cut(client: socket.socket) -> bool:
 
 
 def test_stalled_client_is_cut_without_losing_its_descriptor(
-    taking_nothing: tuple[Connection, socket.socket],
+    taking_nothing: tuple[Connection, socket.socket], clock: ManualClock
 ) -> None:
-    watch, (connection, client) = ClientWatch(), taking_nothing
+    watch, (connection, client) = ClientWatch(clock=clock), taking_nothing
     watch.add(connection, call(send_idle_s=0.3))
     descriptors = len(os.listdir("/proc/self/fd"))
-    look_for(watch, 1)
+    look_for(watch, 10, clock)
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert is_cut(client)
 
 
 def test_client_within_its_limit_is_not_cut(
-    taking_nothing: tuple[Connection, socket.socket],
+    taking_nothing: tuple[Connection, socket.socket], clock: ManualClock
 ) -> None:
-    watch, (connection, client) = ClientWatch(), taking_nothing
+    watch, (connection, client) = ClientWatch(clock=clock), taking_nothing
     watch.add(connection, call(send_idle_s=30))
-    look_for(watch, 0.5)
+    look_for(watch, 10, clock)
     assert not is_cut(client)
 
 
 def test_stalled_client_of_a_call_that_was_ended_is_cut_sooner(
-    taking_nothing: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
+    taking_nothing: tuple[Connection, socket.socket], clock: ManualClock
 ) -> None:
-    monkeypatch.setattr("ollama_proxy.upstreams.call.ERROR_FLUSH_TIMEOUT_S", 0.2)
-    watch, one, (connection, client) = ClientWatch(), call(send_idle_s=30), taking_nothing
+    watch, (connection, client) = ClientWatch(clock=clock), taking_nothing
+    one = call(send_idle_s=30)
     one.end(CallEnded)
     watch.add(connection, one)
-    look_for(watch, 0.6)
+    look_for(watch, 20, clock)
     assert is_cut(client)
 
 
 def test_watch_looks_by_itself_while_there_are_clients(
-    pair: tuple[socket.socket, socket.socket],
+    pair: tuple[socket.socket, socket.socket], clock: ManualClock
 ) -> None:
-    watch, one = ClientWatch(), call()
+    watch, one = ClientWatch(clock=clock), call()
     watch.add(Connection(pair[0]), one)
     pair[1].close()
-    began = time.monotonic()
-    while not one.ended and time.monotonic() - began < 5:
-        gevent.sleep(0.02)
+    clock.advance(WATCH_INTERVAL_S)
     assert one.ended
 
 
-def test_watch_wakes_up_again_after_an_idle_time(pair: tuple[socket.socket, socket.socket]) -> None:
-    watch, first, second = ClientWatch(), call(), call()
+def test_watch_wakes_up_again_after_an_idle_time(
+    pair: tuple[socket.socket, socket.socket], clock: ManualClock
+) -> None:
+    watch, first, second = ClientWatch(clock=clock), call(), call()
     remove = watch.add(Connection(pair[0]), first)
     remove()
-    gevent.sleep(2 * WATCH_INTERVAL_S)  # long enough for the watch to go to sleep
+    clock.advance(2 * WATCH_INTERVAL_S)
+    assert clock.sleeping == 0, "the watch sleeps until there is a client"
     watch.add(Connection(pair[0]), second)
     pair[1].close()
-    began = time.monotonic()
-    while not second.ended and time.monotonic() - began < 5:
-        gevent.sleep(0.02)
+    clock.advance(WATCH_INTERVAL_S)
     assert second.ended

@@ -16,6 +16,8 @@ import pytest
 
 from ollama_proxy.server.connection import CONNECTION_KEY, Connection
 from ollama_proxy.server.incoming import HeadLimits, InvalidRequest
+from tests.rig.clock import ManualClock
+from tests.rig.deadline import wait_until
 from tests.rig.http_cases import chunked, get, post
 
 LIMITS = HeadLimits(8190, 8190, 100)
@@ -185,8 +187,9 @@ def test_end_of_the_pieces_is_told_whatever_happens(pair: tuple[Connection, sock
 class Sending:
     """More is being sent than the kernels hold, while a client reads at its own pace."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    def __init__(self, sock: socket.socket, clock: ManualClock) -> None:
+        self.connection = Connection(sock, clock=clock)
+        self._clock = clock
         self._thread = threading.Thread(target=self._send, daemon=True)
         self._thread.start()
 
@@ -194,16 +197,10 @@ class Sending:
         with suppress(OSError):
             self.connection.send(b"x" * 40_000_000)
 
-    def stalls_within(self, seconds: float, limit_s: float, act: Callable[[], object]) -> bool:
-        """Whether it is found stalled within this time by regular looks, after each of
-        which the client acts."""
-        ends_at = time.monotonic() + seconds
-        while time.monotonic() < ends_at:
-            if self.connection.is_send_stalled(time.monotonic(), limit_s):
-                return True
-            act()
-            time.sleep(0.02)
-        return False
+    def is_stalled(self, limit_s: float) -> bool:
+        """Whether it is found stalled now, 0.02 s after the last look."""
+        self._clock.advance(0.02)
+        return self.connection.is_send_stalled(self._clock.now_s, limit_s)
 
     def end(self) -> None:
         self.connection.shut(socket.SHUT_RDWR)
@@ -212,20 +209,20 @@ class Sending:
 
 
 @pytest.fixture
-def slow_pair() -> Iterator[tuple[Sending, socket.socket]]:
+def slow_pair(clock: ManualClock) -> Iterator[tuple[Sending, socket.socket]]:
     """A client with a small window: it makes progress in small steps."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
         client.connect(listener.getsockname())
         ours, _ = listener.accept()
         with ours:
-            sending = Sending(Connection(ours))
+            sending = Sending(ours, clock)
             yield sending, client
             sending.end()
 
 
 def test_client_that_takes_nothing_is_stalled(slow_pair: tuple[Sending, socket.socket]) -> None:
-    assert slow_pair[0].stalls_within(3, 0.5, lambda: None)
+    wait_until(lambda: slow_pair[0].is_stalled(0.5))
 
 
 def test_client_that_reads_slowly_and_steadily_is_not_stalled(
@@ -233,8 +230,10 @@ def test_client_that_reads_slowly_and_steadily_is_not_stalled(
 ) -> None:
     """A write of this size lasts far longer than the limit."""
     sending, client = slow_pair
-    assert not sending.stalls_within(3, 0.5, lambda: client.recv(2048))
-    assert sending.stalls_within(3, 0.5, lambda: None), "and it is as soon as it stops"
+    for _ in range(150):
+        assert client.recv(2048)
+        assert not sending.is_stalled(0.5)
+    wait_until(lambda: sending.is_stalled(0.5), message="it is not stalled though it has stopped")
 
 
 def test_connection_that_sends_nothing_is_not_stalled(

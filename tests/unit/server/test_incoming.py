@@ -16,6 +16,7 @@ from ollama_proxy.server.incoming import (
     InvalidRequest,
 )
 from tests.rig.http_cases import INVALID_BODIES, REFUSED, VALID, chunked, get, post
+from tests.rig.tables import check_rows
 
 LIMITS = HeadLimits(8190, 8190, 100)
 STEPS = [1, 2, 3, 7, 100_000]
@@ -68,29 +69,35 @@ def described(request: IncomingRequest) -> str:
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("name", VALID)
-def test_valid_requests(name: str, step: int) -> None:
-    data, expected = VALID[name]
-    assert [described(request) for request in requests(Arriving(data, step))] == expected
+def test_valid_requests(step: int) -> None:
+    def check(name: str) -> None:
+        data, expected = VALID[name]
+        assert [described(request) for request in requests(Arriving(data, step))] == expected
+
+    check_rows([(name,) for name in VALID], check)
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("name", REFUSED)
-def test_invalid_heads(name: str, step: int) -> None:
-    data, status = REFUSED[name]
-    with pytest.raises(InvalidRequest) as caught:
-        Arriving(data, step).next_request()
-    assert caught.value.status == status
+def test_invalid_heads(step: int) -> None:
+    def check(name: str) -> None:
+        data, status = REFUSED[name]
+        with pytest.raises(InvalidRequest) as caught:
+            Arriving(data, step).next_request()
+        assert caught.value.status == status
+
+    check_rows([(name,) for name in REFUSED], check)
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("name", INVALID_BODIES)
-def test_invalid_bodies(name: str, step: int) -> None:
-    request = Arriving(INVALID_BODIES[name], step).next_request()
-    assert request is not None
-    with pytest.raises(BodyError):
-        request.body.read()
-    assert not request.body.is_complete
+def test_invalid_bodies(step: int) -> None:
+    def check(name: str) -> None:
+        request = Arriving(INVALID_BODIES[name], step).next_request()
+        assert request is not None
+        with pytest.raises(BodyError):
+            request.body.read()
+        assert not request.body.is_complete
+
+    check_rows([(name,) for name in INVALID_BODIES], check)
 
 
 def environ_of(data: bytes) -> dict[str, object]:

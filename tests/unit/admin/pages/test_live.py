@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from ollama_proxy.admin.pages.today import TodaysUsage
 from ollama_proxy.errors import ClientGone, ShuttingDown
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
+from tests.rig.clock import ManualClock
 from tests.rig.in_process import in_process
 
 
@@ -38,19 +38,15 @@ class Gateway:
         return f"{language} {state['state']['running']}"
 
 
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "LOOK_S", 0.02)
-
-
 @pytest.fixture
 def gateway() -> Gateway:
     return Gateway()
 
 
 @pytest.fixture
-def state(gateway: Gateway) -> LiveState:
-    return LiveState(gateway.read, TodaysUsage(dict), gateway.write)
+def state(gateway: Gateway, clock: ManualClock) -> LiveState:
+    today = TodaysUsage(dict, clock=clock)
+    return LiveState(gateway.read, today, gateway.write, clock=clock)
 
 
 def make_listener(language: str = "en", may_listen: Callable[[], bool] = lambda: True) -> Listener:
@@ -69,74 +65,83 @@ def frame(text: str) -> bytes:
 
 
 def test_every_page_is_told_of_changes_only_and_each_language_is_written_once(
-    gateway: Gateway, state: LiveState
+    gateway: Gateway, state: LiveState, clock: ManualClock
 ) -> None:
     streams = [begin(state, make_listener(language)) for language in ("en", "zh", "en")]
     # The sums of today are read meanwhile, which makes a second state of the same text.
     first = [next(stream) for stream in streams]
     assert first == [frame("en 0"), frame("zh 0"), frame("en 0")]
-    gevent.sleep(0.1)
+    clock.advance(3 * live.LOOK_S)
     gateway.state["running"] = 1
+    clock.advance(live.LOOK_S)
     wanted = [frame("en 1"), frame("zh 1"), frame("en 1")]
     assert [next(each for each in stream if each in wanted) for stream in streams] == wanted
     written = len(gateway.written)
-    gevent.sleep(0.1)
+    clock.advance(3 * live.LOOK_S)
     assert len(gateway.written) == written <= 6
     assert gateway.reads > 4
 
 
 def test_one_greenlet_looks_and_only_while_a_page_is_open(
-    gateway: Gateway, state: LiveState
+    gateway: Gateway, state: LiveState, clock: ManualClock
 ) -> None:
     streams = [begin(state, make_listener()) for _ in range(10)]
     for stream in streams:
         next(stream)
-    before, began = gateway.reads, time.monotonic()
-    gevent.sleep(0.2)
-    assert gateway.reads - before <= (time.monotonic() - began) / 0.02 + 1
+    before = gateway.reads
+    clock.advance(10 * live.LOOK_S)
+    assert gateway.reads - before == 10
     for stream in streams:
         cast(Any, stream).close()
-    gevent.sleep(0.05)
+    clock.advance(live.LOOK_S)
     before = gateway.reads
-    gevent.sleep(0.1)
+    clock.advance(10 * live.LOOK_S)
     assert gateway.reads == before
     again = begin(state, make_listener())
     gateway.state["running"] = 7
     assert next(again) == frame("en 7")
 
 
-def test_a_page_without_news_gets_comments(
-    state: LiveState, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(live, "COMMENT_S", 0.1)
+def test_a_page_without_news_gets_comments(state: LiveState, clock: ManualClock) -> None:
     stream = begin(state, make_listener())
-    assert [next(stream), next(each for each in stream if not each.startswith(b"event"))][
-        1
-    ].startswith(b":")
+    assert next(stream) == frame("en 0")
+    gevent.spawn(clock.advance, 2 * live.COMMENT_S)
+    assert next(each for each in stream if not each.startswith(b"event")).startswith(b":")
 
 
-def test_the_end_of_its_rights_ends_a_page_and_says_so(state: LiveState) -> None:
+def test_the_end_of_its_rights_ends_a_page_and_says_so(
+    state: LiveState, clock: ManualClock
+) -> None:
     rights = [True]
     stream = begin(state, make_listener(may_listen=lambda: rights[0]))
     next(stream)
     rights[0] = False
+    clock.advance(live.LOOK_S)
     assert list(stream)[-1] == b"event: over\ndata: over\n\n"
 
 
 @pytest.mark.parametrize("reason", [ClientGone, ShuttingDown])
-def test_other_ends_say_nothing(state: LiveState, reason: Any) -> None:
+def test_other_ends_say_nothing(state: LiveState, clock: ManualClock, reason: Any) -> None:
     listener = make_listener()
     stream = begin(state, listener)
     next(stream)
-    gevent.sleep(0.1)
-    gevent.spawn_later(0.05, listener.call.end, reason)
+    clock.advance(3 * live.LOOK_S)
+    gevent.spawn(listener.call.end, reason)
     assert b"over" not in b"".join(stream)
 
 
-def test_a_look_that_fails_is_not_the_last_one(gateway: Gateway, state: LiveState) -> None:
+def test_a_look_that_fails_is_not_the_last_one(
+    gateway: Gateway, state: LiveState, clock: ManualClock
+) -> None:
+    def recover() -> None:
+        clock.advance(3 * live.LOOK_S)
+        assert gateway.reads > 3
+        gateway.fails = False
+        clock.advance(live.LOOK_S)
+
     gateway.fails = True
     stream = begin(state, make_listener())
-    gevent.spawn_later(0.1, setattr, gateway, "fails", False)
+    gevent.spawn(recover)
     assert next(stream) == frame("en 0")
 
 

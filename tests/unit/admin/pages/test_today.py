@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ollama_proxy.admin.pages import today
 from ollama_proxy.admin.pages.today import Today, TodaysUsage, sum_up_today
 from ollama_proxy.errors import RecordsUnavailable
 from ollama_proxy.settings import Records
+from tests.rig.clock import ManualClock
 from tests.rig.in_process_records import InProcessRecords
 
 
@@ -35,25 +35,27 @@ class Slow:
         return {"requests": number}
 
 
-def test_nobody_waits_longer_than_asked() -> None:
+def test_nobody_waits_longer_than_asked(clock: ManualClock) -> None:
     slow = Slow()
-    usage = TodaysUsage(slow)
-    began = time.monotonic()
-    assert [usage.read(0.02), usage.read()] == [Today(), Today()]
-    assert time.monotonic() - began < 2
+    usage = TodaysUsage(slow, clock=clock)
+    reading = gevent.spawn(usage.read, 0.5)
+    clock.advance(0.4)
+    assert not reading.ready()
+    clock.advance(0.1)
+    assert [reading.get(timeout=5), usage.read()] == [Today(), Today()]
     slow.go.set()
     assert usage.read(5) == Today({"requests": 1})
     assert slow.asked == 1
 
 
-def test_old_sums_are_shown_until_there_are_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_sums_are_shown_until_there_are_new_ones(clock: ManualClock) -> None:
     slow = Slow()
     slow.go.set()
-    usage = TodaysUsage(slow)
+    usage = TodaysUsage(slow, clock=clock)
     assert [usage.read(5), usage.read(5)] == [Today({"requests": 1})] * 2
-    monkeypatch.setattr(today, "KEPT_S", 0.0)
+    clock.advance(today.KEPT_S + 1)
     slow.go.clear()
-    assert usage.read(0.01) == Today({"requests": 1})
+    assert usage.read() == Today({"requests": 1})
     slow.go.set()
     assert usage.read(5) == Today({"requests": 2})
 

@@ -29,6 +29,7 @@ from ollama_proxy.upstreams.ollama.versions import (
     unreadable_images,
 )
 from tests.rig.replay_upstream import Recording, recorded_at, recordings
+from tests.rig.tables import check_rows
 
 GIF, WEBP = "image/gif", "image/webp"
 
@@ -131,15 +132,12 @@ def is_long(row: Recording) -> bool:
     return any(part in row.name for part in ("-long-", "overflow", "too-long", "answer-beyond"))
 
 
-each_refusal = pytest.mark.parametrize(
-    ("version", "row"), REFUSALS, ids=lambda each: getattr(each, "name", each)
-)
+def test_recorded_refusals_of_both_versions_blame_who_is_to_blame() -> None:
+    check_rows(((row.name, version, row) for version, row in REFUSALS), check_blame)
 
 
-@each_refusal
-def test_recorded_refusals_of_both_versions_blame_who_is_to_blame(
-    version: str, row: Recording
-) -> None:
+def check_blame(_name: str, _version: str, row: Recording) -> None:
+    """Raise AssertionError if a recorded refusal is not decoded as whose mistake it is."""
     error = decode_refusal(row.status, row.response)
     if row.path == "/api/nope" or row.status == 405:
         assert type(error) is UpstreamError  # not JSON
