@@ -45,7 +45,7 @@ def test_flood_without_a_token_keeps_nobody_waiting(
     gateway: Gateway, framing: str, reads: bool
 ) -> None:
     with EndlessBody(gateway.port, "POST", "/api/chat", framing, reads=reads) as flood:
-        slowest_s = slowest_livez_s(gateway, 2.5)
+        slowest_s = slowest_livez_s(gateway, 1)
         wait_until(
             lambda: flood.refused_after_s is not None,
             30,
@@ -63,7 +63,7 @@ def test_flood_without_a_token_keeps_nobody_waiting(
 def test_body_that_is_read_leaves_turns_for_others(gateway: Gateway, framing: str) -> None:
     """It comes from a client that may send it, up to the limit."""
     with EndlessBody(gateway.port, "POST", "/api/chat", framing, bearer(TOKEN)):
-        assert slowest_livez_s(gateway, 2) < LIVEZ_S
+        assert slowest_livez_s(gateway, 1) < LIVEZ_S
 
 
 def test_body_that_trickles_in_is_given_a_second(gateway: Gateway) -> None:
