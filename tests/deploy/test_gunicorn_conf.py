@@ -17,7 +17,7 @@ import pytest
 from tests.rig import http_client
 from tests.rig.deadline import wait_until
 from tests.rig.fixtures import function_fixture, module_fixture
-from tests.rig.gateway import PROJECT, FailedStart, Gateway, free_port
+from tests.rig.gateway import PROJECT, WORKER_SOCKETS, FailedStart, Gateway, free_port
 
 CONF = Path(__file__).resolve().parents[2] / "config" / "gunicorn.conf.py"
 TOKENS = "auth:\n  generate_tokens: [team-token-for-tests]\n"
@@ -56,8 +56,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"app": "tiny:app", "cwd": directory, "gunicorn_config": CONF}
 
 
+#: As shipped: no worker listens on a socket of its own.
+ENV = {"GRACEFUL_TIMEOUT": "5", WORKER_SOCKETS: ""}
+
+
 def start(tiny: dict[str, Any]) -> Gateway:
-    return Gateway(TOKENS, env={"GRACEFUL_TIMEOUT": "5"}, **tiny)
+    return Gateway(TOKENS, env=ENV, **tiny)
 
 
 #: Read only.
@@ -72,9 +76,7 @@ class Activated(Gateway):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.unused_port = free_port()
-        super().__init__(
-            *args, env={"PORT": str(self.unused_port), "GRACEFUL_TIMEOUT": "5"}, **options
-        )
+        super().__init__(*args, env={"PORT": str(self.unused_port), **ENV}, **options)
         self._command = [sys.executable, "-c", ACTIVATE, str(self.port), *self._command]
 
 

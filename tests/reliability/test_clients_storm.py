@@ -56,7 +56,7 @@ MOODY = (
 )
 
 
-rig = module_fixture(lambda: Rig(boxes=BOXES))
+rig = module_fixture(lambda: Rig(boxes=BOXES, workers=2))
 
 
 @cache

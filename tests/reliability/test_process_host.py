@@ -30,7 +30,7 @@ from tests.rig.edits import edit
 from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import FaultUpstream, Lines, WaitFor
 from tests.rig.fixtures import module_fixture
-from tests.rig.gateway import Gateway
+from tests.rig.gateway import WORKER_SOCKETS, Gateway
 from tests.rig.http_client import Stream, bearer, request
 from tests.rig.leaks import open_descriptors
 from tests.rig.nginx import Nginx
@@ -261,8 +261,9 @@ def said(gateway: Gateway, event: str) -> int:
 
 @needs_root
 def test_p23_sandbox_of_the_unit_holds_and_lets_it_work(door: str, tmp_path: Path) -> None:
+    writable = ("RUNTIME_DIRECTORY", WORKER_SOCKETS)
     with (
-        Rig(launcher=sandbox.LAUNCHER, env={"RUNTIME_DIRECTORY": str(tmp_path)}) as rig,
+        Rig(launcher=sandbox.LAUNCHER, env=dict.fromkeys(writable, str(tmp_path))) as rig,
         rig.row(door) as row,
     ):
         gateway = rig.gateway

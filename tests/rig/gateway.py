@@ -25,6 +25,8 @@ from tests.rig.deadline import wait_until
 PROJECT = Path(__file__).resolve().parents[2]
 #: A deadline, not a promise: on a busy machine the imports alone take seconds.
 START_S = 60.0
+#: Names the directory of the sockets that single workers have.
+WORKER_SOCKETS = "OLLAMA_PROXY_WORKER_SOCKETS"
 #: What the gateways of tests run with that are not about records.
 WITHOUT_RECORDS = {"OLLAMA_PROXY__RECORDS__URL": "null"}
 #: what a developer's shell may hold and would change the gateway under test
@@ -223,7 +225,7 @@ class Gateway:
         """A connection to this worker. Raises ConnectionError if it takes none any more."""
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(20)
-        path = str(self.directory / f"worker-{pid}.sock")
+        path = f"{self._env[WORKER_SOCKETS]}/worker-{pid}.sock"
 
         def has_answered() -> bool:
             nonlocal problem
@@ -308,7 +310,7 @@ class Gateway:
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
             "WEB_CONCURRENCY": str(self.workers),
-            "OLLAMA_PROXY_WORKER_SOCKETS": str(self.directory),
+            WORKER_SOCKETS: str(self.directory),
             **extra,
         }
 

@@ -129,7 +129,7 @@ class LocalGateway:
                 self.coordinator.close()
             self.gateway.fleet.close()
             self.process.log_writers.files.flush()
-            shutil.rmtree(self._directory)
+            shutil.rmtree(self._directory, ignore_errors=True)  # a write may be under way
             self._environment.stop()
 
     def _parts(self, settings: Settings) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from tests.rig.authority import Authority
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.fixtures import function_fixture, module_fixture
-from tests.rig.gateway import Gateway, group_is_alive
+from tests.rig.gateway import PROJECT, Gateway, group_is_alive
 from tests.rig.http_client import open_stream, request
 from tests.rig.leaks import LeakCheck, worker_details
 from tests.rig.leaks import no_leaks as leaks_checked
@@ -609,10 +609,12 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [(body or "done").encode()]
 """
-CONF = """
+CONF = f"""
 from gevent import monkey
 monkey.patch_all()
 import os
+import sys
+sys.path.append({str(PROJECT)!r})
 bind = os.environ["HOST"] + ":" + os.environ["PORT"]
 workers = int(os.environ["WEB_CONCURRENCY"])
 worker_class = "ollama_proxy.server.worker.Worker"
