@@ -143,6 +143,8 @@ class RecordsService:
         if self._opened is not None:
             self._import_all()
         gevent.killall(self._greenlets, timeout=CLOSE_S)
+        if self._opened is not None:
+            self._opened.close()
 
     def _import_all(self) -> None:
         """Waits until everything is imported that has been written, or for a few seconds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.golden.face import TOKEN, local_gateway
 from tests.rig.calls import EMBEDDINGS, FACES, Face
 from tests.rig.fault_upstream import FaultUpstream, Json
+from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.http_client import Answer, bearer
 from tests.rig.local import LocalGateway
 
@@ -58,12 +60,15 @@ each_vector = pytest.mark.parametrize("name", VECTORS)
 each_one = pytest.mark.parametrize("name", EVERY)
 
 
-@pytest.fixture(scope="module")
-def gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
+def team_gateway(upstream: FaultUpstream) -> AbstractContextManager[LocalGateway]:
     """A gateway with these models."""
     auth = {"generate_tokens": TOKENS}
-    with local_gateway(shared_upstream, auth=auth, models=MODELS, default_model="coder") as running:
-        yield running
+    return local_gateway(upstream, auth=auth, models=MODELS, default_model="coder")
+
+
+gateway = module_fixture(lambda shared_upstream: team_gateway(shared_upstream))
+#: For tests of what a gateway remembers of its upstream.
+new_gateway = function_fixture(lambda upstream: team_gateway(upstream))
 
 
 @pytest.fixture(autouse=True)

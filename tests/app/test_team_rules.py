@@ -25,7 +25,6 @@ from tests.app.team import (
 from tests.golden.face import TOKEN, forwarded
 from tests.rig import NDJSON
 from tests.rig.calls import CHAT_LINE, FACES, MESSAGES
-from tests.rig.deadline import wait_until
 from tests.rig.errors import NATIVE, assert_error
 from tests.rig.fault_upstream import (
     Action,
@@ -36,12 +35,12 @@ from tests.rig.fault_upstream import (
     Lines,
     WaitForPeerClose,
 )
-from tests.rig.http_client import Answer, bearer
+from tests.rig.http_client import bearer
 from tests.rig.local import LocalGateway
 from tests.rig.replay_upstream import Replay, recording
 from tests.rig.tables import check_rows
 
-gateway, stocked = team.gateway, team.stocked
+gateway, new_gateway, stocked = team.gateway, team.new_gateway, team.stocked
 
 
 # --- Precedence: caller, override, the model's own ------------------------------------------------
@@ -255,34 +254,23 @@ def test_lease_is_limited_in_every_notation(
 @pytest.mark.parametrize("asked", [256, 512, 8192, None])
 @each_text
 def test_pinned_options_keep_the_model_that_is_loaded(
-    name: str, asked: int | None, gateway: LocalGateway, upstream: FaultUpstream
+    name: str, asked: int | None, new_gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/ps", [Replay(recording("ps-loaded"))])
-
-    def told() -> tuple[Any, ...]:
-        answer = ask(gateway, name, "pinned", options={"num_ctx": asked, "num_gpu": 1, "seed": 7})
-        options = sent(upstream, name)["options"]
-        return clamped(answer), options.get("num_ctx"), options["seed"], "num_gpu" in options
-
-    said = ["num_ctx=512"] * (asked not in (None, 512)) + ["num_gpu=default"]
-    # What is loaded is remembered for a second by each worker.
-    wait_until(lambda: told() == (", ".join(said), 512, 7, False), 5, lambda: str(told()))
+    answer = ask(new_gateway, name, "pinned", options={"num_ctx": asked, "num_gpu": 1, "seed": 7})
+    reported = ["num_ctx=512"] * (asked not in (None, 512)) + ["num_gpu=default"]
+    assert clamped(answer) == ", ".join(reported)
+    options = sent(upstream, name)["options"]
+    assert {**options, "num_predict": None} == {"num_ctx": 512, "seed": 7, "num_predict": None}
 
 
 @pytest.mark.parametrize("row", [{"models": []}, {"models": None}, {"error": "no"}])
 def test_pinned_options_of_a_model_that_is_not_loaded_are_the_callers(
-    row: Document, gateway: LocalGateway, upstream: FaultUpstream
+    row: Document, new_gateway: LocalGateway, upstream: FaultUpstream
 ) -> None:
     upstream.script("/api/ps", [Json(row, 500 if "error" in row else 200)])
-
-    def asked() -> Answer:
-        return ask(gateway, "native chat", "pinned", options={"num_ctx": 2048})
-
-    # As above.
-    answer = wait_until(
-        lambda: answer if clamped(answer := asked()) is None else None, 5, "still pinned"
-    )
-    assert answer.status == 200
+    answer = ask(new_gateway, "native chat", "pinned", options={"num_ctx": 2048})
+    assert (answer.status, clamped(answer)) == (200, None)
     assert sent(upstream, "native chat")["options"] == {"num_ctx": 2048}
 
 
