@@ -41,5 +41,5 @@ class Clock:
         gevent.joinall(greenlets, timeout=timeout_s)
 
 
-#: The clock of everything that is given no other.
+#: The default wherever no clock is passed in.
 SYSTEM_CLOCK = Clock()

@@ -198,7 +198,7 @@ def _build_flask(session_directory: Path | None, settings: Callable[[], Settings
 def _register_dialects(
     app: Flask, gateway: Gateway, dialects: Sequence[Dialect]
 ) -> tuple[dict[str, str], dict[str, Reader | None]]:
-    """Registers their blueprints; the scope of every endpoint, and the readers of their answers."""
+    """Register the blueprints of the dialects; return the scope and the reader of each endpoint."""
     scopes: dict[str, str] = OPS_SCOPES | METRICS_SCOPES | ADMIN_SCOPES | PAGE_SCOPES
     readers: dict[str, Reader | None] = {}
     for routes in all_routes(dialects):
@@ -209,7 +209,7 @@ def _register_dialects(
 
 
 def _register_own_routes(app: Flask, *blueprints: Blueprint) -> None:
-    """Registers these and the admin's, and the handlers of errors."""
+    """Register these blueprints, those of the admin API and pages, and the error handlers."""
     for each in blueprints:
         app.register_blueprint(each)
     build_api(app)
@@ -220,7 +220,7 @@ def _register_own_routes(app: Flask, *blueprints: Blueprint) -> None:
 def _build_chat_log(
     directory: Path, readers: Mapping[str, Reader | None], gateway: Gateway, process: ProcessState
 ) -> Callable[[Response], Response]:
-    """Flask's after_request for the chat log."""
+    """Return the after_request function that writes the chat log."""
     return ChatLog(
         directory,
         readers,
@@ -286,7 +286,7 @@ def build_finish(
 def _list_problem_sources(
     problem: Callable[[], str | None], spool: Spool | None
 ) -> list[Callable[[], list[dict[str, str]]]]:
-    """What lists problems for the status."""
+    """Return the functions that list problems for the status."""
     sources: list[Callable[[], list[dict[str, str]]]] = [partial(_list_config_problems, problem)]
     return [*sources, spool.list_problems] if spool else sources
 

@@ -79,7 +79,7 @@ def request_id(sent: str | None, configured_tokens: ConfiguredTokens) -> str:
 
 
 def new_request_id() -> str:
-    """Another id."""
+    """Return a new random request id."""
     return secrets.token_hex(12)
 
 

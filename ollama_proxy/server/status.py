@@ -24,7 +24,7 @@ _FOR_OPERATORS = {"loaded", "failing_models", "reason"}
 def status_document(
     gateway: Gateway, health: Health, exchange: Exchange, *, well: str, started_at: float
 ) -> dict[str, Json]:
-    """What `/` and `/health` say. `well`: the word for a gateway with an upstream that can be used;
+    """Return the document of `/` and `/health`. `well`: the status when an upstream can be used;
     `started_at`: the monotonic time at which the process began. Providers and models are for
     callers with a token, and only those that the token may use."""
     usable = [name for name, state in health.states().items() if state.usable]

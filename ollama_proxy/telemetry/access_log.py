@@ -59,7 +59,7 @@ class LineFile:
     _path: Path
     #: Applies when the file is created.
     _mode: int = 0o640
-    #: Gets the note that `write` has failed.
+    #: Where a failed write is reported.
     _output: LineWriter | None = None
     _fd: int = -1
     _identity: tuple[int, int] | None = None

@@ -14,7 +14,7 @@ from tests.golden import face
 from tests.golden.face import TOKEN, forwarded, named_frames, post
 from tests.rig import native_chat
 from tests.rig.calls import access_line
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
     Cut,
     FaultUpstream,
@@ -422,5 +422,5 @@ def test_G30_client_that_leaves_ends_the_work_of_the_upstream(
     headers = bearer(TOKEN) | {"X-Request-Id": request_id}
     with gateway.open_stream("POST", MESSAGES, BODY | {"stream": True}, headers) as stream:
         assert b"Hel" in stream.read_some()
-    wait_in_greenlet(lambda: "peer_closed" in [event.kind for event in upstream.events], 5)
+    wait_until(lambda: "peer_closed" in [event.kind for event in upstream.events], 5)
     assert access_line(gateway, request_id)["state"] == "client_gone"

@@ -15,7 +15,7 @@ import pytest
 from tests.golden.face import TOKEN, frames, get, named_frames, post
 from tests.rig import messages_provider as rig
 from tests.rig.calls import FACES, PING, Face, access_line, each_face, last_error
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.rig.dialects import DIALECTS, IMAGE, Dialect, Told, Wanted
 from tests.rig.errors import ANTHROPIC, assert_error
 from tests.rig.fault_upstream import Wait, WaitForPeerClose
@@ -352,7 +352,7 @@ def test_client_that_leaves_ends_the_answer_at_the_provider(
     headers = {"X-Request-Id": request_id}
     with gateway.open(face.path, body_of(face), headers=headers) as client:
         assert client.read_some()
-    wait_in_greenlet(lambda: "peer_closed" in [event.kind for event in provider.events], 5)
+    wait_until(lambda: "peer_closed" in [event.kind for event in provider.events], 5)
     assert access_line(gateway, request_id)["state"] == "client_gone"
 
 

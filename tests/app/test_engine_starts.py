@@ -12,7 +12,7 @@ import pytest
 from tests.golden.face import TOKEN, local_gateway
 from tests.rig.boxes import EngineBox
 from tests.rig.calls import EMBEDDINGS, FACES, Face, access_line
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.rig.errors import NATIVE
 from tests.rig.http_client import Answer, bearer
 from tests.rig.local import LocalGateway
@@ -72,7 +72,7 @@ def wait_for_versions(gateway: LocalGateway, boxes: Engines) -> None:
         upstreams = gateway.ask("/health").json()["upstreams"]
         return {name: upstreams[name]["version"] or "" for name in expected}
 
-    wait_in_greenlet(lambda: known() == expected, 15, lambda: str(known()))
+    wait_until(lambda: known() == expected, 15, lambda: str(known()))
 
 
 def ask(
@@ -131,7 +131,7 @@ def test_server_that_was_upgraded_gets_no_shift_any_more(
         box.restart()
         wait_for_versions(gateway, boxes)
         box.clear()
-        wait_in_greenlet(
+        wait_until(
             lambda: ask(gateway, box, FACES["openai chat"]).status == 200,
             10,
             "it is not used again",

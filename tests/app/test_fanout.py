@@ -16,7 +16,7 @@ from tests.golden import face
 from tests.golden.face import frames
 from tests.rig import Turn
 from tests.rig.calls import CHAT_LINE, MESSAGES, STREAM_HEAD, TEXT_LINE, access_line
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
     Action,
     Chunk,
@@ -102,7 +102,7 @@ def expect_closed(upstream: FaultUpstream, connections: list[int]) -> None:
     def closed() -> set[int]:
         return {event.connection for event in upstream.events if event.kind == "peer_closed"}
 
-    wait_in_greenlet(lambda: set(connections) <= closed(), 5, lambda: f"{connections}: {closed()}")
+    wait_until(lambda: set(connections) <= closed(), 5, lambda: f"{connections}: {closed()}")
 
 
 # --- One of three fails ---------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_refusal_of_one_is_the_answer_and_the_others_are_closed(
     silent: Script = [others, WaitForPeerClose()]
     upstream.script(way[1], [WaitFor(go), Json({"error": text}, status)], silent, silent)
     reading = begin(gateway, way, stream=stream)
-    wait_in_greenlet(lambda: len(others.connections) == 2)
+    wait_until(lambda: len(others.connections) == 2)
     go.set()
     answer = reading.get(timeout=5)
     assert (answer.status, answer.json()["error"]["message"]) == (status, text)
@@ -153,7 +153,7 @@ def test_refusal_that_comes_just_behind_a_first_token_is_still_a_status(
     begun: Script = [STREAM_HEAD, token(way), others, WaitForPeerClose()]
     upstream.script(way[1], begun, [WaitFor(go), Json({"error": "server busy"}, 503)], begun)
     reading = begin(gateway, way)
-    wait_in_greenlet(lambda: len(others.connections) == 2)
+    wait_until(lambda: len(others.connections) == 2)
     go.set()
     assert reading.get(timeout=5).status == 503
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.golden.face import TOKEN, forwarded, local_gateway
 from tests.rig import SSE, pieces
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
     Chunk,
     FaultUpstream,
@@ -380,7 +380,7 @@ def test_a_client_that_leaves_ends_the_providers_answer(
     provider.script(CHAT, [Sse(TEXT[:2], done=False), WaitForPeerClose(8)])
     with lab.open("/api/chat", {"model": "gpt-lab", "messages": HI}) as answer:
         next(answer.lines())
-    wait_in_greenlet(lambda: "peer_closed" in [event.kind for event in provider.events], 5)
+    wait_until(lambda: "peer_closed" in [event.kind for event in provider.events], 5)
 
 
 # Completions.
@@ -672,7 +672,7 @@ def test_what_is_loaded_is_told_of_every_server_by_the_teams_names(mixed: LocalG
 
 
 def test_the_version_is_that_of_the_oldest_server(mixed: LocalGateway) -> None:
-    wait_in_greenlet(
+    wait_until(
         lambda: mixed.ask("/api/version").json()["version"] == "0.24.1", 5, "another version"
     )
 

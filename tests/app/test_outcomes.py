@@ -12,7 +12,7 @@ import pytest
 
 from tests.rig.boxes import Box
 from tests.rig.calls import CHAT_LINE, MESSAGES, TEXT_LINE, TOKEN, access_line
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
     Action,
     Chunk,
@@ -136,7 +136,7 @@ def test_healthy_nodes_stay_in_use(
         assert is_failed(ask(gateway, way, id, stream=stream))
         entry = access_line(gateway, id)
         assert (named(entry), entry["state"]) == (ALL, "upstream_error")
-        wait_in_greenlet(lambda id=id: reported(gateway, id), 5, "no event")
+        wait_until(lambda id=id: reported(gateway, id), 5, "no event")
         assert reported(gateway, id) == ["box1"]
     assert avoided(gateway) == {"box1": ["m:latest"]}
     answer = ask(gateway, way, "afterwards", stream=stream)
@@ -208,6 +208,6 @@ def test_work_on_models_names_every_server_and_blames_the_one_that_failed(
         body = {"model": "new", "stream": stream}
         gateway.ask("/api/pull", body, token=TOKEN, **{"X-Request-Id": "pull"})
         assert access_line(gateway, "pull")["upstream"] == "box1,box2,box3,box4"
-        wait_in_greenlet(lambda: reported(gateway, "pull"), 5, "no event")
+        wait_until(lambda: reported(gateway, "pull"), 5, "no event")
         assert reported(gateway, "pull") == ["box3"]
         assert not avoided(gateway)

@@ -15,7 +15,7 @@ from tests.golden.face import TOKEN, frames, local_gateway
 from tests.rig import SSE, SeenRequest
 from tests.rig.boxes import Box
 from tests.rig.calls import KEEP_ALIVE, access_line
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.rig.errors import OPENAI, assert_error
 from tests.rig.fault_upstream import (
     Action,
@@ -386,7 +386,7 @@ def test_recording_is_in_no_log() -> None:
     with LocalGateway(config) as gateway:
         text = send(gateway, *form(model="demo", prompt="Names: Ada")).json()["text"]
         chats = gateway.logs_directory / "chat"
-        [written] = wait_in_greenlet(
+        [written] = wait_until(
             lambda: [json.loads(file.read_bytes()) for file in chats.glob("*.jsonl")], 5, "no log"
         )
         logs = b"".join(

@@ -24,7 +24,7 @@ from tests.rig.calls import (
     is_well_ended,
     whole,
 )
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import (
     Chunk,
     Cut,
@@ -65,7 +65,7 @@ def test_upstream_that_comes_back_is_used_at_once(
 ) -> None:
     upstream.refuse()
     assert whole(gateway, FACES["openai chat"], stream=True).status == 503
-    wait_in_greenlet(
+    wait_until(
         lambda: gateway.request(path="/readyz").status == 503,
         5,
         "still ready without its upstream",
@@ -73,7 +73,7 @@ def test_upstream_that_comes_back_is_used_at_once(
     assert gateway.request(path="/livez").status == 200
     upstream.restart()
     assert whole(gateway, FACES["openai chat"], stream=True).body.endswith(b"data: [DONE]\n\n")
-    wait_in_greenlet(lambda: gateway.request(path="/readyz").status == 200, 5, "not ready again")
+    wait_until(lambda: gateway.request(path="/readyz").status == 200, 5, "not ready again")
 
 
 # --- Refusals and wrong answers -------------------------------------------------------------------

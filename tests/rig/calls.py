@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.rig import NDJSON
-from tests.rig.deadline import wait_in_greenlet, wait_until
+from tests.rig.deadline import wait_until
 from tests.rig.errors import NATIVE, assert_error, dialect_of
 from tests.rig.fault_upstream import FaultUpstream, Head, WaitForPeerClose
 from tests.rig.gateway import Gateway
@@ -148,8 +148,7 @@ def access_line(gateway: Gateway | LocalGateway, request_id: str) -> dict[str, A
     def found() -> list[dict[str, Any]]:
         return [line for line in gateway.log_lines("access") if line["id"] == request_id]
 
-    wait = wait_in_greenlet if isinstance(gateway, LocalGateway) else wait_until
-    lines = wait(found, 20, f"the access log has no {request_id}")
+    lines = wait_until(found, 20, f"the access log has no {request_id}")
     assert len(lines) == 1
     return lines[0]
 

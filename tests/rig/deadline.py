@@ -50,13 +50,6 @@ def _find_sleep() -> Callable[[float], object]:
     return gevent.sleep if is_main else time.sleep
 
 
-def wait_in_greenlet(
-    predicate: Callable[[], T], seconds: float = 30, message: str | Callable[[], str] = ""
-) -> T:
-    """`wait_until` in a process where greenlets must get their turn."""
-    return wait_until(predicate, seconds, message, sleep=gevent.sleep)
-
-
 def wait_for_minute(seconds: float) -> None:
     """Until the minute of limits that are counted in memory has so many seconds left: at its edge,
     what was used begins to fade."""

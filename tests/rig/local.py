@@ -36,7 +36,7 @@ from ollama_proxy.settings.schema import settings_from
 from ollama_proxy.telemetry import access_log
 from ollama_proxy.upstreams import HttpTransport
 from tests.rig import http_client
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.rig.gateway import WITHOUT_RECORDS
 from tests.rig.local_coordinator import LocalCoordinator
 from tests.rig.memory import MemoryTransport
@@ -165,7 +165,7 @@ class LocalGateway:
             active = self.gateway.fleet.counts()["active"]
             return {"requests": self.gateway.in_flight, "connections to upstreams": active}
 
-        wait_in_greenlet(lambda: not any(left().values()), 2, lambda: f"still open: {left()}")
+        wait_until(lambda: not any(left().values()), 2, lambda: f"still open: {left()}")
 
     def check_health(self) -> None:
         """Check every upstream, as a worker does every few seconds."""
@@ -180,9 +180,7 @@ class LocalGateway:
             return (path.read_text(encoding="utf-8") if path.exists() else "").split("\n")[:-1]
 
         if at_least:
-            wait_in_greenlet(
-                lambda: len(read()) >= at_least, 5, lambda: f"{path.name} has only {read()}"
-            )
+            wait_until(lambda: len(read()) >= at_least, 5, lambda: f"{path.name} has only {read()}")
         return [json.loads(line) for line in read()]
 
     def events(self, event: str) -> list[dict[str, Any]]:
@@ -232,8 +230,7 @@ class LocalGateway:
     ) -> http_client.Stream:
         """As `ask`, for an answer that is read piece by piece."""
         method = method or ("GET" if body is None else "POST")
-        sent = http_client.bearer(token or self.token) | dict(headers or {})
-        return self.open_stream(method, path, body, sent)
+        return self.open_stream(method, path, body, self._identified(token, headers))
 
     def open_stream(
         self,
@@ -259,8 +256,7 @@ class LocalGateway:
         """As `open`, for a request that goes on by itself while the test does something else. The
         end of the stream is that of its client."""
         method = method or ("GET" if body is None else "POST")
-        sent = http_client.bearer(token or self.token) | dict(headers or {})
-        return self.start_stream(method, path, body, sent)
+        return self.start_stream(method, path, body, self._identified(token, headers))
 
     def start_stream(
         self,
@@ -274,6 +270,9 @@ class LocalGateway:
         gevent.spawn(self._serve, server)
         client.sendall(http_client.encode_request("gateway.test", method, path, body, headers))
         return http_client.Stream(client, bodyless=method == "HEAD")
+
+    def _identified(self, token: str, headers: Mapping[str, str] | None) -> dict[str, str]:
+        return http_client.bearer(token or self.token) | dict(headers or {})
 
     def _serve(self, sock: Any) -> None:
         """Answer a request as the worker does."""

@@ -19,7 +19,7 @@ from ollama_proxy.coordination.kept_slots import KEPT_S
 from ollama_proxy.errors import ClientGone, QueueFull, QueueTimeout, QuotaExceeded, RateLimited
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.unit.coordination.conftest import LONGEST_S, Worker
 
 
@@ -34,7 +34,7 @@ def test_client_that_leaves_is_out_of_the_queue(make_worker: Callable[..., Worke
     call.leave()
     with pytest.raises(ClientGone):
         waiting.get(timeout=LONGEST_S)
-    wait_in_greenlet(lambda: len(worker.client.status()["waiting"]) == 1)
+    wait_until(lambda: len(worker.client.status()["waiting"]) == 1)
     holder.release()
     assert next_one.wait(LONGEST_S)
 
@@ -57,7 +57,7 @@ def test_slot_is_kept_for_the_next_request_of_its_kind(make_worker: Callable[...
     waiting.release(Outcome(gpu_s=1.0))
     assert other.wait(LONGEST_S)
     other.release()
-    wait_in_greenlet(lambda: first.client.status()["running"] == [])
+    wait_until(lambda: first.client.status()["running"] == [])
 
 
 class Direct:
@@ -214,7 +214,7 @@ def test_busy_token_needs_no_answer_for_most_requests_and_is_charged_for_each(
         gevent.sleep(0.1)  # so that nothing is admitted ahead
         return charged() == (60 + asked, 60 * 25 + asked * 10)
 
-    wait_in_greenlet(is_settled)
+    wait_until(is_settled)
 
 
 def test_client_that_leaves_before_its_limits_have_answered_is_not_counted(

@@ -28,7 +28,7 @@ from ollama_proxy.coordination.client import REPLY_S, START_PATIENCE_S, START_S
 from ollama_proxy.errors import ShuttingDown
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.unit.coordination.conftest import LONGEST_S, Worker
 
 
@@ -75,7 +75,7 @@ def test_killed_coordinator_is_replaced_and_told_what_is_held(
     )
     leaving.release()
     assert not waiting.wait(2.5)
-    wait_in_greenlet(lambda: first.client.state == second.client.state == "coordinator")
+    wait_until(lambda: first.client.state == second.client.state == "coordinator")
     assert [(row["running"], row["waiting"]) for row in first.client.status()["boxes"]] == [(1, 1)]
     held.release()
     assert waiting.wait(LONGEST_S)
@@ -95,7 +95,7 @@ def test_worker_without_coordinator_grants_its_share(
         os.kill(process, signal.SIGSTOP)
     tickets += [worker.ask() for _ in range(5 - len(tickets))]
     began_s = time.monotonic()
-    wait_in_greenlet(lambda: worker.client.state == "own share")
+    wait_until(lambda: worker.client.state == "own share")
     # One that hangs does not start.
     assert time.monotonic() - began_s < REPLY_S + START_PATIENCE_S - 2
     granted = [each for each in tickets if each.wait(0.05)]
@@ -144,7 +144,7 @@ def test_coordinator_that_takes_long_to_start_is_started_once(tmp_path: Path) ->
         assert not ticket.wait(3 * START_S)
         assert len(started) == 1
         started[0].kill()
-        wait_in_greenlet(lambda: len(started) == 2)
+        wait_until(lambda: len(started) == 2)
     finally:
         client.close()
         for process in started:
@@ -175,11 +175,11 @@ def test_coordinator_of_an_older_version_is_replaced_and_slots_stay_exact(
         assert held.wait(LONGEST_S)
         monkeypatch.undo()
         waiting = second.ask()
-        wait_in_greenlet(lambda: old.poll() == 0)
+        wait_until(lambda: old.poll() == 0)
     finally:
         old.kill()
         old.wait()
-    wait_in_greenlet(lambda: first.client.state == second.client.state == "coordinator")
+    wait_until(lambda: first.client.state == second.client.state == "coordinator")
     assert not waiting.wait(1.5)
     assert [(row["running"], row["waiting"]) for row in second.client.status()["boxes"]] == [(1, 1)]
     held.release()

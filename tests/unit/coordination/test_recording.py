@@ -19,7 +19,7 @@ from ollama_proxy.coordination.recording import Recording, make_records_frame
 from ollama_proxy.coordination.scheduler import Scheduler
 from ollama_proxy.coordination.store import Store
 from ollama_proxy.settings import DatabaseUrl, Records
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 
 Frame = dict[str, Any]
 QUOTA = [Subject("token:a", {"tokens_per_day": 100})]
@@ -92,7 +92,7 @@ def test_database_delays_the_start_only_for_a_moment(
     assert (0.4 < time.monotonic() - began_s < 3) is waits
     assert is_admitted(coordinator)
     records.is_there.set()
-    wait_in_greenlet(lambda: not is_admitted(coordinator))
+    wait_until(lambda: not is_admitted(coordinator))
 
 
 def test_what_ended_while_there_was_no_coordinator_counts_when_its_worker_comes(
@@ -104,7 +104,7 @@ def test_what_ended_while_there_was_no_coordinator_counts_when_its_worker_comes(
     assert is_admitted(coordinator)
     records.used = 100
     part.configure(lambda frame: None, {"records": {"url": None}})
-    wait_in_greenlet(lambda: not is_admitted(coordinator))
+    wait_until(lambda: not is_admitted(coordinator))
 
 
 def test_redis_that_lost_its_counters_gets_them_again(records: FakeRecords) -> None:
@@ -114,9 +114,9 @@ def test_redis_that_lost_its_counters_gets_them_again(records: FakeRecords) -> N
     records.used = 100
     part.start()
     part.configure(lambda frame: None, {"records": {"url": "sqlite:a"}})
-    wait_in_greenlet(lambda: not is_admitted(coordinator))
+    wait_until(lambda: not is_admitted(coordinator))
     storage._counters.clear()
-    wait_in_greenlet(lambda: not is_admitted(coordinator))
+    wait_until(lambda: not is_admitted(coordinator))
 
 
 def test_workers_get_news_when_they_come_answers_to_their_questions_and_what_changes(

@@ -21,7 +21,7 @@ from ollama_proxy.coordination.service import (
     run_coordinator,
     start_coordinator,
 )
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.rig.gateway import WITHOUT_RECORDS
 
 LONGEST_S = 20.0
@@ -35,7 +35,7 @@ def start_in(directory: Path) -> tuple[subprocess.Popen[bytes], Link]:
         links.append(connect(directory))
         return links[-1] is not None
 
-    wait_in_greenlet(is_there)
+    wait_until(is_there)
     assert links[-1] is not None
     return process, links[-1]
 

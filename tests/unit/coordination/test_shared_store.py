@@ -25,7 +25,7 @@ from ollama_proxy.coordination.shared_store import NAME_FILE, machine_name
 from ollama_proxy.errors import RateLimited
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import WITHOUT_RECORDS
 from tests.rig.redis_server import RedisServer
@@ -95,7 +95,7 @@ def test_machines_share_slots_and_limits(machines: tuple[Machine, Machine]) -> N
     waiting = two.ask()
     assert not waiting.wait(1.0)
     for machine in machines:  # each tells of both
-        wait_in_greenlet(
+        wait_until(
             lambda each=machine: (
                 [len(each.client.status().get(what, ())) for what in ("running", "waiting")]
                 == [2, 1]
@@ -137,7 +137,7 @@ def test_lost_redis_fails_no_request_and_counts_are_exact_again(
 ) -> None:
     one, two = machines
     held = [*one.take(1), *two.take(1)]
-    wait_in_greenlet(
+    wait_until(
         lambda: one.client.status().get("machines") == two.client.status().get("machines") == 2
     )
     if happens == "flushed":
@@ -151,7 +151,7 @@ def test_lost_redis_fails_no_request_and_counts_are_exact_again(
         assert waiting.wait(LONGEST_S)
         held.insert(0, waiting)
         redis.start() if happens == "killed" else redis.resume()
-        wait_in_greenlet(lambda: not one.client.problems())
+        wait_until(lambda: not one.client.problems())
     late = two.ask()
     assert not late.wait(6.0)
     held[0].release()

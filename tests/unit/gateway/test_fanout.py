@@ -25,7 +25,7 @@ from ollama_proxy.hub import (
     collect,
 )
 from ollama_proxy.upstreams.call import Call
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 from tests.unit.upstreams.stock import new_call
 
 END = Done("stop", 3, 1)
@@ -192,7 +192,7 @@ def test_close_ends_everything_once(began: bool) -> None:
     events = asked_of(*answers)
     if began:
         next(iter(events))
-    wait_in_greenlet(lambda: [answer.opened for answer in answers] == [1, 1, 0])
+    wait_until(lambda: [answer.opened for answer in answers] == [1, 1, 0])
     events.close()
     events.close()
     assert [answer.closed for answer in answers] == [1, 1, 0]
@@ -214,7 +214,7 @@ def test_worker_that_is_stopped_leaves_nothing_open() -> None:
             list(events)
 
     greenlet = gevent.spawn(request)
-    wait_in_greenlet(lambda: all(answer.opened for answer in answers))
+    wait_until(lambda: all(answer.opened for answer in answers))
     greenlet.kill()
     assert [answer.closed for answer in answers] == [1, 1]
 

@@ -18,7 +18,7 @@ from ollama_proxy.errors import NotFound, RecordsUnavailable
 from ollama_proxy.records import service
 from ollama_proxy.records.service import FULL_BYTES, RecordsService
 from ollama_proxy.texts import text_from_json
-from tests.rig.deadline import wait_in_greenlet
+from tests.rig.deadline import wait_until
 
 Frame = dict[str, Any]
 URL = {"url": "sqlite:state/records.db"}
@@ -118,13 +118,13 @@ MakeService = Callable[[Frame], RecordsService]
 
 def wait_until_open(records: RecordsService) -> None:
     """What was read from the database is news only when it is in use."""
-    wait_in_greenlet(lambda: len(records.list_news()) == 2)
+    wait_until(lambda: len(records.list_news()) == 2)
 
 
 def ask(records: RecordsService, call: str, **arguments: Any) -> Frame:
     replies: list[Frame] = []
     records.ask(call, arguments, replies.append)
-    wait_in_greenlet(lambda: replies)
+    wait_until(lambda: replies)
     return replies[0]
 
 
@@ -137,9 +137,9 @@ def test_lines_are_imported_and_the_event_loop_does_none_of_it(
 ) -> None:
     database.lines = 95
     make_service(URL)
-    wait_in_greenlet(lambda: database.imported == 95)
+    wait_until(lambda: database.imported == 95)
     database.lines = 5
-    wait_in_greenlet(lambda: database.imported == 100 and database.tidied)
+    wait_until(lambda: database.imported == 100 and database.tidied)
     assert threading.get_ident() not in database.threads
 
 
@@ -151,18 +151,18 @@ def test_nothing_is_opened_without_an_address(
     assert ask(records, "usage")["error"]["slug"] == "records_unavailable"
     assert database.opened == []
     records.configure(URL)
-    wait_in_greenlet(lambda: database.opened == [URL])
+    wait_until(lambda: database.opened == [URL])
 
 
 def test_another_address_opens_another_database(
     make_service: MakeService, database: FakeDatabase
 ) -> None:
     records = make_service(URL)
-    wait_in_greenlet(lambda: database.opened == [URL])
+    wait_until(lambda: database.opened == [URL])
     other = {"url": "postgresql://db/records"}
     for settings in (URL, other, other):
         records.configure(settings)
-    wait_in_greenlet(lambda: (database.opened, database.closed) == ([URL, other], 1))
+    wait_until(lambda: (database.opened, database.closed) == ([URL, other], 1))
 
 
 def test_calls_are_answered_with_result_or_error(
@@ -190,21 +190,21 @@ def test_slow_call_delays_neither_the_import_nor_other_calls_nor_the_loop(
     slow: list[Frame] = []
     records.ask("slow", {}, slow.append)
     database.lines = 50
-    wait_in_greenlet(lambda: database.imported == 50, 20)
+    wait_until(lambda: database.imported == 50, 20)
     assert ask(records, "usage") == {"result": {}}
     assert not slow
     database.go.set()
-    wait_in_greenlet(lambda: slow)
+    wait_until(lambda: slow)
 
 
 def test_workers_learn_of_a_change_at_once_and_only_once(
     make_service: MakeService, database: FakeDatabase, pushed: list[Frame]
 ) -> None:
     records = make_service(URL)
-    wait_in_greenlet(lambda: news(pushed, "managed"))
+    wait_until(lambda: news(pushed, "managed"))
     ask(records, "change")
     database.revision += 1  # by another machine, or a command
-    wait_in_greenlet(lambda: news(pushed, "managed")[-1]["revision"] == 3)
+    wait_until(lambda: news(pushed, "managed")[-1]["revision"] == 3)
     gevent.sleep(0.2)
     revisions = [frame["revision"] for frame in news(pushed, "managed")]
     assert revisions in ([1, 2, 3], [1, 3])
@@ -218,7 +218,7 @@ def test_lost_database_is_reported_and_used_again(
     wait_until_open(records)
     database.error = RecordsUnavailable(detail="the server has gone")
     database.lines = 30
-    wait_in_greenlet(lambda: news(pushed, "records_state"))
+    wait_until(lambda: news(pushed, "records_state"))
     state = news(pushed, "records_state")[-1]
     assert (state["is_available"], state["reason"]) == (False, "the server has gone")
     assert [sorted(problem) for problem in state["problems"]] == [["mend", "what"]]
@@ -228,7 +228,7 @@ def test_lost_database_is_reported_and_used_again(
     assert not seeding.ready()
     database.error = None
     assert seeding.get(timeout=5) == [{"token:a": Spent(30)}]
-    wait_in_greenlet(lambda: news(pushed, "records_state")[-1]["is_available"])
+    wait_until(lambda: news(pushed, "records_state")[-1]["is_available"])
     assert records.list_news()[0]["problems"] == []
 
 
@@ -268,7 +268,7 @@ def test_full_spool_is_a_problem(
     with (tmp_path / "usage" / "1").open("wb") as file:
         file.truncate(FULL_BYTES + 1)
     make_service(URL)
-    wait_in_greenlet(lambda: news(pushed, "records_state"))
+    wait_until(lambda: news(pushed, "records_state"))
     state = news(pushed, "records_state")[-1]
     assert (state["is_available"], state["spool_bytes"]) == (True, FULL_BYTES + 1)
     assert "900 MiB" in text_from_json(state["problems"][0]["what"])
