@@ -40,6 +40,7 @@ PAUSES_S = [0.0, 0.5, 1.0, 29.5, 59.0, 60.0, 61.0, 119.0, 250.0]
 )
 def test_counts_as_the_package_does(calls: list[tuple[float, bool, str, int]]) -> None:
     clock = ManualClock()
+    clock.now_s = 1_700_000_000 // 60 * 60.0  # a whole minute, at which windows of the package end
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", clock.monotonic)  # that of the package
         storages = MemoryStorage(clock), QuietStorage()
