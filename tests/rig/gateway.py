@@ -21,8 +21,10 @@ import yaml
 
 from tests.rig import http_client
 from tests.rig.deadline import wait_until
+from tests.rig.warm_start import Started, warm_start
 
 PROJECT = Path(__file__).resolve().parents[2]
+SHIPPED_CONFIG = "config/gunicorn.conf.py"
 #: A deadline, not a promise: on a busy machine the imports alone take seconds.
 START_S = 60.0
 #: Names the directory of the sockets that single workers have.
@@ -64,9 +66,10 @@ class Gateway:
     possible to start another application in the same way. ``launcher`` is a command that puts the
     gateway in its own place (exec) when it has set limits. ``listener`` is a listening socket of
     the caller's that the gateway inherits: it stays open, and takes connections, from one start
-    to the next. ``records``: usage is recorded, as ``config`` says or by default; otherwise it is
-    not, because that takes a further process for each gateway. Files live in a temporary
-    directory that is gone after `close`.
+    to the next. ``own_interpreter``: it starts as it does in use, not as a copy of a process that
+    has the imports behind it. ``records``: usage is recorded, as ``config`` says or by default;
+    otherwise it is not, because that takes a further process for each gateway. Files live in a
+    temporary directory that is gone after `close`.
     """
 
     def __init__(
@@ -76,16 +79,17 @@ class Gateway:
         workers: int = 2,
         env: Mapping[str, str] | None = None,
         app: str = "wsgi:app",
-        gunicorn_config: str | Path = "config/gunicorn.conf.py",
+        gunicorn_config: str | Path = SHIPPED_CONFIG,
         cwd: str | Path = PROJECT,
         launcher: Sequence[str] = (),
         listener: socket.socket | None = None,
+        own_interpreter: bool = False,
         records: bool = False,
     ) -> None:
         self.workers = workers
         self.port = listener.getsockname()[1] if listener else free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Started | None = None
         self._files = tempfile.TemporaryDirectory(prefix="gateway-")
         self.directory = Path(self._files.name)
         self.config_path = self.directory / "config.yaml"
@@ -101,20 +105,22 @@ class Gateway:
         inherit = (
             [sys.executable, "-I", "-S", "-c", _INHERIT, str(listener.fileno())] if listener else []
         )
-        self._command = [
-            *launcher,
-            *inherit,
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "-c",
-            str(gunicorn_config),
-            app,
-        ]
-        self._cwd = cwd
+        self._launcher = [*launcher, *inherit]
+        self._arguments = ["-c", str(gunicorn_config), app]
+        self._cwd = Path(cwd)
         has_database = isinstance(config, Mapping) and (config.get("records") or {}).get("url")
         assert records or not has_database, "a gateway with a database needs records=True"
-        self._env = self._environment(({} if records else WITHOUT_RECORDS) | dict(env or {}))
+        extra = ({} if records else WITHOUT_RECORDS) | dict(env or {})
+        self._env = self._environment(extra)
+        self._own_interpreter = (
+            own_interpreter
+            or bool(self._launcher)
+            or self._cwd != PROJECT
+            # Another one may not patch the standard library, as the shared imports do.
+            or gunicorn_config != SHIPPED_CONFIG
+            # Python reads these when it starts.
+            or any(re.match("PYTHON|LC_|LANG", name) for name in extra)
+        )
 
     def __enter__(self) -> Self:
         try:
@@ -314,10 +320,15 @@ class Gateway:
             **extra,
         }
 
-    def _launch(self) -> subprocess.Popen[bytes]:
+    def _launch(self) -> subprocess.Popen[bytes] | Started:
         with self._output_path.open("ab") as output:
+            if not self._own_interpreter:
+                self.process = warm_start().start(
+                    self._arguments, cwd=self._cwd, env=self._env, output=output.fileno()
+                )
+                return self.process
             self.process = subprocess.Popen(
-                self._command,
+                [*self._launcher, sys.executable, "-m", "gunicorn", *self._arguments],
                 cwd=self._cwd,
                 env=self._env,
                 stdin=subprocess.DEVNULL,

@@ -91,15 +91,18 @@ class LeakCheck:
 
     def _descriptor_problems(self, pid: int, now: Snapshot) -> list[str]:
         before, after = self.before.descriptors[pid], now.descriptors[pid]
-        allowed = len(before) + self._more_idle(pid, now)
-        if len(after) <= allowed:
-            return []
-        new = sorted(f"{fd}={target}" for fd, target in after.items() if before.get(fd) != target)
-        return [
-            (
-                f"worker {pid} has {len(after)} descriptors, at most {allowed} may be open; new: {', '.join(new)}"
-            )
-        ]
+        # By kind: a connection that is about to be closed must not hide a file that stays open.
+        more = {"sockets": self._more_idle(pid, now), "files": 0}
+        problems = []
+        for kind, allowance in more.items():
+            allowed, count = _of_kind(kind, before) + allowance, _of_kind(kind, after)
+            if count > allowed:
+                new = [f"{fd}={to}" for fd, to in sorted(after.items()) if before.get(fd) != to]
+                problems.append(
+                    f"worker {pid} has {count} descriptors of {kind}, at most {allowed} may be open;"
+                    f" new: {', '.join(new)}"
+                )
+        return problems
 
     def _more_idle(self, pid: int, now: Snapshot) -> int:
         """By how many pooled connections a worker may have grown: as many as it says,
@@ -122,6 +125,12 @@ class LeakCheck:
                 f"worker {pid} has {details['greenlets']} greenlets, had {before['greenlets']}"
             )
         return found
+
+
+def _of_kind(kind: str, descriptors: dict[int, str]) -> int:
+    """How many of these descriptors are sockets, or files."""
+    sockets = sum(target.startswith("socket:") for target in descriptors.values())
+    return sockets if kind == "sockets" else len(descriptors) - sockets
 
 
 @contextmanager
