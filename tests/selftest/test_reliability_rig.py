@@ -253,7 +253,7 @@ def test_rule_2_request_still_in_flight(rig: Rig, impatient: None) -> None:
 
 
 def test_rule_3_connection_left_open(rig: Rig, impatient: None) -> None:
-    broken = pytest.raises(AssertionError, match=r"descriptors, at most \d+ may be open")
+    broken = pytest.raises(AssertionError, match=r"descriptors of sockets, at most \d+ may be open")
     with ExitStack() as left, broken, rig.row("gateway") as row:
         # More than what came and went by itself while the row began, such as a
         # check of the upstreams.

@@ -732,7 +732,7 @@ def test_fixtures_start_a_gateway_and_pass_when_nothing_leaks(
 
 
 def test_open_descriptor_is_a_leak_and_is_named(gateway: Gateway) -> None:
-    with pytest.raises(AssertionError, match="leaked: worker .* descriptors, .*/dev/null"):
+    with pytest.raises(AssertionError, match="leaked: worker .* descriptors of files, .*/dev/null"):
         with leaks_checked(gateway, token="secret", idle=0, seconds=0.3):
             request(gateway.url, path="/leak-descriptor")
 
