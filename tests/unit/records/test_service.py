@@ -33,12 +33,20 @@ class FakeDatabase:
         self.error: Exception | None = None
         self.opened, self.closed, self.tidied = list[Frame](), 0, 0
         self.threads = set[int]()
+        #: What it does now, and what it did when it was closed.
+        self.busy, self.cut_off = set[str](), set[str]()
+        #: It opens once this is set.
+        self.may_open = threading.Event()
+        self.may_open.set()
         #: The call "slow" is answered once this is set.
         self.go = threading.Event()
 
     def open(self, directory: Path, settings: Frame) -> FakeDatabase:
         self._work()
+        self.busy.add("opening")
+        self.may_open.wait(30)
         self.opened.append(settings)
+        self.busy.discard("opening")
         return self
 
     def import_some(self) -> int:
@@ -61,7 +69,9 @@ class FakeDatabase:
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         self._work()
         if name == "slow":
+            self.busy.add("slow")
             self.go.wait(30)
+            self.busy.discard("slow")
         elif name == "missing":
             raise NotFound("there is no such token", param="name")
         elif name == "broken":
@@ -72,6 +82,7 @@ class FakeDatabase:
 
     def close(self) -> None:
         self.closed += 1
+        self.cut_off |= self.busy
 
     def _work(self) -> None:
         self.threads.add(threading.get_ident())
@@ -248,6 +259,33 @@ def test_last_lines_are_imported_before_it_ends(
     database.lines = 200
     records.close()
     assert (database.imported, database.closed) == (200, 1)
+
+
+def test_no_connection_stays_when_it_ends_during_a_call(
+    make_service: MakeService, database: FakeDatabase
+) -> None:
+    records = make_service(URL)
+    wait_until_open(records)
+    records.ask("slow", {}, lambda reply: None)
+    wait_until(lambda: database.busy)
+    closing = gevent.spawn(records.close)
+    wait_until(lambda: records._opened is None)
+    database.go.set()
+    closing.get(timeout=5)
+    assert (database.closed, database.cut_off) == (1, set())
+
+
+def test_no_connection_stays_when_it_ends_while_it_opens(
+    make_service: MakeService, database: FakeDatabase
+) -> None:
+    database.may_open.clear()
+    records = make_service(URL)
+    wait_until(lambda: database.busy)
+    closing = gevent.spawn(records.close)
+    gevent.sleep(0)
+    database.may_open.set()
+    closing.get(timeout=5)
+    assert (len(database.opened), database.closed, database.cut_off) == (1, 1, set())
 
 
 def test_end_does_not_wait_for_a_database_that_is_away(
