@@ -17,12 +17,12 @@ import json
 import os
 import runpy
 import select
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -122,16 +122,17 @@ def _serve(control: _socket.socket) -> None:
     gc.collect()
     gc.freeze()
     fork, waitpid = monkey.get_original("os", ["fork", "waitpid"])
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         message, ancillary, _, _ = control.recvmsg(_LONGEST, _socket.CMSG_SPACE(8))
+        with suppress(ChildProcessError):
+            while waitpid(-1, os.WNOHANG)[0]:
+                pass
         if not message:
             return
         descriptors = array.array("i", ancillary[0][2])
         output, ended = descriptors
         # Between this process and gunicorn's there is one that waits for its end.
         if fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             pid = fork()
             if pid == 0:
                 control.close()
@@ -140,10 +141,8 @@ def _serve(control: _socket.socket) -> None:
             os.write(ended, b"%d" % pid)
             os.close(output)
             status = waitpid(pid, 0)[1]
-            try:
+            with suppress(BrokenPipeError):  # the test process has ended
                 os.write(ended, b"%d" % os.waitstatus_to_exitcode(status))
-            except BrokenPipeError:
-                pass  # the test process has ended
             os._exit(0)
         for descriptor in descriptors:
             os.close(descriptor)
