@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,7 @@ TREES = trees()
 MODULES = sorted(TREES.keys() - {""})
 
 
+@cache
 def imports_of(module: str) -> set[str]:
     """Return the full names of what a module imports, such as `ollama_proxy.hub` and `flask`, also
     inside functions and TYPE_CHECKING."""
@@ -101,18 +103,15 @@ def _target(source: str, name: str) -> str:
     return f"{source}.{name}" if source in ("http", "urllib") else source
 
 
-IMPORTS = {module: imports_of(module) for module in MODULES}
-
-
 def own_imports(module: str) -> set[str]:
     """Return the modules of the package that a module imports, without the package's name."""
-    ours = {name for name in IMPORTS[module] if name.split(".")[0] == "ollama_proxy"}
+    ours = {name for name in imports_of(module) if name.split(".")[0] == "ollama_proxy"}
     return {name.removeprefix("ollama_proxy").removeprefix(".") for name in ours} - {""}
 
 
 def foreign_imports(module: str) -> set[str]:
     """Return the other packages that a module imports."""
-    return {name.split(".")[0] for name in IMPORTS[module]} - {"ollama_proxy"}
+    return {name.split(".")[0] for name in imports_of(module)} - {"ollama_proxy"}
 
 
 def package_of(module: str) -> str:
@@ -205,7 +204,7 @@ def test_http_clients_are_only_where_they_belong() -> None:
     used = [
         (module, name)
         for module in MODULES
-        for name in IMPORTS[module] - NO_CLIENTS
+        for name in imports_of(module) - NO_CLIENTS
         if name.split(".")[0] in HTTP_CLIENTS
     ]
     assert ("upstreams.transport.session", "requests") in used
