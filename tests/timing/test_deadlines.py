@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from tests.rig.boxes import black_hole
 from tests.rig.calls import (
@@ -19,6 +20,7 @@ from tests.rig.fault_upstream import FaultUpstream, Lines, NoReadBody, Wait, Wai
 from tests.rig.http_client import Answer
 from tests.rig.local import LocalGateway
 from tests.rig.provider import upstream_entry
+from tests.timing.health_checks import brief_health_checks
 
 CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 2.0, 2.0, 5.0
 #: how much later than its limit a call may end
@@ -59,13 +61,17 @@ def test_slow_but_steady_tokens_are_no_idle_stream(fault_upstream: FaultUpstream
     assert answer.body.endswith(b"data: [DONE]\n\n")
 
 
-def test_black_hole_is_503_after_the_connect_limit() -> None:
-    with black_hole() as port, open_gateway(f"http://127.0.0.1:{port}") as gateway:
+def test_black_hole_is_503_after_the_connect_limit(fault_upstream: FaultUpstream) -> None:
+    with open_gateway(fault_upstream.url) as gateway, ExitStack() as stack:
+        fault_upstream.refuse()
+        stack.enter_context(black_hole(fault_upstream.port))
         answer, seconds = timed(lambda: whole(gateway, FACES["openai chat"], "hole"))
         assert (answer.status, CONNECT_S - 0.1 <= seconds < CONNECT_S + GRACE_S) == (503, True)
         assert answer.json()["error"]["message"].startswith("Failed to connect to Ollama service")
         assert access_line(gateway, "hole")["error"] == "upstream_unreachable"
         assert gateway.ask("/livez").status == 200
+        with brief_health_checks():
+            gateway.check_health()
         assert gateway.ask("/readyz").status == 503
 
 
