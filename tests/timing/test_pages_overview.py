@@ -18,11 +18,11 @@ from tests.rig.coordinator import coordinator_pid, join_coordinator, wait_until_
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream
-from tests.rig.keys import wait_for_records
 from tests.rig.local import LocalGateway
 from tests.rig.pages import PageClient
 from tests.rig.redis_server import RedisServer
 from tests.timing.health_checks import brief_health_checks
+from tests.timing.started import wait_for_records
 
 OPERATOR = "operator-token-1"
 CHAT: dict[str, Any] = {
@@ -63,7 +63,7 @@ def shared_box() -> Iterator[WorkBox]:
 def two_workers(shared_box: WorkBox) -> Iterator[Gateway]:
     """A gateway whose workers both have the coordinator."""
     with Gateway(make_config(shared_box), records=True, workers=2) as gateway:
-        wait_for_records(gateway)
+        wait_for_records(gateway, OPERATOR)
         join_coordinator(gateway, TOKEN)
         yield gateway
 
@@ -169,7 +169,7 @@ def test_pages_are_shown_while_the_coordinator_hangs_and_after_it_was_killed(box
         Gateway(make_config(box), records=True, workers=1) as gateway,
         ExitStack() as stack,
     ):
-        wait_for_records(gateway)
+        wait_for_records(gateway, OPERATOR)
         join_coordinator(gateway, TOKEN)
         browser, member = sign_in(gateway), sign_in(gateway, TOKEN)
         live = open_live(stack, gateway, browser)
@@ -204,7 +204,7 @@ def test_pages_are_shown_and_say_so_without_redis(box: WorkBox) -> None:
     with RedisServer() as redis:
         config = make_config(box, state={"url": redis.url})
         with Gateway(config, records=True, workers=1) as gateway:
-            wait_for_records(gateway)
+            wait_for_records(gateway, OPERATOR)
             join_coordinator(gateway, TOKEN)
             browser, member = sign_in(gateway), sign_in(gateway, TOKEN)
             for fail, mend in ((redis.pause, redis.resume), (redis.kill, redis.start)):
