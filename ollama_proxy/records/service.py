@@ -45,6 +45,9 @@ TIDY_S = 3600.0
 #: Seconds of the last import, when the coordinator ends.
 CLOSE_S = 5.0
 
+#: Seconds for calls that are being answered then.
+LAST_CALLS_S = 1.0
+
 #: Calls that are answered at a time, and the longest time that one takes, in seconds.
 QUERY_THREADS, ANSWER_S = 4, 10.0
 
@@ -106,6 +109,7 @@ class RecordsService:
         """See Records."""
         self._push = push
         sys.setswitchinterval(SWITCH_S)
+        # The first one owns the database.
         self._greenlets = [
             gevent.spawn(each)
             for each in (self._keep_importing, self._keep_polling, self._keep_tidy)
@@ -142,9 +146,11 @@ class RecordsService:
         """See Records."""
         if self._opened is not None:
             self._import_all()
-        gevent.killall(self._greenlets, timeout=CLOSE_S)
-        if self._opened is not None:
-            self._opened.close()
+        gevent.killall(self._greenlets[1:], timeout=CLOSE_S)
+        # A call that outlives the database would leave its connection open.
+        self._opened = None
+        gevent.with_timeout(LAST_CALLS_S, self._askers.join, timeout_value=None)
+        gevent.killall(self._greenlets[:1], timeout=CLOSE_S)  # which closes the database
 
     def _import_all(self) -> None:
         """Waits until everything is imported that has been written, or for a few seconds."""

@@ -33,6 +33,7 @@ class FakeDatabase:
         self.error: Exception | None = None
         self.opened, self.closed, self.tidied = list[Frame](), 0, 0
         self.threads = set[int]()
+        self.calls: list[str] = []
         #: The call "slow" is answered once this is set.
         self.go = threading.Event()
 
@@ -60,8 +61,10 @@ class FakeDatabase:
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         self._work()
+        self.calls.append(name)
         if name == "slow":
             self.go.wait(30)
+            self.calls.append("slow has ended")
         elif name == "missing":
             raise NotFound("there is no such token", param="name")
         elif name == "broken":
@@ -72,6 +75,7 @@ class FakeDatabase:
 
     def close(self) -> None:
         self.closed += 1
+        self.calls.append("close")
 
     def _work(self) -> None:
         self.threads.add(threading.get_ident())
@@ -248,6 +252,33 @@ def test_last_lines_are_imported_before_it_ends(
     database.lines = 200
     records.close()
     assert (database.imported, database.closed) == (200, 1)
+
+
+def test_it_closes_the_database_after_the_calls_that_are_under_way(
+    make_service: MakeService, database: FakeDatabase
+) -> None:
+    records, replies = make_service(URL), list[Frame]()
+    wait_until_open(records)
+    records.ask("slow", {}, replies.append)
+    wait_until(lambda: "slow" in database.calls)
+    ending = gevent.spawn(records.close)
+    wait_until(lambda: records._opened is None)
+    database.go.set()
+    ending.join()
+    assert (replies, database.calls) == ([{"result": {}}], ["slow", "slow has ended", "close"])
+
+
+def test_end_waits_only_for_a_while_for_a_call(
+    make_service: MakeService, database: FakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LAST_CALLS_S", 0.05)
+    records = make_service(URL)
+    wait_until_open(records)
+    records.ask("slow", {}, lambda reply: None)
+    wait_until(lambda: "slow" in database.calls)
+    records.close()
+    assert database.calls == ["slow", "close"]
+    database.go.set()
 
 
 def test_end_does_not_wait_for_a_database_that_is_away(
