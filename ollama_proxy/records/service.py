@@ -45,9 +45,6 @@ TIDY_S = 3600.0
 #: Seconds of the last import, when the coordinator ends.
 CLOSE_S = 5.0
 
-#: Seconds for calls that are being answered then.
-LAST_CALLS_S = 1.0
-
 #: Calls that are answered at a time, and the longest time that one takes, in seconds.
 QUERY_THREADS, ANSWER_S = 4, 10.0
 
@@ -109,7 +106,6 @@ class RecordsService:
         """See Records."""
         self._push = push
         sys.setswitchinterval(SWITCH_S)
-        # The first one owns the database.
         self._greenlets = [
             gevent.spawn(each)
             for each in (self._keep_importing, self._keep_polling, self._keep_tidy)
@@ -146,11 +142,7 @@ class RecordsService:
         """See Records."""
         if self._opened is not None:
             self._import_all()
-        gevent.killall(self._greenlets[1:], timeout=CLOSE_S)
-        # A call that outlives the database would leave its connection open.
-        self._opened = None
-        gevent.with_timeout(LAST_CALLS_S, self._askers.join, timeout_value=None)
-        gevent.killall(self._greenlets[:1], timeout=CLOSE_S)  # which closes the database
+        gevent.killall(self._greenlets, timeout=2 * CLOSE_S)
 
     def _import_all(self) -> None:
         """Waits until everything is imported that has been written, or for a few seconds."""
@@ -169,9 +161,11 @@ class RecordsService:
                 self._must_import.wait()
                 self._must_import.clear()
                 continue
+            used: list[Opened] = []
             try:
-                opened = _run_in(self._importer, self._open_records, self._directory, settings)
                 try:
+                    _run_in(self._importer, self._open, settings, used)
+                    [opened] = used
                     self._opened, self._managed = opened, None
                     self._must_poll.set()
                     while self._settings == settings:
@@ -183,12 +177,21 @@ class RecordsService:
                             self._must_import.clear()
                 finally:
                     self._opened = None
-                    _run_in(self._importer, opened.close)
+                    # A thread that still opens it, or asks, has a connection that would stay.
+                    with suppress(gevent.Timeout), gevent.Timeout(CLOSE_S):
+                        self._importer.join()
+                        self._askers.join()
+                    for each in used:
+                        _run_in(self._importer, each.close)
             except Exception as error:  # whatever a database raises; it is tried again
                 self._reason = _describe(error)
                 self._must_poll.set()
                 gevent.sleep(pause_s)
                 pause_s = min(2 * pause_s, MAX_RETRY_S)
+
+    def _open(self, settings: Frame, used: list[Opened]) -> None:
+        """Opens the database; it is in `used` even if this greenlet has ended meanwhile."""
+        used.append(self._open_records(self._directory, settings))
 
     def _keep_polling(self) -> None:
         """Tells the workers what has changed."""

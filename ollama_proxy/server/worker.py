@@ -62,11 +62,14 @@ _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 def listen_alone(directory: Path) -> socket:
     """Return a listening socket of this process alone, `worker-<pid>.sock`, mode 0600."""
     path = directory / f"worker-{os.getpid()}.sock"
-    path.unlink(missing_ok=True)
+    # It gets its name when it listens: who finds it can connect.
+    unnamed = path.with_suffix(".new")
+    unnamed.unlink(missing_ok=True)
     own = socket(AF_UNIX, SOCK_STREAM)
-    own.bind(str(path))
-    path.chmod(0o600)
+    own.bind(str(unnamed))
+    unnamed.chmod(0o600)
     own.listen()
+    unnamed.rename(path)
     return own
 
 

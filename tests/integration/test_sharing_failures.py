@@ -3,6 +3,7 @@ is left gets an answer."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -26,12 +27,11 @@ from tests.rig.coordinator import (
 )
 from tests.rig.deadline import wait_until
 from tests.rig.fixtures import function_fixture
-from tests.rig.gateway import Gateway
+from tests.rig.gateway import START_S, Gateway
 from tests.rig.http_client import Stream
 from tests.rig.leaks import worker_details
 
 SLOTS, WORKERS = 4, 2
-#: Each several times, so that every worker has some that run and some that wait.
 FACE = SSE_FACES["openai chat"]
 
 
@@ -51,9 +51,10 @@ def gateway(box: WorkBox) -> Iterator[Gateway]:
 
 
 def open_streams(gateway: Gateway, streams: ExitStack, count: int) -> list[Stream]:
-    """So many requests, of which every worker has some, and of which some hold all slots."""
+    """So many requests, by turns to each worker, of which some hold all slots."""
+    workers = itertools.cycle(map(gateway.url_of, gateway.worker_pids()))
     found = [
-        streams.enter_context(ask(gateway.url, FACE, wait_for_head=False)) for _ in range(count)
+        streams.enter_context(ask(next(workers), FACE, wait_for_head=False)) for _ in range(count)
     ]
     wait_until_counted(gateway, SLOTS, count - SLOTS)
     return found
@@ -142,7 +143,7 @@ def test_the_coordinator_is_killed_again_and_again_under_load(
             pid, before = kill_coordinator(gateway), len(statuses)
             wait_until(
                 lambda pid=pid: coordinator_pid(gateway) not in (0, pid),
-                5,
+                START_S,
                 "there is no new coordinator",
             )
             wait_until(

@@ -227,11 +227,15 @@ class Gateway:
         """The processes that gunicorn has forked and that are alive."""
         return child_pids(self.pid)
 
+    def url_of(self, pid: int) -> str:
+        """An address that leads to this worker only, for `http_client`."""
+        return f"unix://127.0.0.1{self._socket_of(pid)}"
+
     def connect_to(self, pid: int) -> socket.socket:
         """A connection to this worker. Raises ConnectionError if it takes none any more."""
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(20)
-        path = f"{self._env[WORKER_SOCKETS]}/worker-{pid}.sock"
+        path = self._socket_of(pid)
 
         def has_answered() -> bool:
             nonlocal problem
@@ -302,6 +306,9 @@ class Gateway:
         finally:
             self.output()
             self._files.cleanup()
+
+    def _socket_of(self, pid: int) -> str:
+        return f"{self._env[WORKER_SOCKETS]}/worker-{pid}.sock"
 
     def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         inherited = {

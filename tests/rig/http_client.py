@@ -305,6 +305,11 @@ def _connect(
     url: str, timeout: float, receive_buffer: int | None, ssl_context: ssl.SSLContext | None
 ) -> socket.socket:
     parts = urlsplit(url)
+    if parts.scheme == "unix":
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(timeout)
+        sock.connect(parts.path)
+        return sock
     host = parts.hostname or "127.0.0.1"
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:

@@ -33,13 +33,20 @@ class FakeDatabase:
         self.error: Exception | None = None
         self.opened, self.closed, self.tidied = list[Frame](), 0, 0
         self.threads = set[int]()
-        self.calls: list[str] = []
+        #: What it does now, and what it did when it was closed.
+        self.busy, self.cut_off = set[str](), set[str]()
+        #: It opens once this is set.
+        self.may_open = threading.Event()
+        self.may_open.set()
         #: The call "slow" is answered once this is set.
         self.go = threading.Event()
 
     def open(self, directory: Path, settings: Frame) -> FakeDatabase:
         self._work()
+        self.busy.add("opening")
+        self.may_open.wait(30)
         self.opened.append(settings)
+        self.busy.discard("opening")
         return self
 
     def import_some(self) -> int:
@@ -61,10 +68,10 @@ class FakeDatabase:
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         self._work()
-        self.calls.append(name)
         if name == "slow":
+            self.busy.add("slow")
             self.go.wait(30)
-            self.calls.append("slow has ended")
+            self.busy.discard("slow")
         elif name == "missing":
             raise NotFound("there is no such token", param="name")
         elif name == "broken":
@@ -75,7 +82,7 @@ class FakeDatabase:
 
     def close(self) -> None:
         self.closed += 1
-        self.calls.append("close")
+        self.cut_off |= self.busy
 
     def _work(self) -> None:
         self.threads.add(threading.get_ident())
@@ -254,31 +261,31 @@ def test_last_lines_are_imported_before_it_ends(
     assert (database.imported, database.closed) == (200, 1)
 
 
-def test_it_closes_the_database_after_the_calls_that_are_under_way(
+def test_no_connection_stays_when_it_ends_during_a_call(
     make_service: MakeService, database: FakeDatabase
 ) -> None:
-    records, replies = make_service(URL), list[Frame]()
-    wait_until_open(records)
-    records.ask("slow", {}, replies.append)
-    wait_until(lambda: "slow" in database.calls)
-    ending = gevent.spawn(records.close)
-    wait_until(lambda: records._opened is None)
-    database.go.set()
-    ending.join()
-    assert (replies, database.calls) == ([{"result": {}}], ["slow", "slow has ended", "close"])
-
-
-def test_end_waits_only_for_a_while_for_a_call(
-    make_service: MakeService, database: FakeDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "LAST_CALLS_S", 0.05)
     records = make_service(URL)
     wait_until_open(records)
     records.ask("slow", {}, lambda reply: None)
-    wait_until(lambda: "slow" in database.calls)
-    records.close()
-    assert database.calls == ["slow", "close"]
+    wait_until(lambda: database.busy)
+    closing = gevent.spawn(records.close)
+    wait_until(lambda: records._opened is None)
     database.go.set()
+    closing.get(timeout=5)
+    assert (database.closed, database.cut_off) == (1, set())
+
+
+def test_no_connection_stays_when_it_ends_while_it_opens(
+    make_service: MakeService, database: FakeDatabase
+) -> None:
+    database.may_open.clear()
+    records = make_service(URL)
+    wait_until(lambda: database.busy)
+    closing = gevent.spawn(records.close)
+    gevent.sleep(0)
+    database.may_open.set()
+    closing.get(timeout=5)
+    assert (len(database.opened), database.closed, database.cut_off) == (1, 1, set())
 
 
 def test_end_does_not_wait_for_a_database_that_is_away(
