@@ -99,7 +99,9 @@ def open_stage(browser: Browser, *servers: Server, **config: Any) -> Iterator[St
     with ExitStack() as running:
         for server in servers:
             running.enter_context(server)
-        gateway = running.enter_context(Gateway(make_config(servers, **config), records=True))
+        gateway = running.enter_context(
+            Gateway(make_config(servers, **config), records=True, workers=1)
+        )
         wait_until(
             lambda: gateway.ask("/admin/api/audit", token=OPERATOR).status == 200,
             30,

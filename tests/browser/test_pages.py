@@ -40,8 +40,8 @@ _HARD_TO_READ = """[...document.querySelectorAll("main table.cards")].flatMap((t
 
 @pytest.mark.parametrize(
     ("language", "width", "dark"),
-    [("en", WIDE, False), ("en", NARROW, True), ("zh", WIDE, False), ("zh", NARROW, False)],
-    ids=["en-wide-light", "en-narrow-dark", "zh-wide-light", "zh-narrow-light"],
+    [("en", WIDE, False), ("en", NARROW, True), ("zh", NARROW, False)],
+    ids=["en-wide-light", "en-narrow-dark", "zh-narrow-light"],
 )
 def test_every_page_is_shown_without_errors(
     stage: Stage, language: Language, width: int, dark: bool
@@ -58,8 +58,9 @@ def test_every_page_is_shown_without_errors(
     check_rows([(path,) for path in [*PAGES, *SUBPAGES]], check)
 
 
-@pytest.mark.parametrize("width", [WIDE, NARROW], ids=["wide", "narrow"])
-@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize(
+    ("language", "width"), [("en", NARROW), ("zh", WIDE)], ids=["en-narrow", "zh-wide"]
+)
 def test_every_page_is_shown_without_scripts(stage: Stage, language: Language, width: int) -> None:
     visit = stage.tab(language=language, width=width, javascript=False)
     check_rows(

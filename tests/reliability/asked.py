@@ -17,9 +17,10 @@ from tests.rig.calls import DIALECT_FACES, EMBEDDINGS, FACES, Face, last_error
 from tests.rig.deadline import wait_until
 from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import FaultUpstream, Script
-from tests.rig.http_client import Answer, bearer, request
+from tests.rig.http_client import Answer
 from tests.rig.leaks import worker_details
 from tests.rig.stalls import seconds_without_stalls
+from tests.rig.workers import ask_each_worker
 
 
 class Way(NamedTuple):
@@ -160,7 +161,7 @@ def wait_until_forgiven(row: Row, seconds: float = 15) -> None:
     """Until no worker holds a failure with a model against any healthy box."""
 
     def is_forgiven() -> bool:
-        assert {call.status for call in ask_all(row, [CHAT] * 16)} == {200}
+        assert {call.status for call in ask_all(row, [CHAT] * 8)} == {200}
         return not failing_models(row)
 
     wait_until(is_forgiven, seconds, lambda: f"still held against a box: {failing_models(row)}")
@@ -169,10 +170,10 @@ def wait_until_forgiven(row: Row, seconds: float = 15) -> None:
 def failing_models(row: Row) -> set[str]:
     """The models that any worker holds against any box."""
 
-    def told(_: int) -> Any:
-        return request(row.gateway.url, path="/health", headers=bearer(TOKEN)).json()["upstreams"]
-
-    # Several at a time, and past nginx with its kept connections, so that every worker is asked.
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(told, range(24)))
-    return {name for each in answers for state in each.values() for name in state["failing_models"]}
+    answers = ask_each_worker(row.gateway, "/health", token=TOKEN).values()
+    return {
+        name
+        for answer in answers
+        for state in answer.json()["upstreams"].values()
+        for name in state["failing_models"]
+    }

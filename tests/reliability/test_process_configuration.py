@@ -347,7 +347,7 @@ def write_broken_file(path: Path, kind: str) -> str:
 
 def test_p6_broken_file_at_the_start_is_named_with_its_line(tmp_path: Path) -> None:
     """Each kind is refused by what checks a start; a start ends for it, of which there is one for a
-    file that can't be parsed, one for a file that is not there, and one for a forbidden one."""
+    file that can't be parsed, and one for a forbidden one."""
     told = {}
     for number, kind in enumerate(BROKEN_FILES.keys() - {FORBIDDEN}):
         path = tmp_path / str(number) / "config.yaml"
@@ -356,7 +356,7 @@ def test_p6_broken_file_at_the_start_is_named_with_its_line(tmp_path: Path) -> N
         if complaint not in (said := problem_at_start(path, {})) or "CANARY" in said:
             told[kind] = said
     assert told == {}
-    for kind in ("half a file", "missing", FORBIDDEN):
+    for kind in ("half a file", FORBIDDEN):
         path = tmp_path / f"{kind}.d" / "config.yaml"
         path.parent.mkdir()
         complaint = write_broken_file(path, kind)

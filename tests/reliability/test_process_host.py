@@ -149,7 +149,7 @@ ROTATIONS, ROTATED_REQUESTS = 20, 800
 
 
 def test_p19_rotation_loses_and_breaks_no_line(door: str) -> None:
-    with Rig(workers=4) as rig, rig.row(door) as row:
+    with Rig(workers=2) as rig, rig.row(door) as row:
         log, numbers, sent = rig.gateway.logs_directory / "access.log", count(), set[str]()
 
         def send() -> int:

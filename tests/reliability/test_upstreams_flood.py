@@ -19,14 +19,15 @@ from tests.reliability.rig import TOKEN, Rig, Row, allowed, nginx_decides
 from tests.rig import Turn
 from tests.rig.calls import FACES, resident_kib
 from tests.rig.fault_upstream import Flood, Json, NoReadBody
-from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Stream, bearer, request
 from tests.rig.programs import require_program
 from tests.rig.stalls import seconds_without_stalls
 
 #: How fast each client reads, in bytes a second, and in how many steps.
 RATE, STEPS = 1 << 20, 20
-READ_S, LEARN_S, WATCHED_S = 5.0 if BOTH_DOORS else 2.0, 1.5, 3.0
+READ_S, LEARN_S, WATCHED_S = 5.0 if BOTH_DOORS else 2.0, 1.5, 1.5
+#: The longest that another client of the worker may wait, in seconds.
+LONGEST_S = 1.5
 UPLOAD_BYTES = 600 << 20
 #: So much a worker may grow after the start for one stream; a stream that was
 #: buffered would take hundreds.
@@ -34,9 +35,6 @@ MOST_MIB = 4.0
 #: All but one: a response ends with all that it said, so it is held, up to a limit
 #: that a unit test knows.
 SLOW = tuple(name for name in FACES if name != "openai responses")
-
-
-rig = module_fixture(Rig)
 
 
 @nginx_decides
@@ -90,13 +88,14 @@ def test_flood_that_is_taken_as_it_comes_leaves_others_their_turn(rig: Rig, name
     all its other clients."""
     face = FACES[name]
     with rig.row("gateway") as row:
+        before = len(blocks(row))
         script_all(row.upstream, lambda face: [Flood(encoded(face.line) * 200, limit_s=60)])
         with curl(row, face.path, "-d", json.dumps({**face.body, "stream": True})) as client:
             row.upstream.wait_for_request(1, face.upstream_path)
             over = time.monotonic() + WATCHED_S
-            assert longest_wait(row, lambda: time.monotonic() < over) < WATCHED_S / 2
+            assert longest_wait(row, lambda: time.monotonic() < over) < LONGEST_S
             client.terminate()
-    assert blocks(row) == []
+    assert blocks(row)[before:] == []
 
 
 def test_upload_that_is_taken_as_it_comes_leaves_others_their_turn(
@@ -107,12 +106,13 @@ def test_upload_that_is_taken_as_it_comes_leaves_others_their_turn(
     with file.open("wb") as sparse:
         sparse.truncate(UPLOAD_BYTES)
     with rig.row("gateway") as row:
+        before = len(blocks(row))
         row.upstream.script(path, [NoReadBody(), Swallow(), Json({}, 201)])
         with curl(row, path, "-XPOST", "-T", str(file), "-HX-Ollama-Box: box1") as client:
             assert longest_wait(row, lambda: client.poll() is None) < allowed(0.5)
             assert client.returncode == 0
         assert row.upstream.wait_for_request(1, path).complete
-    assert blocks(row) == []
+    assert blocks(row)[before:] == []
 
 
 class Swallow:

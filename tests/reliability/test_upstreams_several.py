@@ -30,6 +30,7 @@ from tests.reliability.asked import (
     wait_until_forgiven,
     wait_until_usable,
 )
+from tests.reliability.report import BOTH_DOORS
 from tests.reliability.rig import Rig, Row, allowed, nginx_decides
 from tests.rig import NDJSON
 from tests.rig.calls import CHAT_LINE, is_well_ended
@@ -130,7 +131,7 @@ def fill_the_store(row: Row) -> None:
     is known for failures."""
     for box in row.rig.boxes:
         box.clear()
-    ask_all(row, [CHAT] * 150, at_once=8)
+    ask_all(row, [CHAT] * 100, at_once=8)
     wait_until_forgiven(row)
 
 
@@ -161,6 +162,8 @@ def test_u11_busy(row: Row, status: int) -> None:
     assert {call.status for call in ask_all(row, DIALECTS * 8)} == {200}
 
 
+#: Enough that a tenth of them is more than the retries that are allowed at once.
+REQUESTS = 500 if BOTH_DOORS else 200
 FAILING: dict[str, Fault] = {
     "500": failure(500),
     "502 page": lambda _: [Whole(b"<html>Bad gateway</html>", 502, {"Content-Type": "text/html"})],
@@ -173,19 +176,20 @@ FAILING: dict[str, Fault] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAILING)
 def test_u13_half_of_the_boxes_fail(row: Row, fault: str) -> None:
-    """500 requests cause at most a fifth more; a box that fails is given up, and gets
+    """Many requests cause at most a fifth more; a box that fails is given up, and gets
     one trial now and then."""
     row.allow(500, 502, 503)
     fail(row, FAILING[fault], 2)
-    statuses = Counter(call.status for call in ask_all(row, [CHAT, OPENAI_CHAT] * 250, at_once=8))
-    ratio = sum(arrivals(row)) / 500
+    calls = ask_all(row, [CHAT, OPENAI_CHAT] * (REQUESTS // 2), at_once=8)
+    statuses = Counter(call.status for call in calls)
+    ratio = sum(arrivals(row)) / REQUESTS
     assert ratio <= 1.2, (arrivals(row), statuses)
     row.measured(f"attempts for each request, {fault}", ratio, "")
     if fault not in ("429", "503"):
         # Each worker gives up a box after a few failures, and then lets one
         # trial through now and then.
         assert sum(arrivals(row)[:2]) <= 60, arrivals(row)
-        assert statuses[200] >= 450, statuses
+        assert statuses[200] >= 0.9 * REQUESTS, statuses
     fail(row, FAILING[fault], 0)
     wait_until_forgiven(row)
 
@@ -232,6 +236,7 @@ def test_u15_box_flaps(row: Row) -> None:
         over = time.monotonic() + 7
         while time.monotonic() < over:
             calls += pool.map(lambda _: ask(row), range(12))
+            time.sleep(0.1)  # the pace of the clients
     wait_until_usable(row, *row.rig.boxes)
     count = lost(row, calls, "box1")
     assert count <= 3 * 5

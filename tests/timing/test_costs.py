@@ -13,6 +13,9 @@ from benchmarks.calls import COUNTED, PYTHON, TOLERANCE, count_calls, read_store
 
 RENEW = "If that is meant, store the new figures: .venv/bin/python -m benchmarks.calls --write"
 
+#: Most repetitions of what is measured in microseconds.
+ROUNDS = 5
+
 
 @pytest.mark.slow
 def test_a_request_takes_as_many_calls_as_stored() -> None:
@@ -28,23 +31,24 @@ def test_a_request_takes_as_many_calls_as_stored() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-# Of several rounds the cheapest: noise only ever adds.
+# The cheapest round counts, as noise only ever adds: one within the budget is enough.
 
 
 @pytest.mark.slow
 def test_counting_a_request_is_within_its_budget(tmp_path: Path) -> None:
-    costs = []
-    for number in range(3):
+    def measure(number: int) -> float:
         directory = tmp_path / str(number)
         directory.mkdir()
-        costs.append(metrics.measure(directory, rounds=50)[metrics.RATE])
-    assert 0 < min(costs) <= metrics.BUDGET_US
+        return metrics.measure(directory, rounds=50)[metrics.RATE]
+
+    assert any(0 < measure(number) <= metrics.BUDGET_US for number in range(ROUNDS))
 
 
 @pytest.mark.slow
 def test_recording_a_request_is_within_its_budget(tmp_path: Path) -> None:
-    added = [
-        records.measure(tmp_path / str(number), rounds=30)["added by records"]
-        for number in range(3)
-    ]
-    assert 0 < min(added) <= records.BUDGET_US
+    assert any(
+        0
+        < records.measure(tmp_path / str(number), rounds=30)["added by records"]
+        <= records.BUDGET_US
+        for number in range(ROUNDS)
+    )

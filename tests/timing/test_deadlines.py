@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from tests.rig.boxes import black_hole
 from tests.rig.calls import (
@@ -19,8 +20,9 @@ from tests.rig.fault_upstream import FaultUpstream, Lines, NoReadBody, Wait, Wai
 from tests.rig.http_client import Answer
 from tests.rig.local import LocalGateway
 from tests.rig.provider import upstream_entry
+from tests.timing.health_checks import brief_health_checks
 
-CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 2.0, 2.0, 5.0
+CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 1.0, 1.0, 5.0
 #: how much later than its limit a call may end
 GRACE_S = 1.0
 LIMITS = {
@@ -51,21 +53,25 @@ def test_upstream_that_does_not_take_the_request_is_504(fault_upstream: FaultUps
 
 def test_slow_but_steady_tokens_are_no_idle_stream(fault_upstream: FaultUpstream) -> None:
     end = {**CHAT_LINE, "done": True, "done_reason": "stop"}
-    lines = Lines([CHAT_LINE, CHAT_LINE, end], delay_s=0.8)
-    fault_upstream.script("/api/chat", [Wait(0.8), lines])
+    lines = Lines([CHAT_LINE, CHAT_LINE, end], delay_s=0.4)
+    fault_upstream.script("/api/chat", [Wait(0.4), lines])
     with open_gateway(fault_upstream.url) as gateway:
         answer, seconds = timed(lambda: whole(gateway, FACES["openai chat"]))
     assert seconds > FIRST_BYTE_S
     assert answer.body.endswith(b"data: [DONE]\n\n")
 
 
-def test_black_hole_is_503_after_the_connect_limit() -> None:
-    with black_hole() as port, open_gateway(f"http://127.0.0.1:{port}") as gateway:
+def test_black_hole_is_503_after_the_connect_limit(fault_upstream: FaultUpstream) -> None:
+    with open_gateway(fault_upstream.url) as gateway, ExitStack() as stack:
+        fault_upstream.refuse()
+        stack.enter_context(black_hole(fault_upstream.port))
         answer, seconds = timed(lambda: whole(gateway, FACES["openai chat"], "hole"))
         assert (answer.status, CONNECT_S - 0.1 <= seconds < CONNECT_S + GRACE_S) == (503, True)
         assert answer.json()["error"]["message"].startswith("Failed to connect to Ollama service")
         assert access_line(gateway, "hole")["error"] == "upstream_unreachable"
         assert gateway.ask("/livez").status == 200
+        with brief_health_checks():
+            gateway.check_health()
         assert gateway.ask("/readyz").status == 503
 
 

@@ -1,21 +1,18 @@
-"""A client that leaves an upload is noticed upstream within a second, and one that
-stops reading holds no place.
+"""A client that leaves an upload is noticed upstream within a second.
 
 Calls to models that are left, in every phase and by crowds, are rows of tests/reliability.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.rig.calls import CHAT_LINE, DIGEST, FACES, TOKEN, Face, access_line, ask, warm_up
+from tests.rig.calls import DIGEST, TOKEN, access_line, warm_up
 from tests.rig.checked import checked_gateway
-from tests.rig.deadline import wait_until
-from tests.rig.fault_upstream import Chunk, FaultUpstream, Flood, Json, ReadBody, WaitForPeerClose
+from tests.rig.fault_upstream import FaultUpstream, ReadBody, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, open_stream
 from tests.rig.nginx import Nginx
@@ -110,47 +107,3 @@ def test_client_of_nginx_leaves_an_upload(
     )
     leave(stream, upstream, f"/api/blobs/{DIGEST}")
     expect_client_gone(gateway, request_id)
-
-
-# --- Clients that stop reading --------------------------------------------------------------------
-
-
-LONG_LINE = (
-    json.dumps({**CHAT_LINE, "message": {"role": "assistant", "content": "x" * 4000}}).encode()
-    + b"\n"
-)
-
-
-def test_stalled_reader_of_a_large_single_answer_is_cut(
-    gateway: Gateway, upstream: FaultUpstream, request_id: str
-) -> None:
-    vectors = [[0.123456789] * 4000] * 300
-    upstream.script(
-        "/api/embed", [Json({"model": "m", "embeddings": vectors, "prompt_eval_count": 1})]
-    )
-    face = Face(
-        "/v1/embeddings",
-        {"model": "m", "input": ["hi"] * 300, "encoding_format": "float"},
-        "/api/embed",
-        {},
-    )
-    with ask(gateway.url, face, request_id, stream=False, receive_buffer=8192):
-        line = wait_until(
-            lambda: [each for each in gateway.log_lines("access") if each["id"] == request_id],
-            8,
-            "a client that does not read holds its place",
-        )
-    assert line[0]["state"] == "client_gone"
-
-
-def test_slow_but_steady_reader_is_not_cut(gateway: Gateway, upstream: FaultUpstream) -> None:
-    end = json.dumps({**CHAT_LINE, "done": True, "done_reason": "stop"}).encode() + b"\n"
-    upstream.script("/api/chat", [Flood(LONG_LINE, limit_bytes=8_000_000), Chunk(end)])
-    with ask(gateway.url, FACES["native chat"], receive_buffer=8192) as stream:
-        began, read = time.monotonic(), 0
-        while time.monotonic() - began < 4 and (data := stream.read_some()):
-            read += len(data)
-            time.sleep(0.01)  # this is the slow client itself, not a wait for something
-        rest = stream.read_all(20)
-    assert stream.complete
-    assert read + len(rest) > 8_000_000

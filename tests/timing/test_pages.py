@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 
 from tests.rig.boxes import Box, black_hole, fleet_config
 from tests.rig.deadline import wait_until
 from tests.rig.local import LocalGateway
 from tests.rig.pages import PageClient, read_text
+from tests.timing.health_checks import brief_health_checks
 
 ADMIN = "admin-token-1"
 
@@ -17,7 +19,9 @@ def test_a_box_that_hangs_is_shown_as_such_and_delays_no_page() -> None:
         auth = {"admin_tokens": [{"name": "boss", "token": ADMIN}]}
         config = fleet_config("", [box], auth=auth)
         config["upstreams"] += [{"name": "box2", "base_url": f"http://127.0.0.1:{port}"}]
-        with LocalGateway(config, records=True, over_sockets=True) as gateway:
+        with ExitStack() as stack:
+            with brief_health_checks():
+                gateway = stack.enter_context(LocalGateway(config, records=True, over_sockets=True))
             page = PageClient(gateway)
             page.get("/admin")
             assert page.sign_in(ADMIN).status == 303
@@ -27,5 +31,6 @@ def test_a_box_that_hangs_is_shown_as_such_and_delays_no_page() -> None:
             text = page.get("/admin/models/matrix").text
             assert (first_s < 1, time.monotonic() - began < 3) == (True, True)
             assert "m:latest" in text and "unreachable" in text
-            gateway.check_health()
+            with brief_health_checks():
+                gateway.check_health()
             wait_until(lambda: "box2 can't be reached." in read_text(page.get("/admin/models")), 15)
