@@ -28,10 +28,12 @@ from tests.rig.records_view import new_records
 from tests.rig.worker_spool import WorkerSpool
 
 #: How often an importer is killed; `RECORDS_KILLS=200` is the number of the fault table.
-KILLS = int(os.environ.get("RECORDS_KILLS", "15"))
+KILLS = int(os.environ.get("RECORDS_KILLS") or 5)
 
-#: Seconds for which a lock is held, and a server is stopped.
-LOCKED_S, PAUSED_S = 10.0, 3.0
+#: How often a server fails while rows are imported.
+FAULTS = 3 if os.environ.get("LONG") else 1
+#: Seconds for which a lock is held: longer than anybody waits for it; and a server is stopped.
+LOCKED_S, PAUSED_S = database.LOCK_TIMEOUT_S + 1.0, 3.0
 
 
 class Traffic:
@@ -267,7 +269,7 @@ def test_P26_rows_arrive_once_when_postgresql_is_back(
     database.upgrade(engine)
     with ImportingProcess(tmp_path, url) as importing:
         importing.start()
-        for _ in range(3):
+        for _ in range(FAULTS):
             traffic.write(200, chance)
             wait_until(lambda: states(engine), 20, "nothing is imported")
             fault(postgres_server, lambda: traffic.write(200, chance))
