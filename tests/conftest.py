@@ -21,6 +21,7 @@ from tests.rig.leaks import LeakCheck
 from tests.rig.postgres import PostgresServer
 from tests.rig.provider import Provider
 from tests.rig.redis_server import RedisServer
+from tests.rig.url_builders import compile_url_builders_once
 
 #: Suites in the process of the test.
 COMPUTING = {"unit", "app", "fuzz"}
@@ -29,9 +30,10 @@ WAITING_SHARE = 0.8
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Markers, and what writes docs/reliability.md."""
+    """Markers, what writes docs/reliability.md, and applications that are made quickly."""
     config.addinivalue_line("markers", "door(*names): the row goes through these doors only")
     config.pluginmanager.register(Reliability(), "reliability")
+    compile_url_builders_once()
 
 
 @pytest.hookimpl(wrapper=True)

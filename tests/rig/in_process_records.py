@@ -4,8 +4,12 @@ without a coordinator."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from sqlalchemy import Engine
 
 from ollama_proxy.coordination import CoordinatorClient, Subject
 from ollama_proxy.coordination.limits import Limiter
@@ -39,13 +43,34 @@ CALLS: dict[str, Any] = {
 } | {"add_audit": audit.add}
 
 
+@cache
+def empty_sqlite() -> bytes:
+    """A database of SQLite with the tables of this version, as its file."""
+    with TemporaryDirectory() as directory:
+        engine = open_database("sqlite:records.db", Path(directory))
+        upgrade(engine)
+        engine.dispose()
+        return Path(directory, "records.db").read_bytes()
+
+
+def open_records(url: str, directory: Path) -> Engine:
+    """The new database at this address, with its tables; that of SQLite is a copy."""
+    engine = open_database(url, directory)
+    if engine.dialect.name == "sqlite":
+        path = Path(str(engine.url.database))
+        path.touch(0o600)
+        path.write_bytes(empty_sqlite())
+    else:
+        upgrade(engine)
+    return engine
+
+
 class InProcessRecords(CoordinatorClient):
     """What a worker asks, answered at once."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, workers=1, start=lambda: None)
-        self.engine = open_database("sqlite:records.db", directory)
-        upgrade(self.engine)
+        self.engine = open_records("sqlite:records.db", directory)
         #: The calls so far, with their arguments.
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.is_down = False

@@ -51,6 +51,7 @@ class PostgresServer:
             ]
         self.port = free_port()
         self._names = itertools.count(1)
+        self._reused = ""
         self._process: subprocess.Popen[bytes] | None = None
         options = [
             "--username=records",
@@ -112,6 +113,20 @@ class PostgresServer:
         with self._connect() as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self._address(name)
+
+    def empty_database(self) -> str:
+        """The URL of a database that tests use one after the other: everything in it is removed,
+        and connections to it end. A new one takes twenty times as long."""
+        if not self._reused:
+            self._reused = self.new_database()
+        with psycopg.connect(self._reused, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return self._reused
 
     def drop_database(self, url: str) -> None:
         """Removes a database; connections to it end."""

@@ -1,7 +1,8 @@
 """The records in processes of their own, which a test can start at once and kill.
 
-`upgrade STATE [MIGRATIONS REVISION]`: upgrades the database of each URL on standard input. `import
-STATE URL`: for each line, a new process imports the spool until it is killed; its id is printed.
+`upgrade STATE [MIGRATIONS REVISION]`: for each URL on standard input, some processes upgrade its
+database at once. `import STATE URL`: for each line, a new process imports the spool until it is
+killed; its id is printed.
 """
 
 from __future__ import annotations
@@ -14,28 +15,47 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+import alembic.config
+import alembic.runtime.environment
+import alembic.script  # noqa: F401  # a forked process has what a migration needs
+
 from ollama_proxy.errors import RecordsUnavailable
 from ollama_proxy.records import database, importer, tables
 from tests.rig.deadline import wait_until
+
+#: Processes that upgrade a database at once.
+UPGRADES = 4
 
 #: Lines of a transaction: few, so that a kill hits between two, or in one.
 _LINES = 10
 
 
 def upgrade(directory: Path, *newer: str) -> None:
-    """Prints `True`, `False` or the error for each URL. `newer`: a directory of migrations that
-    this version does not know, and its newest revision."""
+    """For each URL, forks `UPGRADES` processes that have everything imported; each upgrades the
+    database and prints `True`, `False` or the error. `newer`: a directory of migrations that this
+    version does not know, and its newest revision."""
     if newer:
         database.MIGRATIONS, database.REVISION = Path(newer[0]), newer[1]
         assert tables.REVISION != database.REVISION
     for url in sys.stdin:
-        engine = database.open_database(url.strip(), directory)
-        try:
-            print(database.upgrade(engine), flush=True)
-        except Exception as error:  # the test compares it with what it expects
-            print(repr(error), flush=True)
-        finally:
-            engine.dispose()  # a server has a limit of connections
+        processes = []
+        for _ in range(UPGRADES):
+            if not (process := os.fork()):
+                _upgrade(directory, url.strip())
+                os._exit(0)
+            processes.append(process)
+        for process in processes:
+            os.waitpid(process, 0)
+
+
+def _upgrade(directory: Path, url: str) -> None:
+    engine = database.open_database(url, directory)
+    try:
+        print(database.upgrade(engine), flush=True)
+    except Exception as error:  # the test compares it with what it expects
+        print(repr(error), flush=True)
+    finally:
+        engine.dispose()  # a server has a limit of connections
 
 
 def import_forever(directory: Path, url: str) -> None:

@@ -17,12 +17,12 @@ import pytest
 from psycopg.rows import dict_row
 from sqlalchemy import Engine
 
-from ollama_proxy.records import database
 from tests.rig import SeenRequest
 from tests.rig.boxes import PROMPTS, Box, canonical
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Json, Lines, Script
 from tests.rig.gateway import Gateway
+from tests.rig.in_process_records import open_records
 from tests.rig.numbered_requests import NumberedClient
 
 Row = dict[str, Any]
@@ -33,9 +33,8 @@ _STAMP = "2026-01-01T00:00:00Z"
 
 @contextmanager
 def new_records(url: str, directory: Path) -> Iterator[Engine]:
-    """The database at this address, with its tables."""
-    engine = database.open_database(url, directory)
-    database.upgrade(engine)
+    """The new database at this address, with its tables."""
+    engine = open_records(url, directory)
     try:
         yield engine
     finally:

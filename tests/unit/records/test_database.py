@@ -20,6 +20,7 @@ from sqlalchemy import Engine, text
 from ollama_proxy.errors import ConfigError, RecordsUnavailable
 from ollama_proxy.records import database, tables
 from tests.rig.gateway import free_port
+from tests.rig.records_process import UPGRADES
 
 #: A second migration, of a version after this one.
 SECOND = """
@@ -264,11 +265,9 @@ def test_four_processes_that_start_at_once_upgrade_it_once(
         str(migrations),
         "0002",
     ]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    for number in range(20):
+    processes = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert processes.stdin and processes.stdout
+    for number in range(6):
         url = records_url.replace("records.db", f"records-{number}.db")
         engine = database.open_database(url, tmp_path)
         if engine.dialect.name == "postgresql":
@@ -277,9 +276,8 @@ def test_four_processes_that_start_at_once_upgrade_it_once(
                 connection.execute(text("CREATE SCHEMA public"))
         if is_old:
             database.upgrade(engine)
-        for each in processes:
-            print(url, file=each.stdin, flush=True)
-        answers = sorted(each.stdout.readline().strip() for each in processes if each.stdout)
+        print(url, file=processes.stdin, flush=True)
+        answers = sorted(processes.stdout.readline().strip() for _ in range(UPGRADES))
         assert answers == ["False", "False", "False", "True"], f"start {number}"
         with database.read(engine) as connection:
             assert (
@@ -290,5 +288,4 @@ def test_four_processes_that_start_at_once_upgrade_it_once(
                 0,
             )
         engine.dispose()
-    for each in processes:
-        each.communicate(timeout=20)
+    processes.communicate(timeout=20)
