@@ -30,8 +30,9 @@ from ollama_proxy.upstreams import Call
 
 BUDGET_US = 15.0
 
-#: The lowest of so many rounds counts: noise only ever adds.
-ROUNDS, REPEATS = 60, 1000
+#: The lowest of so many rounds counts: noise only ever adds. A round takes about a millisecond, so
+#: that some are not interrupted on a busy machine.
+ROUNDS, REPEATS = 600, 100
 
 
 def make_exchange(*, is_accounted: bool) -> Exchange:
