@@ -22,6 +22,11 @@ from tests.rig.postgres import PostgresServer
 from tests.rig.provider import Provider
 from tests.rig.redis_server import RedisServer
 
+#: Suites in the process of the test.
+COMPUTING = {"unit", "app", "fuzz"}
+#: The files of the others come in this part of a run.
+WAITING_SHARE = 0.8
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Markers, and what writes docs/reliability.md."""
@@ -43,9 +48,15 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Unit tests come last: their files are short, so that no process is left with
-    a long one at the end."""
-    items.sort(key=lambda item: "unit" in item.path.parts)
+    """Files that wait for processes are spread among those that compute, in their random order, so
+    that the processor always has work; the last ones are of the second kind, which are short, so
+    that no test process is left with a long one."""
+    paths = dict.fromkeys(item.path for item in items)
+    order: dict[Path, float] = {path: place for place, path in enumerate(paths)}
+    for path in order:
+        if not COMPUTING & set(path.parts):
+            order[path] *= WAITING_SHARE
+    items.sort(key=lambda item: order[item.path])
 
 
 def pytest_runtest_call() -> None:
