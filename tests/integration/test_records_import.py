@@ -139,9 +139,7 @@ def test_P12_rows_arrive_after_a_lock_that_was_held_for_long(
     tmp_path: Path, traffic: Traffic, chance: random.Random
 ) -> None:
     url = "sqlite:state/records.db"
-    engine = database.open_database(url, tmp_path)
-    database.upgrade(engine)
-    with ImportingProcess(tmp_path, url) as importing:
+    with new_records(url, tmp_path) as engine, ImportingProcess(tmp_path, url) as importing:
         importing.start()
         traffic.write(50, chance)
         wait_until(lambda: states(engine), 20, "nothing is imported")
@@ -154,7 +152,6 @@ def test_P12_rows_arrive_after_a_lock_that_was_held_for_long(
             assert states(engine) == before
             other.execute("ROLLBACK")
         check_all_arrive(engine, traffic, tmp_path)
-    engine.dispose()
 
 
 @pytest.mark.slow
@@ -162,18 +159,15 @@ def test_P13_full_disk_loses_nothing_that_was_written(
     small_disk: Path, chance: random.Random
 ) -> None:
     url, traffic = "sqlite:state/records.db", Traffic(small_disk)
-    engine = database.open_database(url, small_disk)
-    database.upgrade(engine)
-    traffic.write(300, chance)
-    ballast, space = small_disk / "ballast", os.statvfs(small_disk)
-    ballast.write_bytes(bytes(space.f_bavail * space.f_bsize))
-    with ImportingProcess(small_disk, url) as importing:
+    with new_records(url, small_disk) as engine, ImportingProcess(small_disk, url) as importing:
+        traffic.write(300, chance)
+        ballast, space = small_disk / "ballast", os.statvfs(small_disk)
+        ballast.write_bytes(bytes(space.f_bavail * space.f_bsize))
         importing.start()
         time.sleep(2)  # several attempts
         assert len(states(engine)) < len(traffic.expected)
         ballast.unlink()
         check_all_arrive(engine, traffic, small_disk)
-    engine.dispose()
 
 
 @pytest.mark.slow
@@ -249,9 +243,7 @@ def test_P26_rows_arrive_once_when_postgresql_is_back(
         (PostgresServer.pause, resume_later),
     ]
     url = postgres_server.new_database()
-    engine = database.open_database(url, tmp_path)
-    database.upgrade(engine)
-    with ImportingProcess(tmp_path, url) as importing:
+    with new_records(url, tmp_path) as engine, ImportingProcess(tmp_path, url) as importing:
         importing.start()
         for take_away, bring_back in faults * FAULTS:
             before = len(states(engine))
@@ -264,5 +256,4 @@ def test_P26_rows_arrive_once_when_postgresql_is_back(
                 bring_back(postgres_server)
             engine.dispose()
         check_all_arrive(engine, traffic, tmp_path)
-    engine.dispose()
     postgres_server.drop_database(url)
