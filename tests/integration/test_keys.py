@@ -75,19 +75,18 @@ def refused_everywhere(gateway: Gateway, token: str) -> bool:
 
 
 def test_a_key_works_in_every_worker_and_its_streams_end_when_it_is_withdrawn(
-    box: WorkBox, records_url: str
+    shared: Gateway, box: WorkBox
 ) -> None:
-    with Gateway(configured(box, records_url), records=True) as gateway, ExitStack() as streams:
-        wait_for_records(gateway)
-        token = create_key(gateway, "web", *OPERATOR)
-        wait_until_known(gateway, token, FOLLOWED_S)
-        box.go.clear()
-        found = open_streams(gateway, streams, token)
-        change_key(gateway, "revoke", "web")
+    token = create_key(shared, "web", *OPERATOR)
+    wait_until_known(shared, token, FOLLOWED_S)
+    box.go.clear()
+    with ExitStack() as streams:
+        found = open_streams(shared, streams, token)
+        change_key(shared, "revoke", "web")
         assert_ended(found)
-        assert refused_everywhere(gateway, token)
+        assert refused_everywhere(shared, token)
         box.go.set()
-        assert status(gateway, TOKEN) == 200
+        assert status(shared, TOKEN) == 200
 
 
 WAYS = {

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 def test_end_comes_at_once_when_nothing_is_in_progress(
     gateway_for: Callable[..., Gateway], fault_upstream: FaultUpstream
 ) -> None:
-    gateway = gateway_for(config(fault_upstream.url))
+    gateway = gateway_for(config(fault_upstream.url), workers=1)
     assert request(gateway.url, path="/api/tags", headers=bearer(TOKEN)).status == 200
     began = time.monotonic()
     assert gateway.stop() == 0
@@ -36,7 +36,7 @@ def test_end_comes_at_once_when_nothing_is_in_progress(
 def test_last_lines_reach_the_log_when_it_ends(
     gateway_for: Callable[..., Gateway], fault_upstream: FaultUpstream
 ) -> None:
-    gateway = gateway_for(config(fault_upstream.url))
+    gateway = gateway_for(config(fault_upstream.url), workers=1)
     wanted = {f"last-{n}" for n in range(50)}
     for request_id in wanted:
         request(gateway.url, path="/livez", headers={"X-Request-Id": request_id})
@@ -69,7 +69,7 @@ def test_the_keys_of_a_terminal_end_it_without_a_traceback(
 def test_log_directory_that_can_not_be_written_stops_no_request(
     gateway_for: Callable[..., Gateway], fault_upstream: FaultUpstream
 ) -> None:
-    gateway = gateway_for(config(fault_upstream.url))
+    gateway = gateway_for(config(fault_upstream.url), workers=1)
     worker_details(gateway, TOKEN)  # every worker has opened its files
     gateway.logs_directory.rename(gateway.directory / "gone")
     gateway.logs_directory.write_text("a file in place of the directory")

@@ -7,7 +7,6 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -140,9 +139,7 @@ def test_P12_rows_arrive_after_a_lock_that_was_held_for_long(
     tmp_path: Path, traffic: Traffic, chance: random.Random
 ) -> None:
     url = "sqlite:state/records.db"
-    engine = database.open_database(url, tmp_path)
-    database.upgrade(engine)
-    with ImportingProcess(tmp_path, url) as importing:
+    with new_records(url, tmp_path) as engine, ImportingProcess(tmp_path, url) as importing:
         importing.start()
         traffic.write(50, chance)
         wait_until(lambda: states(engine), 20, "nothing is imported")
@@ -155,7 +152,6 @@ def test_P12_rows_arrive_after_a_lock_that_was_held_for_long(
             assert states(engine) == before
             other.execute("ROLLBACK")
         check_all_arrive(engine, traffic, tmp_path)
-    engine.dispose()
 
 
 @pytest.mark.slow
@@ -163,18 +159,15 @@ def test_P13_full_disk_loses_nothing_that_was_written(
     small_disk: Path, chance: random.Random
 ) -> None:
     url, traffic = "sqlite:state/records.db", Traffic(small_disk)
-    engine = database.open_database(url, small_disk)
-    database.upgrade(engine)
-    traffic.write(300, chance)
-    ballast, space = small_disk / "ballast", os.statvfs(small_disk)
-    ballast.write_bytes(bytes(space.f_bavail * space.f_bsize))
-    with ImportingProcess(small_disk, url) as importing:
+    with new_records(url, small_disk) as engine, ImportingProcess(small_disk, url) as importing:
+        traffic.write(300, chance)
+        ballast, space = small_disk / "ballast", os.statvfs(small_disk)
+        ballast.write_bytes(bytes(space.f_bavail * space.f_bsize))
         importing.start()
         time.sleep(2)  # several attempts
         assert len(states(engine)) < len(traffic.expected)
         ballast.unlink()
         check_all_arrive(engine, traffic, small_disk)
-    engine.dispose()
 
 
 @pytest.mark.slow
@@ -199,7 +192,7 @@ def test_drill_of_the_documents_brings_back_all_that_the_backup_and_the_spool_ha
             backup = pool.submit(run, "backup", file)
             while not backup.done():
                 traffic.write(5, chance)
-                time.sleep(0.01)
+                time.sleep(0.1)
             backup.result()
         traffic.write(100, chance)
         importing.kill()
@@ -234,46 +227,33 @@ def test_drill_of_the_documents_brings_back_all_that_the_backup_and_the_spool_ha
     assert run("check").endswith("OK\n")
 
 
-def kill(server: PostgresServer, while_away: Callable[[], None]) -> None:
-    server.kill()
-    while_away()
-    server.start()
-
-
-def restart(server: PostgresServer, while_away: Callable[[], None]) -> None:
-    server.stop()
-    while_away()
-    server.start()
-
-
-def hang(server: PostgresServer, while_away: Callable[[], None]) -> None:
-    server.pause()
-    try:
-        while_away()
-        time.sleep(PAUSED_S)
-    finally:
-        server.resume()
+def resume_later(server: PostgresServer) -> None:
+    time.sleep(PAUSED_S)
+    server.resume()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", [kill, restart, hang])
 def test_P26_rows_arrive_once_when_postgresql_is_back(
-    fault: Callable[[PostgresServer, Callable[[], None]], None],
-    postgres_server: PostgresServer,
-    tmp_path: Path,
-    traffic: Traffic,
-    chance: random.Random,
+    postgres_server: PostgresServer, tmp_path: Path, traffic: Traffic, chance: random.Random
 ) -> None:
+    """It is killed, restarted, and hangs: one after the other."""
+    faults = [
+        (PostgresServer.kill, PostgresServer.start),
+        (PostgresServer.stop, PostgresServer.start),
+        (PostgresServer.pause, resume_later),
+    ]
     url = postgres_server.new_database()
-    engine = database.open_database(url, tmp_path)
-    database.upgrade(engine)
-    with ImportingProcess(tmp_path, url) as importing:
+    with new_records(url, tmp_path) as engine, ImportingProcess(tmp_path, url) as importing:
         importing.start()
-        for _ in range(FAULTS):
+        for take_away, bring_back in faults * FAULTS:
+            before = len(states(engine))
             traffic.write(200, chance)
-            wait_until(lambda: states(engine), 20, "nothing is imported")
-            fault(postgres_server, lambda: traffic.write(200, chance))
+            wait_until(partial(has_rows, engine, before + 1), 20, "nothing is imported")
+            try:
+                take_away(postgres_server)
+                traffic.write(200, chance)
+            finally:
+                bring_back(postgres_server)
             engine.dispose()
         check_all_arrive(engine, traffic, tmp_path)
-    engine.dispose()
     postgres_server.drop_database(url)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 import secrets
-import shutil
 import sqlite3
 import subprocess
 import time
@@ -28,7 +27,7 @@ from tests.rig.fixtures import function_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.numbered_requests import NumberedClient, asking
 from tests.rig.postgres import PostgresServer
-from tests.rig.records_view import CountingBox, RecordsView, check_conservation
+from tests.rig.records_view import CountingBox, RecordsView, check_conservation, new_records
 
 SQLITE = "sqlite:state/records.db"
 #: Seconds for which SQLite is locked at least, and for which PostgreSQL is away and hangs;
@@ -191,6 +190,14 @@ def store_config(url: str) -> dict[str, Any]:
     }
 
 
+def make_store(path: Path) -> None:
+    """An empty store of this version, in a single file."""
+    with new_records(f"sqlite:///{path}", path.parent):
+        pass
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+
+
 def damage(path: Path) -> None:
     """Bytes in its middle are different."""
     data = bytearray(path.read_bytes())
@@ -211,13 +218,8 @@ def make_newer(path: Path) -> None:
 def test_p16_store_that_is_damaged_or_newer_stops_the_start_and_is_kept(
     tmp_path: Path, change: Callable[[Path], None], words: str
 ) -> None:
-    first, path = tmp_path / "first.db", tmp_path / "records.db"
-    with Gateway(store_config(f"sqlite:///{first}"), workers=1, records=True) as gateway:
-        assert gateway.stop() == 0
-    with closing(sqlite3.connect(first)) as database:
-        # Then what was in the write-ahead log is in the file.
-        wait_until(lambda: database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
-    shutil.copyfile(first, path)  # which the first coordinator, still ending, has not open
+    path = tmp_path / "records.db"
+    make_store(path)
     change(path)
     content = path.read_bytes()
     failed = Gateway.start_expecting_failure(store_config(f"sqlite:///{path}"), records=True)
@@ -233,8 +235,7 @@ def test_p17_store_in_a_directory_that_cannot_be_written_stops_the_start(
     directory.mkdir()
     config = store_config(f"sqlite:///{directory}/records.db")
     if has_file:
-        with Gateway(config, workers=1, records=True) as gateway:
-            assert gateway.stop() == 0
+        make_store(directory / "records.db")
     directory.chmod(0o500)
     failed = Gateway.start_expecting_failure(config, records=True, launcher=AS_A_USER)
     what = f"{directory}: cannot be used for the records: it is read-only"
