@@ -64,6 +64,13 @@ def examine(
     return subprocess.CompletedProcess(arguments, status, output.getvalue(), errors.getvalue())
 
 
+def examine_file(directory: Path, config: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Runs it with a configuration for which no gateway runs."""
+    (directory / "config.yaml").write_text(json.dumps(config))
+    arguments = ("--config", "config.yaml", "--json", "--token", TOKEN, "--silence", "0.1")
+    return examine(None, directory, *arguments)
+
+
 def find(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     """The findings that an operator has to act on."""
     assert done.stderr == ""
@@ -230,8 +237,7 @@ def test_an_upstream_is_checked(tmp_path: Path) -> None:
             }
             for name, (pages, _) in BOXES.items()
         ]
-        gateway = stack.enter_context(Gateway(config, workers=1))
-        done = examine(gateway, tmp_path, "--json", "--token", TOKEN, "--silence", "0.1")
+        done = examine_file(tmp_path, config)
     found = {
         name: [each["part"] for each in find(done) if expected in each["what"]]
         for name, (_, expected) in BOXES.items()
@@ -244,8 +250,7 @@ def test_an_upstream_that_is_away_or_open_to_others_is_found(tmp_path: Path) -> 
     with nobody() as away, plain_ollama("0.0.0.0", **RECENT) as opened:
         config = config_of(opened)
         config["upstreams"].append({"name": "box2", "base_url": f"http://127.0.0.1:{away}"})
-        with Gateway(config, workers=1) as gateway:
-            done = examine(gateway, tmp_path, "--json", "--token", TOKEN, "--silence", "0.1")
+        done = examine_file(tmp_path, config)
     found = {each["part"]: each for each in find(done)}
     assert "no answer from" in found["upstream box2"]["what"]
     assert "OPEN at" in found["upstreams"]["what"]
@@ -281,8 +286,7 @@ def test_slots_that_ollama_does_not_have_are_found(tmp_path: Path) -> None:
             stack.callback(server.stdin.close)
             url = f"http://127.0.0.1:{int(server.stdout.readline())}"
             config["upstreams"].append({"name": name, "base_url": url, "concurrency": 4})
-        gateway = stack.enter_context(Gateway(config, workers=1))
-        done = examine(gateway, tmp_path, "--json", "--token", TOKEN, "--silence", "0.1")
+        done = examine_file(tmp_path, config)
     found = {each["part"] for each in find(done) if "OLLAMA_NUM_PARALLEL" in each["what"]}
     assert found == {"upstream too-few", "upstream unset"}, done.stdout
 
