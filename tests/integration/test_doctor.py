@@ -4,23 +4,20 @@ purpose: as a process once, otherwise in the process of the test."""
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 
-from ollama_proxy.cli import main
 from tests.rig.authority import REFUSED, Authority
-from tests.rig.command_line import run_cli
+from tests.rig.command_line import run_cli, run_cli_here
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.nginx import Nginx
 from tests.rig.plain_ollama import network_address, nobody, plain_ollama
@@ -46,22 +43,8 @@ def examine(
             "STATE_DIRECTORY": str(gateway.state_directory),
             "LOGS_DIRECTORY": str(gateway.logs_directory),
         }
-    if not in_process:
-        return run_cli("doctor", *arguments, env=environ, cwd=directory, stdin=stdin)
-    environ["PATH"] = os.environ["PATH"]
-    output, errors = io.StringIO(), io.StringIO()
-    with (
-        mock.patch.dict(os.environ, environ, clear=True),
-        mock.patch("sys.stdin", io.StringIO(stdin)),
-        redirect_stdout(output),
-        redirect_stderr(errors),
-        chdir(directory),
-    ):
-        try:
-            status = main(["doctor", *arguments])
-        except SystemExit as ended:
-            status = ended.code
-    return subprocess.CompletedProcess(arguments, status, output.getvalue(), errors.getvalue())
+    run = run_cli_here if in_process else run_cli
+    return run("doctor", *arguments, env=environ, cwd=directory, stdin=stdin)
 
 
 def examine_file(directory: Path, config: dict[str, Any]) -> subprocess.CompletedProcess[str]:
