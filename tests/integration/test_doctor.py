@@ -1,5 +1,5 @@
-"""`ollama-proxy doctor` as an operator calls it: a process, against a real gateway, a real nginx
-and servers that are broken on purpose, one fault at a time."""
+"""`ollama-proxy doctor` against a real gateway, a real nginx and servers that are broken on
+purpose: as a process once, otherwise in the process of the test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.rig.authority import REFUSED, Authority
-from tests.rig.command_line import run_cli
+from tests.rig.command_line import run_cli, run_cli_here
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.nginx import Nginx
 from tests.rig.plain_ollama import network_address, nobody, plain_ollama
@@ -33,6 +33,7 @@ def examine(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     stdin: str = "",
+    in_process: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Runs it with the configuration and the state of a gateway, or of an empty directory."""
     environ = dict(env or {})
@@ -42,7 +43,15 @@ def examine(
             "STATE_DIRECTORY": str(gateway.state_directory),
             "LOGS_DIRECTORY": str(gateway.logs_directory),
         }
-    return run_cli("doctor", *arguments, env=environ, cwd=directory, stdin=stdin)
+    run = run_cli_here if in_process else run_cli
+    return run("doctor", *arguments, env=environ, cwd=directory, stdin=stdin)
+
+
+def examine_file(directory: Path, config: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Runs it with a configuration for which no gateway runs."""
+    (directory / "config.yaml").write_text(json.dumps(config))
+    arguments = ("--config", "config.yaml", "--json", "--token", TOKEN, "--silence", "0.1")
+    return examine(None, directory, *arguments)
 
 
 def find(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
@@ -190,26 +199,33 @@ def test_a_certificate_is_checked(
     assert done.returncode == status
 
 
-#: What a server answers, what it is configured with, and a word of what is found.
-BOXES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "old": ({"version": {"version": "0.12.0"}}, {}, "known fault"),
-    "not Ollama": ({"version": 404}, {}, "it is not Ollama"),
-    "small context": (
+#: What a server answers, and a word of what is found.
+BOXES: dict[str, tuple[dict[str, Any], str]] = {
+    "old": ({"version": {"version": "0.12.0"}}, "known fault"),
+    "not-ollama": ({"version": 404}, "it is not Ollama"),
+    "small-context": (
         RECENT | {"ps": {"models": [{"name": "q:8b", "context_length": 4096}]}},
-        {},
         "context of 4096 tokens",
     ),
 }
 
 
-@pytest.mark.parametrize("box", BOXES)
-def test_an_upstream_is_checked(tmp_path: Path, box: str) -> None:
-    pages, more, expected = BOXES[box]
-    with plain_ollama(**pages) as port, Gateway(config_of(port, **more), workers=1) as gateway:
-        done = examine(gateway, tmp_path, "--json", "--token", TOKEN, "--silence", "0.1")
-    assert [each["part"] for each in find(done) if expected in each["what"]] == ["upstream box1"], (
-        done.stdout
-    )
+def test_an_upstream_is_checked(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        config = config_of(0)
+        config["upstreams"] = [
+            {
+                "name": name,
+                "base_url": f"http://127.0.0.1:{stack.enter_context(plain_ollama(**pages))}",
+            }
+            for name, (pages, _) in BOXES.items()
+        ]
+        done = examine_file(tmp_path, config)
+    found = {
+        name: [each["part"] for each in find(done) if expected in each["what"]]
+        for name, (_, expected) in BOXES.items()
+    }
+    assert found == {name: [f"upstream {name}"] for name in BOXES}, done.stdout
 
 
 def test_an_upstream_that_is_away_or_open_to_others_is_found(tmp_path: Path) -> None:
@@ -217,42 +233,45 @@ def test_an_upstream_that_is_away_or_open_to_others_is_found(tmp_path: Path) -> 
     with nobody() as away, plain_ollama("0.0.0.0", **RECENT) as opened:
         config = config_of(opened)
         config["upstreams"].append({"name": "box2", "base_url": f"http://127.0.0.1:{away}"})
-        with Gateway(config, workers=1) as gateway:
-            done = examine(gateway, tmp_path, "--json", "--token", TOKEN, "--silence", "0.1")
+        done = examine_file(tmp_path, config)
     found = {each["part"]: each for each in find(done)}
     assert "no answer from" in found["upstream box2"]["what"]
     assert "OPEN at" in found["upstreams"]["what"]
     assert done.returncode == FAULTY
 
 
-@pytest.mark.parametrize(("parallel", "is_found"), [("4", False), ("2", True), (None, True)])
-def test_slots_that_ollama_does_not_have_are_found(
-    tmp_path: Path, parallel: str | None, is_found: bool
-) -> None:
+def test_slots_that_ollama_does_not_have_are_found(tmp_path: Path) -> None:
     program = (
         "from tests.rig.plain_ollama import plain_ollama\n"
         "with plain_ollama(version={'version': '0.32.15'}) as port:\n"
         "    print(port, flush=True)\n"
         "    input()\n"
     )
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)} | (
-        {"OLLAMA_NUM_PARALLEL": parallel} if parallel else {}
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program],
-        env=env,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as server:
-        assert server.stdout and server.stdin
-        config = config_of(int(server.stdout.readline()), concurrency=4)
-        with Gateway(config, workers=1) as gateway:
-            done = examine(gateway, tmp_path, "--json", "--token", TOKEN, "--silence", "0.1")
-        server.stdin.close()
-    assert any("OLLAMA_NUM_PARALLEL" in each["what"] for each in find(done)) == is_found, (
-        done.stdout
-    )
+    servers: dict[str, dict[str, str]] = {
+        "enough": {"OLLAMA_NUM_PARALLEL": "4"},
+        "too-few": {"OLLAMA_NUM_PARALLEL": "2"},
+        "unset": {},
+    }
+    config = config_of(0)
+    config["upstreams"] = []
+    with ExitStack() as stack:
+        for name, parallel in servers.items():
+            server = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", program],
+                    env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)} | parallel,
+                    text=True,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                )
+            )
+            assert server.stdout and server.stdin
+            stack.callback(server.stdin.close)
+            url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+            config["upstreams"].append({"name": name, "base_url": url, "concurrency": 4})
+        done = examine_file(tmp_path, config)
+    found = {each["part"] for each in find(done) if "OLLAMA_NUM_PARALLEL" in each["what"]}
+    assert found == {"upstream too-few", "upstream unset"}, done.stdout
 
 
 def test_without_a_gateway_the_rest_is_checked(tmp_path: Path) -> None:
@@ -287,7 +306,8 @@ def test_an_invalid_configuration_is_a_fault_and_the_rest_is_checked(
 def test_people_get_lines_and_wrong_usage_has_a_status_of_its_own(
     gateway: Gateway, tmp_path: Path
 ) -> None:
-    done = examine(gateway, tmp_path, "--token", TOKEN, "--silence", "0.1")
+    arguments = ("--token", TOKEN, "--silence", "0.1")
+    done = examine(gateway, tmp_path, *arguments, in_process=False)
     assert "fix:" in done.stdout
     assert examine(None, tmp_path, "--url", "nonsense").returncode == WRONG_USAGE
     assert examine(None, tmp_path, "--silence", "1000").returncode == WRONG_USAGE

@@ -1,5 +1,5 @@
-"""`ollama-proxy check-exposure` as an operator, or a timer, calls it: a process, its
-words and its exit status."""
+"""`ollama-proxy check-exposure` as an operator, or a timer, calls it: its words and
+its exit status. It is a process where the configuration is checked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig.command_line import run_cli
+from tests.rig.command_line import run_cli, run_cli_here
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.gateway import Gateway
 from tests.rig.plain_ollama import network_address, nobody, plain_ollama
@@ -17,13 +17,14 @@ CLOSED, OPEN, WRONG_USE, UNKNOWN, UNCHECKED = 0, 1, 2, 3, 78
 
 
 def check(
-    directory: Path, *arguments: str, config: str | None = None
+    directory: Path, *arguments: str, config: str | None = None, in_process: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Runs it in a directory of its own, where the configuration is `c.yaml`."""
     if config is not None:
         (directory / "c.yaml").write_text(config)
     environ = {"OLLAMA_PROXY_CONFIG": "c.yaml"}
-    return run_cli("check-exposure", *arguments, env=environ, cwd=directory)
+    run = run_cli_here if in_process else run_cli
+    return run("check-exposure", *arguments, env=environ, cwd=directory)
 
 
 @pytest.fixture
@@ -39,7 +40,8 @@ def test_configured_ollama_is_checked(
     tmp_path: Path, own: str, address: str, status: int, word: str
 ) -> None:
     with plain_ollama(address) as port:
-        done = check(tmp_path, config=f"service: {{base_url: 'http://localhost:{port}'}}\n")
+        config = f"service: {{base_url: 'http://localhost:{port}'}}\n"
+        done = check(tmp_path, config=config, in_process=False)
     assert (done.returncode, done.stderr) == (status, "")
     assert done.stdout.startswith(f"ollama (http://localhost:{port}): {word}")
 
