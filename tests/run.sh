@@ -42,10 +42,10 @@ fi
 # Coding assistants and frameworks: those that are quick to install, or all.
 if [ -z "${LONG:-}" ]; then chosen=--chosen; else chosen=; fi
 "$BIN/python" -m tests.clients.install $chosen
-# What measures has the machine for itself. Of the rest three run at a time, in the order of the conftest: most wait for
+# What measures has the machine for itself. Of the rest four run at a time, in the order of the conftest: many wait for
 # something, not for the processor.
 status=0
 if [ -n "${LONG:-}" ]; then run tests/soak || status=$?; fi
 run tests/timing || status=$?
-run -n 3 --no-loadscope-reorder --ignore tests/soak --ignore tests/timing || status=$?
+run -n 4 --no-loadscope-reorder --ignore tests/soak --ignore tests/timing || status=$?
 exit $status

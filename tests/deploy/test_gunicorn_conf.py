@@ -77,7 +77,7 @@ class Activated(Gateway):
     def __init__(self, *args: Any, **options: Any) -> None:
         self.unused_port = free_port()
         super().__init__(*args, env={"PORT": str(self.unused_port), **ENV}, **options)
-        self._command = [sys.executable, "-c", ACTIVATE, str(self.port), *self._command]
+        self._launcher = [sys.executable, "-c", ACTIVATE, str(self.port)]
 
 
 def ask(server: Gateway, headers: http_client.HeaderItems = ()) -> dict[str, Any]:

@@ -161,6 +161,7 @@ def test_P13_full_disk_loses_nothing_that_was_written(
     url, traffic = "sqlite:state/records.db", Traffic(small_disk)
     with new_records(url, small_disk) as engine, ImportingProcess(small_disk, url) as importing:
         traffic.write(300, chance)
+        assert not states(engine)  # SQLite could not open it on a disk that is full
         ballast, space = small_disk / "ballast", os.statvfs(small_disk)
         ballast.write_bytes(bytes(space.f_bavail * space.f_bsize))
         importing.start()

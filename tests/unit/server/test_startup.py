@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ from ollama_proxy.server.startup import (
 )
 from ollama_proxy.settings import LAST_GOOD_FILE
 from ollama_proxy.settings.schema import Settings, settings_from
-from tests.rig.greenlets import running_greenlets
+from tests.rig.gateway import PROJECT
 
 GOOD = "auth: {generate_tokens: [aaa]}\nservice: {base_url: 'demo:'}\n"
 
@@ -112,13 +111,23 @@ def models_of(process: ProcessState) -> str | None:
     return model
 
 
-def open_descriptors() -> set[tuple[str, str]]:
-    """The descriptors of this process, each with what it is open for."""
-    found = set()
-    for each in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # that of the directory itself, while it was read
-            found.add((each, os.readlink(f"/proc/self/fd/{each}")))
-    return found
+#: What a preloaded application has open and running, beyond what the first one keeps for good.
+HELD = """
+from gevent import monkey; monkey.patch_all()
+import os
+from ollama_proxy.server.process_state import PROCESS
+from ollama_proxy.server.startup import preload
+from tests.rig.greenlets import running_greenlets
+from tests.rig.leaks import open_descriptors
+preload()
+PROCESS.app = None
+running, descriptors = running_greenlets(), open_descriptors(os.getpid())
+preload()
+print(
+    [each for each in open_descriptors(os.getpid()).items() if each not in descriptors.items()],
+    [each for each in running_greenlets() if each not in running],
+)
+"""
 
 
 class TestPreload:
@@ -164,17 +173,17 @@ class TestPreload:
         check_start(environ, reloading=True, process=process)
         assert process.app is None
 
-    def test_it_holds_no_descriptor_and_runs_nothing(
-        self, process: ProcessState, environ: dict[str, str]
-    ) -> None:
-        preload(environ, process=process)  # what the first one imports or opens for good
-        process.app = None
-
-        # Other tests may have left something that ends now, so only what is new is of interest.
-        running, descriptors = running_greenlets(), open_descriptors()
-        preload(environ, process=process)
-        assert not open_descriptors() - descriptors
-        assert not [each for each in running_greenlets() if each not in running]
+    def test_it_holds_no_descriptor_and_runs_nothing(self, environ: dict[str, str]) -> None:
+        """In a process of its own: what other tests have left in this one comes and goes."""
+        done = subprocess.run(
+            [sys.executable, "-c", HELD],
+            cwd=PROJECT,
+            env={**os.environ, **environ},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == "[] []\n"
 
     def test_a_collection_in_a_worker_leaves_it_alone(
         self, process: ProcessState, environ: dict[str, str]
