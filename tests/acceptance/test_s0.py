@@ -260,6 +260,8 @@ def test_s0_16_state_of_the_system_is_logged(box_process: tuple[Gateway, FaultUp
 def test_s0_17_logs_are_in_logs_beside_the_code(gateway: LocalGateway) -> None:
     assert Settings().logging.dir == "logs"
     assert (PROJECT / "logs").is_dir()
+    ask(gateway, "GET", "/api/tags", Authorization="no-token", **{"X-Request-Id": "s0-17"})
+    assert logged(gateway, "access", "s0-17") and logged(gateway, "events", "s0-17")
     assert {path.name for path in gateway.logs_directory.glob("*.log")} == {
         "access.log",
         "events.log",
