@@ -53,7 +53,7 @@ long: dev  ## all of it at full length: soak, both doors for every row, 200 kill
 LONG := test_documents.py admin/pages cli/test_commands.py cli/test_keys.py coordination/test_admissions.py \
 	coordination/test_client.py coordination/test_shared_store.py gateway/conversion gateway/test_images.py \
 	records/test_database.py records/test_reports.py server/test_startup.py server/test_watchdog.py
-quick: check  ## format, lint, types, unit tests and golden cases, in under 90 s
+quick: check  ## format, lint, types, unit tests and golden cases, in three minutes
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile tests/test_architecture.py tests/unit tests/app \
 		$(LONG:%=--ignore tests/unit/%) \
 		-k 'not postgresql and not redis'
