@@ -177,10 +177,12 @@ class RecordsService:
                             self._must_import.clear()
                 finally:
                     self._opened = None
-                    # A thread that still opens it, or asks, has a connection that would stay.
+                    # A connection that a thread still uses would stay open. Without a database no
+                    # thread has one, and the next attempt need not wait.
                     with suppress(gevent.Timeout), gevent.Timeout(CLOSE_S):
                         self._importer.join()
-                        self._askers.join()
+                        if used:
+                            self._askers.join()
                     for each in used:
                         _run_in(self._importer, each.close)
             except Exception as error:  # whatever a database raises; it is tried again
@@ -190,7 +192,8 @@ class RecordsService:
                 pause_s = min(2 * pause_s, MAX_RETRY_S)
 
     def _open(self, settings: Frame, used: list[Opened]) -> None:
-        """Opens the database; it is in `used` even if this greenlet has ended meanwhile."""
+        """Opens the database and appends it to `used`, so that it is closed even if the greenlet
+        that opens it is killed meanwhile."""
         used.append(self._open_records(self._directory, settings))
 
     def _keep_polling(self) -> None:

@@ -62,7 +62,7 @@ _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 def listen_alone(directory: Path) -> socket:
     """Return a listening socket of this process alone, `worker-<pid>.sock`, mode 0600."""
     path = directory / f"worker-{os.getpid()}.sock"
-    # It gets its name when it listens: who finds it can connect.
+    # It gets its name once it listens, so that a client that finds it can connect.
     unnamed = path.with_suffix(".new")
     unnamed.unlink(missing_ok=True)
     own = socket(AF_UNIX, SOCK_STREAM)

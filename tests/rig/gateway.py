@@ -21,9 +21,8 @@ import yaml
 
 from tests.rig import http_client
 from tests.rig.deadline import wait_until
-from tests.rig.warm_start import Started, warm_start
+from tests.rig.warm_start import PROJECT, Started, warm_start
 
-PROJECT = Path(__file__).resolve().parents[2]
 SHIPPED_CONFIG = "config/gunicorn.conf.py"
 #: A deadline, not a promise: on a busy machine the imports alone take seconds.
 START_S = 60.0
@@ -67,9 +66,9 @@ class Gateway:
     gateway in its own place (exec) when it has set limits. ``listener`` is a listening socket of
     the caller's that the gateway inherits: it stays open, and takes connections, from one start
     to the next. ``own_interpreter``: it starts as it does in use, not as a copy of a process that
-    has the imports behind it. ``records``: usage is recorded, as ``config`` says or by default;
-    otherwise it is not, because that takes a further process for each gateway. Files live in a
-    temporary directory that is gone after `close`.
+    has already imported everything. ``records``: usage is recorded, as ``config`` says or by
+    default; otherwise it is not, because that takes a further process for each gateway. Files live
+    in a temporary directory that is gone after `close`.
     """
 
     def __init__(

@@ -95,7 +95,7 @@ class LeakCheck:
         more = {"sockets": self._more_idle(pid, now), "files": 0}
         problems = []
         for kind, allowance in more.items():
-            allowed, count = _of_kind(kind, before) + allowance, _of_kind(kind, after)
+            allowed, count = _count(kind, before) + allowance, _count(kind, after)
             if count > allowed:
                 new = [f"{fd}={to}" for fd, to in sorted(after.items()) if before.get(fd) != to]
                 problems.append(
@@ -127,7 +127,7 @@ class LeakCheck:
         return found
 
 
-def _of_kind(kind: str, descriptors: dict[int, str]) -> int:
+def _count(kind: str, descriptors: dict[int, str]) -> int:
     """How many of these descriptors are sockets, or files; a worker has one file of the spool,
     which it opens when it needs it."""
     targets = [target for target in descriptors.values() if "/usage/" not in target]

@@ -1,5 +1,5 @@
-"""Starts of gunicorn in copies of a process that has the imports behind it: a start costs 1.1 s of
-CPU otherwise, nearly all of it for imports, and the suite has hundreds.
+"""Starts gunicorn as a copy of a process that has already imported everything: otherwise a start
+costs 1.1 s of CPU, nearly all of it for imports, and the suite has hundreds.
 
 The copy does what `python -m gunicorn` does: it has its session, environment, directory and
 descriptors, and no thread and no event loop before gunicorn makes them. Only the modules of
@@ -40,7 +40,7 @@ class Started:
         self._ended = ended
 
     def poll(self) -> int | None:
-        """`returncode` as it is now."""
+        """Return `returncode` as it is now."""
         if self.returncode is None and select.select([self._ended], [], [], 0)[0]:
             self._read()
         return self.returncode
@@ -60,12 +60,16 @@ class Started:
             os.kill(self.pid, number)
 
     def _read(self) -> None:
-        self.returncode = int(self._ended.recv(64))
+        code = self._ended.recv(64)
         self._ended.close()
+        assert code, (
+            f"process {self.pid} is no longer waited for: the one that started it was killed"
+        )
+        self.returncode = int(code)
 
 
 class WarmStart:
-    """The process that is copied; it ends with this one."""
+    """The process that is copied; it ends with the process that made it."""
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -85,21 +89,22 @@ class WarmStart:
         self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: int
     ) -> Started:
         """Run `python -m gunicorn` with these arguments; `output` is its stdout and stderr."""
-        ours, theirs = socket.socketpair()
+        # Messages, not a stream: a process that ends at once has its id and its exit code waiting.
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             what = json.dumps([list(arguments), str(cwd), dict(env)]).encode()
             socket.send_fds(self._control, [what], [output, theirs.fileno()])
         return Started(int(ours.recv(64)), ours)
 
     def close(self) -> None:
-        """End it; what it has started goes on."""
+        """End the process; the copies keep running."""
         self._control.close()
         self._process.wait()
 
 
 @cache
 def warm_start() -> WarmStart:
-    """The one of this test process."""
+    """Return the process that this test process copies."""
     return WarmStart()
 
 

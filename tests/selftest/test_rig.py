@@ -38,6 +38,7 @@ from tests.rig.replay_upstream import (
     recording,
     recordings,
 )
+from tests.rig.warm_start import warm_start
 
 CHAT = "/api/chat"
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -673,6 +674,18 @@ def test_log_lines_are_read_as_json_and_unfinished_ones_left_out(gateway: Gatewa
     assert gateway.log_lines("access", at_least=1) == [{"path": "/log"}]
     with pytest.raises(AssertionError, match="access.log has only"):
         gateway.log_lines("access", at_least=2, seconds=0.05)
+
+
+def test_a_copy_that_ends_at_once_has_its_own_id_and_exit_code(tmp_path: Path) -> None:
+    with (tmp_path / "output").open("w+") as output:
+        for arguments, code in ((["--version"], 0), (["--no-such-option"], 2)):
+            started = warm_start().start(
+                arguments, cwd=PROJECT, env=os.environ, output=output.fileno()
+            )
+            assert started.wait(20) == code == started.poll()
+            assert started.pid <= int(Path("/proc/sys/kernel/pid_max").read_text())
+        output.seek(0)
+        assert "gunicorn (version" in output.read()
 
 
 def test_stop_ends_it_with_exit_code_0(application: Path) -> None:
