@@ -12,6 +12,7 @@ import pytest
 from ollama_proxy.version import VERSION
 from tests.golden.face import local_gateway
 from tests.rig import fault_upstream as do
+from tests.rig.clock import ManualClock
 from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.fixtures import module_fixture
@@ -286,11 +287,12 @@ def fleet() -> Iterator[LocalGateway]:
             {"name": "narrow", "token": NARROW, "models": ["tiny*"]},
             TOKEN,
         ]
-        with local_gateway(auth={"generate_tokens": tokens}, upstreams=boxes) as running:
+        config = {"auth": {"generate_tokens": tokens}, "upstreams": boxes}
+        # What is down is tried again, and half-open, once some time has passed.
+        with LocalGateway(config, clock=ManualClock()) as running:
             yield running
 
 
-#: What is down is tried again now and then, and is half-open until that has failed as well.
 STATES = {"one": "up", "drained": "draining", "gone": "down", "demo": "up", "deepseek": "hidden"}
 
 

@@ -122,8 +122,9 @@ def test_killed_coordinator_leaves_its_slots_to_the_next_one(
     held = one.take(2)
     waiting = two.ask()
     assert not waiting.wait(0.5)
-    one.coordinator.kill()
-    one.coordinator.wait()
+    coordinator = one.coordinator
+    coordinator.kill()
+    coordinator.wait()
     began_s = time.monotonic()
     assert not waiting.wait(4.0)
     held[0].release()
