@@ -12,17 +12,22 @@ from pathlib import Path
 from unittest import mock
 
 from ollama_proxy.cli import main
-from tests.rig.gateway import PROJECT
+from tests.rig.warm_start import PROJECT, READ_BY_PYTHON, warm_start
 
 
 def run_cli(
     *arguments: str, env: Mapping[str, str], cwd: Path | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run it as a process, to its end."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **env}
+    if not any(READ_BY_PYTHON.match(name) for name in env):
+        return warm_start().run_command(
+            arguments, cwd=cwd or PROJECT, env=environ, stdin=stdin, seconds=60
+        )
     return subprocess.run(
         [sys.executable, "-m", "ollama_proxy.cli", *arguments],
         cwd=cwd,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **env},
+        env=environ,
         input=stdin,
         capture_output=True,
         text=True,

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -21,7 +22,7 @@ import yaml
 
 from tests.rig import http_client
 from tests.rig.deadline import wait_until
-from tests.rig.warm_start import PROJECT, Started, warm_start
+from tests.rig.warm_start import PROJECT, READ_BY_PYTHON, Started, warm_start
 
 SHIPPED_CONFIG = "config/gunicorn.conf.py"
 #: A deadline, not a promise: on a busy machine the imports alone take seconds.
@@ -117,8 +118,7 @@ class Gateway:
             or self._cwd != PROJECT
             # Another one may not patch the standard library, as the shared imports do.
             or gunicorn_config != SHIPPED_CONFIG
-            # Python reads these when it starts.
-            or any(re.match("PYTHON|LC_|LANG", name) for name in extra)
+            or any(READ_BY_PYTHON.match(name) for name in extra)
         )
 
     def __enter__(self) -> Self:
@@ -291,12 +291,16 @@ class Gateway:
         """End master and workers at once. Nothing happens when they are gone already."""
         if self.process is None:
             return
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # the whole group has ended
+
+        def has_ended() -> bool:
+            with suppress(ProcessLookupError):  # the whole group has ended
+                os.killpg(self.pid, signal.SIGKILL)
+            return not group_is_alive(self.pid)
+
+        has_ended()
         self.process.wait()
-        wait_until(lambda: not group_is_alive(self.pid), 5, "workers outlived the kill")
+        # A command that was started just before joins the group a moment later.
+        wait_until(has_ended, 5, "workers outlived the kill")
 
     def close(self) -> None:
         """Kill what still runs and remove the files; the output stays readable."""
@@ -329,7 +333,7 @@ class Gateway:
     def _launch(self) -> subprocess.Popen[bytes] | Started:
         with self._output_path.open("ab") as output:
             if not self._own_interpreter:
-                self.process = warm_start().start(
+                self.process = warm_start().start_gateway(
                     self._arguments, cwd=self._cwd, env=self._env, output=output.fileno()
                 )
                 return self.process

@@ -679,7 +679,7 @@ def test_log_lines_are_read_as_json_and_unfinished_ones_left_out(gateway: Gatewa
 def test_a_copy_that_ends_at_once_has_its_own_id_and_exit_code(tmp_path: Path) -> None:
     with (tmp_path / "output").open("w+") as output:
         for arguments, code in ((["--version"], 0), (["--no-such-option"], 2)):
-            started = warm_start().start(
+            started = warm_start().start_gateway(
                 arguments, cwd=PROJECT, env=os.environ, output=output.fileno()
             )
             assert started.wait(20) == code == started.poll()
