@@ -60,7 +60,7 @@ quick: check  ## format, lint, types, unit tests and golden cases, in three minu
 
 clients: dev  ## coding assistants and frameworks themselves against the gateway, after installing them in .cache
 	@$(BIN)/python -m tests.clients.install
-	@$(BIN)/python -m pytest tests/clients
+	@LONG=1 $(BIN)/python -m pytest tests/clients
 
 mutations: dev  ## whether tests catch each wrong change of tests/mutations; CHOSEN="retries wire": only these
 	@$(BIN)/python -m tests.mutations $(CHOSEN)

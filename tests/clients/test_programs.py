@@ -31,6 +31,10 @@ RUN = {"sh": ["sh", "-ec"], "python": ["python", "-c"]}
 #: What instructor calls is not run: it is the answer.
 WITHOUT_TOOLS = {"instructor"}
 
+EXAMPLES = [each for program in programs() for each in examples(program)]
+#: In `make test`, who can do the turns of a tool is not asked a plain question as well.
+ASKED = [each for each in EXAMPLES if os.environ.get("LONG") or each.program.name in WITHOUT_TOOLS]
+
 IN_CI = os.environ.get("CI", "").lower() == "true"
 
 
@@ -122,23 +126,26 @@ def test_page_names_the_version(program: Program) -> None:
     assert f"Version {program.version} of `" in section(program)
 
 
+def example_id(example: Example) -> str:
+    return f"{example.program.name}-{example.number}"
+
+
+@pytest.mark.parametrize("example", ASKED, ids=example_id)
+def test_question_is_answered(example: Example, gateway: Gateway, tmp_path: Path) -> None:
+    assert ANSWER in run(example, QUESTION, gateway, tmp_path)
+
+
 @pytest.mark.parametrize(
     "example",
-    [each for program in programs() for each in examples(program)],
-    ids=lambda each: f"{each.program.name}-{each.number}",
+    [each for each in EXAMPLES if each.program.name not in WITHOUT_TOOLS],
+    ids=example_id,
 )
-class TestExample:
-    def test_question_is_answered(self, example: Example, gateway: Gateway, tmp_path: Path) -> None:
-        assert ANSWER in run(example, QUESTION, gateway, tmp_path)
-
-    def test_tool_runs_and_its_result_is_used(
-        self, example: Example, gateway: Gateway, model: Model, tmp_path: Path
-    ) -> None:
-        if example.program.name in WITHOUT_TOOLS:
-            pytest.skip(f"{example.program.name} has no tools of its own")
-        model.clear()
-        assert CONCLUSION in run(example, TASK, gateway, tmp_path)
-        assert any(RESULT.encode() in seen.body for seen in model.requests)
+def test_tool_runs_and_its_result_is_used(
+    example: Example, gateway: Gateway, model: Model, tmp_path: Path
+) -> None:
+    model.clear()
+    assert CONCLUSION in run(example, TASK, gateway, tmp_path)
+    assert any(RESULT.encode() in seen.body for seen in model.requests)
 
 
 def test_page_describes_no_other_program() -> None:
