@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
 
 from ollama_proxy.version import VERSION
@@ -289,7 +290,9 @@ def fleet() -> Iterator[LocalGateway]:
         ]
         config = {"auth": {"generate_tokens": tokens}, "upstreams": boxes}
         # What is down is tried again, and half-open, once some time has passed.
-        with LocalGateway(config, clock=ManualClock()) as running:
+        clock = ManualClock()
+        clock.sleep = gevent.sleep  # before the second look
+        with LocalGateway(config, clock=clock) as running:
             yield running
 
 
