@@ -167,6 +167,7 @@ def test_the_page_says_who_runs_and_waits_without_scripts(
 
 def test_the_sums_of_today_are_those_of_the_reports(gateway: LocalGateway) -> None:
     browser = sign_in(gateway, OPERATOR)
+    assert gateway.ask("/api/chat", CHAT, token=OTHER).status == 200
 
     def total() -> dict[str, Any]:
         """Of all days; what was just asked is counted a moment later."""
