@@ -13,9 +13,9 @@ from tests.rig import pieces
 from tests.rig.fault_upstream import Action, Chunk, FaultUpstream, Head, Json
 from tests.rig.http_client import Answer
 
-#: Bytes per piece of the upstream's answer: cut everywhere, and whole. Every other cut is a matter
-#: of the readers of lines and events, whose tests make all of them.
-EDGES = (1, 2, 3, 7, 50, None) if os.environ.get("ALL_CUTS") else (1, None)
+#: Bytes per piece of the upstream's answer, whole if None. All cuts are a matter of the readers of
+#: lines and events, whose tests make them.
+EDGES = (1, 2, 3, 7, 50, None) if os.environ.get("ALL_CUTS") else (7,)
 
 
 def stream(
