@@ -66,6 +66,7 @@ def steady_chats(row: Row, seconds: float) -> int:
     while time.monotonic() < ends_s:
         assert row.ask(body=FACES["native chat"].body).status == 200
         count += 1
+        time.sleep(0.02)
     return count
 
 

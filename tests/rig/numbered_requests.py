@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from tests.rig.calls import EMBEDDINGS, FACES
 from tests.rig.http_client import bearer, open_stream
 
-#: Seconds after a request that failed: a gateway that is away refuses some ten thousand
-#: connections a second.
-PAUSE_S = 0.01
+#: Seconds between two requests of a loop: how many there are is not the subject, and a gateway that
+#: is away would refuse some ten thousand connections a second.
+PAUSE_S = 0.05
 
 KINDS = [*FACES.values(), *EMBEDDINGS.values()]
 
@@ -44,8 +44,8 @@ class NumberedClient:
                 )
             except OSError:
                 is_whole = False
-                self._over.wait(PAUSE_S)
             (self.answered if is_whole else self.failed).add(number)
+            self._over.wait(PAUSE_S)
 
     def stop(self) -> None:
         """Ends all loops after their request."""
