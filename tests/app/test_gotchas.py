@@ -22,6 +22,7 @@ from tests.rig import native_chat
 from tests.rig.fault_upstream import FaultUpstream, Json, Lines, Wait
 from tests.rig.http_client import bearer
 from tests.rig.local import LocalGateway
+from tests.rig.tables import each_row
 
 TESTS = Path(__file__).parents[1]
 
@@ -40,7 +41,7 @@ def own_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
         yield running
 
 
-@pytest.mark.parametrize("number", range(1, 31))
+@each_row("number", range(1, 31))
 def test_every_edge_case_has_a_test_named_by_its_id(number: int) -> None:
     wanted = f"G{number:02}"
     named = rf"def test_\w*{wanted}_\w+|feature\(.*{wanted}"

@@ -15,6 +15,7 @@ from ollama_proxy.settings.schema import Images
 from tests.rig.authority import Authority
 from tests.rig.fault_upstream import Json, ScriptedServer, Whole
 from tests.rig.fixtures import function_fixture
+from tests.rig.tables import each_row
 from tests.unit.gateway.test_images import HERE, NO_URL, PNG, complaint, fetch, names, settings
 
 NOT_FROM_THERE = "this gateway fetches no images from this host"
@@ -140,7 +141,7 @@ def test_a_redirect_leads_to_nobody_else(pictures: ScriptedServer, canary: Canar
         assert canary.is_silent(), host
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         "",

@@ -12,7 +12,7 @@ import pytest
 from tests.rig.errors import assert_error, dialect_of
 from tests.rig.http_client import bearer
 from tests.rig.local import LocalGateway
-from tests.rig.tables import check_rows
+from tests.rig.tables import check_rows, each_row
 
 TOKEN = "sk-last-of-the-team"
 LISTS: dict[str, Mapping[str, Any]] = {
@@ -64,7 +64,7 @@ def test_environment_can_withdraw_every_token(value: str) -> None:
         assert gateway.ask("/api/tags").status == 401
 
 
-@pytest.mark.parametrize("auth", LISTS.values(), ids=LISTS)
+@each_row("auth", LISTS.values())
 def test_an_edit_can_withdraw_every_token(auth: Mapping[str, Any]) -> None:
     with LocalGateway(configuration({"generate_tokens": [TOKEN]})) as gateway:
         assert gateway.ask("/api/tags").status == 200

@@ -22,6 +22,7 @@ from tests.clients.loopback import loopback_only
 from tests.golden.face import TOKEN
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
+from tests.rig.tables import each_row
 
 RUN_S = 90
 #: The port of the examples; the network of the suite is its own.
@@ -121,7 +122,7 @@ def run(example: Example, prompt: str, gateway: Gateway, home: Path) -> str:
     return " ".join(printed.split())
 
 
-@pytest.mark.parametrize("program", programs(), ids=lambda program: program.name)
+@each_row("program", programs())
 def test_page_names_the_version(program: Program) -> None:
     assert f"Version {program.version} of `" in section(program)
 

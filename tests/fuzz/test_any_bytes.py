@@ -40,6 +40,7 @@ from ollama_proxy.upstreams.transport.connection import Connection, WaitTimer
 from ollama_proxy.wire.lines import LineSplitter, SseSplitter, StreamTail
 from ollama_proxy.wire.sse_passthrough import EventCutter, EventTail
 from tests.fuzz.strategies import documents
+from tests.rig.tables import each_row
 
 READERS: dict[str, Callable[[], Reader]] = {
     "ollama chat": lambda: OllamaReader(ChatDecoder()),
@@ -443,7 +444,7 @@ def test_heavy_answers_take_little_time_and_memory(kind: str, heavy: str) -> Non
     assert peak(lambda: swallow(kind, pieces[: 64 * MEGABYTE // size])) < TIMES * len(data) + BESIDE
 
 
-@pytest.mark.parametrize("heavy", HEAVY)
+@each_row("heavy", HEAVY)
 def test_heavy_answers_pass_in_little_time_and_memory(heavy: str) -> None:
     data, size = HEAVY[heavy]
     began = time.process_time()

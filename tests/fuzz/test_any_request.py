@@ -27,6 +27,7 @@ from ollama_proxy.hub import ChatRequest, EmbedRequest, GenerateRequest
 from ollama_proxy.upstreams.ollama.codec import encode_chat, encode_embed, encode_generate
 from ollama_proxy.wire.lines import encode_request
 from tests.fuzz.strategies import TEXTS, documents
+from tests.rig.tables import each_row
 
 Load = Callable[[dict[str, Any]], Any]
 
@@ -139,7 +140,7 @@ def check(load: Load, data: dict[str, Any]) -> None:
         orjson.dumps({"error": str(error), "param": error.param})
 
 
-@pytest.mark.parametrize("path", GOOD)
+@each_row("path", GOOD)
 def test_what_is_good_is_taken(path: str) -> None:
     assert LOADS[path](GOOD[path]).model == "m"
 
@@ -275,8 +276,8 @@ HEAVY: Mapping[str, bytes] = {
 MOST_S = 2.0
 
 
-@pytest.mark.parametrize("lenient", [False, True])
-@pytest.mark.parametrize("heavy", HEAVY)
+@each_row("lenient", [False, True])
+@each_row("heavy", HEAVY)
 def test_heavy_bodies_take_little_time(heavy: str, lenient: bool) -> None:
     began = time.process_time()
     with contextlib.suppress(GatewayError):

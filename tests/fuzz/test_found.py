@@ -18,6 +18,7 @@ from ollama_proxy.upstreams.ollama.upstream import OllamaReader
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
 from ollama_proxy.upstreams.openai.pieces import MOST_BLANKS, InlineThinking
 from ollama_proxy.wire.lines import StreamTail
+from tests.rig.tables import each_row
 
 
 @pytest.mark.parametrize(
@@ -59,8 +60,8 @@ def test_comments_come_before_a_stream_whatever_ends_their_lines(comment: bytes)
     )
 
 
-@pytest.mark.parametrize("token", [7, {"a": 1}, ["a"], True])
-@pytest.mark.parametrize("place", ["token", "top_logprobs"])
+@each_row("token", [7, {"a": 1}, ["a"], True])
+@each_row("place", ["token", "top_logprobs"])
 def test_logprobs_of_something_else_than_texts_are_refused(token: Any, place: str) -> None:
     entry = {"token": "a", place: token if place == "token" else [{"token": token}]}
     line = {"message": {"content": "a"}, "logprobs": [entry]}
@@ -76,13 +77,13 @@ def test_a_reason_is_a_text() -> None:
     assert isinstance(failure, UpstreamError)
 
 
-@pytest.mark.parametrize("status", [200, 204, 299, 304, 600, 999])
+@each_row("status", [200, 204, 299, 304, 600, 999])
 def test_a_refusal_that_is_none_by_its_status_is_the_upstreams_fault(status: int) -> None:
     assert UpstreamRefused(status, "no").status == 502
 
 
-@pytest.mark.parametrize("options", [[], ["a"], "a", 7, True])
-@pytest.mark.parametrize("envelope", [EmbedEnvelope, EmbeddingsEnvelope])
+@each_row("options", [[], ["a"], "a", 7, True])
+@each_row("envelope", [EmbedEnvelope, EmbeddingsEnvelope])
 def test_options_of_embeddings_are_an_object(envelope: Any, options: Any) -> None:
     with pytest.raises(BadRequest, match=r"options of type map\[string\]interface \{\}"):
         check_envelope(envelope(), {"model": "m", "options": options})

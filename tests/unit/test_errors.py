@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from ollama_proxy import errors
 from ollama_proxy.errors import (
     BadRequest,
@@ -15,6 +13,7 @@ from ollama_proxy.errors import (
     RateLimited,
     UpstreamRefused,
 )
+from tests.rig.tables import each_row
 
 
 def every_error() -> list[type[GatewayError]]:
@@ -41,7 +40,7 @@ def test_the_detail_is_not_in_the_public_text() -> None:
     assert str(BadRequest(detail="x")) == BadRequest.text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "given", "slug", "state", "param"),
     [
         (404, 404, "model_not_found", "refused", "model"),
@@ -72,7 +71,7 @@ def test_configuration_errors_are_one_line_each() -> None:
     assert str(ConfigError(["one", "two"])) == "one\ntwo"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("limit", "key", "retry_after_s", "text"),
     [
         ("requests_per_minute", "token:team", 1, "requests per minute of this token; 1 second"),

@@ -18,13 +18,14 @@ from ollama_proxy.hub import (
     Truncated,
     collect,
 )
+from tests.rig.tables import each_row
 
 F = ToolCall("call_1", "f", {"b": 1, "a": 2})
 G = ToolCall("call_2", "g", {})
 A, B = {"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -0.2}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("events", "expected"),
     [
         ([Done("stop")], Answer("", "", [], [], Done("stop"))),
@@ -44,7 +45,7 @@ def test_collect(events: list[Event], expected: Answer) -> None:
     assert collect(events) == [expected]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("events", "contents"),
     [
         ([Choice(0), Content("a"), Done("stop")], ["a"]),
@@ -105,7 +106,7 @@ def test_answers_do_not_share_their_lists() -> None:
     assert collect([Done("stop")])[0].tool_calls == []
 
 
-@pytest.mark.parametrize("event", [Content("a"), Thinking("a"), F, Done("stop"), Choice(1)])
+@each_row("event", [Content("a"), Thinking("a"), F, Done("stop"), Choice(1)])
 def test_events_cannot_be_changed_on_their_way(event: Event) -> None:
     with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
         setattr(event, dataclasses.fields(event)[0].name, "other")

@@ -12,6 +12,7 @@ from ollama_proxy.server.app import create_app
 from ollama_proxy.settings import Settings
 from tests.rig.in_process import TOKEN, InProcess, in_process
 from tests.rig.openapi import Document
+from tests.rig.tables import each_row
 
 STATUS = "/admin/api/status"
 
@@ -77,7 +78,7 @@ def test_a_token_in_the_address_is_accepted(demo_app: InProcess) -> None:
     assert demo_app.ask("GET", f"/k/{TOKEN}{STATUS}", token=None).status_code == 200
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("admin", "status"),
     [
         ({"enabled": False}, 404),
@@ -86,7 +87,7 @@ def test_a_token_in_the_address_is_accepted(demo_app: InProcess) -> None:
         ({}, 200),
     ],
 )
-@pytest.mark.parametrize("path", [STATUS, "/admin/api/openapi.json"])
+@each_row("path", [STATUS, "/admin/api/openapi.json"])
 def test_the_operator_says_whether_and_from_where(
     admin: dict[str, Any], status: int, path: str
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from ollama_proxy.admin.modelfile import read_modelfile
 from ollama_proxy.admin.pages.language import speaking, translate
 from ollama_proxy.errors import BadRequest
+from tests.rig.tables import each_row
 
 WHOLE = '''# a comment
 FROM qwen3:8b
@@ -52,7 +53,7 @@ def test_lines_of_windows_are_lines() -> None:
     assert read_modelfile("FROM m\r\nSYSTEM hi\r\n") == {"from": "m", "system": "hi"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "said"),
     [
         ("", "needs FROM"),

@@ -23,6 +23,7 @@ from ollama_proxy.settings.state_dir import FirstToken, is_own_token, new_token
 from tests.rig import plain_ollama as rig
 from tests.rig.command_line import run_cli
 from tests.rig.deadline import wait_until
+from tests.rig.tables import each_row
 
 ROOT = Path(commands.__file__).resolve().parents[2]
 TOKENS = "auth:\n  generate_tokens: [CANARY-1, {name: web, token: CANARY-2}]\n"
@@ -187,9 +188,7 @@ def modules_loaded_by(program: str, *arguments: str) -> set[str]:
     return set(done.stderr.split())
 
 
-@pytest.mark.parametrize(
-    "command", ["token hash", "token new", "settings", "config show", "config check"]
-)
+@each_row("command", ["token hash", "token new", "settings", "config show", "config check"])
 def test_small_commands_load_neither_the_server_nor_a_client(command: str) -> None:
     # Each of these takes longer to load than the command takes to run.
     heavy = {

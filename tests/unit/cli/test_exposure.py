@@ -22,6 +22,7 @@ from ollama_proxy.settings.schema import settings_from
 from tests.rig.authority import Authority
 from tests.rig.fixtures import function_fixture
 from tests.rig.plain_ollama import network_address, nobody, plain_ollama
+from tests.rig.tables import each_row
 
 TOKENS = "auth: {generate_tokens: [team-token-1]}\n"
 
@@ -248,9 +249,7 @@ def test_an_ollama_that_answers_is_found_with_its_first_model() -> None:
         assert probe_ollama(f"http://127.0.0.1:{port}") == Probe("", "it's:8b", version="0.12.0")
 
 
-@pytest.mark.parametrize(
-    "tags", [404, None, [], {"models": None}, {"models": [1, {"name": 5}]}, b"no JSON"]
-)
+@each_row("tags", [404, None, [], {"models": None}, {"models": [1, {"name": 5}]}, b"no JSON"])
 def test_an_ollama_without_models_is_used_all_the_same(tags: object) -> None:
     with plain_ollama(tags=tags) as port:
         found = probe_ollama(f"http://127.0.0.1:{port}")
@@ -258,9 +257,7 @@ def test_an_ollama_without_models_is_used_all_the_same(tags: object) -> None:
     assert bool(found.refusal) == isinstance(tags, bytes)
 
 
-@pytest.mark.parametrize(
-    "version", [404, (503, {"version": "0.12.0"}), None, [], {"version": 5}, b"<html>"]
-)
+@each_row("version", [404, (503, {"version": "0.12.0"}), None, [], {"version": 5}, b"<html>"])
 def test_something_else_at_the_address_is_not_taken_for_ollama(version: object) -> None:
     with plain_ollama(version=version) as port:
         assert probe_ollama(f"http://127.0.0.1:{port}").refusal not in ("", WANTS_TOKEN)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.cli.key_options import add_key_arguments, read_fields
+from tests.rig.tables import each_row
 
 
 def read(*arguments: str) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def read(*arguments: str) -> dict[str, Any]:
     return read_fields(parser.parse_args(["web", *arguments]))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "fields"),
     [
         ([], {}),

@@ -8,6 +8,7 @@ import pytest
 
 from ollama_proxy.cli.options import add_import_options, add_usage_options, parse_server
 from ollama_proxy.records import foreign_tokens, reports
+from tests.rig.tables import each_row
 
 
 def test_the_help_lists_all_fields() -> None:
@@ -31,7 +32,7 @@ def test_every_format_of_a_list_can_be_chosen(kind: str) -> None:
     assert parser.parse_args(["file", "--format", kind]).format == kind
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "url"),
     [
         ("10.0.0.5", "http://10.0.0.5:11434"),
@@ -46,7 +47,7 @@ def test_an_address_may_be_written_as_people_do(text: str, url: str) -> None:
     assert parse_server(text) == url
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     ["", "a b", "ftp://box1", "http://user:word@box1", "box1:port", "http://", "x?y", "[::1"],
 )

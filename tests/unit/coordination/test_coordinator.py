@@ -14,6 +14,7 @@ from ollama_proxy.coordination.scheduler import Scheduler
 from ollama_proxy.coordination.state import Grant, Request, StateUnavailable
 from ollama_proxy.coordination.store import Store, make_share
 from tests.rig.clock import ManualClock
+from tests.rig.tables import each_row
 
 QUEUE = {"max_waiting": 3, "max_wait_s": 60.0, "swap_patience_s": 20.0}
 
@@ -240,7 +241,7 @@ def test_request_that_finds_the_queue_full_uses_up_nothing() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("limits", "count"),
     [
         ({"requests_per_minute": 1000}, 9),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
 from ollama_proxy.coordination.scheduler import Scheduler
 from ollama_proxy.coordination.state import Outcome, Request
 from ollama_proxy.texts import Translatable
+from tests.rig.tables import each_row
 from tests.translations import read_translations
 
 MODEL = "qwen3:8b"
@@ -104,7 +103,7 @@ def other_model_has_its_turn(scene: Scene) -> None:
     scene.ask("waits", "box1", now=20)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("scene", "reason"),
     [
         (all_slots_used, "1 request runs on box1, 1 slot"),

@@ -22,6 +22,7 @@ from ollama_proxy.coordination import (
     Request,
     Scheduler,
 )
+from tests.rig.tables import each_row
 
 LIMITS = QueueLimits(max_waiting=12, max_wait_s=60, swap_patience_s=10)
 BOXES, MODELS = ("box1", "box2", "box3"), ("a", "b", "c")
@@ -480,7 +481,7 @@ def test_queue_is_bounded_in_length_and_in_time() -> None:
     assert scheduler.locate("1") is None and scheduler.tick(31) == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("waiting", "arriving", "refused"),
     [
         # Who has most of the full queue makes room, with the newest request; one more than

@@ -3,11 +3,10 @@ the scheduler's state."""
 
 from __future__ import annotations
 
-import pytest
-
 from ollama_proxy.coordination.scheduler import QueueLimits
 from ollama_proxy.coordination.shared_state import BoxView, SharedState
 from ollama_proxy.coordination.state import Grant, Request
+from tests.rig.tables import each_row
 
 LIMITS = QueueLimits(max_waiting=7)
 
@@ -18,7 +17,7 @@ def ask(state: SharedState, name: str, now: float = 1.0) -> bool:
     return any(isinstance(each, Grant) for each in decisions)
 
 
-@pytest.mark.parametrize("text", [None, b"", b"{", b"{}", b'{"version": 2, "scheduler": 5}'])
+@each_row("text", [None, b"", b"{", b"{}", b'{"version": 2, "scheduler": 5}'])
 def test_document_that_can_not_be_read_is_replaced(text: bytes | None) -> None:
     state = SharedState.load(text, LIMITS)
     assert not state.machines and state.scheduler.limits is LIMITS
@@ -40,7 +39,7 @@ def test_state_comes_back_from_its_document() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("views", "slots"),
     [
         ([(2, None, True, False), (3, None, True, False)], 2),

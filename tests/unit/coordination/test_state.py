@@ -17,6 +17,7 @@ from ollama_proxy.coordination.state import (
     Request,
     Waiting,
 )
+from tests.rig.tables import each_row
 
 
 def make_box(**settings: float) -> Box:
@@ -98,7 +99,7 @@ def use(box: Box, model: str, now: float) -> None:
     del box.running[str(now)]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("used", "reported", "capacity"),
     [
         ("ab", ["b"], 1),

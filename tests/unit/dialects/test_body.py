@@ -25,6 +25,7 @@ from ollama_proxy.dialects.body import (
 )
 from ollama_proxy.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 from ollama_proxy.settings.schema import Server
+from tests.rig.tables import each_row
 from tests.unit.upstreams.stock import new_call
 
 DECISIVE = ("model", "name", "stream", "keep_alive", "messages")
@@ -65,7 +66,7 @@ def read(environ: dict[str, Any], limit: int) -> bytes:
     return read_body(environ, limits(limit), new_call())
 
 
-@pytest.mark.parametrize("size", [0, 1, 65536, 65537, 200_000])
+@each_row("size", [0, 1, 65536, 65537, 200_000])
 def test_a_body_is_read_whole(size: int) -> None:
     assert read(sized(b"x" * size), 200_000) == b"x" * size
     assert read(chunked(b"x" * size), 200_000) == b"x" * size
@@ -121,7 +122,7 @@ def test_parts_arrive_in_pieces_of_at_most_64_kib() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "media",
     [
         "",
@@ -164,8 +165,8 @@ def test_a_compressed_body_that_decodes_to_nothing_is_not_read_forever() -> None
     assert environ["wsgi.input"].tell() <= 1000 + 65536
 
 
-@pytest.mark.parametrize("lenient", [True, False])
-@pytest.mark.parametrize(
+@each_row("lenient", [True, False])
+@each_row(
     ("body", "text"),
     [
         (b"", "missing request body"),
@@ -199,7 +200,7 @@ def test_what_is_not_one_json_object_is_refused_by_name(
         parse_object(body, lenient_tail=lenient)
 
 
-@pytest.mark.parametrize("tail", [b"garbage", b"\x00", b"{}", b"}", b" trailing words"])
+@each_row("tail", [b"garbage", b"\x00", b"{}", b"}", b" trailing words"])
 def test_bytes_behind_the_object_are_ignored_only_where_ollama_does(tail: bytes) -> None:
     assert parse_object(b' {"a": "\xc3\xbc"} ' + tail, lenient_tail=True) == {"a": "ü"}
     with pytest.raises(BadRequest):
@@ -217,9 +218,9 @@ def test_long_numbers_cost_no_more_than_their_bytes(escape: bytes) -> None:
     assert time.process_time() - began < 0.5
 
 
-@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'[{"a":'])
-@pytest.mark.parametrize("lenient", [True, False])
-@pytest.mark.parametrize("depth", [1100, 30_000])
+@each_row("opening", [b"[", b'{"a":', b'[{"a":'])
+@each_row("lenient", [True, False])
+@each_row("depth", [1100, 30_000])
 def test_json_of_any_depth_is_refused_at_once(opening: bytes, lenient: bool, depth: int) -> None:
     began = time.process_time()
     with pytest.raises(BadRequest):
@@ -237,7 +238,7 @@ def check(body: str) -> None:
     check_keys(json.loads(body), body.encode(), DECISIVE)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         '{"model":"m","messages":[{"content":"\\"model\\" \\"model\\" Model"}]}',
@@ -253,11 +254,9 @@ def test_bodies_that_can_be_read_one_way_only_pass(body: str) -> None:
     check(body)
 
 
-@pytest.mark.parametrize("name", DECISIVE)
-@pytest.mark.parametrize(
-    "change", [str.upper, str.title, lambda name: name[:-1] + name[-1].upper()]
-)
-@pytest.mark.parametrize("beside", [True, False])
+@each_row("name", DECISIVE)
+@each_row("change", [str.upper, str.title, lambda name: name[:-1] + name[-1].upper()])
+@each_row("beside", [True, False])
 def test_another_case_of_a_decisive_field_is_refused(name: str, change: Any, beside: bool) -> None:
     body = {change(name): "a", **({name: "b"} if beside else {})}
     with pytest.raises(BadRequest, match=f"must be spelled '{name}'") as refused:
@@ -274,10 +273,8 @@ def test_letters_that_go_folds_to_ascii_are_refused(key: str) -> None:
             check(body)
 
 
-@pytest.mark.parametrize("name", DECISIVE)
-@pytest.mark.parametrize(
-    "disguise", ["plain", "escaped", "upper case escape", "both escaped", "spaced"]
-)
+@each_row("name", DECISIVE)
+@each_row("disguise", ["plain", "escaped", "upper case escape", "both escaped", "spaced"])
 def test_a_decisive_field_that_is_there_twice_is_refused(name: str, disguise: str) -> None:
     escaped = f"\\u{ord(name[0]):04x}{name[1:]}"
     second = {
@@ -423,7 +420,7 @@ def test_other_requests_get_their_turn_while_a_large_body_is_decoded(
     assert len(turns) >= (8 if coding == "gzip" else 1)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "coding"),
     [(None, ""), ("", ""), ("identity", ""), (" GZIP ", "gzip"), ("Zstd", "zstd")],
 )
@@ -436,7 +433,7 @@ def test_coding_is_told_by_its_name(header: str | None, coding: str) -> None:
     )
 
 
-@pytest.mark.parametrize("header", ["br", "deflate", "gzip, gzip", "gzip, identity", "x" * 1000])
+@each_row("header", ["br", "deflate", "gzip, gzip", "gzip, identity", "x" * 1000])
 def test_other_codings_are_refused_and_the_known_ones_named(header: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="or as gzip or zstd") as caught:
         content_coding({"HTTP_CONTENT_ENCODING": header})

@@ -21,6 +21,7 @@ from ollama_proxy.dialects.content_parts import (
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Attachment, Document, ImageUrl
 from ollama_proxy.policy import MAX_URL_CHARS
+from tests.rig.tables import each_row
 
 
 def test_image_is_inline_or_an_address() -> None:
@@ -30,7 +31,7 @@ def test_image_is_inline_or_an_address() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [None, 1, "", "file:///etc/passwd", "data:image/png,plain", "https://a/" + "a" * MAX_URL_CHARS],
 )
@@ -55,7 +56,7 @@ def test_content_is_a_text_or_parts_that_know_their_place() -> None:
         load_content({}, "c", load_part)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "loaded"),
     [(None, {}), ("", {}), ("{}", {}), ('{"z":1,"a":2}', {"z": 1, "a": 2}), ({"a": 1}, {"a": 1})],
 )
@@ -83,7 +84,7 @@ def test_function_that_is_wrong_is_refused(change: dict[str, Any]) -> None:
         load_function({"name": "f"} | change, "x")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "think"),
     [
         ({}, None),
@@ -159,7 +160,7 @@ def test_a_name_of_a_file_is_cut() -> None:
     assert attachments == [Document("JVBERi0x", "a" * 200, 0)]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("file", "param"),
     [
         ({"file_id": "f"}, "x.file_id"),

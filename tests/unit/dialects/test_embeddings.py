@@ -13,6 +13,7 @@ from ollama_proxy.dialects.embeddings import load_embeddings, load_encoding, ren
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import EmbedAnswer
 from tests.rig.in_process import InProcess
+from tests.rig.tables import each_row
 
 
 def test_one_text_and_several() -> None:
@@ -25,7 +26,7 @@ def test_one_text_and_several() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "param"),
     [
         ({"input": "a"}, "model"),

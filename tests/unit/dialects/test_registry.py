@@ -11,12 +11,13 @@ from ollama_proxy.errors import GatewayError, RateLimited, UpstreamRefused
 from ollama_proxy.policy import GENERATE
 from tests.rig.errors import gateway_errors
 from tests.rig.in_process import InProcess
+from tests.rig.tables import each_row
 
 #: Of the request; Anthropic's errors have it in their body.
 ID = "req-1"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "dialect"),
     [
         ("/v1/chat/completions", "openai"),
@@ -53,7 +54,7 @@ def test_a_path_promises_the_error_shapes_of_its_dialect(path: str, dialect: str
     assert find_dialect({"PATH_INFO": path}).name == dialect
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "dialect"),
     [
         ("/v1/models", "anthropic"),
@@ -67,7 +68,7 @@ def test_a_path_promises_the_error_shapes_of_its_dialect(path: str, dialect: str
         ("/api/tags", "native"),
     ],
 )
-@pytest.mark.parametrize("version", ["2023-06-01", ""])
+@each_row("version", ["2023-06-01", ""])
 def test_models_are_anthropics_for_who_says_its_version(
     path: str, dialect: str, version: str
 ) -> None:
@@ -134,8 +135,6 @@ def test_names_tell_the_dialects_apart() -> None:
     assert len({dialect.name for dialect in DIALECTS}) == len(DIALECTS)
 
 
-@pytest.mark.parametrize(
-    "routes", all_routes(DIALECTS), ids=lambda routes: routes.build_blueprint.__module__
-)
+@each_row("routes", all_routes(DIALECTS))
 def test_what_is_logged_is_a_route_for_prompts(routes: Routes) -> None:
     assert {routes.scopes[endpoint] for endpoint in routes.readers} <= {GENERATE}

@@ -18,6 +18,7 @@ from ollama_proxy.dialects.structure import (
     SLICE_BYTES,
 )
 from ollama_proxy.errors import BadRequest, BodyTooLarge
+from tests.rig.tables import each_row
 
 MIB = 1 << 20
 USER = {"role": "user", "content": "hello"}
@@ -115,13 +116,13 @@ ENOUGH: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("fields", ENOUGH.values(), ids=ENOUGH)
+@each_row("fields", ENOUGH.values())
 def test_what_requests_really_hold_is_taken(fields: dict[str, Any]) -> None:
     document = {"model": "m", **fields}
     assert parse_object(orjson.dumps(document)) == document
 
 
-@pytest.mark.parametrize("shift", range(6))
+@each_row("shift", range(6))
 def test_an_escape_sequence_is_never_cut_in_two(shift: int) -> None:
     """Where a slice ends within one, the quote behind it would begin a text, and the text be
     counted as structure."""
@@ -151,7 +152,7 @@ MANY: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("fields", MANY.values(), ids=MANY)
+@each_row("fields", MANY.values())
 def test_more_messages_or_parts_than_any_conversation_has_are_refused(
     fields: dict[str, Any],
 ) -> None:
@@ -203,8 +204,8 @@ NODES, VALUES = orjson.dumps([{}] * 3000).decode(), orjson.dumps([1] * 20_000).d
 ONE_LARGE = f'{{"a":[{",".join(["{}"] * (MAX_NODES + 1))}]}}'
 
 
-@pytest.mark.parametrize("form", with_arguments(""))
-@pytest.mark.parametrize(("arguments", "number"), [(NODES, 40), (VALUES, 30), (ONE_LARGE, 1)])
+@each_row("form", with_arguments(""))
+@each_row(("arguments", "number"), [(NODES, 40), (VALUES, 30), (ONE_LARGE, 1)])
 def test_structure_in_the_arguments_of_calls_has_the_same_limits(
     form: str, arguments: str, number: int
 ) -> None:

@@ -17,6 +17,7 @@ from ollama_proxy.dialects.tools import (
 )
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Json, Tool, ToolChoice
+from tests.rig.tables import each_row
 
 FLAT = {"type": "grammar", "syntax": "lark", "definition": "start: /x/"}
 DEEP = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: /x/"}}
@@ -39,7 +40,7 @@ def test_without_a_grammar_the_description_stays(format_: Any) -> None:
     assert not has_grammar(tool)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "param"),
     [
         ({"name": "two words"}, "t.name"),
@@ -87,15 +88,15 @@ def load(allowed: dict[str, Any]) -> tuple[list[str], str]:
     return [tool.name for tool in left], mode
 
 
-@pytest.mark.parametrize("mode", ["auto", "required"])
-@pytest.mark.parametrize(("names", "left"), [(["g"], ["g"]), (["h", "f"], ["f", "h"]), ([], [])])
+@each_row("mode", ["auto", "required"])
+@each_row(("names", "left"), [(["g"], ["g"]), (["h", "f"], ["f", "h"]), ([], [])])
 def test_only_allowed_tools_are_left_in_the_order_of_the_offer(
     mode: str, names: list[str], left: list[str]
 ) -> None:
     assert load({"mode": mode, "tools": names}) == (left, mode)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("allowed", "param", "text"),
     [
         ({"tools": ["f"]}, "choice.mode", "'auto' or 'required'"),
@@ -117,7 +118,7 @@ def test_what_cannot_be_allowed_is_refused_by_name(
     assert refusal.value.param == param
 
 
-@pytest.mark.parametrize("choice", [None, "none", "auto", "required", {"name": "f"}])
+@each_row("choice", [None, "none", "auto", "required", {"name": "f"}])
 def test_a_choice_among_the_tools_passes(choice: ToolChoice) -> None:
     check_choice(choice, TOOLS, "tool_choice")
 

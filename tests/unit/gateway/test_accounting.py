@@ -10,12 +10,13 @@ from ollama_proxy.coordination import Outcome, Spent
 from ollama_proxy.gateway.accounting import NO_PRICE, charge, measure, price_of, sum_up
 from ollama_proxy.gateway.exchange import Attempt
 from ollama_proxy.hub import Usage
+from tests.rig.tables import each_row
 from tests.unit.gateway.bare_gateway import new_exchange, open_gateway
 
 S = 1_000_000_000
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metrics", "outcome"),
     [
         ({}, Outcome()),
@@ -36,7 +37,6 @@ S = 1_000_000_000
             Outcome(3.0, 2.0),
         ),
     ],
-    ids=["nothing", "only a load", "no numbers", "chat", "no load", "embeddings"],
 )
 def test_gpu_time_is_what_the_server_measured(metrics: dict[str, Any], outcome: Outcome) -> None:
     assert measure(metrics) == outcome

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from ollama_proxy.gateway.media import media_addresses
+from tests.rig.tables import each_row
 
 WEB = "http://10.0.0.5/x"
 
@@ -25,7 +24,7 @@ def found(data: dict[str, Any]) -> dict[str, str]:
 PART = "messages[0].content[1]"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("part", "where"),
     [
         ({"type": "image_url", "image_url": {"url": WEB}}, ".image_url.url"),
@@ -55,7 +54,7 @@ def test_addresses_are_found_in_every_kind_of_part(part: Any, where: str) -> Non
     assert found(chat(part)) == {PART + where: WEB}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         *(
@@ -131,7 +130,7 @@ WITHOUT_SCHEME = [
 ]
 
 
-@pytest.mark.parametrize("data", INLINE)
+@each_row("data", INLINE)
 def test_what_is_inline_is_no_address(data: str) -> None:
     assert (
         found(chat({"image_url": {"url": data}, "imageUrl": data, "input_audio": {"data": data}}))
@@ -139,7 +138,7 @@ def test_what_is_inline_is_no_address(data: str) -> None:
     )
 
 
-@pytest.mark.parametrize("text", WITHOUT_SCHEME)
+@each_row("text", WITHOUT_SCHEME)
 def test_only_a_scheme_makes_an_address_in_fields_that_may_hold_media(text: str) -> None:
     assert (
         found(
@@ -156,14 +155,14 @@ def test_only_a_scheme_makes_an_address_in_fields_that_may_hold_media(text: str)
     )
 
 
-@pytest.mark.parametrize("text", WITHOUT_SCHEME)
+@each_row("text", WITHOUT_SCHEME)
 def test_a_field_named_for_addresses_needs_no_scheme(text: str) -> None:
     assert found(chat({"type": "image_url", "image_url": {"url": text}})) == {
         f"{PART}.image_url.url": text
     }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("part", "where"),
     [
         ({"image_url": "photo.png"}, ".image_url"),
@@ -189,7 +188,7 @@ def test_fields_named_for_addresses_are_known_by_their_ends(part: Any, where: st
 LINK = {"url": "a.example/b", "source_uri": WEB}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         {"messages": [{"role": "user", "content": WEB}]},
@@ -242,7 +241,7 @@ def test_text_and_schemas_are_not_searched(data: dict[str, Any]) -> None:
     assert found(data) == {}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "where"),
     [
         ({"input": [{"image": WEB}]}, "input[0].image"),

@@ -14,7 +14,7 @@ from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.policy.model_aliases import ModelAliases
 from ollama_proxy.settings.schema import ModelSettings
 from ollama_proxy.upstreams.fleet.model_index import Fleet
-from tests.rig.tables import check_rows
+from tests.rig.tables import check_rows, each_row
 from tests.unit.upstreams.stock import node, stock
 
 TEAM = Principal("team", SCOPES)
@@ -84,7 +84,7 @@ def test_an_alias_of_nothing_is_nowhere() -> None:
     assert where("coder", coder={"target": "gone"}) == ()
 
 
-@pytest.mark.parametrize("name", ["", "gone", "box9/m", "lab/other", "invalid:model"])
+@each_row("name", ["", "gone", "box9/m", "lab/other", "invalid:model"])
 def test_S4_17_a_model_that_is_nowhere_is_not_found(name: str) -> None:
     with pytest.raises(BadRequest if not name else ModelNotFound) as refused:
         planned(name)
@@ -123,7 +123,7 @@ def test_B10_a_right_to_a_model_covers_every_spelling() -> None:
     check_rows(product(SPELLINGS, ("m", "M:latest", "m*", "m:*", "?", "library/m")), check)
 
 
-@pytest.mark.parametrize("name", [*SPELLINGS, "deepseek/shared", "deepseek-chat", "lab/gpt-lab"])
+@each_row("name", [*SPELLINGS, "deepseek/shared", "deepseek-chat", "lab/gpt-lab"])
 def test_B10_a_right_to_another_model_covers_none(name: str) -> None:
     assert where(name, "other", "box9/*", "only2", "shared:8b") == ()
 
@@ -145,10 +145,8 @@ def test_a_bare_name_means_what_it_leads_to_and_no_providers_model_of_that_name(
     assert where("shared", "deepseek/*") == ()
 
 
-@pytest.mark.parametrize("pattern", ["deepseek-chat", "deepseek/*", "deepseek:deepseek-chat"])
-@pytest.mark.parametrize(
-    "name", ["deepseek-chat", "deepseek/deepseek-chat", "deepseek:DeepSeek-Chat"]
-)
+@each_row("pattern", ["deepseek-chat", "deepseek/*", "deepseek:deepseek-chat"])
+@each_row("name", ["deepseek-chat", "deepseek/deepseek-chat", "deepseek:DeepSeek-Chat"])
 def test_a_right_to_a_providers_model_covers_every_spelling(name: str, pattern: str) -> None:
     assert where(name, pattern) == ("deepseek",)
 
@@ -168,7 +166,7 @@ ALIASES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "patterns", "allowed"),
     [
         ("coder", [], BOXES),
@@ -224,8 +222,8 @@ CLOUD = [
 ]
 
 
-@pytest.mark.parametrize("name", CLOUD)
-@pytest.mark.parametrize("patterns", [(), ("*",), ("big:cloud", "box1/*", "box1:*")])
+@each_row("name", CLOUD)
+@each_row("patterns", [(), ("*",), ("big:cloud", "box1/*", "box1:*")])
 def test_B11_nobody_reaches_the_cloud_that_the_operator_does_not_name(
     name: str, patterns: tuple[str, ...]
 ) -> None:
@@ -243,7 +241,7 @@ def test_B11_an_upstream_in_front_hides_no_cloud_from_a_single_box(name: str) ->
         planned(name, known=single())
 
 
-@pytest.mark.parametrize("name", CLOUD)
+@each_row("name", CLOUD)
 def test_B11_a_cloud_model_that_the_operator_names_may_be_used(name: str) -> None:
     assert where(name, **{"big:cloud": {}}) == ("box1",)
 
@@ -267,7 +265,7 @@ def test_box_gets_the_spelling_of_the_client(name: str) -> None:
     assert planned(name, "m").route.bare == "m:latest"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name", ["m ", " m", "m\u200b", "ftp://registry.ollama.ai/library/m", "x" * 513, "/m", "m:"]
 )
 def test_name_that_a_box_could_read_otherwise_is_refused(name: str) -> None:
@@ -322,7 +320,7 @@ def test_choice_within_the_list_or_without_effect_is_free(
     choose(name, ("any/openai/cheap", "haiku", "m"), **fields)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "fields", "error"),
     [
         ("any/openai/cheap", {"fallbacks": ["openai/pricey"]}, ModelNotFound),

@@ -46,6 +46,7 @@ from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.fleet.model_index import Fleet
 from ollama_proxy.upstreams.fleet.node import Node
 from tests.rig.clock import ManualClock
+from tests.rig.tables import each_row
 from tests.unit.upstreams.stock import node
 
 M = "m:latest"
@@ -444,7 +445,7 @@ def forward(reply: Body) -> Reply:
     return forward_to(box, UpstreamRequest("POST", "/api/chat"), Call(Timeouts()))
 
 
-@pytest.mark.parametrize("status", [429, 500, 501, 502, 503, 504, 529])
+@each_row("status", [429, 500, 501, 502, 503, 504, 529])
 def test_a_status_of_a_failure_is_raised(status: int) -> None:
     with pytest.raises(RefusedReply) as refused:
         forward(Body(status, (("retry-after", "3"),)))
@@ -479,7 +480,7 @@ def test_a_failure_whose_client_leaves_is_closed() -> None:
     assert reply.is_closed
 
 
-@pytest.mark.parametrize("status", [200, 400, 401, 403, 404])
+@each_row("status", [200, 400, 401, 403, 404])
 def test_every_other_reply_is_the_answer(status: int) -> None:
     reply = Body(status)
     assert cast(Any, forward(reply)) is reply

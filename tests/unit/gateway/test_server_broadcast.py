@@ -22,6 +22,7 @@ from ollama_proxy.gateway.server_broadcast import (
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.base import Headers
 from ollama_proxy.upstreams.call import Call
+from tests.rig.tables import each_row
 
 SUCCESS = b'{"status":"success"}\n'
 PULL = (
@@ -106,7 +107,7 @@ def test_every_line_says_which_server_it_is_about() -> None:
     assert failure(results) is None
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 50])
+@each_row("size", [1, 2, 3, 7, 50])
 def test_lines_do_not_depend_on_how_the_bytes_were_cut(size: int) -> None:
     body = b"".join(PULL)
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
@@ -117,7 +118,7 @@ def test_the_last_line_may_lack_its_end() -> None:
     assert told({"box": Told(SUCCESS.rstrip())})[1] == {"box": Result(200)}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("reply", "status", "text"),
     [
         (Told(status=0), 503, "Failed to connect to Ollama service"),

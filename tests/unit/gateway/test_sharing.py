@@ -10,6 +10,7 @@ from ollama_proxy.coordination import Position, Subject
 from ollama_proxy.gateway.sharing import describe_wait, flow_of, list_prefixes
 from ollama_proxy.policy.auth import SCOPES, Principal
 from ollama_proxy.upstreams import Route
+from tests.rig.tables import each_row
 from tests.unit.gateway.bare_gateway import open_gateway
 
 CHAT = [
@@ -56,7 +57,7 @@ def test_token_and_request_can_ask_for_the_background(by_token: bool, by_request
     assert flow_of(principal(is_background=by_token), None, is_background=by_request).is_background
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("place", "told"),
     [
         (1, "waiting, 1st of 7, about 12 s"),
@@ -113,7 +114,7 @@ def test_a_conversation_is_hashed_only_if_boxes_with_slots_can_be_chosen(
     assert list_prefixes({"messages": CHAT}, route_on(boxes, concurrency)) == ()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data", [{}, {"messages": []}, {"messages": "hi"}, {"input": ["a", "b"]}, {"prompt": "hi"}]
 )
 def test_what_is_no_conversation_has_no_beginnings(data: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from ollama_proxy.settings.schema import Images
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
 from tests.rig.fault_upstream import ScriptedServer, Wait, Whole
+from tests.rig.tables import each_row
 
 BATCHES: list[Sequence[Event]] = [(Content("a"),), (), (Done("stop"),)]
 
@@ -292,7 +293,7 @@ def test_closing_closes_the_source() -> None:
     assert source.closed == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("events", "is_reported"),
     [
         ([Content('{"a":'), Content(" 1}\n")], False),

@@ -31,6 +31,7 @@ from ollama_proxy.server.ops import SCOPES as OPS_SCOPES
 from ollama_proxy.settings.schema import ModelSettings, Settings
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
+from tests.rig.tables import each_row
 
 READER = Principal("reader", frozenset({"read"}))
 TEAM = Principal("team", frozenset({"read", "generate"}))
@@ -82,18 +83,14 @@ def test_only_callers_own_data_is_for_any_token() -> None:
     check_scope(Principal("metrics", frozenset({"metrics"})), "admin-me.show_me", ROUTE_SCOPES)
 
 
-@pytest.mark.parametrize(
-    "endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "manage"]
-)
+@each_row("endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "manage"])
 def test_management_needs_its_scope(endpoint: str) -> None:
     check_scope(BOSS, endpoint, ROUTE_SCOPES)
     with pytest.raises(Forbidden, match="'manage'"):
         check_scope(TEAM, endpoint, ROUTE_SCOPES)
 
 
-@pytest.mark.parametrize(
-    "endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "generate"]
-)
+@each_row("endpoint", [name for name, scope in ROUTE_SCOPES.items() if scope == "generate"])
 def test_generating_needs_its_scope(endpoint: str) -> None:
     check_scope(TEAM, endpoint, ROUTE_SCOPES)
     with pytest.raises(Forbidden, match="'generate'"):
@@ -139,7 +136,7 @@ def test_a_pattern_opens_no_cloud(pattern: str) -> None:
         check_cloud("m:cloud", ModelAliases({pattern: ModelSettings(keep_alive="5m")}, []))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "seconds"),
     [
         (None, None),
@@ -162,7 +159,7 @@ def test_keep_alive_in_seconds(value: object, seconds: float | None) -> None:
     assert keep_alive_s(value) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "complaint"),
     [
         # Recorded; the others are those of Go's own parser.
@@ -188,9 +185,7 @@ def test_durations_are_refused_in_the_words_of_go(value: str, complaint: str) ->
     assert str(refused.value) == f"time: {complaint}"
 
 
-@pytest.mark.parametrize(
-    "value", ["1" * 65, "1" * 20_000, "1" * 20_000 + "x", "1h" * 10_000, "." * 20_000]
-)
+@each_row("value", ["1" * 65, "1" * 20_000, "1" * 20_000 + "x", "1h" * 10_000, "." * 20_000])
 def test_a_text_longer_than_any_duration_is_refused_at_once(value: str) -> None:
     began = time.process_time()
     with pytest.raises(BadRequest, match="time: invalid duration") as refused:
@@ -203,7 +198,7 @@ def test_the_longest_text_that_is_read_as_a_duration() -> None:
     assert keep_alive_s("0" * 62 + "5m") == 300.0
 
 
-@pytest.mark.parametrize("value", [True, False, [], {}, ["5m"]])
+@each_row("value", [True, False, [], {}, ["5m"]])
 def test_types_that_go_would_refuse(value: object) -> None:
     with pytest.raises(BadRequest, match="Unsupported type"):
         keep_alive_s(value)
@@ -215,12 +210,12 @@ def exchange_of(principal: Principal | None) -> Exchange:
     )
 
 
-@pytest.mark.parametrize("value", [None, 1, 300, "5m", "24h", 86400])
+@each_row("value", [None, 1, 300, "5m", "24h", 86400])
 def test_a_usual_lease_is_everybodys(value: object) -> None:
     check_lease(exchange_of(TEAM).principal, value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "verb"),
     [
         (0, "unload"),

@@ -11,7 +11,7 @@ import pytest
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.policy.addresses import Address, FetchPolicy, is_own, is_public, plain_host
 from ollama_proxy.settings.schema import settings_from
-from tests.rig.tables import check_rows
+from tests.rig.tables import check_rows, each_row
 
 PUBLIC = [
     "8.8.8.8",
@@ -92,7 +92,7 @@ def addresses(*texts: str) -> list[Address]:
     return [ip_address(text) for text in texts]
 
 
-@pytest.mark.parametrize("text", PUBLIC)
+@each_row("text", PUBLIC)
 def test_addresses_of_the_internet_are_public(text: str) -> None:
     assert is_public(ip_address(text))
 
@@ -107,7 +107,7 @@ def test_addresses_of_some_other_use_are_not() -> None:
 # --- Hosts ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "host"),
     [
         ("example.org", "example.org"),
@@ -131,7 +131,7 @@ def test_hosts_have_one_spelling(text: str, host: str) -> None:
     assert plain_host(text) == host
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "",
@@ -179,7 +179,7 @@ def test_a_host_without_end_is_refused_at_once() -> None:
 # --- The operator's word --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("texts", "permitted"),
     [
         (["8.8.8.8"], True),
@@ -194,7 +194,7 @@ def test_every_address_of_a_host_has_to_be_public(texts: list[str], permitted: b
     assert policy.permits("example.org", addresses(*texts)) is permitted
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("allow", "host", "text", "permitted"),
     [
         ("pictures.example", "pictures.example", "10.0.0.1", True),
@@ -215,7 +215,7 @@ def test_every_address_of_a_host_has_to_be_public(texts: list[str], permitted: b
         ("fd00::/8", "fd00::1", "fd00::1", True),
     ],
 )
-@pytest.mark.parametrize("fetch", ["public", "allowlist"])
+@each_row("fetch", ["public", "allowlist"])
 def test_what_the_operator_allows_may_be_private(
     fetch: str, allow: str, host: str, text: str, permitted: bool
 ) -> None:
@@ -264,7 +264,7 @@ def test_a_machine_knows_its_own_addresses() -> None:
 # --- The setting ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     "entry",
     [
         "example.org",
@@ -281,7 +281,7 @@ def test_places_that_may_be_allowed(entry: str) -> None:
     assert _allowed(entry) == (entry,)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "entry",
     [
         "*",

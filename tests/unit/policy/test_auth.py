@@ -31,6 +31,7 @@ from ollama_proxy.settings.sharing import TokenDefaults
 from ollama_proxy.settings.state_dir import with_first_token
 from ollama_proxy.settings.tokens import Auth, Token, Users
 from tests.rig.clock import ManualClock
+from tests.rig.tables import each_row
 
 TOKEN, OTHER, OLD = "sk-team-token:1", "sk-other", "sk-old"
 
@@ -65,7 +66,7 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("environ", FORMS.values(), ids=FORMS.keys())
+@each_row("environ", FORMS.values())
 def test_every_form_gives_the_same_principal(environ: dict[str, Any]) -> None:
     expected = Principal("team", frozenset({"read"}), ("m*",))
     assert Authenticator(AUTH, clock=SYSTEM_CLOCK).authenticate(environ) == expected
@@ -81,8 +82,8 @@ def test_one_token_in_all_forms_at_once_is_one_token() -> None:
     )
 
 
-@pytest.mark.parametrize("second", ["HTTP_X_API_KEY", "HTTP_API_KEY", PATH_TOKEN_KEY])
-@pytest.mark.parametrize("other", [OTHER, "unknown"])
+@each_row("second", ["HTTP_X_API_KEY", "HTTP_API_KEY", PATH_TOKEN_KEY])
+@each_row("other", [OTHER, "unknown"])
 def test_two_different_tokens_are_refused_even_when_one_or_both_are_valid(
     second: str, other: str
 ) -> None:
@@ -103,7 +104,7 @@ NO_TOKEN: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("environ", NO_TOKEN.values(), ids=NO_TOKEN.keys())
+@each_row("environ", NO_TOKEN.values())
 def test_a_request_without_a_token_is_told_so(environ: dict[str, Any]) -> None:
     with pytest.raises(MissingToken, match="未提供认证token"):
         Authenticator(AUTH, clock=SYSTEM_CLOCK).authenticate(environ)
@@ -131,7 +132,7 @@ WRONG: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("environ", WRONG.values(), ids=WRONG.keys())
+@each_row("environ", WRONG.values())
 def test_what_is_not_exactly_a_token_is_refused(environ: dict[str, Any]) -> None:
     with pytest.raises(AuthError) as refused:
         Authenticator(AUTH, clock=SYSTEM_CLOCK).authenticate(environ)
@@ -197,7 +198,7 @@ def behind(path: str, raw: str) -> dict[str, Any]:
     return seen
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "raw", "path_behind", "raw_behind"),
     [
         ("/k/tok/api/chat", "/k/tok/api/chat", "/api/chat", "/api/chat"),
@@ -218,7 +219,7 @@ def test_the_token_is_taken_off_the_path(
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("raw", "token", "box", "behind_it"),
     [
         ("/k/tok/box/box-1/api/pull", "tok", "box-1", "/api/pull"),
@@ -242,9 +243,7 @@ def test_the_server_is_taken_off_the_path(
     assert seen["PATH_INFO"] == behind_it.partition("?")[0]
 
 
-@pytest.mark.parametrize(
-    "path", ["/api/chat", "/", "/kk/tok/api/tags", "/K/tok/", "/x/k/tok/", "/boxes/box-1/"]
-)
+@each_row("path", ["/api/chat", "/", "/kk/tok/api/tags", "/K/tok/", "/x/k/tok/", "/boxes/box-1/"])
 def test_other_paths_stay_as_they_are(path: str) -> None:
     seen = behind(path, path)
     assert (seen["PATH_INFO"], seen["RAW_URI"], PATH_TOKEN_KEY in seen) == (path, path, False)

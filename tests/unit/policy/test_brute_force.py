@@ -15,6 +15,7 @@ from ollama_proxy.policy.auth import Authenticator, Principal
 from ollama_proxy.policy.brute_force import MOST_REPEATED, WINDOW_S, AuthFailureLimiter, origin_of
 from ollama_proxy.settings.tokens import Auth, Token
 from tests.rig.clock import ManualClock
+from tests.rig.tables import each_row
 
 LIMIT = 3
 HOME, OFFICE = "198.51.100.7", "203.0.113.9"
@@ -237,7 +238,7 @@ def test_nobody_is_counted_where_no_token_is_asked_for(office: Office) -> None:
     } == {"anyone"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "origin"),
     [
         ("198.51.100.7", "198.51.100.7"),

@@ -11,7 +11,7 @@ import pytest
 from ollama_proxy.policy.configured_tokens import GATEWAY_SHAPE, REDACTED, ConfiguredTokens
 from ollama_proxy.settings.state_dir import new_token
 from ollama_proxy.settings.tokens import shape_of
-from tests.rig.tables import check_rows
+from tests.rig.tables import check_rows, each_row
 
 PLAIN = [
     "team-token-1",
@@ -87,7 +87,7 @@ def test_a_hashed_token_is_found_anywhere_once_it_was_used() -> None:
     check_rows(product(PLAIN, AROUND), check)
 
 
-@pytest.mark.parametrize("around", AROUND)
+@each_row("around", AROUND)
 def test_a_token_that_the_gateway_made_is_found_anywhere_though_hashed(around: str) -> None:
     token = new_token()
     assert shape_of(token) == GATEWAY_SHAPE
@@ -117,10 +117,10 @@ def test_a_text_that_was_clean_is_looked_at_again_after_a_change() -> None:
     assert tokens.redact("my team-token-1") == f"my {REDACTED}"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text", ["/api/chat", "qwen3:8b", "POST", "", "hf.co/org/Model-GGUF:Q4_K_M", "模型", "\ud800"]
 )
-@pytest.mark.parametrize("tokens", [known(*PLAIN), hashed(*PLAIN), ConfiguredTokens()])
+@each_row("tokens", [known(*PLAIN), hashed(*PLAIN), ConfiguredTokens()])
 def test_other_texts_stay_the_same_object(tokens: ConfiguredTokens, text: str) -> None:
     assert tokens.redact(text) is text
     assert tokens.shown(text, 100) == text

@@ -12,7 +12,7 @@ from ollama_proxy.policy.model_aliases import NO_RULES, ModelAliases
 from ollama_proxy.policy.model_names import canonical
 from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.settings.schema import ModelSettings, Settings, settings_from
-from tests.rig.tables import check_rows
+from tests.rig.tables import check_rows, each_row
 
 TOKEN = "team-token-1"
 SPELLINGS = [
@@ -45,13 +45,13 @@ def listed(known: ModelAliases, rows: Sequence[str], *may_not: str) -> list[str]
 CODER: dict[str, Any] = {"coder": {"target": "qwen3:8b"}}
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@each_row("spelling", SPELLINGS)
 def test_B10_an_alias_stands_for_its_target_however_it_is_spelled(spelling: str) -> None:
     model = aliases(**CODER).find(spelling)
     assert (model.name, model.target, model.is_alias) == (spelling, "qwen3:8b", True)
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@each_row("spelling", SPELLINGS)
 def test_B10_rules_hold_for_every_spelling_and_leave_it_alone(spelling: str) -> None:
     model = aliases(coder={"hidden": True}).find(spelling)
     assert (model.target, model.is_alias, model.rules.hidden) == (spelling, False, True)
@@ -71,7 +71,7 @@ def test_name_with_local_behind_it_can_have_rules_of_its_own() -> None:
     assert known.find("Coder:LOCAL").target == "tiny"
 
 
-@pytest.mark.parametrize("name", ["other", "coder:8b", "ns/coder", "codercoder", ""])
+@each_row("name", ["other", "coder:8b", "ns/coder", "codercoder", ""])
 def test_other_names_stand_for_themselves(name: str) -> None:
     model = aliases(**CODER).find(name)
     assert (model.target, model.rules is NO_RULES, model.is_alias) == (name, True, False)
@@ -82,9 +82,7 @@ def test_without_rules_every_model_is_plain() -> None:
     assert ModelAliases({}, ["box1"]).find("M").rules is NO_RULES
 
 
-@pytest.mark.parametrize(
-    "target", ["box1:qwen3:8b", "box1/qwen3:8b", "box9:qwen3", "box1/ns/m", "qwen3:8b"]
-)
+@each_row("target", ["box1:qwen3:8b", "box1/qwen3:8b", "box9:qwen3", "box1/ns/m", "qwen3:8b"])
 def test_a_target_stays_as_the_operator_wrote_it(target: str) -> None:
     assert aliases(coder={"target": target}).find("coder").target == target
 
@@ -106,7 +104,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", RULES)
+@each_row("case", RULES)
 def test_rules_count_whatever_way_leads_to_a_model(case: str) -> None:
     def check(name: str) -> None:
         model = aliases(**RULES[case]).find(name)
@@ -127,7 +125,7 @@ def test_a_name_with_its_upstream_can_be_an_alias(name: str) -> None:
     assert aliases(**{"box1/m": {"target": "other"}}).find(name).target == "other"
 
 
-@pytest.mark.parametrize("name", ["box9/m", "box1m", "box1", "box1/", "m/box1"])
+@each_row("name", ["box9/m", "box1m", "box1", "box1/", "m/box1"])
 def test_other_words_in_front_are_part_of_the_name(name: str) -> None:
     assert aliases(m=SMALL).find(name).rules is NO_RULES
 
@@ -200,7 +198,7 @@ LISTS: dict[str, tuple[dict[str, Any], list[str], list[str], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", LISTS)
+@each_row("case", LISTS)
 def test_lists_show_what_may_be_used_by_the_names_of_the_team(case: str) -> None:
     models, rows, may_not, expected = LISTS[case]
     assert listed(aliases(**models), rows, *may_not) == expected
@@ -221,7 +219,7 @@ def test_row_with_its_own_name_stays_the_very_same_row() -> None:
 # --- Aliases of aliases ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("models", "chained"),
     [
         ({"a": {"target": "b"}, "b": {"target": "c"}}, ["a"]),
@@ -266,7 +264,7 @@ def test_aliases_of_real_models_are_nothing_to_talk_about() -> None:
     assert not [warning for warning in told if "models." in warning]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("asked", "target"),
     [
         ("claude-opus-4-1", "big"),
@@ -287,7 +285,7 @@ def test_first_pattern_that_covers_a_name_counts_and_an_exact_one_before_it(
     assert aliases(**models).find(asked).target == target
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("asked", "target"),
     [
         ("a-b-c:1", "one"),
@@ -306,7 +304,7 @@ def test_patterns_with_several_marks_keep_apart(asked: str, target: str) -> None
     assert aliases(**models).find(asked).target == target
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("models", "name", "named"),
     [
         ({}, "m:cloud", False),
@@ -333,8 +331,8 @@ def one_name(name: str) -> str:
     return {"gpt-4o": "openai/gpt-4o", "datascope/qwen-max": "dashscope/qwen-max"}.get(name, name)
 
 
-@pytest.mark.parametrize("ruled", ["gpt-4o", "openai/gpt-4o"])
-@pytest.mark.parametrize("asked", ["gpt-4o", "openai/gpt-4o", "box1/gpt-4o", "box1:openai/GPT-4o"])
+@each_row("ruled", ["gpt-4o", "openai/gpt-4o"])
+@each_row("asked", ["gpt-4o", "openai/gpt-4o", "box1/gpt-4o", "box1:openai/GPT-4o"])
 def test_B10_rules_hold_for_every_name_that_means_the_model(ruled: str, asked: str) -> None:
     known = ModelAliases({ruled: ModelSettings(hidden=True)}, ["box1"], one_name)
     assert known.find(asked).rules.hidden

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from itertools import product
 
-import pytest
-
 from ollama_proxy.policy.model_names import canonical, is_allowed, is_cloud
-from tests.rig.tables import check_rows
+from tests.rig.tables import check_rows, each_row
 
 SPELLINGS = [
     "m",
@@ -22,12 +20,12 @@ SPELLINGS = [
 ]
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@each_row("spelling", SPELLINGS)
 def test_every_spelling_has_one_name(spelling: str) -> None:
     assert canonical(spelling) == "m:latest"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "expected"),
     [
         ("qwen3:8b", "qwen3:8b"),
@@ -50,7 +48,7 @@ def test_a_right_covers_every_spelling() -> None:
     check_rows(product(SPELLINGS, patterns), check)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         "m:other",
@@ -67,7 +65,7 @@ def test_a_right_to_one_model_covers_no_other(name: str) -> None:
     assert not is_allowed(name, ["m"])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "pattern", "allowed"),
     [
         ("qwen3:8b", "qwen3*", True),
@@ -89,7 +87,7 @@ def test_one_of_several_patterns_is_enough_and_none_allows_nothing() -> None:
     assert not is_allowed("b", [])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "cloud"),
     [
         ("m:cloud", True),
@@ -107,7 +105,7 @@ def test_models_of_the_cloud_are_known_by_their_tag(name: str, cloud: bool) -> N
     assert is_cloud(name) is cloud
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pattern", "name", "covered"),
     [
         ("library/qwen*", "qwen3:8b", True),

@@ -10,6 +10,7 @@ from ollama_proxy.errors import BadRequest, ForeignHost, ForeignOrigin, GatewayE
 from ollama_proxy.policy.origins import OriginPolicy, origin_pattern
 from ollama_proxy.settings.schema import Cors, Server, Settings
 from ollama_proxy.settings.tokens import Auth
+from tests.rig.tables import each_row
 
 HOST = "gw.example:8080"
 
@@ -61,20 +62,18 @@ MALFORMED = [
 ]
 
 
-@pytest.mark.parametrize(
-    "host", ["gw", "gw.example:8080", "10.0.0.1", "[::1]", "[::1]:8080", "GW_1"]
-)
+@each_row("host", ["gw", "gw.example:8080", "10.0.0.1", "[::1]", "[::1]:8080", "GW_1"])
 def test_any_well_formed_host_is_served_if_none_is_listed(host: str) -> None:
     assert outcome(policy(), host) is None
 
 
-@pytest.mark.parametrize("host", [*MALFORMED, "gw,b"])
-@pytest.mark.parametrize("auth", [True, False])
+@each_row("host", [*MALFORMED, "gw,b"])
+@each_row("auth", [True, False])
 def test_a_missing_or_malformed_host_is_refused(host: str | None, auth: bool) -> None:
     assert outcome(policy(auth=auth), host) is BadRequest
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "served"),
     [
         ("gw.example", True),
@@ -128,24 +127,24 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("host", LOOPBACK)
-@pytest.mark.parametrize("listen", ["127.0.0.1", "0.0.0.0"])
+@each_row("host", LOOPBACK)
+@each_row("listen", ["127.0.0.1", "0.0.0.0"])
 def test_without_auth_loopback_names_are_served(listen: str, host: str) -> None:
     assert outcome(policy(auth=False, listen=listen), host) is None
 
 
-@pytest.mark.parametrize("host", [*NAMES, *ADDRESSES])
+@each_row("host", [*NAMES, *ADDRESSES])
 def test_without_auth_other_hosts_are_refused(host: str) -> None:
     assert outcome(policy(auth=False), host) is ForeignHost
 
 
-@pytest.mark.parametrize("host", ADDRESSES)
+@each_row("host", ADDRESSES)
 def test_without_auth_in_an_open_network_addresses_are_served(host: str) -> None:
     """Nobody's DNS can make an address lead elsewhere."""
     assert outcome(policy(auth=False, listen="0.0.0.0"), host) is None
 
 
-@pytest.mark.parametrize("host", NAMES)
+@each_row("host", NAMES)
 def test_without_auth_in_an_open_network_names_are_refused(host: str) -> None:
     assert outcome(policy(auth=False, listen="0.0.0.0"), host) is ForeignHost
 
@@ -165,20 +164,18 @@ def test_without_auth_listed_hosts_are_served_beside_loopback(host: str, served:
 DESKTOP = ["app://obsidian.md", "vscode-file://vscode-app", "file://", "tauri://localhost", "null"]
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", *DESKTOP])
+@each_row("origin", ["https://evil.example", *DESKTOP])
 def test_a_lone_star_is_every_origin(origin: str) -> None:
     assert outcome(policy(), origin=origin) is None
 
 
-@pytest.mark.parametrize(
-    "origin", ["https://chat.example", "HTTPS://CHAT.example", *DESKTOP, "http://[::1]:3000"]
-)
+@each_row("origin", ["https://chat.example", "HTTPS://CHAT.example", *DESKTOP, "http://[::1]:3000"])
 def test_listed_origins_may_call(origin: str) -> None:
     listed = ("https://chat.example", *DESKTOP, "http://[::1]:3000")
     assert outcome(policy(origins=listed), origin=origin) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     "origin",
     [
         *(
@@ -217,15 +214,15 @@ def test_other_origins_may_not(origin: str) -> None:
     )
 
 
-@pytest.mark.parametrize("auth", [True, False])
-@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "[::1]:80"])
-@pytest.mark.parametrize("scheme", ["http", "https", "HTTP"])
+@each_row("auth", [True, False])
+@each_row("host", ["localhost:8080", "127.0.0.1", "[::1]:80"])
+@each_row("scheme", ["http", "https", "HTTP"])
 def test_pages_of_the_gateways_own_address_may_call(auth: bool, host: str, scheme: str) -> None:
     rules = policy(auth=auth, origins=("https://chat.example",))
     assert outcome(rules, host, origin=f"{scheme}://{host}", sec_fetch_site="same-origin") is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     "origin",
     [
         *(
@@ -251,7 +248,7 @@ def test_without_auth_other_origins_may_not_even_if_they_are_listed(origin: str)
     assert rules.allowed == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("site", "served"),
     [
         ("none", True),
@@ -273,7 +270,7 @@ def test_with_auth_links_of_other_sites_lead_here() -> None:
     assert outcome(policy(), sec_fetch_site="cross-site") is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("origin", "covered"),
     [
         ("https://chat.example.com", True),

@@ -17,6 +17,7 @@ from ollama_proxy.policy.overrides import (
 )
 from ollama_proxy.settings.schema import Clamp, ModelSettings, SystemPrompt
 from ollama_proxy.settings.upstreams import Timeouts
+from tests.rig.tables import each_row
 
 Options = dict[str, Any]
 
@@ -35,7 +36,7 @@ def options(
     return merged_options(asked, rules, loaded, clamped), clamped
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("asked", "given", "sent"),
     [
         ({}, {}, {}),
@@ -151,7 +152,7 @@ CLAMPED: dict[str, tuple[Options, Options, dict[str, int], Options, list[str]]] 
 }
 
 
-@pytest.mark.parametrize("case", CLAMPED)
+@each_row("case", CLAMPED)
 def test_limits_hold_and_say_so(case: str) -> None:
     asked, given, clamp, sent, said = CLAMPED[case]
     assert options(asked, given, **clamp) == (sent, said)
@@ -188,7 +189,7 @@ PINNED: dict[str, tuple[Options, Options, int | None, Options, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", PINNED)
+@each_row("case", PINNED)
 def test_pinned_options_never_load_a_model_again(case: str) -> None:
     asked, given, loaded, expected, said = PINNED[case]
     if loaded:
@@ -222,7 +223,7 @@ def test_answer_that_is_no_text_has_no_length() -> None:
 # --- keep_alive -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("asked", "given", "limit_s", "sent", "said"),
     [
         (None, None, None, None, []),
@@ -253,9 +254,7 @@ def test_lease_of_the_caller_comes_first_and_has_a_limit(
     assert clamped == said
 
 
-@pytest.mark.parametrize(
-    "lease", ["+5m", ".5m", "1.m", "5000000µs", "5000000μs", "+0", "-0", "1h2m3.5s"]
-)
+@each_row("lease", ["+5m", ".5m", "1.m", "5000000µs", "5000000μs", "+0", "-0", "1h2m3.5s"])
 def test_a_lease_in_any_of_gos_notations_can_be_compared(lease: str) -> None:
     assert merged_keep_alive(lease, ModelSettings(clamp=Clamp(keep_alive=7200.0)), []) == lease
 
@@ -291,7 +290,7 @@ SYSTEM: dict[str, tuple[list[str], SystemPrompt, list[str | None]]] = {
 }
 
 
-@pytest.mark.parametrize("case", SYSTEM)
+@each_row("case", SYSTEM)
 def test_rules_on_system_prompts(case: str) -> None:
     texts, rules, expected = SYSTEM[case]
     assert edited_system(texts, rules) == expected
@@ -308,7 +307,7 @@ def placed(messages: list[tuple[str, str]], **rules: Any) -> list[tuple[str, str
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("messages", "rules", "expected"),
     [
         ([("user", "u")], {"prepend": "P"}, [("system", "P"), ("user", "u")]),
@@ -352,7 +351,7 @@ def test_system_prompts_are_placed_in_linear_time() -> None:
 GENERAL = Timeouts(first_byte_s=600, idle_s=120, total_s=3600)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "asked_ms", "waits", "said"),
     [
         ({}, None, (600, 120, 3600), []),

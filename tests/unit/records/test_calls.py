@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from inspect import Parameter, signature
 
-import pytest
-
 from ollama_proxy.records.calls import CALLS
+from tests.rig.tables import each_row
 
 
-@pytest.mark.parametrize("name", CALLS)
+@each_row("name", CALLS)
 def test_call_takes_a_connection_and_arguments_that_a_frame_can_have(name: str) -> None:
     first, *others = signature(CALLS[name].function).parameters.values()
     assert first.name == "connection"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 
-import pytest
-
 from ollama_proxy.records.csv_text import render_csv
+from tests.rig.tables import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "cell"),
     [
         ("=HYPERLINK(0)", "'=HYPERLINK(0)"),

@@ -21,6 +21,7 @@ from ollama_proxy.errors import ConfigError, RecordsUnavailable
 from ollama_proxy.records import database, tables
 from tests.rig.gateway import free_port
 from tests.rig.records_process import UPGRADES
+from tests.rig.tables import each_row
 
 #: A second migration, of a version after this one.
 SECOND = """
@@ -40,7 +41,7 @@ def engine(records_url: str, tmp_path: Path) -> Iterator[Engine]:
     opened.dispose()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "path"),
     [
         ("sqlite:state/records.db", "/var/lib/gateway/records.db"),

@@ -11,6 +11,7 @@ import pytest
 
 from ollama_proxy.records.rows import MAX_NUMBER, HourlySums, lost_row, usage_row
 from ollama_proxy.records.tables import usage
+from tests.rig.tables import each_row
 from tests.rig.worker_spool import START_MS, begin_fields, end_fields
 
 
@@ -46,7 +47,7 @@ def test_lost_row_has_what_its_begin_line_knew() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("field", "value", "stored"),
     [
         ("model", "a\0b", "ab"),
@@ -70,7 +71,7 @@ def test_values_that_a_database_refuses_are_cut(field: str, value: Any, stored: 
     assert usage_row(end(**{field: value}))[field] == stored
 
 
-@pytest.mark.parametrize(
+@each_row(
     "damaged",
     [
         {"row_id": ""},
@@ -88,7 +89,7 @@ def test_damaged_line_has_no_row(damaged: dict[str, Any]) -> None:
         usage_row(end(**damaged))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("zone", "at", "hour"),
     [
         ("UTC", "2026-11-23T10:59:59.999", "2026-11-23T10:00"),

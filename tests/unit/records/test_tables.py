@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from ollama_proxy.records import database, tables
+from tests.rig.tables import each_row
 
 
 def test_migrations_create_the_tables(records_url: str, tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_migrations_create_the_tables(records_url: str, tmp_path: Path) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("state", "is_error"),
     [
         ("ok", False),

@@ -16,7 +16,7 @@ from ollama_proxy.server.incoming import (
     InvalidRequest,
 )
 from tests.rig.http_cases import INVALID_BODIES, REFUSED, VALID, chunked, get, post
-from tests.rig.tables import check_rows
+from tests.rig.tables import check_rows, each_row
 
 LIMITS = HeadLimits(8190, 8190, 100)
 STEPS = [1, 2, 3, 7, 100_000]
@@ -68,7 +68,7 @@ def described(request: IncomingRequest) -> str:
     return " ".join(filter(None, words))
 
 
-@pytest.mark.parametrize("step", STEPS)
+@each_row("step", STEPS)
 def test_valid_requests(step: int) -> None:
     def check(name: str) -> None:
         data, expected = VALID[name]
@@ -77,7 +77,7 @@ def test_valid_requests(step: int) -> None:
     check_rows([(name,) for name in VALID], check)
 
 
-@pytest.mark.parametrize("step", STEPS)
+@each_row("step", STEPS)
 def test_invalid_heads(step: int) -> None:
     def check(name: str) -> None:
         data, status = REFUSED[name]
@@ -88,7 +88,7 @@ def test_invalid_heads(step: int) -> None:
     check_rows([(name,) for name in REFUSED], check)
 
 
-@pytest.mark.parametrize("step", STEPS)
+@each_row("step", STEPS)
 def test_invalid_bodies(step: int) -> None:
     def check(name: str) -> None:
         request = Arriving(INVALID_BODIES[name], step).next_request()
@@ -132,7 +132,7 @@ def test_host_of_an_absolute_form_replaces_the_header() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "path"),
     [
         (get(b"/v1/messages?x", b"X : y"), "/v1/messages"),
@@ -149,11 +149,11 @@ def test_path_of_an_invalid_head(data: bytes, path: str) -> None:
     assert request.environ_for_error()["PATH_INFO"] == path
 
 
-@pytest.mark.parametrize(
+@each_row(
     "beginning",
     [b"GET /a HTTP/1.1\n", b"FOO", b"\x16\x03\x01", get()[:-2] + b"X : ", b"\r\n\r\n"],
 )
-@pytest.mark.parametrize("step", [1, 100_000])
+@each_row("step", [1, 100_000])
 def test_what_can_not_become_a_head_is_refused_at_once(beginning: bytes, step: int) -> None:
     with pytest.raises(InvalidRequest):
         Arriving(beginning, step).next_request()
@@ -185,8 +185,8 @@ FRAMINGS = {
 }
 
 
-@pytest.mark.parametrize("step", [1, 4, 100_000])
-@pytest.mark.parametrize("framing", FRAMINGS)
+@each_row("step", [1, 4, 100_000])
+@each_row("framing", FRAMINGS)
 def test_ways_to_read_a_body(framing: str, step: int) -> None:
     data = FRAMINGS[framing]
     body = body_of(data, step)[0].body

@@ -23,6 +23,7 @@ from ollama_proxy.server.request import (
 )
 from ollama_proxy.settings.schema import Server, Settings
 from ollama_proxy.settings.state_dir import token_digest
+from tests.rig.tables import each_row
 
 LOOPBACK = ("127.0.0.1", "::1")
 
@@ -32,9 +33,7 @@ def test_an_id_of_the_client_is_kept(sent: str) -> None:
     assert request_id(sent, ConfiguredTokens()) == sent
 
 
-@pytest.mark.parametrize(
-    "sent", [None, "", " ", "a b", "x" * 129, "a\n", 'a"b', "é", "a,b", "<script>"]
-)
+@each_row("sent", [None, "", " ", "a b", "x" * 129, "a\n", 'a"b', "é", "a,b", "<script>"])
 def test_what_is_no_id_is_replaced_by_a_new_one(sent: str | None) -> None:
     made = request_id(sent, ConfiguredTokens())
     assert made != sent and len(made) == 24
@@ -61,7 +60,7 @@ def test_tokens_are_masked_in_paths(path: str, shown: str) -> None:
     assert redacted(path, lambda part: part == "sk-right") == shown
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "user"),
     [
         ("ann@example.org", "ann@example.org"),
@@ -80,7 +79,7 @@ def test_name_of_a_user_is_decoded_bounded_and_printable(header: str, user: str 
     assert user_name(header) == user
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("peer", "forwarded", "trusted", "client"),
     [
         ("10.1.1.1", None, LOOPBACK, "10.1.1.1"),
@@ -126,7 +125,7 @@ def test_the_client_is_the_nearest_address_that_is_no_trusted_proxy(
     assert client_address(environ, trusted) == client
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "trusted", "expected"),
     [
         ("10.2.3.4", ("10.0.0.0/8",), True),
@@ -142,7 +141,7 @@ def test_trusted_proxies_are_addresses_or_networks(
     assert is_trusted(address, trusted) is expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     "raw",
     [
         "/",
@@ -161,7 +160,7 @@ def test_plain_paths_pass(raw: str) -> None:
     check_path({"RAW_URI": raw, "PATH_INFO": raw.partition("?")[0]})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("raw", "decoded"),
     [
         ("//api/tags", "//api/tags"),
@@ -238,7 +237,7 @@ def test_long_lists_of_hops_cost_little() -> None:
     assert time.process_time() - began < 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("environ", "is_so"),
     [
         ({"wsgi.url_scheme": "https"}, True),

@@ -10,6 +10,7 @@ import pytest
 from ollama_proxy.server.incoming import HeadLimits, IncomingRequest
 from ollama_proxy.server.response import Response
 from tests.rig.http_cases import get, post
+from tests.rig.tables import each_row
 from tests.unit.server.test_incoming import Arriving
 
 TYPE = ("Content-Type", "text/plain")
@@ -83,7 +84,7 @@ def test_stream_to_an_old_client_ends_with_its_connection(version: bytes) -> Non
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("method", "status", "length"),
     [
         (b"HEAD", "200 OK", ["Content-Length: 5"]),
@@ -91,7 +92,7 @@ def test_stream_to_an_old_client_ends_with_its_connection(version: bytes) -> Non
         (b"GET", "204 No Content", []),
     ],
 )
-@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@each_row("version", [b"1.0", b"1.1"])
 def test_responses_without_a_body(
     method: bytes, status: str, length: list[str], version: bytes
 ) -> None:
@@ -147,7 +148,7 @@ def test_protocol_to_use_instead_is_the_applications() -> None:
     assert "Connection: x" not in sent.head
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "header"),
     [
         ("200 OK\r\nX: y", TYPE),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from ollama_proxy.server.status import duration
+from tests.rig.tables import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("seconds", "text"),
     [
         (0, "0m 0s"),

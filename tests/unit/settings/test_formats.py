@@ -32,13 +32,14 @@ from ollama_proxy.settings.formats import (
     is_loopback,
 )
 from ollama_proxy.settings.yaml_file import parse_value
+from tests.rig.tables import each_row
 
 
 def read(kind: Any, text: str) -> Any:
     return kind.parse(parse_value(text, "line 1", "x"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "text", "value"),
     [
         (SIZE, "64MiB", 64 << 20),
@@ -78,7 +79,7 @@ def test_value(kind: Any, text: str, value: Any) -> None:
     assert read(kind, text) == value
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "text"),
     [
         (SIZE, "64 MiBs"),
@@ -127,14 +128,14 @@ def test_complaint(kind: Any, text: str) -> None:
         read(kind, text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "seconds"), [("1h30m", 5400), ("-1m", -60), ("1.5s", 1.5), ("0", 0), ("250ms", 0.25)]
 )
 def test_durations_as_go_writes_them(text: str, seconds: float) -> None:
     assert go_duration_s(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["10", "", "1 h", "1y", "1h" * 40])
+@each_row("text", ["10", "", "1 h", "1y", "1h" * 40])
 def test_durations_that_go_refuses(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         go_duration_s(text)
@@ -149,7 +150,7 @@ def test_loopback() -> None:
     assert [is_loopback(host) for host in hosts] == [True, True, True, False, False]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "shown"),
     [
         ("redis://redis1:6380/1", "redis://redis1:6380/1"),

@@ -27,6 +27,7 @@ from ollama_proxy.settings.managed import (
 )
 from ollama_proxy.settings.schema import Settings, settings_from
 from ollama_proxy.settings.tokens import Users
+from tests.rig.tables import each_row
 
 FILE = """\
 auth:
@@ -81,7 +82,7 @@ def test_a_key_has_the_fields_of_the_file() -> None:
     assert write_key(read) == given | {"scopes": ["admin", "read"]}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "complaints"),
     [
         ({"scope": ["read"]}, ['unknown setting "scope", did you mean "scopes"?']),
@@ -137,7 +138,7 @@ def test_models_and_upstreams_are_read_like_those_of_the_file() -> None:
         read_model("coder", "m")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         {"base_url": "http://user:password@10.0.0.6"},
@@ -237,7 +238,7 @@ def test_the_file_takes_precedence_and_what_does_not_fit_is_left_out() -> None:
     assert [each.name for each in merged.upstreams] == ["box1", "lab", "box4"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "name", "place"),
     [
         ("tokens", "team", "config.yaml:2"),

@@ -10,6 +10,7 @@ from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings.provider_profiles import PROFILES, Profile
 from ollama_proxy.settings.upstreams import PRESETS, PROFILED, UPSTREAMS, UpstreamSettings
 from ollama_proxy.settings.yaml_file import parse_value
+from tests.rig.tables import each_row
 
 
 def declared(text: str) -> UpstreamSettings:
@@ -25,7 +26,7 @@ def test_every_profile_is_one_of_a_kind_that_has_some() -> None:
     assert all(PRESETS[kind].protocol in PROFILED for kind in PROFILES)
 
 
-@pytest.mark.parametrize("kind", PROFILES)
+@each_row("kind", PROFILES)
 def test_what_is_known_of_a_kind_counts(kind: str) -> None:
     base_url = PRESETS[kind].base_url or "http://h:1/v1"
     assert spoken(f"kind: {kind}, base_url: '{base_url}'") == PROFILES[kind]
@@ -70,7 +71,7 @@ def test_every_switch_can_be_set() -> None:
     assert set(GIVEN) == set(Profile.__dataclass_fields__)
 
 
-@pytest.mark.parametrize("name", GIVEN)
+@each_row("name", GIVEN)
 def test_the_word_of_the_operator_goes_first(name: str) -> None:
     text, value = GIVEN[name]
     assert getattr(spoken(f"kind: deepseek, profile: {{{name}: {text}}}"), name) == value
@@ -80,7 +81,7 @@ def test_what_is_not_said_stays_as_it_is_known() -> None:
     assert spoken("kind: deepseek, profile: {json_word: false}").reasoning_back == "tool_turns"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "complaint"),
     [
         ("kind: openai, profile: {limit: 1}", "unknown setting"),

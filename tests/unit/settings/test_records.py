@@ -10,6 +10,7 @@ import pytest
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings.records import DatabaseUrl, Records
 from ollama_proxy.settings.schema import Settings, settings_from
+from tests.rig.tables import each_row
 
 
 def load(text: str, **environ: str) -> Settings:
@@ -29,7 +30,7 @@ def test_records_of_the_file_and_of_variables() -> None:
     assert records == Records(None, retention_days=7, timezone="Europe/Berlin", currency="EUR")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "shown"),
     [
         ("sqlite:state/records.db", "sqlite:state/records.db"),
@@ -54,7 +55,7 @@ def test_a_database_is_shown_without_its_password(url: str, shown: str) -> None:
     assert parsed.has_password == ("CANARY" in url)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         *(

@@ -26,6 +26,7 @@ from ollama_proxy.settings.state_dir import (
     with_first_token,
 )
 from ollama_proxy.settings.tokens import SCOPES, Auth, Token
+from tests.rig.tables import each_row
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_tokens_are_long_random_and_end_in_a_checksum() -> None:
     assert is_own_token(token)
 
 
-@pytest.mark.parametrize("place", [3, 20, 34, 35, 40])
+@each_row("place", [3, 20, 34, 35, 40])
 def test_a_changed_or_cut_token_is_noticed(place: int) -> None:
     token = new_token()
     changed = token[:place] + ("a" if token[place] != "a" else "b") + token[place + 1 :]

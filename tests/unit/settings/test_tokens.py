@@ -10,6 +10,7 @@ import pytest
 from ollama_proxy.errors import ConfigError
 from ollama_proxy.settings.tokens import AUTH, SCOPES, USUAL_SCOPES, Auth, Users, shape_of
 from ollama_proxy.settings.yaml_file import parse_value
+from tests.rig.tables import each_row
 
 SECRET = "team-token-1"
 DIGEST = hashlib.sha256(SECRET.encode()).digest()
@@ -64,7 +65,7 @@ def test_what_a_token_sets_of_its_share_and_limits() -> None:
     assert more.users == Users("X-User", {"concurrent": 1})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("field", "complaint"),
     [
         ("weight: 0", "weight must be a number from 0.001 to 1000"),
@@ -108,7 +109,7 @@ def test_a_list_for_managers_takes_the_right_from_the_others() -> None:
     assert [token.scopes for token in auth.tokens()] == [USUAL_SCOPES - {"manage"}, USUAL_SCOPES]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("lists", "scopes"),
     [
         ("{generate_tokens: [aaa]}", [SCOPES]),
@@ -134,7 +135,7 @@ def test_empty_lists_refuse_all_and_absent_ones_do_not() -> None:
     assert not read("{generate_tokens: [], enabled: false}").refuses_all
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "{generate_tokens: team-token-1}",

@@ -21,6 +21,7 @@ from ollama_proxy.settings.types import (
     whole,
 )
 from ollama_proxy.settings.yaml_file import parse_value
+from tests.rig.tables import each_row
 
 LEVEL = choice("off", "low")
 
@@ -29,7 +30,7 @@ def read(kind: Any, text: str) -> Any:
     return kind.parse(parse_value(text, "line 1", "x"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "text", "value"),
     [
         (TEXT, "hello", "hello"),
@@ -51,7 +52,7 @@ def test_value(kind: Any, text: str, value: Any) -> None:
     assert read(kind, text) == value
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "text", "complaint"),
     [
         (TEXT, "5", "put quotes around it"),

@@ -14,6 +14,7 @@ from ollama_proxy.settings.upstreams import (
     UpstreamSettings,
 )
 from ollama_proxy.settings.yaml_file import parse_value
+from tests.rig.tables import each_row
 
 
 def read(text: str) -> tuple[UpstreamSettings, ...]:
@@ -63,7 +64,7 @@ def test_models_are_names_or_say_more() -> None:
     }
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "[{kind: ollama}]",

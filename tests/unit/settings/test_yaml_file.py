@@ -38,6 +38,7 @@ from ollama_proxy.settings.yaml_file import (
     parse_value,
     read_bytes,
 )
+from tests.rig.tables import each_row
 
 
 def complaint(text: str | bytes) -> str:
@@ -51,7 +52,7 @@ def value(text: str, kind: SettingType[object]) -> object:
     return kind.parse(parse_value(text, "X", "thing"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "start"),
     [
         ("a: 1\nb: &x 2\n", "c.yaml:2: anchors and aliases"),
@@ -83,7 +84,7 @@ def test_what_yaml_could_misread_is_refused_with_its_line(text: str | bytes, sta
     assert complaint(text).startswith(start)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "a: 'CANARY\n",
@@ -98,7 +99,7 @@ def test_a_broken_file_is_reported_without_repeating_what_is_in_it(text: str) ->
     assert "CANARY" not in complaint(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "quoted"),
     [
         ("auth: {}\nauth: {}\n", 'line 1: "auth"'),
@@ -114,7 +115,7 @@ def test_a_complaint_about_a_name_quotes_it(text: str, quoted: str) -> None:
     assert complaint(text).endswith(quoted)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "{token}: 1\n{token}: 2\n",
@@ -123,7 +124,7 @@ def test_a_complaint_about_a_name_quotes_it(text: str, quoted: str) -> None:
         "auth:\n  generate_tokens: [{{sha256: {{{token}: 1, {token}: 2}}}}]\n",
     ],
 )
-@pytest.mark.parametrize("token", ["CANARY-1", "op_" + "4Zz" * 12 + "xy", "1234567", "2026-11-22"])
+@each_row("token", ["CANARY-1", "op_" + "4Zz" * 12 + "xy", "1234567", "2026-11-22"])
 def test_a_complaint_never_quotes_a_name_that_may_be_a_token(text: str, token: str) -> None:
     found = complaint(text.format(token=token))
     assert token not in found and found.startswith("c.yaml:")
@@ -169,7 +170,7 @@ def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
     assert len(read_bytes(tmp_path / "full", "shown")) == MAX_BYTES
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text", ["1234567", "0123", "12:30:45", "yes", "no", "null", "~", "2027-01-31", "1.5", ".inf"]
 )
 def test_text_that_yaml_takes_for_something_else_needs_quotes(text: str) -> None:
@@ -181,7 +182,7 @@ def test_text_that_yaml_takes_for_something_else_needs_quotes(text: str) -> None
     assert value(f'"{text}"', TEXT) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "kind", "expected"),
     [
         ("8080", whole(0, 65535), 8080),
@@ -216,7 +217,7 @@ def test_values_are_read_as_meant(text: str, kind: SettingType[object], expected
     assert value(text, kind) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "kind"),
     [
         ("0123", whole(0, 65535)),
@@ -294,7 +295,7 @@ def test_complaints_of_several_steps_become_one_error() -> None:
     assert str(caught.value) == "c.yaml:1: a is wrong\nc.yaml:1: b is wrong"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
     [
         ("30m", 1800.0),
@@ -311,13 +312,13 @@ def test_durations_mean_what_ollama_says(text: str | float, expected: float) -> 
     assert duration_s(text) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("text", ["10", "-1", "", "abc", "1d", "m", "1h30"])
+@each_row("text", ["10", "-1", "", "abc", "1d", "m", "1h30"])
 def test_durations_that_ollama_refuses_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):
         duration_s(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "expected"),
     [
         ("127.0.0.1", True),

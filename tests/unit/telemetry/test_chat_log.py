@@ -21,6 +21,7 @@ from ollama_proxy.telemetry.access_log import LineWriter, Sink
 from ollama_proxy.telemetry.chat_log import DayFiles, Record, estimate_memory
 from ollama_proxy.telemetry.transcript import TranscriptRecorder
 from tests.rig.clock import ManualClock
+from tests.rig.tables import each_row
 
 DAY, NEXT = "2026-11-21", "2026-11-22"
 Events = list[dict[str, Any]]
@@ -218,7 +219,7 @@ def test_what_waits_is_bounded_and_what_is_left_out_is_counted(
     assert lines(path)[-1]["id"] == "next"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "most"),
     [
         (orjson.dumps({"images": ["iVBORw0K" * 100_000]}), 1.1),
@@ -228,15 +229,6 @@ def test_what_waits_is_bounded_and_what_is_left_out_is_counted(
         (b'{"x":[%b[]]}' % (b"{}," * 200_000), 2),
         (b'{"x":[%b1]}' % (b'{"":[]},' * 200_000), 2),
         (b'{"x":[%b1]}' % (b"[[[]]]," * 200_000), 2),
-    ],
-    ids=[
-        "image",
-        "wide text",
-        "chat",
-        "few lists",
-        "objects",
-        "lists in objects",
-        "lists in lists",
     ],
 )
 def test_a_request_counts_as_what_it_takes_in_memory(body: bytes, most: float) -> None:

@@ -13,7 +13,7 @@ import pytest
 from ollama_proxy.policy import ConfiguredTokens
 from ollama_proxy.policy.configured_tokens import REDACTED
 from ollama_proxy.telemetry.redaction import MAX_DEPTH, Redaction
-from tests.rig.tables import check_rows
+from tests.rig.tables import check_rows, each_row
 
 TOKENS = ("team-token-1", "p@ss!w0rd$", "correcthorsebattery", "QUJD+/ZGVm==")
 DIGESTS = {hashlib.sha256(token.encode()).digest() for token in TOKENS}
@@ -24,8 +24,8 @@ def shown(value: Any, max_chars: int = 1 << 20) -> Any:
     return Redaction(DIGESTS, ConfiguredTokens(), max_chars).redact(value)
 
 
-@pytest.mark.parametrize("token", TOKENS)
-@pytest.mark.parametrize(
+@each_row("token", TOKENS)
+@each_row(
     "around",
     [
         "{}",
@@ -56,7 +56,7 @@ def test_a_token_as_a_name_is_left_out() -> None:
     assert shown({"team-token-1": 1}) == {REDACTED: 1}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "secret",
     [
         "sk-proj-Ab12Cd34Ef56Gh78Ij90",
@@ -86,7 +86,7 @@ def test_what_is_called_a_secret_is_left_out(text: str, expected: str) -> None:
     assert shown(text) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "The bearer of this letter asks for the password of the house.",
@@ -101,7 +101,7 @@ def test_prose_stays_as_it_is(text: str) -> None:
     assert shown(text) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         "Authorization",
@@ -132,7 +132,7 @@ def test_a_tool_may_have_a_parameter_of_such_a_name() -> None:
     assert shown(schema) == schema
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [
         ({"images": [PNG]}, {"images": ["<image image/png 909 bytes>"]}),
@@ -201,7 +201,7 @@ def test_what_is_nested_too_deep_is_left_out() -> None:
     assert json.dumps(shown(value)).count("[") <= MAX_DEPTH
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "sk-" * 350_000,
@@ -217,7 +217,6 @@ def test_what_is_nested_too_deep_is_left_out() -> None:
         "".join(f"word-{number} " for number in range(90_000)),
         "a" * 600 + "." + "=" * 1_000_000,
     ],
-    ids=lambda text: text[:12],
 )
 def test_no_text_takes_forever(text: str) -> None:
     started = time.process_time()

@@ -10,11 +10,12 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from ollama_proxy.telemetry import tracing
 from ollama_proxy.telemetry.usage_record import UsageRecord
+from tests.rig.tables import each_row
 
 CHAT = "/v1/chat/completions"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("route", "operation"),
     [
         ("/api/chat", "chat"),

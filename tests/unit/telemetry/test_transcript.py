@@ -22,6 +22,7 @@ from ollama_proxy.gateway.rendering import ErrorRenderer, Renderer
 from ollama_proxy.hub import Choice, Content, Done, Event, Thinking, ToolCall, collect
 from ollama_proxy.telemetry import transcript as module
 from ollama_proxy.telemetry.transcript import Reader, Transcript, TranscriptRecorder
+from tests.rig.tables import each_row
 
 WEATHER = ToolCall(id="call_1", name="get_weather", arguments={"city": "Zürich", "unit": "C"})
 TIME = ToolCall(id="call_2", name="time", arguments={})
@@ -209,8 +210,8 @@ def test_a_response_that_failed_says_why() -> None:
     assert (answers(transcript)[0]["text"], transcript.error) == ("Hel", "It broke.")
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize(
+@each_row("dialect", DIALECTS)
+@each_row(
     "junk",
     [
         *(

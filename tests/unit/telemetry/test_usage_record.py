@@ -19,6 +19,7 @@ from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.telemetry import usage_record
 from ollama_proxy.telemetry.usage_record import KnownModels, Recorder, UsageRecord, make_record
 from ollama_proxy.upstreams.call import Call
+from tests.rig.tables import each_row
 from tests.unit.gateway.bare_gateway import new_exchange, open_gateway
 
 SECRET = "canary-token-1a2b3c"
@@ -134,7 +135,7 @@ def test_without_any_price_there_is_no_cost() -> None:
     assert (record.gpu_ms, record.load_ms, record.cost) == (1000.0, None, None)
 
 
-@pytest.mark.parametrize("field", ["path", "model", "user", "client", "method", "target"])
+@each_row("field", ["path", "model", "user", "client", "method", "target"])
 def test_no_token_is_recorded_wherever_a_client_puts_it(field: str) -> None:
     configured = ConfiguredTokens()
     configured.replace({token_digest(SECRET): shape_of(SECRET)})

@@ -18,6 +18,7 @@ from ollama_proxy.upstreams.answer_events import (
     retry_after_s,
     without_keys,
 )
+from tests.rig.tables import each_row
 
 DONE = Done("stop", 1, 1)
 
@@ -131,7 +132,7 @@ def test_retry_after(value: str, seconds: int | None) -> None:
     assert retry_after_s([]) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "shown"),
     [
         ("Incorrect API key: sk-proj-abc123***xyz.", "Incorrect API key: ...."),

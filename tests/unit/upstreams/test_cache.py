@@ -26,6 +26,7 @@ from ollama_proxy.upstreams.cache import ENTRY_BYTES, WAIT_S, BoundedCache, TtlC
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.openai.messages import ReasoningCache, Thought
 from tests.rig.source_code import trees
+from tests.rig.tables import each_row
 
 MIB = 1 << 20
 
@@ -308,7 +309,7 @@ def test_every_cached_function_is_listed() -> None:
     assert found == {name: entries for name, (entries, _) in FUNCTIONS.items()}
 
 
-@pytest.mark.parametrize("place", BOUNDED)
+@each_row("place", BOUNDED)
 def test_cache_limits_match_the_list(place: str) -> None:
     """By the source: many of these classes can't be made without an upstream."""
     owner, _, attribute = place.rpartition(".")

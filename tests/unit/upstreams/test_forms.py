@@ -7,6 +7,7 @@ import pytest
 from ollama_proxy.errors import BadRequest, BodyTooLarge
 from ollama_proxy.upstreams import forms
 from ollama_proxy.upstreams.forms import MAX_PARTS, Part, read_form, write_form
+from tests.rig.tables import each_row
 
 PARTS = [
     Part("model", b"whisper"),
@@ -44,7 +45,7 @@ def test_boundary_can_not_be_known() -> None:
 HEAD = b'--b\r\nContent-Disposition: form-data; name="a"'
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("content_type", "body"),
     [
         ("text/plain; boundary=b", HEAD + b"\r\n\r\nx\r\n--b--"),

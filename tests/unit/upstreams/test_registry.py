@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from ollama_proxy.server.config_warnings import settings_warnings
 from ollama_proxy.settings.schema import Settings, hidden_upstreams, settings_from
 from ollama_proxy.upstreams.fleet.health import Health, _interval_s
 from ollama_proxy.upstreams.fleet.model_index import Fleet
 from ollama_proxy.upstreams.fleet.node import State
 from ollama_proxy.upstreams.registry import build_fleet
+from tests.rig.tables import each_row
 
 KEYS = {
     "OPENAI_API_KEY": "openai's",
@@ -28,7 +27,7 @@ def settings(*upstreams: str) -> Settings:
     return settings_from(text.encode(), Path("config.yaml"), {})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("upstream", "key"),
     [
         ("kind: openai", "openai's"),
@@ -68,7 +67,7 @@ def test_upstream_without_its_key_is_hidden_and_says_what_it_waits_for() -> None
 LAB = "name: lab, kind: openai, base_url: 'http://10.0.0.9:8000/v1'"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("before", "after", "kept"),
     [
         ("name: box1", "name: box1, weight: 3", True),
@@ -103,7 +102,7 @@ def test_provider_that_refuses_our_key_is_not_asked_every_second() -> None:
     assert _interval_s(lab) == 1.0
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("upstreams", "said"),
     [
         (

@@ -21,6 +21,7 @@ from ollama_proxy.wire.lines import (
     sse_frame,
 )
 from tests.rig import every_cut, pieces
+from tests.rig.tables import each_row
 
 LINES = ['{"a":"Grüße, 世界 🎉"}', '{"b":"x\u2028y\u0085z"}', "", '{"c":"\\n"}']
 BODY = "".join(line + "\n" for line in LINES).encode()
@@ -87,7 +88,7 @@ DONE = b'{"done":true,"done_reason":"stop","total_duration":9,"prompt_eval_count
 LINE = b'{"message":{"content":"a"},"done":false}\n'
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "expected"),
     [
         (LINE + DONE + b"\n", StreamEnd(True, False, Usage(7, 3))),
@@ -145,7 +146,7 @@ def test_numbers_inside_a_text_are_not_counted() -> None:
     )
 
 
-@pytest.mark.parametrize("value", ["-1", '"7"', "1e300", "7.5", "null", "9" * 40])
+@each_row("value", ["-1", '"7"', "1e300", "7.5", "null", "9" * 40])
 def test_counts_that_are_none_are_unknown(value: str) -> None:
     """U23"""
     body = f'{{"done":true,"eval_count":{value},"x":1}}\n'.encode()

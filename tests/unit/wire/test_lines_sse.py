@@ -7,6 +7,7 @@ import pytest
 from ollama_proxy.errors import UpstreamError
 from ollama_proxy.wire.lines import MAX_LINE_BYTES, SseSplitter
 from tests.rig import every_cut
+from tests.rig.tables import each_row
 
 CASES = {
     "plain": (b'data: {"a":1}\n\ndata: [DONE]\n\n', [b'{"a":1}', b"[DONE]"]),
@@ -34,7 +35,7 @@ def split(parts: list[bytes]) -> tuple[list[bytes], list[bytes]]:
     return events, splitter.rest()
 
 
-@pytest.mark.parametrize(("body", "expected"), CASES.values(), ids=CASES)
+@each_row(("body", "expected"), CASES.values())
 def test_events_are_the_same_wherever_the_bytes_are_cut(body: bytes, expected: list[bytes]) -> None:
     assert split([body]) == (expected, [])
     for parts in every_cut(body):

@@ -7,6 +7,7 @@ from base64 import b64encode
 import pytest
 
 from ollama_proxy.wire.media_types import SIGNATURE_BYTES, base64_media_type, media_type
+from tests.rig.tables import each_row
 
 FILES = {
     "png": (b"\x89PNG\r\n\x1a\n" + b"x" * 50, "image/png"),
@@ -23,7 +24,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(("data", "kind"), FILES.values(), ids=FILES)
+@each_row(("data", "kind"), FILES.values())
 def test_a_file_is_known_by_its_first_bytes(data: bytes, kind: str) -> None:
     assert media_type(data) == media_type(bytearray(data[:SIGNATURE_BYTES])) == kind
     assert base64_media_type(b64encode(data).decode()) == kind

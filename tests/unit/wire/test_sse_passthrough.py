@@ -15,6 +15,7 @@ from ollama_proxy.hub import NO_USAGE, Usage
 from ollama_proxy.wire.lines import MAX_LINE_BYTES, StreamEnd
 from ollama_proxy.wire.sse_passthrough import EventCutter, EventTail, data_of, split_events
 from tests.rig import every_cut, pieces
+from tests.rig.tables import each_row
 
 DONE = b"data: [DONE]\n\n"
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
@@ -109,8 +110,8 @@ def end_of(stream: bytes, answers: int = 1) -> StreamEnd:
 COUNTED = StreamEnd(True, False, Usage(7, 3))
 
 
-@pytest.mark.parametrize("spaced", [False, True], ids=["compact", "spaced"])
-@pytest.mark.parametrize(
+@each_row("spaced", [False, True])
+@each_row(
     "documents",
     [
         [chunk("a"), chunk("", "stop"), {"choices": [], "usage": USAGE}],
@@ -122,23 +123,12 @@ COUNTED = StreamEnd(True, False, Usage(7, 3))
         [chunk("a"), chunk("", "stop", x_groq={"id": "r", "usage": USAGE})],
         [chunk("a"), {"choices": [{"index": 0, "finish_reason": "stop", "usage": USAGE}]}],
     ],
-    ids=[
-        *(
-            "own chunk",
-            "null before",
-            "no choices",
-            "with the end",
-            "on every chunk",
-            "word by itself",
-        ),
-        *("Groq's place", "Moonshot's place"),
-    ],
 )
 def test_usage_is_found_wherever_it_comes(documents: list[Any], spaced: bool) -> None:
     assert end_of(events(*documents, spaced=spaced) + DONE) == COUNTED
 
 
-@pytest.mark.parametrize(
+@each_row(
     "usage",
     [
         {"prompt_tokens": -1, "completion_tokens": 1e300},
@@ -147,7 +137,6 @@ def test_usage_is_found_wherever_it_comes(documents: list[Any], spaced: bool) ->
         "7",
         [7],
     ],
-    ids=["negative", "text", "large", "a text for all", "a list"],
 )
 def test_usage_that_is_none_is_passed_over(usage: Any) -> None:
     assert end_of(events(chunk("", "stop"), {"choices": [], "usage": usage})) == StreamEnd(
@@ -175,13 +164,13 @@ def test_cache_counts_are_found_under_each_name(cache: dict[str, Any]) -> None:
     )
 
 
-@pytest.mark.parametrize("cached", [None, "5", -1, True, [5]])
+@each_row("cached", [None, "5", -1, True, [5]])
 def test_cache_count_that_is_no_number_is_absent(cached: Any) -> None:
     usage = USAGE | {"prompt_tokens_details": {"cached_tokens": cached}}
     assert end_of(event(chunk("", "stop", usage=usage))).usage == Usage(7, 3)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("stream", "answers", "finished"),
     [
         (event(chunk("a")), 1, False),
@@ -214,7 +203,7 @@ def test_limit_is_noted() -> None:
     assert end_of(event(chunk("", "length"))).limited
 
 
-@pytest.mark.parametrize(
+@each_row(
     "report",
     [
         {"error": {"message": "boom", "code": 502}},
@@ -224,7 +213,6 @@ def test_limit_is_noted() -> None:
         chunk("", "error"),
         {"object": "error", "message": "boom", "code": 400},
     ],
-    ids=["error", "text", "with choices", "in a choice", "as a reason", "as a kind"],
 )
 def test_report_of_a_failure_does_not_pass(report: dict[str, Any]) -> None:
     tail = EventTail()
@@ -301,10 +289,8 @@ def test_other_lines_of_an_event_stay() -> None:
     assert edits.events(b"event: e\n" + event(chunk("a"))).startswith(b"event: e\ndata: {")
 
 
-@pytest.mark.parametrize(
-    "choices", [{"choices": []}, {"choices": None}, {}], ids=["empty", "null", "none"]
-)
-@pytest.mark.parametrize("spaced", [False, True], ids=["compact", "spaced"])
+@each_row("choices", [{"choices": []}, {"choices": None}, {}])
+@each_row("spaced", [False, True])
 def test_usage_that_nobody_asked_for_is_left_out(choices: dict[str, Any], spaced: bool) -> None:
     told = [chunk("a", usage=None), chunk("usage", usage=None), chunk("", "stop", usage=None)]
     stream = events(*told, choices | {"usage": USAGE}, spaced=spaced) + DONE

@@ -9,6 +9,7 @@ import pytest
 from ollama_proxy.admin.pages.blueprint import NAVIGATION, PAGE_SCOPES, STATIC, read_asset
 from ollama_proxy.errors import NotFound
 from ollama_proxy.policy import ADMIN, ANY_TOKEN, PUBLIC
+from tests.rig.tables import each_row
 from tests.unit.admin.pages.conftest import Visitor
 
 #: What callers without a session may see and do.
@@ -61,7 +62,7 @@ def test_every_static_file_can_be_read() -> None:
         assert read_asset(str(path.relative_to(STATIC)))[0] == path.read_bytes()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         "..",

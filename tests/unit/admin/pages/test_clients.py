@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from ollama_proxy.admin.pages import clients
 from ollama_proxy.admin.pages.clients import (
     ADDRESS,
@@ -15,6 +13,7 @@ from ollama_proxy.admin.pages.clients import (
 )
 from tests.clients.catalog import PAGE, programs, section
 from tests.feature_table import features
+from tests.rig.tables import each_row
 
 CLIENTS = [client for _, clients in GROUPS for client in clients]
 PROGRAMS = {program.name: program for program in programs()}
@@ -54,9 +53,7 @@ def test_settings_of_tested_programs_are_those_that_were_tested() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(
-    "client", [client for client in CLIENTS if client.libraries], ids=lambda client: client.key
-)
+@each_row("client", [client for client in CLIENTS if client.libraries])
 def test_examples_of_python_libraries_are_whole_programs(client: Client) -> None:
     for snippet in client.snippets:
         if "JavaScript" not in client.name and client.name != "Vercel AI SDK":

@@ -9,6 +9,7 @@ from flask import Flask
 
 from ollama_proxy.admin.pages.clients import ADDRESS, TOKEN
 from ollama_proxy.admin.pages.connect import choose_model, describe, find_address
+from tests.rig.tables import each_row
 from tests.unit.admin.pages.test_clients import CLIENTS
 
 APP = Flask(__name__)
@@ -32,14 +33,14 @@ def test_the_address_is_the_one_of_the_request(scheme: str, host: str, address: 
         assert find_address() == address
 
 
-@pytest.mark.parametrize("host", ["a b", 'x"; rm -rf ~; "', "$(id)", "a/b", ""])
+@each_row("host", ["a b", 'x"; rm -rf ~; "', "$(id)", "a/b", ""])
 def test_an_address_that_could_do_harm_in_a_shell_is_not_written_there(host: str) -> None:
     with at(HTTP_HOST=host):
         # The latter is the test client's own.
         assert find_address() in (ADDRESS, "http://localhost")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("query", "models", "chosen"),
     [
         ("", ["llama3.2:3b", "qwen3"], "llama3.2:3b"),

@@ -6,6 +6,7 @@ import pytest
 
 from ollama_proxy.admin.pages.csrf import check_origin
 from ollama_proxy.errors import Forbidden
+from tests.rig.tables import each_row
 from tests.unit.admin.pages.conftest import MEMBER, ORIGIN, OpenPages, Visitor
 
 #: Of a request to http://gw:8080.
@@ -31,12 +32,12 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("headers", OWN)
+@each_row("headers", OWN)
 def test_pages_of_the_gateway_may_change_something(headers: dict[str, str]) -> None:
     check_origin({"HTTP_HOST": "gw:8080", **headers})
 
 
-@pytest.mark.parametrize("headers", FOREIGN)
+@each_row("headers", FOREIGN)
 def test_nothing_else_may(headers: dict[str, str]) -> None:
     with pytest.raises(Forbidden):
         check_origin({"HTTP_HOST": "gw:8080", **headers})

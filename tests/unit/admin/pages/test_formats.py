@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 
-import pytest
 from flask import Flask
 from markupsafe import Markup
 
@@ -18,6 +17,7 @@ from ollama_proxy.admin.pages.formats import (
     seconds,
     time,
 )
+from tests.rig.tables import each_row
 
 NOW = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
 
@@ -27,12 +27,12 @@ def plain(text: str) -> str:
     return text.replace("\u202f", " ").replace("\u00a0", " ")
 
 
-@pytest.mark.parametrize("name", FILTERS)
+@each_row("name", FILTERS)
 def test_what_is_not_known_is_a_dash(name: str) -> None:
     assert FILTERS[name](None) == "–"  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "digits", "text"),
     [
         (0, 0, "0"),
@@ -51,7 +51,7 @@ def test_a_number_is_never_broken_between_lines() -> None:
     assert " " not in number(1234567) + bytes_(4.7e9) + seconds(200) + money(3, "EUR")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "text"),
     [
         (0, "0 B"),
@@ -70,7 +70,7 @@ def test_sizes_are_those_of_ollama(value: float, text: str) -> None:
     assert plain(bytes_(value)) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "text"),
     [
         (0, "0 ms"),
@@ -104,7 +104,7 @@ def test_milliseconds_are_written_as_seconds_are() -> None:
     assert milliseconds(4230) == seconds(4.23)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "currency", "text"),
     [
         (12.4, "EUR", "12.40 EUR"),
@@ -121,7 +121,7 @@ def test_small_amounts_have_digits_enough(value: float, currency: str, text: str
     assert plain(money(value, currency)) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         NOW,
@@ -145,7 +145,7 @@ def test_an_empty_time_is_a_dash() -> None:
     assert time("") == ago("") == "–"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("passed_s", "text"),
     [
         (-5, "soon"),

@@ -11,6 +11,7 @@ from ollama_proxy.admin.pages.identity import is_password, read_user_header
 from ollama_proxy.policy import hash_password
 from ollama_proxy.settings.admin import Admin, PasswordHash
 from tests.rig.in_process import TOKEN
+from tests.rig.tables import each_row
 from tests.unit.admin.pages.conftest import MEMBER, PASSWORD, OpenPages, Visitor
 
 PROXIED: dict[str, Any] = {
@@ -147,7 +148,7 @@ def test_a_name_does_not_replace_a_session_with_a_token(open_pages: OpenPages) -
     assert visitor.get("/admin/keys", X_Forwarded_User="member").status_code == 200
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("environ", "is_proxy", "name"),
     [
         ({"HTTP_X_FORWARDED_USER": " anna "}, True, "anna"),

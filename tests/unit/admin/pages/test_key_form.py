@@ -12,6 +12,7 @@ from ollama_proxy.admin.pages import key_form
 from ollama_proxy.settings.managed import KeyFields, read_key, write_key
 from ollama_proxy.settings.sharing import Limits
 from ollama_proxy.settings.tokens import SCOPES
+from tests.rig.tables import each_row
 
 KEY: dict[str, Any] = {
     "name": "web",
@@ -54,7 +55,7 @@ def test_models_are_separated_by_commas_blanks_or_lines() -> None:
     assert key_form.read_fields(MultiDict({"models": " a*, b\r\nc "}))["models"] == ["a*", "b", "c"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("typed", "sent"),
     [
         ("60", 60),

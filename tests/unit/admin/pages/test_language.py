@@ -21,6 +21,7 @@ from ollama_proxy.admin.pages.language import (
 )
 from ollama_proxy.admin.pages.sessions import PageSessions
 from ollama_proxy.texts import Translatable
+from tests.rig.tables import each_row
 from tests.translations import (
     COMPILED,
     collect,
@@ -45,7 +46,7 @@ def chinese() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("accept", "language"),
     [
         ("", "en"),

@@ -11,6 +11,7 @@ import pytest
 from jinja2 import Environment, FileSystemLoader
 
 import ollama_proxy.admin
+from tests.rig.tables import each_row
 
 PAGES = Path(ollama_proxy.admin.__file__).parent / "pages"
 HOSTILE = "<script>alert('1')</script>"
@@ -40,7 +41,7 @@ def render(call: str, **values: object) -> str:
     return " ".join(ENVIRONMENT.from_string(source).render(**values).split())
 
 
-@pytest.mark.parametrize(
+@each_row(
     "call",
     [
         "field(x, x, x, hint=x, placeholder=x)",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from ollama_proxy.admin.pages.model_form import FIELDS, fill_form, read_form_value, read_number
 from ollama_proxy.settings import read_model
+from tests.rig.tables import each_row
 
 VALUE: dict[str, Any] = {
     "target": "box1:qwen3:8b",
@@ -39,7 +38,7 @@ def test_what_it_has_no_fields_for_stays() -> None:
     assert before["clamp"] == {"num_ctx": 9}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "read"),
     [("1", 1), ("-1", -1), ("0.5", 0.5), ("30m", "30m"), ("nan", "nan"), ("1e999", "1e999")],
 )

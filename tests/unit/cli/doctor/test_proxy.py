@@ -11,6 +11,7 @@ import pytest
 
 from ollama_proxy.cli.doctor.door import Answer, Door
 from ollama_proxy.cli.doctor.proxy import LINES, PAUSE_MS, check_arrival, check_buffering
+from tests.rig.tables import each_row
 
 DIRECT = {
     "protocol": "HTTP/1.1",
@@ -24,7 +25,7 @@ DIRECT = {
 PROXIED = DIRECT | {"port": 6000, "trusts_peer": True, "is_forwarded": True}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("seen", "url", "expected"),
     [
         (DIRECT, "http://127.0.0.1", ""),

@@ -15,6 +15,7 @@ from ollama_proxy.cli.doctor.door import Door
 from ollama_proxy.cli.doctor.finding import Level
 from ollama_proxy.cli.doctor.upstreams import check_contexts, check_slots, takes_turns
 from ollama_proxy.settings.upstreams import UpstreamSettings
+from tests.rig.tables import each_row
 
 #: How long an answer of the scripted server takes, in seconds.
 ANSWER_S = 0.2
@@ -58,7 +59,7 @@ def test_whether_two_answers_take_turns(at_a_time: int, expected: bool) -> None:
         assert takes_turns(Door(url), "qwen3:8b") is expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("length", "is_small"), [(2048, True), (8192, False), (None, False), ("x", False), (0, False)]
 )
 def test_contexts_that_cut_prompts(length: object, is_small: bool) -> None:

@@ -20,11 +20,12 @@ from ollama_proxy.errors import (
     PromptTooLong,
     UpstreamTimeout,
 )
+from tests.rig.tables import each_row
 
 ERRORS = AnthropicErrors()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "kind"),
     [
         (BadRequest(), "invalid_request_error"),

@@ -16,6 +16,7 @@ from ollama_proxy.dialects.anthropic.load import (
 from ollama_proxy.dialects.anthropic.tools import load_tools
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Document, ImageUrl, Message, Tool, ToolCall
+from tests.rig.tables import each_row
 
 USER = [{"role": "user", "content": "Hi"}]
 
@@ -24,7 +25,7 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"model": "m", "max_tokens": 9, "messages": USER, **fields}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "think", "default"),
     [
         ({}, None, False),
@@ -62,7 +63,7 @@ def test_only_an_answer_needs_a_limit() -> None:
     assert refused.value.param == "max_tokens"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("thinking", "shown"),
     [
         (None, True),
@@ -112,7 +113,7 @@ def test_user_is_the_clients_own_word() -> None:
 PLAIN = Message("user", "x" * 40)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("messages", "tokens"),
     [
         ([Message("user", "")], 1),

@@ -10,6 +10,7 @@ import pytest
 from ollama_proxy.dialects.anthropic.messages import load_messages, load_system
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Document, ImageUrl, Message, ToolCall
+from tests.rig.tables import each_row
 
 DATA = base64.b64encode(b"picture").decode()
 
@@ -99,7 +100,7 @@ def test_a_pdf_inside_a_result_belongs_to_it() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("block", "where"),
     [
         ({"type": "sound"}, "messages[0].content[0].type"),

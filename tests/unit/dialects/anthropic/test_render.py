@@ -20,6 +20,7 @@ from ollama_proxy.dialects.anthropic.render import (
 from ollama_proxy.errors import UpstreamCut
 from ollama_proxy.hub import Content, Done, Event, Model, Thinking, ToolCall, Truncated, collect
 from tests.golden.face import named_frames
+from tests.rig.tables import each_row
 
 EVENTS: list[Event] = [
     Thinking("h"),
@@ -129,7 +130,7 @@ def test_thinking_that_is_not_shown_leaves_its_signature() -> None:
     assert '"hm"' not in json.dumps(drawn(EVENTS, show_thinking=False))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("reason", "called", "expected"),
     [
         ("stop", False, "end_turn"),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from ollama_proxy.dialects.anthropic.schemas import MessagesSchema
+from tests.rig.tables import each_row
 
 SCHEMA = MessagesSchema()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields",
     [
         {"stop_sequences": ["a"]},
@@ -25,7 +24,7 @@ def test_harmless_values_are_accepted(fields: dict[str, Any]) -> None:
     assert SCHEMA.validate(fields) == {}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields",
     [
         {"stop_sequences": "a"},

@@ -10,6 +10,7 @@ import pytest
 from ollama_proxy.dialects.anthropic.tools import load_tool_choice, load_tools
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Tool
+from tests.rig.tables import each_row
 
 SCHEMA = {"type": "object", "properties": {"z": {}, "a": {}}}
 TOOLS = [Tool("f", None, None)]
@@ -45,7 +46,7 @@ def test_tool_that_anthropics_servers_run_is_left_out(kind: str) -> None:
     assert (tool.name, left_out) == ("f", [kind])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("choice", "loaded"),
     [
         (None, None),

@@ -14,6 +14,7 @@ from ollama_proxy.errors import (
     MissingToken,
     NotFound,
 )
+from tests.rig.tables import each_row
 
 ID = "req-1"
 
@@ -29,7 +30,7 @@ def test_native_error_is_always_a_text_on_one_line(text: str) -> None:
     assert isinstance(json.loads(frame)["error"], str)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "agent", "status", "text"),
     [
         (MissingToken(), "ollama/0.32.15 (amd64 linux)", 403, MISSING_TOKEN_IN_ADDRESS),

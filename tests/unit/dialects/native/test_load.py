@@ -20,6 +20,7 @@ from ollama_proxy.dialects.native.load import (
 )
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, GenerateRequest, Message, ToolCall
+from tests.rig.tables import each_row
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 SCHEMA = {
@@ -120,7 +121,7 @@ def test_results_name_their_tool_or_their_call() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("role", "meant"),
     [
         ("System", "system"),
@@ -159,7 +160,7 @@ def test_options_are_what_ollama_makes_of_them(
     assert chat(options=options).options == loaded
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "text"),
     [
         ({"stop": "X"}, 'option "stop" must be of type array'),
@@ -176,7 +177,7 @@ def test_G16_an_option_of_the_wrong_type_is_the_clients_fault(
     assert (str(refused), refused.status) == (text, 400)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "text"),
     [
         (
@@ -216,7 +217,7 @@ def test_what_ollama_refuses_is_refused_in_its_words(fields: dict[str, Any], tex
     assert str(refusal(chat, **fields)).startswith(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "text"),
     [
         ({"role": "wizard"}, "messages[0].role: must be 'system', 'user', 'assistant' or 'tool'"),
@@ -279,7 +280,7 @@ def test_a_completion_with_a_suffix_is_a_text_to_fill_in() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "param"),
     [
         ({"raw": True}, "raw"),
@@ -301,7 +302,7 @@ def test_fields_without_effect_are_named() -> None:
     assert find_ignored({"context": [], "shift": None}) == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("route", "data", "order"),
     [
         ("chat", {"messages": []}, "load"),
@@ -324,7 +325,7 @@ def test_G08_nothing_to_answer_is_an_order_to_load_or_unload(
     assert find_purpose(route, data) == order
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "texts"), [("Hi", ["Hi"]), (["a", ""], ["a", ""]), ([], []), ("", []), (None, [])]
 )
 def test_texts_to_embed_keep_their_order(given: Any, texts: list[str]) -> None:

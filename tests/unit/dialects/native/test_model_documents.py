@@ -19,6 +19,7 @@ from ollama_proxy.dialects.native.model_documents import (
     render_tags,
 )
 from ollama_proxy.hub import Model
+from tests.rig.tables import each_row
 
 DEEPSEEK = Model("deepseek-chat", 0, "deepseek")
 KNOWN = Model("gpt", 1_700_000_000, "lab", frozenset({"vision", "tools", "completion"}), 8192)
@@ -41,7 +42,7 @@ def show(model: Model) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "shown"),
     [
         ("m", "m:latest"),

@@ -19,11 +19,12 @@ from ollama_proxy.dialects.native.schemas import (
     model_names,
 )
 from ollama_proxy.errors import BadRequest
+from tests.rig.tables import each_row
 
 NAMED = ("show", "pull", "push", "create", "delete")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schema", "data", "text"),
     [
         (
@@ -63,18 +64,17 @@ def test_wrong_type_is_said_in_the_words_of_ollama(
     assert caught.value.param == next(iter(data))
 
 
-@pytest.mark.parametrize("route", MODEL_ROUTES, ids=lambda route: route.endpoint)
+@each_row("route", MODEL_ROUTES)
 def test_null_is_the_same_as_absent_and_unknown_fields_pass(route: Any) -> None:
     check_envelope(route.schema, dict.fromkeys(route.schema.fields))
     check_envelope(route.schema, {"brand_new": {"deep": [1]}})
 
 
-@pytest.mark.parametrize(
+@each_row(
     "route",
     [one for one in MODEL_ROUTES if one.endpoint in NAMED],
-    ids=lambda route: route.endpoint,
 )
-@pytest.mark.parametrize(
+@each_row(
     ("data", "expected"),
     [
         ({"model": "a"}, "a"),

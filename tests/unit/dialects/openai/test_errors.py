@@ -9,11 +9,12 @@ import pytest
 from ollama_proxy import errors
 from ollama_proxy.dialects.openai.errors import OpenAIErrors
 from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamRefused
+from tests.rig.tables import each_row
 
 ID = "req-1"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "kind"),
     [
         (400, "invalid_request_error"),
@@ -48,7 +49,7 @@ def test_missing_model_is_the_requests_fault(error: errors.GatewayError) -> None
     assert document["error"]["message"] in ("Model 'x' not found", "No x")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "code"),
     [
         (errors.MissingToken(), "invalid_api_key"),

@@ -16,6 +16,7 @@ from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import ChatRequest, Tool
 from ollama_proxy.upstreams.ollama.codec import encode_chat
 from tests.golden.fates import CHAT, COMPLETION, EMBEDDING, FIELDS
+from tests.rig.tables import each_row
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
@@ -25,7 +26,7 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"model": "m", "messages": MESSAGES, **fields}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "param"),
     [
         (

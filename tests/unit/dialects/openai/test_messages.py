@@ -9,6 +9,7 @@ import pytest
 from ollama_proxy.dialects.openai.messages import load_messages
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Message, ToolCall
+from tests.rig.tables import each_row
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"z":1,"a":2}'}}
 
@@ -58,7 +59,7 @@ def test_both_names_of_thinking() -> None:
         )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("message", "param"),
     [
         ("hi", "messages[0]"),

@@ -20,6 +20,7 @@ from ollama_proxy.dialects.openai.render import (
 from ollama_proxy.errors import UpstreamCut
 from ollama_proxy.hub import Answer, Choice, Content, Done, Event, Thinking, ToolCall, collect
 from tests.golden.face import frames
+from tests.rig.tables import each_row
 
 EVENTS: list[Event] = [
     Thinking("hm"),
@@ -100,7 +101,7 @@ def test_heartbeats_are_comments() -> None:
         assert renderer.render_heartbeat().endswith(b"\n\n")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("reason", "called", "expected"),
     [
         ("stop", False, "stop"),

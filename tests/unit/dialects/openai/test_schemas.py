@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from ollama_proxy.dialects.openai.schemas import ChatSchema, CompletionSchema
+from tests.rig.tables import each_row
 
 CHAT, COMPLETION = ChatSchema(), CompletionSchema()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields",
     [
         {"stop": "a"},
@@ -26,7 +25,7 @@ def test_values_that_are_accepted(fields: dict[str, Any]) -> None:
     assert CHAT.validate(fields) == {}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields",
     [
         {"stop": [1]},

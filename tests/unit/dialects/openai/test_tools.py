@@ -14,6 +14,7 @@ from ollama_proxy.dialects.openai.tools import (
     load_tools,
 )
 from ollama_proxy.errors import BadRequest
+from tests.rig.tables import each_row
 
 
 def tool(name: str) -> dict[str, Any]:
@@ -24,7 +25,7 @@ TOOLS = [tool("f"), tool("g")]
 ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [tool("g")]}}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("choice", "names", "loaded"),
     [
         (None, ["f", "g"], None),
@@ -46,7 +47,7 @@ def test_functions_are_the_older_form() -> None:
     assert not is_legacy({"tools": TOOLS})
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         {"tools": TOOLS, "tool_choice": tool("h")},

@@ -8,6 +8,7 @@ import pytest
 
 from ollama_proxy.dialects.responses.echo import render_echo
 from ollama_proxy.dialects.responses.load import load_response
+from tests.rig.tables import each_row
 
 
 def echo(**fields: Any) -> Any:
@@ -41,7 +42,7 @@ def test_documented_defaults_stand_where_the_request_says_nothing() -> None:
     }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "effort"),
     [
         ({"reasoning": {"effort": "none"}}, "none"),

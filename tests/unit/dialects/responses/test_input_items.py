@@ -12,6 +12,7 @@ from ollama_proxy.dialects.responses.output_items import seal
 from ollama_proxy.dialects.responses.tools import Toolbox
 from ollama_proxy.errors import BadRequest
 from ollama_proxy.hub import Message, ToolCall
+from tests.rig.tables import each_row
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
 RESULT = {"type": "function_call_output", "call_id": "c1", "output": "42"}
@@ -66,7 +67,7 @@ def test_a_text_file_is_read() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "param"),
     [
         ([], "input"),

@@ -16,6 +16,7 @@ from ollama_proxy.dialects.responses.output_items import (
     unseal,
 )
 from ollama_proxy.hub import Answer, Done, ToolCall
+from tests.rig.tables import each_row
 
 CALL = ToolCall("c1", "f", {"z": 1, "a": 2})
 
@@ -75,7 +76,7 @@ def test_usage_adds_up() -> None:
     assert render_usage()["total_tokens"] == 0
 
 
-@pytest.mark.parametrize("text", ["", "hm", "深く考える", "a\n\nb", "x" * 10_000, "~~~???>>>"])
+@each_row("text", ["", "hm", "深く考える", "a\n\nb", "x" * 10_000, "~~~???>>>"])
 def test_what_is_sealed_can_be_read_again(text: str) -> None:
     assert unseal(seal(text)) == text
 
@@ -87,7 +88,7 @@ def test_sealed_text_is_one_word_that_does_not_show_it() -> None:
     assert not set(blob) & set(" \n/+")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "blob", ["", "gAAAAABfaKe", "gw2.aG0=", "gw1.!", "gw1.aG0", "gw1./w==", "gw1._w==", "gw1.é"]
 )
 def test_blob_of_somebody_else_is_nothing(blob: str) -> None:

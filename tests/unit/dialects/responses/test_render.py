@@ -23,6 +23,7 @@ from ollama_proxy.errors import (
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall, Truncated, collect
 from tests.golden.responses.reading import events, rebuilt, texts
 from tests.rig.nesting import nested
+from tests.rig.tables import each_row
 
 EVENTS: list[Event] = [
     Thinking("h"),
@@ -60,7 +61,7 @@ def kinds(documents: list[Any]) -> list[str]:
     return [document["type"] for document in documents]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
+@each_row("size", [1, 2, 3, 4, 9])
 def test_events_do_not_depend_on_how_they_were_batched(size: int) -> None:
     one = renderer()
     documents = events(b"".join(one.render_stream(batch) for batch in batches(EVENTS, size)))
@@ -113,7 +114,7 @@ def test_thinking_alone_needs_no_message() -> None:
         assert [item["type"] for item in response["output"]] == ["reasoning"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("said", "statuses"),
     [
         ([Content("a")], ["incomplete"]),
@@ -172,7 +173,7 @@ def test_first_heartbeat_opens_the_answer_and_the_others_are_comments() -> None:
     assert kinds(events(one.render_stream([Content("a")])))[0] == "response.output_item.added"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "code"),
     [
         (UpstreamCut(), "server_error"),
@@ -224,7 +225,7 @@ def tokens(response: Any) -> list[list[str]]:
     return [[one["token"] for one in item["content"][0]["logprobs"]] for item in messages]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("said", "expected"),
     [
         ([Content("a", [entry("a")]), Content("b", [entry("b")])], [["a", "b"]]),
@@ -250,7 +251,7 @@ def test_bytes_of_an_entry_are_never_missing() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ['"', "\\", "\n\n", "\u2028", "data: x", "\x00", "😀"])
+@each_row("text", ['"', "\\", "\n\n", "\u2028", "data: x", "\x00", "😀"])
 def test_text_of_any_kind_stays_one_line(text: str) -> None:
     documents = drawn(Content(text), Done("stop"))
     assert [

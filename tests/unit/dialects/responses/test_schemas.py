@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from ollama_proxy.dialects.responses.schemas import INCLUDABLE, ResponseSchema
+from tests.rig.tables import each_row
 
 SCHEMA = ResponseSchema()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields",
     [
         {"include": list(INCLUDABLE)},
@@ -26,7 +25,7 @@ def test_values_that_are_accepted(fields: dict[str, Any]) -> None:
     assert SCHEMA.validate(fields) == {}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields",
     [
         {"include": ["everything"]},

@@ -14,6 +14,7 @@ from ollama_proxy.dialects.responses.tools import (
     load_tool_choice,
 )
 from ollama_proxy.errors import BadRequest
+from tests.rig.tables import each_row
 
 ECHO = {"type": "function", "name": "echo"}
 LAB = {
@@ -92,7 +93,7 @@ def test_a_grammar_is_noticed() -> None:
     assert filled({"type": "custom", "name": "patch", "format": grammar}).approximated == ("tools",)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("tool", "where"),
     [
         ("echo", "tools[0].type"),
@@ -118,7 +119,7 @@ def allowed(mode: str, *entries: Any) -> Any:
     return {"type": "allowed_tools", "mode": mode, "tools": [*entries]}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("choice", "names", "loaded"),
     [
         (None, NAMES, None),
@@ -137,7 +138,7 @@ def test_choice(choice: Any, names: list[str], loaded: Any) -> None:
     assert ([tool.name for tool in tools], mode) == (names, loaded)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("choice", "where"),
     [
         ({"type": "web_search"}, "tool_choice.type"),

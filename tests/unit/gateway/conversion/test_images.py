@@ -15,6 +15,7 @@ from ollama_proxy.gateway.resolve import ResolvedModel
 from ollama_proxy.hub import ChatRequest, Message
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.call import Call
+from tests.rig.tables import each_row
 from tests.unit.gateway.conversion import finished
 from tests.unit.gateway.conversion.pictures import picture, read
 
@@ -132,7 +133,7 @@ def test_a_native_body_gets_its_images_converted_wherever_they_are() -> None:
     assert data["images"] == [GIF] and data["messages"][0]["images"] == [PNG, GIF]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         {"model": "m"},

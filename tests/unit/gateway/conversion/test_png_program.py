@@ -14,6 +14,7 @@ from PIL import Image
 from ollama_proxy.gateway.conversion import png_program
 from ollama_proxy.gateway.conversion.images import PROGRAM
 from ollama_proxy.gateway.conversion.process import run_program
+from tests.rig.tables import each_row
 from tests.unit.gateway.conversion.pictures import (
     BLUE,
     RED,
@@ -90,7 +91,7 @@ def test_bytes_are_counted_over_all_images() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "image",
     [
         picture("GIF")[:40],
@@ -100,7 +101,6 @@ def test_bytes_are_counted_over_all_images() -> None:
         picture("JPEG"),
         "",
     ],
-    ids=["cut GIF", "cut WebP", "noise", "no base64", "another format", "nothing"],
 )
 def test_what_cannot_be_read_is_damaged_and_the_others_are_converted(image: str) -> None:
     first, second = convert(image, picture("GIF"))

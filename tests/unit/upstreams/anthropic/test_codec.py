@@ -25,6 +25,7 @@ from ollama_proxy.upstreams.anthropic.codec import (
 from ollama_proxy.upstreams.anthropic.messages import BEGINNING, Thoughts
 from ollama_proxy.upstreams.anthropic.models import UNKNOWN, Traits, decode_traits
 from tests.rig import messages_provider as rig
+from tests.rig.tables import each_row
 
 ADAPTIVE = decode_traits(rig.row())
 MANUAL = decode_traits(rig.row(kinds=("enabled", "disabled")))
@@ -288,7 +289,7 @@ def test_history_with_calls_keeps_their_tools_though_none_are_on_offer() -> None
     assert body["tool_choice"] == {"type": "none"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("choice", "parallel", "said"),
     [
         (None, None, None),
@@ -311,7 +312,7 @@ def test_choice_of_tools_has_its_own_switch(choice: Any, parallel: bool | None, 
 # Parameters.
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "traits", "tokens"),
     [
         ({"num_predict": 100}, UNKNOWN, 100),
@@ -332,7 +333,7 @@ def test_thinking_comes_on_top_of_an_answer_without_a_limit() -> None:
     assert encoded(chat(think="low"))["max_tokens"] == DEFAULT_TOKENS + BUDGETS["low"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "traits", "said", "unsaid"),
     [
         ({"temperature": 0.2, "top_k": 5}, UNKNOWN, {"temperature": 0.2, "top_k": 5}, []),
@@ -365,7 +366,7 @@ def test_options_that_the_model_takes(
 SHOWN = {"display": "summarized"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("think", "traits", "thinking", "effort"),
     [
         (None, ADAPTIVE, None, None),
@@ -390,7 +391,7 @@ def test_thinking_is_asked_for_as_the_model_takes_it(
     assert not thinking or thinking.get("budget_tokens", 0) < body["max_tokens"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("limit", "budget"),
     [(100, None), (1024, None), (1025, 1024), (3000, 1500), (60_000, BUDGETS["medium"])],
 )
@@ -448,7 +449,7 @@ def test_form_without_a_switch_is_told_in_words(format: Any, traits: Traits, wor
     assert encode_parameters(request, traits, Thoughts()).unsaid == ["format"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schema", "sent"),
     [
         ({"type": "string"}, {"type": "string"}),
@@ -500,7 +501,7 @@ def test_schema_is_closed_and_its_limits_are_told(schema: Any, sent: Any) -> Non
     assert json.dumps(close_objects(schema)) == json.dumps(sent)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("user", "metadata"),
     [
         ("team-7", {"user_id": "team-7"}),
@@ -546,8 +547,8 @@ def consumed(value: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("traits", [UNKNOWN, ADAPTIVE, MANUAL])
-@pytest.mark.parametrize(
+@each_row("traits", [UNKNOWN, ADAPTIVE, MANUAL])
+@each_row(
     "fields",
     [
         {"think": True},

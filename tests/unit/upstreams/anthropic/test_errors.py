@@ -9,6 +9,7 @@ import pytest
 
 from ollama_proxy.errors import GatewayError, PromptTooLong, UpstreamRefused
 from ollama_proxy.upstreams.anthropic.errors import MOST_CHARS, decode_error_event, decode_refusal
+from tests.rig.tables import each_row
 
 
 def body(kind: str, text: str, **fields: Any) -> bytes:
@@ -17,7 +18,7 @@ def body(kind: str, text: str, **fields: Any) -> bytes:
     ).encode()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "data", "given", "slug"),
     [
         (400, body("invalid_request_error", "max_tokens: too many"), 400, "invalid_request"),

@@ -29,7 +29,7 @@ from ollama_proxy.upstreams.anthropic.models import (
 )
 from tests.rig import every_cut, pieces
 from tests.rig import messages_provider as rig
-from tests.rig.tables import check_rows
+from tests.rig.tables import check_rows, each_row
 
 THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "c2lnbmVk"}
 
@@ -149,8 +149,8 @@ def test_signed_thinking_is_kept_for_the_first_call_behind_it(stream: bool) -> N
     assert thoughts.of("toolu_bbbbbbbbbbbbbbbb") == ()
 
 
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize(
+@each_row("stream", [True, False])
+@each_row(
     ("reason", "done"),
     [
         ("end_turn", "stop"),
@@ -235,7 +235,7 @@ def test_call_that_can_not_be_read_is_an_error_behind_what_came_before(written: 
     assert [getattr(event, "text", "") for event in events] == ["Hm."]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "frame",
     [
         b"data: {]\n\n",
@@ -252,7 +252,7 @@ def test_event_of_another_shape_is_an_error(frame: bytes) -> None:
     assert type(found.value) is UpstreamError
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"type":"message"}', b'{"content":[1]}'])
+@each_row("body", [b"", b"<html>", b"[]", b'{"type":"message"}', b'{"content":[1]}'])
 def test_single_answer_of_another_shape_is_an_error(body: bytes) -> None:
     with pytest.raises(UpstreamError) as found:
         MessageReader(rig.MODEL, Thoughts()).whole(body)
@@ -262,7 +262,7 @@ def test_single_answer_of_another_shape_is_an_error(body: bytes) -> None:
 # Errors.
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "kind", "said", "expected"),
     [
         (
@@ -306,7 +306,7 @@ def test_single_answer_of_another_shape_is_an_error(body: bytes) -> None:
         (403, "permission_error", "Not yours", UpstreamAuthError()),
     ],
 )
-@pytest.mark.parametrize("in_stream", [False, True])
+@each_row("in_stream", [False, True])
 def test_refusal_is_told_as_ours(
     status: int, kind: str, said: str, expected: UpstreamError, in_stream: bool
 ) -> None:

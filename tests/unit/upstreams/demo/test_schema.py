@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from ollama_proxy.upstreams.demo.schema import Example, find_schema
+from tests.rig.tables import each_row
 
 NODE = {
     "type": "object",
@@ -21,7 +22,7 @@ NODE = {
 }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schema", "expected"),
     [
         ({"type": "string"}, "demo"),
@@ -102,7 +103,7 @@ def doubling(levels: int) -> dict[str, Any]:
     return {"$ref": "#/$defs/d0", "$defs": defs}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "schema",
     [
         doubling(40),
@@ -142,7 +143,7 @@ PLACEHOLDERS = {
 }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("prompt", "example"),
     [
         (

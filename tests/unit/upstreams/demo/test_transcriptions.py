@@ -10,6 +10,7 @@ import pytest
 from ollama_proxy.upstreams.demo.requests import Refusal
 from ollama_proxy.upstreams.demo.transcriptions import transcribe, words_for
 from ollama_proxy.upstreams.forms import Part, write_form
+from tests.rig.tables import each_row
 
 SOUND = Part("file", b"RIFF", "a.wav")
 
@@ -19,7 +20,7 @@ def heard(*parts: Part, **fields: str) -> Any:
     return transcribe(*write_form([*given, *(parts or (SOUND,))]))
 
 
-@pytest.mark.parametrize("form", ["", "json", "verbose_json", "text", "srt", "vtt"])
+@each_row("form", ["", "json", "verbose_json", "text", "srt", "vtt"])
 def test_every_format_has_the_same_words(form: str) -> None:
     answer = heard(response_format=form)
     [body] = answer.pieces

@@ -11,6 +11,7 @@ from ollama_proxy.upstreams.fleet.balancer import Route
 from ollama_proxy.upstreams.fleet.model_index import Fleet
 from ollama_proxy.upstreams.fleet.node import State
 from tests.rig.clock import ManualClock
+from tests.rig.tables import each_row
 from tests.unit.upstreams.stock import node, stock
 
 M = "m:latest"
@@ -94,12 +95,12 @@ NAMES: dict[str, dict[str, str] | None] = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_row("name", NAMES)
 def test_a_name_leads_to_those_that_have_it(name: str) -> None:
     assert found(mixed(), name) == NAMES[name]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "identity"),
     [
         ("M", "m:latest"),
@@ -134,7 +135,7 @@ def test_an_upstream_in_front_of_a_name_means_that_upstream() -> None:
     }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "shared"),
     [("ollama", True), ("vllm", True), ("llamacpp", True), ("openai", False), ("deepseek", False)],
 )

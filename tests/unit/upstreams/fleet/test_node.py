@@ -27,6 +27,7 @@ from ollama_proxy.upstreams.fleet.node import (
     State,
 )
 from tests.rig.clock import ManualClock
+from tests.rig.tables import each_row
 from tests.unit.upstreams.stock import new_call, node, stock
 
 M = "m:latest"
@@ -179,7 +180,7 @@ FAULTS: dict[str, tuple[GatewayError, bool]] = {
 }
 
 
-@pytest.mark.parametrize("case", FAULTS)
+@each_row("case", FAULTS)
 def test_U11_who_is_at_fault(case: str) -> None:
     error, is_theirs = FAULTS[case]
     box = node("box1", "m")
@@ -188,7 +189,7 @@ def test_U11_who_is_at_fault(case: str) -> None:
     assert (box.is_failing(M), box.allows()) == (is_theirs, True)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "closes"),
     [
         (UpstreamRefused(500, ""), True),
@@ -197,7 +198,6 @@ def test_U11_who_is_at_fault(case: str) -> None:
         (UpstreamCut(), False),
         (UpstreamTimeout(), False),
     ],
-    ids=["error", "busy", "nonsense", "cut", "silence"],
 )
 def test_only_an_answer_says_that_it_is_there(error: UpstreamError, closes: bool) -> None:
     box = node("box1", "m")

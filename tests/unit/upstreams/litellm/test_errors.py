@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ollama_proxy.upstreams.litellm.errors import decode_exception, strip_labels
+from tests.rig.tables import each_row
 
 
 def raised(name: str, text: str = "", **fields: Any) -> Exception:
@@ -25,7 +26,7 @@ class Response:
         self.headers = type("Headers", (), {"items": lambda _: [("Retry-After", "7")]})()  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "status", "slug"),
     [
         (raised("ConnectError"), 503, "upstream_unreachable"),
@@ -50,7 +51,6 @@ class Response:
         ),
         (raised("ValueError", "secret prompt"), 502, "upstream_error"),
     ],
-    ids=lambda value: type(value).__name__,
 )
 def test_error(error: Exception, status: int, slug: str) -> None:
     made = decode_exception(error, model="m")

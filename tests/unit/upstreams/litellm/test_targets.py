@@ -8,6 +8,7 @@ from ollama_proxy.errors import UpstreamAuthError, UpstreamError, UpstreamRefuse
 from ollama_proxy.settings.upstreams import UpstreamSettings
 from ollama_proxy.upstreams.litellm.targets import Targets
 from ollama_proxy.upstreams.litellm.upstream import load_litellm
+from tests.rig.tables import each_row
 
 
 def targets() -> Targets:
@@ -39,7 +40,7 @@ def test_names_that_mean_nothing(
     assert raised.value.status == (404 if error is UpstreamRefused else 502)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "one"),
     [
         ("datascope/qwen-max", "dashscope/qwen-max"),

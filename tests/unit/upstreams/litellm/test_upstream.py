@@ -15,6 +15,7 @@ from ollama_proxy.upstreams.litellm.errors import decode_exception, strip_labels
 from ollama_proxy.upstreams.litellm.upstream import LiteLLMUpstream, build, load_litellm
 from ollama_proxy.upstreams.transport.session import HttpTransport
 from tests.rig.provider import CHAT, HELLO, Provider
+from tests.rig.tables import each_row
 from tests.unit.upstreams.stock import new_call
 
 KEY = "sk-" + "0123" * 6
@@ -102,7 +103,7 @@ def test_a_server_of_ollamas_own_is_asked_where_it_was_configured(
         assert server.requests
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "said"),
     [
         ("litellm.BadRequestError: OpenAIException - what they said", "what they said"),

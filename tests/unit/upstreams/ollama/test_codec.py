@@ -32,7 +32,7 @@ from ollama_proxy.upstreams.ollama.upstream import OllamaReader
 from tests.rig import every_cut
 from tests.rig.nesting import nested
 from tests.rig.replay_upstream import Recording, Version, recording, recordings
-from tests.rig.tables import check_rows
+from tests.rig.tables import check_rows, each_row
 
 
 def entry(token: str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def called(arguments: Any) -> dict[str, Any]:
     return {"message": {"tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}}
 
 
-@pytest.mark.parametrize("arguments", [nested(252), nested(260), nested(1000), "{}", [1]])
+@each_row("arguments", [nested(252), nested(260), nested(1000), "{}", [1]])
 def test_a_call_that_no_answer_could_hold_is_the_model_servers_fault(arguments: Any) -> None:
     with pytest.raises(UpstreamError, match="sent an invalid tool call") as refused:
         ChatDecoder()(called(arguments))

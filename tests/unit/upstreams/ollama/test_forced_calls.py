@@ -25,6 +25,7 @@ from ollama_proxy.upstreams.ollama.forced_calls import (
     encode_forced_call,
     find_call_schema,
 )
+from tests.rig.tables import each_row
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -39,7 +40,7 @@ def asked(*parameters: Any, choice: Any = "required", **fields: Any) -> ChatRequ
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("request_", "schema"),
     [
         (asked(CITY), CITY),
@@ -138,7 +139,7 @@ def test_answer_becomes_a_call(tools: Any, batches: Any) -> None:
     assert (call.name, call.arguments, done) == ("f", {"city": "X"}, DONE)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("tools", "text"),
     [
         ([CITY], "I can't."),

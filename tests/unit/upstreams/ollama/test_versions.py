@@ -29,12 +29,12 @@ from ollama_proxy.upstreams.ollama.versions import (
     unreadable_images,
 )
 from tests.rig.replay_upstream import Recording, recorded_at, recordings
-from tests.rig.tables import check_rows
+from tests.rig.tables import check_rows, each_row
 
 GIF, WEBP = "image/gif", "image/webp"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("version", "unreadable"),
     [
         ("0.24.0", {GIF}),
@@ -56,12 +56,12 @@ def test_formats_by_version(version: str, unreadable: set[str]) -> None:
     assert unreadable_images(version) == unreadable
 
 
-@pytest.mark.parametrize("version", ["0.1.0", "0.9.6", "0.12.11", "0.24.0", "0.29.9", "0.29.100"])
+@each_row("version", ["0.1.0", "0.9.6", "0.12.11", "0.24.0", "0.29.9", "0.29.100"])
 def test_older_releases_take_shift_with_each_request(version: str) -> None:
     assert version in SHIFT_PER_REQUEST
 
 
-@pytest.mark.parametrize(
+@each_row(
     "version",
     [
         "0.30.0",
@@ -93,7 +93,7 @@ def test_everything_else_counts_as_new(version: str) -> None:
     assert version not in SHIFT_PER_REQUEST
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("version", "is_faulty"),
     [
         ("0.24.0", True),
@@ -152,7 +152,7 @@ def check_blame(_name: str, _version: str, row: Recording) -> None:
         assert error.status == row.status
 
 
-@pytest.mark.parametrize(("pattern", "name"), [row for row in (*MISTAKES, *TOO_LONG) if row[1]])
+@each_row(("pattern", "name"), [row for row in (*MISTAKES, *TOO_LONG) if row[1]])
 def test_each_row_of_the_tables_is_what_its_recording_shows(pattern: str, name: str) -> None:
     row = recorded_at(name)
     assert row.status >= 400
@@ -163,8 +163,8 @@ def test_each_row_of_the_tables_is_what_its_recording_shows(pattern: str, name: 
     assert decode_refusal(500, row.response).status == 400
 
 
-@pytest.mark.parametrize("status", [502, 503, 504])
-@pytest.mark.parametrize(("pattern", "name"), MISTAKES)
+@each_row("status", [502, 503, 504])
+@each_row(("pattern", "name"), MISTAKES)
 def test_another_servers_status_stays_its_own(pattern: str, name: str, status: int) -> None:
     assert decode_refusal(status, recorded_at(name).response).status == status
 

@@ -17,6 +17,7 @@ from ollama_proxy.upstreams.openai.messages import Thought
 from tests.rig import every_cut
 from tests.rig import provider as said
 from tests.rig.provider import chunk, chunks, completion, frames
+from tests.rig.tables import each_row
 from tests.unit.upstreams.openai.reading import read_parts, read_stream
 
 #: Whole, and in single bytes.
@@ -190,8 +191,8 @@ def test_stream_is_read_the_same_wherever_its_bytes_are_cut(body: bytes, expecte
         assert (answer(events), failure) == (expected, None), parts
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("body", "expected"), STREAMS.values(), ids=STREAMS)
+@each_row("size", SIZES)
+@each_row(("body", "expected"), STREAMS.values())
 def test_streams(body: bytes, expected: Answer, size: int | None) -> None:
     events, failure = read(body, size)
     assert failure is None
@@ -226,7 +227,7 @@ SINGLES: dict[str, tuple[Any, Answer]] = {
 }
 
 
-@pytest.mark.parametrize(("document", "expected"), SINGLES.values(), ids=SINGLES)
+@each_row(("document", "expected"), SINGLES.values())
 def test_single_answers(document: Any, expected: Answer) -> None:
     assert answer(whole(document)) == expected
 
@@ -310,8 +311,8 @@ FAILURES: dict[str, tuple[list[Any], int, str]] = {
 }
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("documents", "status", "text"), FAILURES.values(), ids=FAILURES)
+@each_row("size", SIZES)
+@each_row(("documents", "status", "text"), FAILURES.values())
 def test_events_before_a_failure_are_delivered(
     documents: list[Any], status: int, text: str, size: int | None
 ) -> None:
@@ -337,7 +338,7 @@ BAD_SINGLES: dict[str, tuple[Any, int]] = {
 }
 
 
-@pytest.mark.parametrize(("document", "status"), BAD_SINGLES.values(), ids=BAD_SINGLES)
+@each_row(("document", "status"), BAD_SINGLES.values())
 def test_invalid_single_answers_are_errors(document: Any, status: int) -> None:
     with pytest.raises(UpstreamError) as failed:
         whole(document)

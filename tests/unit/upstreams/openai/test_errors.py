@@ -17,6 +17,7 @@ from ollama_proxy.errors import (
     UpstreamTimeout,
 )
 from ollama_proxy.upstreams.openai.errors import decode_error, decode_refusal, text_of
+from tests.rig.tables import each_row
 
 HTML = b"<!DOCTYPE html><html><body><h1>Bad gateway</h1></body></html>"
 
@@ -54,7 +55,7 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize(("document", "text"), TEXTS.values(), ids=TEXTS)
+@each_row(("document", "text"), TEXTS.values())
 def test_the_sentence_of_an_error(document: Any, text: str) -> None:
     assert text_of(document) == text
 
@@ -129,13 +130,13 @@ STATUSES: dict[str, tuple[int, Any, int, type[UpstreamError]]] = {
 }
 
 
-@pytest.mark.parametrize(("status", "document", "ours", "kind"), STATUSES.values(), ids=STATUSES)
+@each_row(("status", "document", "ours", "kind"), STATUSES.values())
 def test_statuses(status: int, document: Any, ours: int, kind: type[UpstreamError]) -> None:
     error = decode_refusal(status, body(document))
     assert (error.status, type(error)) == (ours, kind)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "ours", "kind"),
     [
         (400, 502, UpstreamError),
@@ -151,7 +152,7 @@ def test_statuses(status: int, document: Any, ours: int, kind: type[UpstreamErro
         (520, 502, UpstreamRefused),
     ],
 )
-@pytest.mark.parametrize("data", [HTML, b"", b" \n"], ids=["a page", "nothing", "blanks"])
+@each_row("data", [HTML, b"", b" \n"])
 def test_statuses_without_an_error_that_can_be_read(
     status: int, ours: int, kind: type[UpstreamError], data: bytes
 ) -> None:
@@ -181,7 +182,7 @@ IN_200 = {
 }
 
 
-@pytest.mark.parametrize(("document", "status"), IN_200.values(), ids=IN_200)
+@each_row(("document", "status"), IN_200.values())
 def test_an_error_in_an_answer_goes_by_its_own_code(document: Any, status: int) -> None:
     assert decode_error(document).status == status
 
@@ -205,7 +206,7 @@ def at(seconds: float) -> str:
     return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "wait_s"),
     [
         ([("retry-after", "7")], 7),
@@ -246,7 +247,7 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize("document", LONG.values(), ids=LONG)
+@each_row("document", LONG.values())
 def test_a_long_text_is_cut(document: Any) -> None:
     assert (
         len(str(decode_refusal(400, body(document))))
@@ -266,7 +267,7 @@ def test_a_secret_where_a_text_is_cut_is_none_of_it() -> None:
     assert text == "x" * 1990 + " ... yyyyy"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "secret",
     [
         "sk-proj-abcdef0123",

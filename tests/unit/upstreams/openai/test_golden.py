@@ -13,12 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from ollama_proxy.hub import Content, Done, Event, Thinking, ToolCall
 from ollama_proxy.settings.provider_profiles import PROFILES, Profile
 from ollama_proxy.upstreams.openai.answers import ChunkDecoder, OpenAIReader
 from ollama_proxy.upstreams.openai.errors import decode_error
+from tests.rig.tables import each_row
 from tests.unit.upstreams.openai.reading import read_stream
 
 CASES = sorted(
@@ -42,8 +41,8 @@ def told(event: Event) -> dict[str, Any]:
             raise AssertionError(event)
 
 
-@pytest.mark.parametrize("size", [1, None])
-@pytest.mark.parametrize("directory", CASES, ids=[path.name for path in CASES])
+@each_row("size", [1, None])
+@each_row("directory", CASES)
 def test_stream_gives_the_recorded_events(directory: Path, size: int | None) -> None:
     case = json.loads((directory / "case.json").read_bytes())
     profile = PROFILES.get(case.get("profile"), Profile())

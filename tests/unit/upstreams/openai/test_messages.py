@@ -20,6 +20,7 @@ from ollama_proxy.upstreams.openai.messages import (
     Thought,
     encode_messages,
 )
+from tests.rig.tables import each_row
 
 PLAIN = Profile()
 
@@ -126,7 +127,7 @@ RESULTS: dict[str, tuple[list[Message], list[tuple[str, str]]]] = {
 }
 
 
-@pytest.mark.parametrize(("messages", "expected"), RESULTS.values(), ids=RESULTS)
+@each_row(("messages", "expected"), RESULTS.values())
 def test_results_belong_to_their_calls(
     messages: list[Message], expected: list[tuple[str, str]]
 ) -> None:

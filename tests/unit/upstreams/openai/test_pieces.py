@@ -11,6 +11,7 @@ from ollama_proxy.errors import UpstreamError
 from ollama_proxy.hub import Done, collect
 from ollama_proxy.upstreams.openai.pieces import InlineThinking, ToolCallParts
 from tests.rig.nesting import nested
+from tests.rig.tables import each_row
 
 Piece = dict[str, Any]
 
@@ -136,7 +137,7 @@ ROWS: dict[str, tuple[list[Piece], list[tuple[str, str, Any]]]] = {
 }
 
 
-@pytest.mark.parametrize(("pieces", "expected"), ROWS.values(), ids=ROWS)
+@each_row(("pieces", "expected"), ROWS.values())
 def test_pieces_become_calls(pieces: list[Piece], expected: list[tuple[str, str, Any]]) -> None:
     calls = taken(pieces)
     assert calls == expected
@@ -228,7 +229,7 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize(("text", "thinking", "content"), TEXTS.values(), ids=TEXTS)
+@each_row(("text", "thinking", "content"), TEXTS.values())
 def test_text_and_thinking_are_told_apart_wherever_the_text_is_cut(
     text: str, thinking: str, content: str
 ) -> None:

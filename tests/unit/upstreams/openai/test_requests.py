@@ -22,6 +22,7 @@ from ollama_proxy.upstreams.openai.requests import (
     select_passthrough,
     shorten,
 )
+from tests.rig.tables import each_row
 
 HI = [Message("user", "hi")]
 PLAIN = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": False}
@@ -42,7 +43,7 @@ def test_absent_parameters_stay_absent() -> None:
     assert chat() == PLAIN
 
 
-@pytest.mark.parametrize("kind", PROFILES)
+@each_row("kind", PROFILES)
 def test_absent_parameters_stay_absent_for_every_kind(kind: str) -> None:
     assert chat(PROFILES[kind]) == PLAIN
 
@@ -77,7 +78,7 @@ OPTIONS: dict[str, tuple[dict[str, Json], dict[str, Json]]] = {
 }
 
 
-@pytest.mark.parametrize(("options", "expected"), OPTIONS.values(), ids=OPTIONS)
+@each_row(("options", "expected"), OPTIONS.values())
 def test_options(options: dict[str, Json], expected: dict[str, Json]) -> None:
     assert extra(options=options) == expected
 
@@ -142,7 +143,7 @@ THINKING: list[tuple[str, dict[str, Any], Any, dict[str, Json]]] = [
 ]
 
 
-@pytest.mark.parametrize(("switch", "settings", "think", "expected"), THINKING)
+@each_row(("switch", "settings", "think", "expected"), THINKING)
 def test_thinking(
     switch: str, settings: dict[str, Any], think: Any, expected: dict[str, Json]
 ) -> None:
@@ -361,7 +362,7 @@ def test_vectors_in_base64() -> None:
     assert decode_embed(rows((0, packed)), 1)[0] == [[1.5, -2.0]]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "document",
     [
         {},

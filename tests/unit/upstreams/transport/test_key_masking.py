@@ -8,12 +8,11 @@ import json
 from collections.abc import Iterable
 from urllib.parse import quote
 
-import pytest
-
 from ollama_proxy.settings.upstreams import Timeouts
 from ollama_proxy.upstreams.base import Connections, Headers, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.transport.key_masking import MaskedReply, MaskedTransport
+from tests.rig.tables import each_row
 
 KEY = 'ab/CD+ef<gh>"ij&0123456789'
 CALL = Call(Timeouts())
@@ -85,7 +84,7 @@ BASIC = [
 ]
 
 
-@pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
+@each_row("text", WRITTEN.values())
 def test_the_key_is_masked_at_its_length_wherever_it_is_cut(text: str) -> None:
     body = f'{{"error": "denied: {text}."}}'.encode()
     whole = read(masked(Scripted([body])))
@@ -97,9 +96,7 @@ def test_the_key_is_masked_at_its_length_wherever_it_is_cut(text: str) -> None:
     assert read(masked(Scripted([body[n : n + 1] for n in range(len(body))]))) == whole
 
 
-@pytest.mark.parametrize(
-    "encoded", [*BASIC, *(text.replace("+", "-").replace("/", "_") for text in BASIC)]
-)
+@each_row("encoded", [*BASIC, *(text.replace("+", "-").replace("/", "_") for text in BASIC)])
 def test_the_key_is_masked_inside_base64(encoded: str) -> None:
     shown = read(masked(Scripted([f'{{"error": "bad Basic {encoded}"}}'.encode()]))).decode()
     left = shown.removeprefix('{"error": "bad Basic ').removesuffix('"}').strip("=")
