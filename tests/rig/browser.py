@@ -29,12 +29,15 @@ HEIGHTS = {WIDE: 800, NARROW: 844}
 #: A deadline for each step, not a promise.
 STEP_S = 15.0
 AXE = PROJECT / "tests" / "node" / "node_modules" / "axe-core" / "axe.min.js"
-#: What is worse than moderate. Only rules that are switched off need the style sheets once more, which
-#: axe-core would load, and all that is wrong with regions is moderate.
-_FIND_BARRIERS = """axe.run({ resultTypes: ["violations"], preload: false, rules: { region: { enabled: false } } })
-  .then(({ violations }) => violations
-    .filter((each) => ["serious", "critical"].includes(each.impact))
-    .map((each) => [each.id, each.impact, each.nodes.map((node) => `${node.html.slice(0, 200)} ${node.failureSummary}`)]))"""
+#: What is worse than moderate. Only rules that are off need the style sheets, which axe-core would
+#: load once more, and what is wrong with a region is moderate.
+_FIND_BARRIERS = """(async () => {
+  const rules = { region: { enabled: false } };
+  const { violations } = await axe.run({ resultTypes: ["violations"], preload: false, rules });
+  const tell = (node) => `${node.html.slice(0, 200)} ${node.failureSummary}`;
+  return violations.filter((each) => ["serious", "critical"].includes(each.impact))
+    .map((each) => [each.id, each.impact, each.nodes.map(tell)]);
+})()"""
 #: What the browser itself would ask the network for, and what takes a graphics card.
 _QUIET = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
