@@ -13,10 +13,11 @@ from typing import Any
 
 import gevent
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.reliability.report import Reliability
 from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
-from tests.rig.gateway import Gateway
+from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.leaks import LeakCheck
 from tests.rig.postgres import PostgresServer
 from tests.rig.provider import Provider
@@ -27,6 +28,8 @@ from tests.rig.url_builders import compile_url_builders_once
 COMPUTING = {"unit", "app", "fuzz"}
 #: The files of the others come in this part of a run.
 WAITING_SHARE = 0.8
+#: Its files share a Chromium and a gateway, which take as long to start as a file takes.
+BROWSER = "tests/browser"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,13 +56,28 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that wait for processes are spread among those that compute, in their random order, so
     that the processor always has work; the last ones are of the second kind, which are short, so
-    that no test process is left with a long one."""
+    that no test process is left with a long one. Those of the browser come first, together."""
     paths = dict.fromkeys(item.path for item in items)
     order: dict[Path, float] = {path: place for place, path in enumerate(paths)}
     for path in order:
         if not COMPUTING & set(path.parts):
             order[path] *= WAITING_SHARE
+        if path.is_relative_to(PROJECT / BROWSER):
+            order[path] = -1 / (1 + order[path])
     items.sort(key=lambda item: order[item.path])
+
+
+class FileScheduling(LoadFileScheduling):
+    """One test process for all tests of a file, and one for all files of the browser."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return BROWSER if nodeid.startswith(f"{BROWSER}/") else str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
+    """See FileScheduling."""
+    return FileScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_runtest_call() -> None:

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 BIN=${BIN:-.venv/bin}
 
 missing=""
-for pair in nginx:nginx-light systemd-analyze:systemd logrotate:logrotate shellcheck:shellcheck openssl:openssl redis-server:redis-server pg_ctlcluster:postgresql promtool:prometheus chromium:chromium; do
+for pair in nginx:nginx-light systemd-analyze:systemd logrotate:logrotate shellcheck:shellcheck openssl:openssl redis-server:redis-server pg_ctlcluster:postgresql promtool:prometheus chromium-headless-shell:chromium-headless-shell; do
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from tests.rig.browser import Browser, Visit
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import Gateway
+from tests.rig.local import LocalGateway
 
 Role = Literal["operator", "member"]
 
@@ -110,13 +111,15 @@ def open_stage(browser: Browser, *servers: Server, **config: Any) -> Iterator[St
         yield Stage(gateway, browser)
 
 
-def ask_model(gateway: Gateway, model: str = "tiny", *, user: str = "somebody") -> int:
+def ask_model(
+    gateway: Gateway | LocalGateway, model: str = "tiny", *, user: str = "somebody"
+) -> int:
     """The status of a question that the member asks."""
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False}
     return gateway.ask("/api/chat", body, token=MEMBER, **{USER_HEADER: quote(user)}).status
 
 
-def wait_for_usage(gateway: Gateway, count: int) -> list[dict[str, Any]]:
+def wait_for_usage(gateway: Gateway | LocalGateway, count: int) -> list[dict[str, Any]]:
     """The rows of requests, as soon as there are so many."""
     rows: list[dict[str, Any]] = []
 

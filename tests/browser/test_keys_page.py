@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 
@@ -55,8 +56,13 @@ def with_keyboard(visit: Visit, name: str) -> None:
     visit.page.keyboard.press("Enter")
 
 
-@pytest.mark.parametrize("make", [with_mouse, with_keyboard])
-@pytest.mark.parametrize("javascript", [True, False])
+#: A key is revoked by mouse and with scripts, below.
+WAYS = [(with_keyboard, True), (with_mouse, False)]
+if os.environ.get("LONG"):
+    WAYS += [(with_mouse, True), (with_keyboard, False)]
+
+
+@pytest.mark.parametrize(("make", "javascript"), WAYS)
 def test_a_key_made_on_the_page_works(
     stage: Stage, make: Callable[[Visit, str], None], javascript: bool
 ) -> None:

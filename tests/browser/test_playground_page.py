@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from tests.rig.fault_upstream import Head, Lines, WaitFor, WaitForPeerClose
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 )
+DIALECTS = ["ollama-chat", "openai-chat", "openai-responses", "anthropic-messages"]
 HOSTILE = """**bold** <img src="https://evil.example/a.png"> ![pic](https://evil.example/b.png)
 <script>document.title = "owned"</script><p style="color: red" onclick="alert(1)">text</p>
 [run](javascript:alert(1)) [data](data:text/html,x) [out](https://example.org/) <iframe src="/admin"></iframe>
@@ -54,6 +56,12 @@ def page(stage: Stage, box: WorkBox) -> Page:
     expect(visit.page.locator("#model option")).to_have_count(4)
     visit.page.select_option("#model", label="tiny:latest")
     return visit.page
+
+
+def choose_dialects(*names: str, of: Sequence[str] = DIALECTS) -> pytest.MarkDecorator:
+    """Runs a test once for each of these dialects, or of all: tests/node/playground has what each
+    makes of the form, and of every answer."""
+    return pytest.mark.parametrize("dialect", of if os.environ.get("LONG") else names)
 
 
 def said(text: str = "", *, done: bool = False, **message: Any) -> dict[str, Any]:
@@ -97,9 +105,7 @@ def test_an_answer_is_shown_as_it_comes_and_ends_with_its_figures(page: Page, bo
     )
 
 
-@pytest.mark.parametrize(
-    "dialect", ["ollama-chat", "openai-chat", "openai-responses", "anthropic-messages"]
-)
+@choose_dialects("openai-responses")
 def test_an_answer_can_not_do_anything(dialect: str, page: Page, box: WorkBox) -> None:
     hosts = set()
     page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
@@ -137,9 +143,7 @@ def test_stop_ends_the_generation_on_the_box(page: Page, box: WorkBox) -> None:
     expect(page.locator(".turn.error")).to_have_count(0)
 
 
-@pytest.mark.parametrize(
-    "dialect", ["ollama-chat", "openai-chat", "openai-responses", "anthropic-messages"]
-)
+@choose_dialects("openai-chat", "ollama-chat")
 def test_an_error_after_the_first_byte_is_shown_below_what_came(
     dialect: str, page: Page, box: WorkBox
 ) -> None:
@@ -166,9 +170,7 @@ def test_a_refusal_is_shown_and_can_be_tried_again(stage: Stage, page: Page, box
     assert [each["content"] for each in last_body(box)["messages"]] == ["Hello"]
 
 
-@pytest.mark.parametrize(
-    "dialect", ["ollama-chat", "openai-chat", "openai-responses", "anthropic-messages"]
-)
+@choose_dialects("anthropic-messages")
 def test_whoever_asks_plays_the_tools(dialect: str, page: Page, box: WorkBox) -> None:
     called = said(
         tool_calls=[
@@ -190,7 +192,7 @@ def test_whoever_asks_plays_the_tools(dialect: str, page: Page, box: WorkBox) ->
     assert (result["role"], result["content"]) == ("tool", "18 degrees")
 
 
-@pytest.mark.parametrize("dialect", ["ollama-generate", "openai-chat", "anthropic-messages"])
+@choose_dialects("ollama-generate", of=["ollama-generate", "openai-chat", "anthropic-messages"])
 def test_images_go_with_the_message(dialect: str, page: Page, box: WorkBox, tmp_path: Path) -> None:
     (tmp_path / "dot.png").write_bytes(PIXEL)
     (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
