@@ -8,18 +8,20 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
 
 from tests.browser.stage import Stage, open_stage
 from tests.rig import NDJSON
 from tests.rig.boxes import WorkBox
-from tests.rig.browser import Browser
+from tests.rig.browser import Browser, expect
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Head, Lines, WaitFor, WaitForPeerClose
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="

@@ -6,20 +6,23 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import pytest
-from playwright.sync_api import (
-    BrowserContext,
-    ConsoleMessage,
-    Dialog,
-    Page,
-    Request,
-    sync_playwright,
-)
 
 from tests.rig.gateway import PROJECT
 from tests.rig.programs import require_program
+
+if TYPE_CHECKING:
+    from playwright.sync_api import (
+        BrowserContext,
+        ConsoleMessage,
+        Dialog,
+        Locator,
+        LocatorAssertions,
+        Page,
+        Request,
+    )
 
 Language = Literal["en", "zh"]
 
@@ -46,6 +49,13 @@ _QUIET = (
 ).split()
 #: A page that names another host asks for it in vain, on every machine.
 _NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
+
+
+def expect(locator: Locator) -> LocatorAssertions:
+    """Return playwright's assertions, which wait until they hold."""
+    from playwright.sync_api import expect
+
+    return expect(locator)
 
 
 class Finding(NamedTuple):
@@ -164,6 +174,9 @@ class Browser:
     see `require_program`."""
 
     def __enter__(self) -> Self:
+        # Imported by the one test process that needs it.
+        from playwright.sync_api import sync_playwright
+
         # The same engine without windows and services, which take a part of the time.
         path = shutil.which("chromium-headless-shell") or require_program("chromium")
         self._playwright = sync_playwright().start()
