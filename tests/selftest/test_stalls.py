@@ -1,4 +1,4 @@
-"""A pause of the whole process counts as one of the machine; a wait for something does not."""
+"""A pause of the whole process counts as one of the machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 
 from tests.rig.gateway import PROJECT
+from tests.rig.probe_process import Machine
+from tests.rig.tables import each_row
 
 PROGRAM = """
 import sys, time
@@ -39,11 +42,10 @@ def test_a_stopped_process_is_a_machine_that_stands_still() -> None:
     assert all_s - own_s >= 0.9 * STOPPED_S
 
 
-def test_a_wait_counts() -> None:
-    code = PROGRAM.replace("sys.stdin.readline()", "")
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
-    all_s, own_s = map(float, done.stdout.splitlines()[1].split())
-    assert all_s >= 0.3
-    assert own_s >= 0.2
+@each_row(("began", "ended", "late_ms"), [(0.0, 1.0, 0), (0.0, 3.0, 1000), (1.5, 3.0, 500)])
+def test_only_what_the_thread_overslept_is_taken_off(
+    began: float, ended: float, late_ms: float
+) -> None:
+    machine = object.__new__(Machine)  # without its thread
+    machine._late = deque([(1.0, 2.0)])
+    assert machine.lateness_ms(began, ended) == late_ms
