@@ -102,19 +102,17 @@ class Gateway:
         self.write_config(config)
         self.token = _first_token(config)
         self._inherited = [listener.fileno()] if listener else []
-        inherit = (
-            [sys.executable, "-I", "-S", "-c", _INHERIT, str(listener.fileno())] if listener else []
-        )
-        self._launcher = [*launcher, *inherit]
         self._arguments = ["-c", str(gunicorn_config), app]
         self._cwd = Path(cwd)
+        inherit = [sys.executable, "-I", "-S", "-c", _INHERIT, *map(str, self._inherited)]
+        self._launcher = [*launcher, *(inherit if listener else [])]
         has_database = isinstance(config, Mapping) and (config.get("records") or {}).get("url")
         assert records or not has_database, "a gateway with a database needs records=True"
         extra = ({} if records else WITHOUT_RECORDS) | dict(env or {})
         self._env = self._environment(extra)
         self._own_interpreter = (
             own_interpreter
-            or bool(self._launcher)
+            or bool(launcher)
             or self._cwd != PROJECT
             # Another one may not patch the standard library, as the shared imports do.
             or gunicorn_config != SHIPPED_CONFIG
@@ -334,7 +332,11 @@ class Gateway:
         with self._output_path.open("ab") as output:
             if not self._own_interpreter:
                 self.process = warm_start().start_gateway(
-                    self._arguments, cwd=self._cwd, env=self._env, output=output.fileno()
+                    self._arguments,
+                    cwd=self._cwd,
+                    env=self._env,
+                    output=output.fileno(),
+                    inherited=self._inherited,
                 )
                 return self.process
             self.process = subprocess.Popen(

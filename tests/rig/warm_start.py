@@ -4,8 +4,8 @@ suite has hundreds.
 
 The copy does what `python -m` does: it has its environment, directory, descriptors and group of
 processes, and no thread and no event loop before it makes them. Only the modules of libraries and
-of the gateway are there already, without `server.process_state`, whose shared memory each gateway
-needs for itself. What such a gateway starts is a copy, too, in the gateway's group.
+of the gateway are there already, and what compiles its routes. What such a gateway starts is a
+copy, too, in the gateway's group.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import _socket
 import array
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -28,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -37,11 +39,8 @@ _IMPORTED = {
     GATEWAY: (
         "gunicorn.app.wsgiapp",
         "gunicorn.workers.base_async",
-        "ollama_proxy.admin",
-        "ollama_proxy.dialects",
-        "ollama_proxy.gateway",
-        "ollama_proxy.telemetry",
-        "ollama_proxy.upstreams",
+        "ollama_proxy.server.startup",
+        "tests.rig.url_builders",
     ),
     COMMANDS: (
         "ollama_proxy.cli.commands",
@@ -143,11 +142,18 @@ class WarmStart:
         atexit.register(self.close)
 
     def start_gateway(
-        self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: int
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        output: int,
+        inherited: Sequence[int] = (),
     ) -> Started:
-        """Run `python -m gunicorn` with these arguments; `output` is its stdout and stderr."""
+        """Run `python -m gunicorn` with these arguments; `output` is its stdout and stderr.
+        `inherited`: a listening socket that it gets as systemd passes one."""
         with open(os.devnull, "rb") as nothing:
-            files = [nothing.fileno(), output, output, self._commands.control.fileno()]
+            files = [nothing.fileno(), output, output, self._commands.control.fileno(), *inherited]
             return self._gateways.start(arguments, cwd=cwd, env=env, files=files)
 
     def run_command(
@@ -221,8 +227,8 @@ def _serve(module: str, control: _socket.socket) -> None:
         monkey.patch_all()
     for name in _IMPORTED[module]:
         importlib.import_module(name)
-    assert "ollama_proxy.server.process_state" not in sys.modules
     if module == GATEWAY:
+        _compile_routes()
         # urllib3 made an event loop when it tried a socket; a copy would share its descriptor.
         get_hub().destroy(destroy_loop=True)
     gc.collect()
@@ -240,6 +246,15 @@ def _serve(module: str, control: _socket.socket) -> None:
             _run_copy(module, *json.loads(message), control, *files)
         for descriptor in files:
             os.close(descriptor)
+
+
+def _compile_routes() -> None:
+    from ollama_proxy.server.app import create_app
+    from ollama_proxy.settings.schema import Settings
+    from tests.rig.url_builders import compile_url_builders_once
+
+    compile_url_builders_once()
+    create_app(Settings())
 
 
 def _run_copy(
@@ -260,21 +275,28 @@ def _run_copy(
             os.setpgid(0, group)
         except PermissionError:  # the group has ended meanwhile
             os._exit(1)
-        for number, descriptor in enumerate(files[:3]):
-            os.dup2(descriptor, number)
-        for descriptor in set(files[:3]):
-            os.close(descriptor)
         os.environ.clear()
         os.environ.update(env)
+        # First out of the way of their new numbers: those of a process, and systemd's first one.
+        moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 10) for each in files]
+        for descriptor in files:
+            os.close(descriptor)
+        for number, descriptor in enumerate(moved[:3]):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        for descriptor in moved[4:]:
+            os.dup2(descriptor, 3)
+            os.close(descriptor)
+            os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
         time.tzset()
         os.chdir(cwd)
         sys.path[0] = cwd
         sys.argv[1:] = arguments
         if module == GATEWAY:
-            _start_commands_as_copies(Starter(_socket.socket(fileno=files[3])))
+            _prepare_gateway(Starter(_socket.socket(fileno=moved[3])))
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         sys.exit()
-    for descriptor in set(files):
+    for descriptor in files:
         os.close(descriptor)
     with suppress(ConnectionError):  # who has asked has ended
         os.write(reports, b"%d" % pid)
@@ -283,9 +305,16 @@ def _run_copy(
     os._exit(0)
 
 
-def _start_commands_as_copies(starter: Starter) -> None:
-    """Let this gateway start its commands as copies, in its group of processes."""
-    from ollama_proxy.server import startup
+def _prepare_gateway(starter: Starter) -> None:
+    """Give this gateway a state of its own, and let it start commands as copies, in its group of
+    processes."""
+    from ollama_proxy.server import process_state, startup
+
+    # Its shared memory, for one.
+    process_state.PROCESS.__init__()  # type: ignore[misc]
+    atexit.register(process_state.PROCESS.log_writers.flush)
+    # The modules are frozen already; a further collection would take as long as all the rest.
+    startup.gc = SimpleNamespace(unfreeze=int, collect=int, freeze=gc.freeze)  # type: ignore[attr-defined]
 
     def start(arguments: Sequence[str], environ: Mapping[str, str], output: int) -> Started:
         with open(os.devnull, "rb") as nothing:

@@ -24,6 +24,8 @@ from tests.rig.records_process import UPGRADES
 from tests.rig.tables import each_row
 
 #: A second migration, of a version after this one.
+#: How often they start at once with another database.
+STARTS = 6 if os.environ.get("LONG") else 2
 SECOND = """
 import sqlalchemy as sa
 from alembic import op
@@ -268,7 +270,7 @@ def test_four_processes_that_start_at_once_upgrade_it_once(
     ]
     processes = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert processes.stdin and processes.stdout
-    for number in range(6):
+    for number in range(STARTS):
         url = records_url.replace("records.db", f"records-{number}.db")
         engine = database.open_database(url, tmp_path)
         if engine.dialect.name == "postgresql":
