@@ -16,13 +16,13 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from tests.reliability.report import Reliability
+from tests.rig.compiled_once import compile_templates_once, compile_url_builders_once
 from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
 from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.leaks import LeakCheck
 from tests.rig.postgres import PostgresServer
 from tests.rig.provider import Provider
 from tests.rig.redis_server import RedisServer
-from tests.rig.url_builders import compile_url_builders_once
 
 #: Suites in the process of the test.
 COMPUTING = {"unit", "app", "fuzz"}
@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "door(*names): the row goes through these doors only")
     config.pluginmanager.register(Reliability(), "reliability")
     compile_url_builders_once()
+    compile_templates_once()
 
 
 @pytest.hookimpl(wrapper=True)

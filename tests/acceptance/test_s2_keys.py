@@ -20,7 +20,13 @@ def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
     """With nothing but the address of Ollama, and two names for its model."""
     reset(upstream)
     models = f"models: {{coder: {{target: '{MODEL}'}}, writer: {{target: '{MODEL}'}}}}\n"
-    with Gateway(models, records=True, env={"OLLAMA_URL": upstream.url}, workers=1) as running:
+    with Gateway(
+        models,
+        records=True,
+        env={"OLLAMA_URL": upstream.url},
+        workers=1,
+        own_interpreter=True,
+    ) as running:
         wait_for_records(running)
         yield running
 

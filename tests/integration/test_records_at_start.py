@@ -11,5 +11,5 @@ def test_a_store_that_is_away_does_not_stop_the_start() -> None:
         "service": {"base_url": "demo:"},
         "records": {"url": "postgresql://nobody@127.0.0.1:9/records"},
     }
-    with Gateway(config, records=True, workers=1) as gateway:
+    with Gateway(config, records=True, workers=1, own_interpreter=True) as gateway:
         assert gateway.ask("/api/tags").status == 200

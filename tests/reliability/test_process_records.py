@@ -223,7 +223,9 @@ def test_p16_store_that_is_damaged_or_newer_stops_the_start_and_is_kept(
     make_store(path)
     change(path)
     content = path.read_bytes()
-    failed = Gateway.start_expecting_failure(store_config(f"sqlite:///{path}"), records=True)
+    failed = Gateway.start_expecting_failure(
+        store_config(f"sqlite:///{path}"), records=True, own_interpreter=True
+    )
     expect_refusal(failed, f"{path}: {words}")
     assert path.read_bytes() == content, "it was changed"
 

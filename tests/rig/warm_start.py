@@ -40,7 +40,7 @@ _IMPORTED = {
         "gunicorn.app.wsgiapp",
         "gunicorn.workers.base_async",
         "ollama_proxy.server.startup",
-        "tests.rig.url_builders",
+        "tests.rig.compiled_once",
     ),
     COMMANDS: (
         "ollama_proxy.cli.commands",
@@ -251,7 +251,7 @@ def _serve(module: str, control: _socket.socket) -> None:
 def _compile_routes() -> None:
     from ollama_proxy.server.app import create_app
     from ollama_proxy.settings.schema import Settings
-    from tests.rig.url_builders import compile_url_builders_once
+    from tests.rig.compiled_once import compile_url_builders_once
 
     compile_url_builders_once()
     create_app(Settings())

@@ -4,6 +4,7 @@ docs/sharing.md promises."""
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -67,7 +68,11 @@ class Cut(FairSharing):
         return super()._decide(getattr(self._scheduler, call.__name__), *arguments, **options)
 
 
-@pytest.mark.parametrize("make", [greedy_script, ping_pong, batch_night, box_loss])
+#: The longest one is left to `make long`.
+LOADED = [greedy_script, ping_pong, box_loss, *([batch_night] if os.environ.get("LONG") else [])]
+
+
+@pytest.mark.parametrize("make", LOADED)
 def test_scheduler_loaded_from_a_document_decides_the_same(make: type) -> None:
     runs = [Simulation(make(), share).run() for share in (FairSharing, Cut)]
     first, second = ([(job.start_s, job.end_s) for job in each.jobs.values()] for each in runs)

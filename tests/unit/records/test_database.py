@@ -23,9 +23,9 @@ from tests.rig.gateway import free_port
 from tests.rig.records_process import UPGRADES
 from tests.rig.tables import each_row
 
-#: A second migration, of a version after this one.
-#: How often they start at once with another database.
+#: How often processes start at once with another database.
 STARTS = 6 if os.environ.get("LONG") else 2
+#: A second migration, of a version after this one.
 SECOND = """
 import sqlalchemy as sa
 from alembic import op
