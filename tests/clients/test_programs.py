@@ -57,7 +57,8 @@ def gateway(model: Model) -> Iterator[Gateway]:
     config = {"auth": {"generate_tokens": [TOKEN]}, "service": {"base_url": model.url}}
     with (
         socket.create_server(("127.0.0.1", PORT)) as listener,
-        Gateway(config, listener=listener) as running,
+        # A copy of an earlier process would be in the network of that one.
+        Gateway(config, listener=listener, own_interpreter=True) as running,
     ):
         yield running
 
