@@ -237,9 +237,10 @@ def _last_frame(body: bytes, shape: StreamShape) -> bytes:
 
 
 def resident_kib(pid: int) -> int:
-    """Memory of a process, as the kernel counts it."""
+    """Memory of a process, as the kernel counts it, without files: those that its libraries come
+    from count as soon as they are read."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
 
 
 def growth_kib(gateway: Gateway, before: dict[int, int]) -> int:
