@@ -11,6 +11,7 @@ from typing import Any
 from ollama_proxy.errors import TokenRevoked
 from tests.rig.calls import SSE_FACES, TOKEN, Face, last_error
 from tests.rig.command_line import run_cli
+from tests.rig.coordinator import workers_connected
 from tests.rig.deadline import wait_until
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Stream, bearer, open_stream
@@ -51,9 +52,12 @@ def create_key(gateway: Gateway, name: str, *options: str) -> str:
 
 
 def wait_for_records(gateway: Gateway, seconds: float = 30) -> None:
-    """Until the coordinator has made the tables."""
+    """Until there are tables, and every worker hears of changes."""
     wait_until(
         lambda: run_token_command(gateway, "list").returncode == 0, seconds, "there is no database"
+    )
+    wait_until(
+        lambda: workers_connected(gateway) >= gateway.workers, seconds, "a worker is not connected"
     )
 
 
