@@ -113,6 +113,7 @@ def taking_part(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
 
         gateways = Gateways(start)
         bench = Bench(cores, upstream, gateways, seconds=options.seconds, rounds=options.rounds)
+        bench = replace(bench, tries=1 if options.quick else bench.tries)
         if not options.profile:
             bench = replace(bench, floor=start_floor)
         if not options.no_peers:

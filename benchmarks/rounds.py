@@ -51,6 +51,7 @@ class Bench:
     litellm: Server | None = None
     seconds: float = 3.0
     rounds: int = 3
+    tries: int = TRIES
 
     def gateway_of(self, work: Work) -> Server:
         """The gateway that does the work."""
@@ -275,7 +276,13 @@ def warm_up(bench: Bench, work: Work) -> None:
     if work.kind in ("cpu_per_token", "memory_open"):
         return
     for server, part in bench.contestants(work):
-        load(bench.cores, server, part.request, min(part.connections, 8), WARM_UP_S)
+        load(
+            bench.cores,
+            server,
+            part.request,
+            min(part.connections, 8),
+            min(WARM_UP_S, bench.seconds),
+        )
 
 
 def do_work(bench: Bench, work: Work) -> dict[str, Measure]:
@@ -284,7 +291,8 @@ def do_work(bench: Bench, work: Work) -> dict[str, Measure]:
     theirs were not quiet."""
     warm_up(bench, work)
     contestants = list(bench.contestants(work))
-    count, most = (1, 1) if work.kind in ONCE_AND_ALONE else (bench.rounds, bench.rounds * TRIES)
+    count = 1 if work.kind in ONCE_AND_ALONE else bench.rounds
+    most = 1 if work.kind in ONCE_AND_ALONE else bench.rounds * bench.tries
     taken: dict[str, list[Measure]] = {server.name: [] for server, _ in contestants}
     for number in range(most):
         missing = [each for each in contestants if sum(map(is_quiet, taken[each[0].name])) < count]

@@ -53,9 +53,9 @@ def read_table(visit: Visit, *titles: str) -> dict[str, float]:
 
 
 def read_legend(visit: Visit) -> dict[str, float]:
-    """The sum of each series."""
-    entries = visit.page.locator("#usage-chart .legend li[class^=series]").all()
-    pairs = [(each.inner_text().strip(), each.locator("b").inner_text()) for each in entries]
+    """The sum of each series, all at once: a new list may take its place at any time."""
+    texts = "(entries) => entries.map((each) => [each.innerText.trim(), each.querySelector('b').innerText])"
+    pairs = visit.page.locator("#usage-chart .legend li[class^=series]").evaluate_all(texts)
     named = {text.removesuffix(amount).strip(): read_number(amount) for text, amount in pairs}
     return {"–" if name == "(none)" else name: amount for name, amount in named.items()}
 

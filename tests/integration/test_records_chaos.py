@@ -25,7 +25,7 @@ from tests.rig.records_view import CountingBox, RecordsView, check_conservation
 
 WORKERS, CLIENTS = 2, 12
 #: How often each blow falls, and requests that must have been answered meanwhile.
-ROUNDS, ENOUGH = (10, 500) if os.environ.get("LONG") else (1, 200)
+ROUNDS, ENOUGH = (10, 500) if os.environ.get("LONG") else (1, 100)
 #: One in so many clients leaves early.
 LEAVING = 7
 

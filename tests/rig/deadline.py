@@ -11,8 +11,8 @@ import gevent
 
 T = TypeVar("T")
 
-#: Pauses between two questions: the first ones, and the longest, as a question may be a request.
-_INTERVAL_S, _MOST_INTERVAL_S = 0.015, 0.06
+#: The first pause between two questions, and the longest, as a question may be a request.
+_FIRST_PAUSE_S, _MOST_PAUSE_S = 0.001, 0.06
 
 #: A longer pause means that the machine has stood still, and with it what is waited for.
 _LONGEST_PAUSE_S = 0.25
@@ -25,8 +25,8 @@ def wait_until(
     *,
     sleep: Callable[[float], object] | None = None,
 ) -> T:
-    """Return the first truthy value of ``predicate``, asked every 15 ms, and every 60 ms once the
-    wait has become long. Meanwhile the greenlets of the tests run, if this is their thread.
+    """Return the first truthy value of ``predicate``, which is asked less often the longer it
+    takes. Meanwhile the greenlets of the tests run, if this is their thread.
 
     A callable ``message`` is asked only when the wait has failed, so it can say what was seen
     last. Raises AssertionError when ``seconds`` have passed, without those in which the machine
@@ -42,7 +42,7 @@ def wait_until(
             text = message() if callable(message) else message
             raise AssertionError(f"{text or 'condition not met'} (waited {seconds:g} s)")
         paused_s = time.monotonic()
-        sleep(min(_MOST_INTERVAL_S, max(_INTERVAL_S, (seconds - left_s) / 20)))
+        sleep(min(_MOST_PAUSE_S, max(_FIRST_PAUSE_S, (seconds - left_s) / 4)))
         left_s -= paused_s - asked_s + min(time.monotonic() - paused_s, _LONGEST_PAUSE_S)
 
 

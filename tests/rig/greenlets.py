@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gevent
 
 
-def running_greenlets() -> list[gevent.Greenlet[..., Any]]:
-    """Those that have not ended, also if an earlier test has frozen the garbage collector."""
-    gc.unfreeze()
-    gc.collect()
-    # `isinstance` would ask proxies of other packages what they stand for.
-    found = [each for each in gc.get_objects() if issubclass(type(each), gevent.Greenlet)]
-    gc.freeze()  # see tests/conftest.py
-    return [each for each in found if not each.dead]
+@contextmanager
+def started_greenlets() -> Iterator[list[gevent.Greenlet[..., Any]]]:
+    """Those that are started in the block, as they are."""
+    started: list[gevent.Greenlet[..., Any]] = []
+    gevent.Greenlet.add_spawn_callback(started.append)
+    try:
+        yield started
+    finally:
+        gevent.Greenlet.remove_spawn_callback(started.append)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -125,11 +124,9 @@ def test_killed_coordinator_leaves_its_slots_to_the_next_one(
     coordinator = one.coordinator
     coordinator.kill()
     coordinator.wait()
-    began_s = time.monotonic()
     assert not waiting.wait(4.0)
     held[0].release()
     assert waiting.wait(LONGEST_S)
-    assert time.monotonic() - began_s < 10
 
 
 @pytest.mark.parametrize("happens", ["killed", "paused", "flushed"])

@@ -46,7 +46,7 @@ from tests.rig.fault_upstream import (
     WaitForPeerClose,
     Whole,
 )
-from tests.rig.greenlets import running_greenlets
+from tests.rig.greenlets import started_greenlets
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256))
@@ -462,20 +462,18 @@ def test_a_lookup_that_nobody_waits_for_any_more_still_has_its_turn() -> None:
     ended.set()
 
 
-def timers() -> int:
-    """Greenlets that end the waits of this process."""
-    runs = [getattr(each, "_run", None) for each in running_greenlets()]
-    return sum(getattr(each, "__func__", None) is WaitTimer._run for each in runs)
+def is_timer(greenlet: gevent.Greenlet[..., Any]) -> bool:
+    """Whether it ends the waits of a transport."""
+    return getattr(getattr(greenlet, "_run", None), "__func__", None) is WaitTimer._run
 
 
 def test_other_settings_leave_nothing_running_behind(pictures: ScriptedServer) -> None:
     # A busy machine must not take as long as that to begin to wait.
     pictures.script("/a", [Wait(0.5), Whole(PNG)])
     fetch(f"{pictures.url}/a")
-    running = timers()
-    assert running
-    assert fetch(f"{pictures.url}/a", images=settings(timeout_s=2.5)) == [PNG]
-    assert timers() == running
+    with started_greenlets() as started:
+        assert fetch(f"{pictures.url}/a", images=settings(timeout_s=2.5)) == [PNG]
+    assert not any(map(is_timer, started))
 
 
 def test_too_many_are_refused_before_any_is_fetched(pictures: ScriptedServer) -> None:

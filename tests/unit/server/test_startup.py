@@ -119,16 +119,17 @@ from gevent import monkey; monkey.patch_all()
 import gc, os
 from ollama_proxy.server.process_state import PROCESS
 from ollama_proxy.server.startup import preload
-from tests.rig.greenlets import running_greenlets
+from tests.rig.greenlets import started_greenlets
 from tests.rig.leaks import open_descriptors
 preload()
 PROCESS.app = None
-running, descriptors = running_greenlets(), open_descriptors(os.getpid())
-preload()
+descriptors = open_descriptors(os.getpid())
+with started_greenlets() as started:
+    preload()
 print(
     [type(each) for each in gc.get_objects() if each is PROCESS.app],
     [each for each in open_descriptors(os.getpid()).items() if each not in descriptors.items()],
-    [each for each in running_greenlets() if each not in running],
+    [each for each in started if not each.dead],
 )
 """
 
