@@ -1,8 +1,9 @@
-"""A clock that a test moves by hand."""
+"""Clocks of tests: one that is moved by hand, and one that does not wait."""
 
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -95,3 +96,26 @@ class ManualClock(Clock):
 def _run_others() -> None:
     """Let all greenlets run that can."""
     gevent.idle()
+
+
+class SkippingClock(Clock):
+    """The system's clock, but whoever sleeps or waits by it skips that time: for pauses, not for
+    waiting for what comes from somebody else."""
+
+    __slots__ = ("_skipped_s",)
+
+    def __init__(self) -> None:
+        self._skipped_s = 0.0
+        self.monotonic = lambda: time.monotonic() + self._skipped_s
+        self.time = lambda: time.time() + self._skipped_s
+        self.sleep = self._sleep
+
+    def wait(self, event: Event | AsyncResult[Any], timeout_s: float | None = None) -> bool:
+        """Return whether the event is set, after `timeout_s` seconds if not."""
+        if not event.ready() and timeout_s is not None:
+            self._sleep(timeout_s)
+        return event.ready()
+
+    def _sleep(self, seconds: float) -> None:
+        gevent.sleep(0)
+        self._skipped_s += seconds

@@ -12,6 +12,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from ollama_proxy.clock import SYSTEM_CLOCK, Clock
 from ollama_proxy.coordination import CoordinatorClient
 from ollama_proxy.server.app import create_app
 from ollama_proxy.settings.schema import settings_from
@@ -46,6 +47,7 @@ def in_process(
     coordinator: CoordinatorClient | None = None,
     metrics_directory: Path | None = None,
     session_directory: Path | None = None,
+    clock: Clock = SYSTEM_CLOCK,
     **config: Any,
 ) -> Iterator[InProcess]:
     """The application with the demo model, or with what `config` says instead.
@@ -59,6 +61,7 @@ def in_process(
         coordinator=coordinator,
         metrics_directory=metrics_directory,
         session_directory=session_directory,
+        clock=clock,
     )
     fleet = app.extensions["ollama_proxy"]["gateway"].fleet
     if "upstreams" in given:

@@ -1,11 +1,13 @@
-"""The clock that tests move by hand."""
+"""The clocks of tests."""
 
 from __future__ import annotations
+
+import time
 
 import gevent
 from gevent.event import Event
 
-from tests.rig.clock import START_S, ManualClock
+from tests.rig.clock import START_S, ManualClock, SkippingClock
 
 
 def test_time_passes_only_by_hand() -> None:
@@ -101,3 +103,14 @@ def test_a_sleeper_that_is_killed_is_forgotten() -> None:
     assert clock.sleeping == 1
     sleeper.kill()
     assert clock.sleeping == 0
+
+
+def test_what_skips_its_pauses_takes_no_time_and_sees_it_pass() -> None:
+    clock, event = SkippingClock(), Event()
+    began, really_began = clock.monotonic(), time.monotonic()
+    clock.sleep(1000)
+    assert not clock.wait(event, 1000)
+    event.set()
+    assert clock.wait(event, 1000)
+    assert 2000 <= clock.monotonic() - began < 2100
+    assert time.monotonic() - really_began < 100

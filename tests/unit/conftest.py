@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from ollama_proxy.upstreams.call import Call
-from tests.rig.clock import ManualClock
+from tests.rig.clock import ManualClock, SkippingClock
 from tests.rig.in_process import InProcess, in_process
 from tests.rig.postgres import PostgresServer
 from tests.unit.upstreams.stock import LIMITS
@@ -40,5 +40,5 @@ def call() -> Call:
 @pytest.fixture(scope="module")
 def demo_app() -> Iterator[InProcess]:
     """The gateway in front of the demo model, in this process."""
-    with in_process() as app:
+    with in_process(clock=SkippingClock()) as app:
         yield app

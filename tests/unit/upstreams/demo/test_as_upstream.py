@@ -29,6 +29,7 @@ from ollama_proxy.upstreams.demo.requests import CONTEXT_LENGTH
 from ollama_proxy.upstreams.demo.transport import VERSION, DemoTransport
 from ollama_proxy.upstreams.demo.words import DIMENSIONS
 from ollama_proxy.upstreams.ollama.upstream import OllamaUpstream
+from tests.rig.clock import SkippingClock
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def upstream() -> Iterator[OllamaUpstream]:
 
 @pytest.fixture
 def call() -> Call:
-    return Call(Timeouts())
+    return Call(Timeouts(), clock=SkippingClock())
 
 
 def answered(upstream: OllamaUpstream, call: Call, asked: ChatRequest | GenerateRequest) -> Answer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ollama_proxy.upstreams.base import Connections, UpstreamRequest
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.demo.answers import PAUSE_S, PROGRESS_PAUSE_S
 from ollama_proxy.upstreams.demo.transport import DemoReply, DemoTransport
+from tests.rig.clock import SkippingClock
 
 RECORDINGS = Path(__file__).parents[3] / "recordings" / "0.24"
 INDEX = {row["name"]: row for row in json.loads((RECORDINGS / "index.json").read_text())}
@@ -85,7 +85,7 @@ def transport() -> Iterator[DemoTransport]:
 
 @pytest.fixture
 def call() -> Call:
-    return Call(Timeouts())
+    return Call(Timeouts(), clock=SkippingClock())
 
 
 @pytest.fixture
@@ -515,8 +515,8 @@ def test_head_has_the_headers_and_no_body(ask: Ask) -> None:
     assert ask("/api/version", b"", "HEAD") == Got(200, "application/json; charset=utf-8", b"")
 
 
-def test_pulling_shows_growing_progress_and_success(ask: Ask) -> None:
-    started = time.monotonic()
+def test_pulling_shows_growing_progress_and_success(ask: Ask, call: Call) -> None:
+    started = call.clock.monotonic()
     lines = ask("/api/pull", {"model": "demo"}).lines
     layer = [line for line in lines if "digest" in line]
     assert layer[0]["status"] == f"pulling {layer[0]['digest'].removeprefix('sha256:')[:12]}"
@@ -526,7 +526,8 @@ def test_pulling_shows_growing_progress_and_success(ask: Ask) -> None:
     )
     others = [line["status"] for line in lines if line not in layer]
     assert others == ["pulling manifest", "verifying sha256 digest", "writing manifest", "success"]
-    assert time.monotonic() - started >= PROGRESS_PAUSE_S * (len(lines) - 1) * 0.9
+    took_s = call.clock.monotonic() - started
+    assert took_s >= PROGRESS_PAUSE_S * (len(lines) - 1)
 
 
 def test_a_blob_is_taken_part_by_part_and_forgotten(
@@ -558,17 +559,17 @@ def test_a_blob_stops_when_its_client_leaves(transport: DemoTransport, call: Cal
 
 
 def test_a_stream_takes_its_time_line_by_line(transport: DemoTransport, call: Call) -> None:
-    started = time.monotonic()
+    started = call.clock.monotonic()
     with closing(open_stream(transport, call)) as reply:
         sizes = [data.count(b"\n") for data in iter(reply.read_some, b"") if data]
-    assert time.monotonic() - started >= PAUSE_S * (sum(sizes) - 1) * 0.9
+    assert call.clock.monotonic() - started >= PAUSE_S * (sum(sizes) - 1)
     assert len(sizes) > 10
 
 
 def test_a_slow_reader_gets_all_that_fell_due(transport: DemoTransport, call: Call) -> None:
     with closing(open_stream(transport, call)) as reply:
         first = reply.read_some()
-        gevent.sleep(PAUSE_S * 5)
+        call.clock.sleep(PAUSE_S * 5)
         second = reply.read_some()
     assert first and first.count(b"\n") == 1 and second and second.count(b"\n") >= 4
 
@@ -580,7 +581,8 @@ def test_silence_longer_than_the_reader_waits_is_none(transport: DemoTransport, 
         assert reply.read_some(1.0)
 
 
-def test_others_run_while_a_stream_pauses(transport: DemoTransport, call: Call) -> None:
+def test_others_run_while_a_stream_pauses(transport: DemoTransport) -> None:
+    call = Call(Timeouts())
     order: list[str] = []
 
     def read(name: str) -> None:
@@ -592,7 +594,8 @@ def test_others_run_while_a_stream_pauses(transport: DemoTransport, call: Call) 
     assert "ab" in "".join(order) and "ba" in "".join(order)
 
 
-def test_a_client_that_left_ends_the_stream(transport: DemoTransport, call: Call) -> None:
+def test_a_client_that_left_ends_the_stream(transport: DemoTransport) -> None:
+    call = Call(Timeouts())
     with closing(open_stream(transport, call)) as reply:
         assert reply.read_some()
         gevent.spawn_later(PAUSE_S / 4, call.leave)
@@ -609,7 +612,9 @@ def test_a_client_that_left_before_is_not_answered(transport: DemoTransport, cal
 
 def test_the_total_limit_ends_the_stream(transport: DemoTransport) -> None:
     with (
-        closing(open_stream(transport, Call(Timeouts(total_s=3 * PAUSE_S)))) as reply,
+        closing(
+            open_stream(transport, Call(Timeouts(total_s=3 * PAUSE_S), clock=SkippingClock()))
+        ) as reply,
         pytest.raises(UpstreamTimeout),
     ):
         while reply.read_some():

@@ -16,10 +16,12 @@ from ollama_proxy.errors import (
 from ollama_proxy.upstreams.call import Call
 from ollama_proxy.upstreams.openai.upstream import OpenAICompatibleUpstream
 from tests.rig import provider as rig
+from tests.rig.clock import SkippingClock
 from tests.rig.fault_upstream import Json, Script, Whole
 from tests.rig.provider import EMBEDDINGS, MODEL, Provider
 from tests.unit.upstreams.openai import test_upstream
 from tests.unit.upstreams.openai.test_upstream import built, embed
+from tests.unit.upstreams.stock import LIMITS
 
 #: Fixtures.
 provider, upstream = test_upstream.provider, test_upstream.upstream
@@ -52,9 +54,8 @@ def vectors(*numbers: float) -> Script:
 @pytest.mark.parametrize(
     "busy", [rig.refused(429), rig.refused(503), rig.refused(429, headers={"Retry-After": "1"})]
 )
-def test_texts_that_meet_a_busy_provider_go_again_alone(
-    provider: Provider, call: Call, busy: Script
-) -> None:
+def test_texts_that_meet_a_busy_provider_go_again_alone(provider: Provider, busy: Script) -> None:
+    call = Call(LIMITS, clock=SkippingClock())
     provider.script(EMBEDDINGS, vectors(1, 2), busy, busy, vectors(3, 4), vectors(5))
     with closing(built(provider, profile={"embedding_batch": 2})) as upstream:
         answer = upstream.embed(embed(input=list("abcde")), call)
