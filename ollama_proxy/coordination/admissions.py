@@ -121,9 +121,10 @@ class Ticket:
             if not self.is_decided:
                 self._pause(seconds)
             if not self.is_decided:
-                self.admission.requests.send({"op": "locate", "id": self.id})
                 self._awaits_position = True
-                self._pause(LOCATE_S)
+                self.admission.requests.send({"op": "locate", "id": self.id})
+                if self._awaits_position and not self.is_decided:  # no answer has come yet
+                    self._pause(LOCATE_S)
                 self._awaits_position = False
             if self._failure is not None:
                 raise self._failure
@@ -173,6 +174,7 @@ class Ticket:
             self.position = Position(frame["place"], frame["waiting"], frame["wait_s"])
             if self._awaits_position and self._woken is not None:
                 self._woken.set()
+            self._awaits_position = False
         elif frame["op"] == "granted" and self.kept_slot is not None:
             self.admission.requests.reuse(self, self.kept_slot)
         elif frame["op"] == "granted":

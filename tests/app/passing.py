@@ -20,7 +20,7 @@ from tests.rig.provider import CHAT, COMPLETIONS, EMBEDDINGS, KEY, Provider, row
 
 #: The name that the provider has itself, and one that only the team knows.
 OWN, ALIAS = "org/model-1", "gpt-lab"
-HEARTBEAT_S = 0.2
+HEARTBEAT_S = 0.1
 ASKED: Any = [{"role": "user", "content": "hi"}]
 USAGE = {
     "prompt_tokens": 7,
@@ -32,7 +32,7 @@ DONE = b"data: [DONE]\n\n"
 MODELS = {
     ALIAS: {"target": f"lab:{OWN}"},
     "ruled": {"target": f"lab:{OWN}", "system": {"prepend": "Be brief."}},
-    "limited": {"target": f"lab:{OWN}", "timeouts": {"idle_s": 0.5}},
+    "limited": {"target": f"lab:{OWN}", "timeouts": {"idle_s": 0.3}},
 }
 
 

@@ -35,7 +35,7 @@ USER = [{"role": "user", "content": "Hi"}]
 BODY = {"model": "m", "max_tokens": 9, "messages": USER}
 READER, NARROW = "reader-token", "narrow-token"
 LIMIT = 64 * 1024
-HEARTBEAT_S = 0.4
+HEARTBEAT_S = 0.1
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 LINE = native_chat.piece("Hel")
 THOUGHT = native_chat.piece(thinking="hm")
@@ -52,7 +52,7 @@ def shared_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     config = {
         "auth": {"generate_tokens": [TOKEN, reader, narrow]},
         "server": {"max_body": LIMIT},
-        "timeouts": {"first_byte_s": 2.5, "idle_s": 2.5, "connect_s": 1},
+        "timeouts": {"first_byte_s": 0.8, "idle_s": 0.8, "connect_s": 1},
         "stream": {"heartbeat_s": HEARTBEAT_S},
     }
     with face.local_gateway(shared_upstream, **config) as running:

@@ -359,10 +359,10 @@ def test_client_that_leaves_ends_the_answer_at_the_provider(
 def test_client_hears_of_a_provider_that_only_pings(provider: MessagesProvider) -> None:
     ping = rig.streamed([{"type": "ping"}])[1:]
     provider.script(
-        MESSAGES, [*rig.streamed([]), *([Wait(0.1), *ping] * 10), *rig.said(stream=True)[1:]]
+        MESSAGES, [*rig.streamed([]), *([Wait(0.05), *ping] * 10), *rig.said(stream=True)[1:]]
     )
     face = FACES["anthropic messages"]
-    with gateway_before(provider, heartbeat_s=0.2) as gateway:
+    with gateway_before(provider, heartbeat_s=0.1) as gateway:
         answer = post(gateway, face.path, body_of(face))
     assert (
         answer.body.count(PING) >= 2

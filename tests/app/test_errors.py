@@ -32,7 +32,7 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
             "generate_tokens": [TOKEN, {"name": "reader", "token": READER, "scopes": ["read"]}]
         },
         "server": {"max_body": LIMIT},
-        "timeouts": {"first_byte_s": 1, "connect_s": 1},
+        "timeouts": {"first_byte_s": 0.3, "connect_s": 1},
     }
     # Over sockets, because one answer is no HTTP.
     with LocalGateway(

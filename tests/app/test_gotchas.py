@@ -36,7 +36,7 @@ def own_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
     """A gateway whose signs of life come quickly, and with a token for one model only."""
     tokens = [TOKEN, {"name": "narrow", "token": "only-m", "models": ["m"]}]
     with local_gateway(
-        shared_upstream, auth={"generate_tokens": tokens}, stream={"heartbeat_s": 0.2}
+        shared_upstream, auth={"generate_tokens": tokens}, stream={"heartbeat_s": 0.1}
     ) as running:
         yield running
 
@@ -64,7 +64,7 @@ def test_G01_error_line_passes_as_it_came_and_nothing_follows(
 def test_G07_native_stream_is_silent_while_nothing_comes(
     upstream: FaultUpstream, own_gateway: LocalGateway
 ) -> None:
-    upstream.script("/api/chat", [Lines([HEL]), Wait(0.8), Lines([LAST])])
+    upstream.script("/api/chat", [Lines([HEL]), Wait(0.4), Lines([LAST])])
     answer = post(own_gateway, "/api/chat", {"model": "m", "messages": MESSAGES})
     assert [json.loads(line) for line in answer.body.split(b"\n")[:-1]] == [HEL, LAST]
 
@@ -78,7 +78,7 @@ def test_G07_other_streams_have_their_sign_of_life(
         "/v1/responses": b": keep-alive",
     }
     for path, sign in signs.items():
-        upstream.script("/api/chat", [Lines([HEL]), Wait(0.8), Lines([LAST])])
+        upstream.script("/api/chat", [Lines([HEL]), Wait(0.4), Lines([LAST])])
         body = {"model": "m", "messages": MESSAGES, "input": "hi", "max_tokens": 9, "stream": True}
         assert post(own_gateway, path, body).body.count(sign) >= 2
 

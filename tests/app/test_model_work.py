@@ -13,7 +13,7 @@ from tests.golden.face import local_gateway
 from tests.rig.fault_upstream import Cut, FaultUpstream, Json, Lines, ReadBody, Wait
 from tests.rig.local import LocalGateway
 
-LIMIT_S = 0.5
+LIMIT_S = 0.25
 
 
 @pytest.fixture(scope="module")

@@ -451,7 +451,7 @@ def test_last_event_without_its_blank_line_counts(
 def test_silence_is_an_error_at_its_limit(gateway: LocalGateway, provider: Provider) -> None:
     provider.script(CHAT, [Head(200, SSE), Chunk(events(chunk("a"))), WaitForPeerClose()])
     answer = ask(gateway, "limited")
-    assert assert_failed(answer, "was silent for 0.5 s") == [chunk("a", model="limited")]
+    assert assert_failed(answer, "was silent for 0.3 s") == [chunk("a", model="limited")]
 
 
 # --- Time -----------------------------------------------------------------------------------------

@@ -322,8 +322,8 @@ def test_a_wait_that_is_too_long_is_a_status_before_the_head(box: QueueBox, face
 def test_a_wait_that_is_too_long_is_an_error_frame_after_the_head(
     box: QueueBox, face: Face
 ) -> None:
-    # The head comes with the first comment, which takes a second.
-    with gateway_of(box, queue={"max_wait_s": 1.5}) as impatient, held(impatient, box):
+    # The head comes with the first comment.
+    with gateway_of(box, queue={"max_wait_s": 0.4}) as impatient, held(impatient, box):
         with start(impatient, face) as stream:
             assert "longest wait" in last_error(stream.read_all(), face)
 

@@ -28,7 +28,7 @@ from tests.rig.http_client import Answer, bearer
 from tests.rig.local import LocalGateway
 
 PATH, CHAT = "/v1/responses", "/v1/chat/completions"
-HEARTBEAT_S, LIMIT_S = 0.2, 1.5
+HEARTBEAT_S, LIMIT_S = 0.1, 0.8
 KEEP_ALIVE = b": keep-alive\n\n"
 OPENING = ["response.created", "response.in_progress"]
 LINE = native_chat.piece("Hel")

@@ -23,7 +23,7 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
         "auth": {"generate_tokens": [TOKEN]},
         "service": {"base_url": shared_upstream.url},
         "images": {"allow": ["127.0.0.0/8"]},
-        "stream": {"heartbeat_s": 0.2},
+        "stream": {"heartbeat_s": 0.1},
     }
     with LocalGateway(settings) as running:
         yield running
@@ -32,8 +32,8 @@ def gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
 @pytest.fixture
 def slow() -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
-        server.script("/cat", [Wait(0.7), Whole(PNG)])
-        server.script("/gone", [Wait(0.7), Whole(b"", 404)])
+        server.script("/cat", [Wait(0.35), Whole(PNG)])
+        server.script("/gone", [Wait(0.35), Whole(b"", 404)])
         yield server
 
 

@@ -42,7 +42,7 @@ from tests.rig.http_client import Stream
 from tests.rig.local import LocalGateway
 
 HEARTBEAT_S = 0.1
-LIMIT_S = 0.5
+LIMIT_S = 0.35
 DONE = {"done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3}
 
 

@@ -75,8 +75,8 @@ def shared_gateway_(shared_provider: Provider, shared_box: Box) -> Iterator[Loca
         models={"ears": {"target": f"lab/{HEARING}"}},
         default_model="ears",
         server={"max_body": MAX_BODY},
-        stream={"heartbeat_s": 0.5},
-        timeouts={"first_byte_s": 3, "idle_s": 5},
+        stream={"heartbeat_s": 0.1},
+        timeouts={"first_byte_s": 0.6, "idle_s": 5},
     ) as running:
         yield running
 
@@ -194,7 +194,7 @@ def test_stream_passes_with_heartbeats(
 ) -> None:
     frame = b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in EVENTS)
     rest = frame + (b"data: [DONE]\n\n" if done else b"")
-    provider.script(PATH, [Head(200, SSE), Chunk(rest[:30]), Wait(1.2), Chunk(rest[30:])])
+    provider.script(PATH, [Head(200, SSE), Chunk(rest[:30]), Wait(0.35), Chunk(rest[30:])])
     answer = send(gateway, *form(model=HEARING, stream="true"), **{"X-Request-Id": request_id})
     assert answer.body.replace(KEEP_ALIVE, b"") == rest and answer.body.count(KEEP_ALIVE) >= 1
     line = access_line(gateway, request_id)

@@ -76,7 +76,8 @@ class Activated(Gateway):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.unused_port = free_port()
-        super().__init__(*args, env={"PORT": str(self.unused_port), **ENV}, **options)
+        env = {"PORT": str(self.unused_port), **ENV}
+        super().__init__(*args, env=env, own_interpreter=True, **options)
         self._launcher = [sys.executable, "-c", ACTIVATE, str(self.port)]
 
 

@@ -172,7 +172,7 @@ def test_s26_dependencies_are_what_the_lock_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.environ.get("LONG"), reason="takes ten seconds: make long")
-def test_s26_environment_has_nothing_that_no_package_lists(tmp_path: Path) -> None:
+def test_environment_has_nothing_that_no_package_lists(tmp_path: Path) -> None:
     """And nothing that Python runs at its start."""
     subprocess.run(
         [sys.executable, "-m", "venv", "--without-pip", tmp_path / "fresh"], check=True, timeout=30

@@ -113,9 +113,8 @@ class Gateway:
         self._own_interpreter = (
             own_interpreter
             or bool(launcher)
-            or self._cwd != PROJECT
             # Another one may not patch the standard library, as the shared imports do.
-            or gunicorn_config != SHIPPED_CONFIG
+            or PROJECT / gunicorn_config != PROJECT / SHIPPED_CONFIG
             or any(READ_BY_PYTHON.match(name) for name in extra)
         )
 

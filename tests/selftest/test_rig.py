@@ -25,7 +25,7 @@ from tests.rig.authority import Authority
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.fixtures import function_fixture, module_fixture
-from tests.rig.gateway import PROJECT, Gateway, group_is_alive
+from tests.rig.gateway import PROJECT, SHIPPED_CONFIG, Gateway, group_is_alive
 from tests.rig.http_client import open_stream, request
 from tests.rig.leaks import LeakCheck, worker_details
 from tests.rig.leaks import no_leaks as leaks_checked
@@ -610,29 +610,17 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [(body or "done").encode()]
 """
-CONF = f"""
-from gevent import monkey
-monkey.patch_all()
-import os
-import sys
-sys.path.append({str(PROJECT)!r})
-bind = os.environ["HOST"] + ":" + os.environ["PORT"]
-workers = int(os.environ["WEB_CONCURRENCY"])
-worker_class = "ollama_proxy.server.worker.Worker"
-control_socket_disable = True
-"""
 
 
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("application")
     (directory / "small_app.py").write_text(APP)
-    (directory / "gunicorn.conf.py").write_text(CONF)
     return directory
 
 
 def shape(application: Path, app: str = "small_app:app") -> dict[str, Any]:
-    return {"app": app, "gunicorn_config": application / "gunicorn.conf.py", "cwd": application}
+    return {"app": app, "gunicorn_config": PROJECT / SHIPPED_CONFIG, "cwd": application}
 
 
 def small_gateway(application: Path, **options: Any) -> Gateway:
