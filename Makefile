@@ -49,14 +49,8 @@ test: dev  ## everything once, in about 14 minutes
 long: dev  ## all of it at full length: soak, both doors for every row, 200 kills, all cuts, all assistants; in an hour
 	@BIN=$(BIN) LONG=1 BOTH_DOORS=1 ALL_CUTS=1 FUZZ_EXAMPLES=2000 RECORDS_KILLS=200 RECORDS_STARTS=10 sh tests/run.sh
 
-# Left to `make test`: the examples in the documents, and what needs a database, Redis, processes of its own or whole pages.
-LONG := test_documents.py admin/pages cli/test_commands.py cli/test_keys.py coordination/test_admissions.py \
-	coordination/test_client.py coordination/test_shared_store.py gateway/conversion gateway/test_images.py \
-	records/test_database.py records/test_reports.py server/test_startup.py server/test_watchdog.py
 quick: check  ## format, lint, types, unit tests and golden cases, in three minutes
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile tests/test_architecture.py tests/unit tests/app \
-		$(LONG:%=--ignore tests/unit/%) \
-		-k 'not postgresql and not redis'
+	@BIN=$(BIN) sh tests/quick.sh
 
 clients: dev  ## coding assistants and frameworks themselves against the gateway, after installing them in .cache
 	@$(BIN)/python -m tests.clients.install

@@ -39,7 +39,7 @@ MODELS: Document = {
     },
     "limited": {"clamp": {"num_ctx": 32768, "num_predict": 4096, "keep_alive": "1h"}},
     "silent": {"target": "thinker", "exclude_reasoning": True},
-    "quick": {"request_timeout": 300},
+    "quick": {"request_timeout": 100},
     "spoken": {"system": {"remove": ["SECRET "], "replace": {"cat": "dog"}, "prepend": "Rules."}},
     "mute": {"system": {"remove": True}},
     "covered:*": {"keep_alive": "5m"},

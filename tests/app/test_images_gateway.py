@@ -84,7 +84,7 @@ def answer(
 
 @pytest.fixture(scope="module")
 def fetching_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
-    images = {"allow": [HERE], "timeout_s": 1, "max_bytes": "64KiB"}
+    images = {"allow": [HERE], "timeout_s": 0.3, "max_bytes": "64KiB"}
     with LocalGateway(config(shared_upstream.url, images=images)) as running:
         yield running
 
@@ -165,7 +165,7 @@ def test_server_of_an_image_sees_no_token(
         ([Head(200), Chunk(PNG), Cut()], "its server stopped in the middle of its answer"),
         ([Head(200, {"Content-Length": "70000"}), Chunk(PNG), Cut()], "is larger than 65536 bytes"),
         ([Head(200), Chunk(PNG + bytes(70000))], "is larger than 65536 bytes"),
-        ([Head(200), Chunk(PNG), Drip(chunk(b"x") * 200, 0.05)], "did not arrive in 1 s"),
+        ([Head(200), Chunk(PNG), Drip(chunk(b"x") * 200, 0.05)], "did not arrive in 0.3 s"),
     ],
     ids=["a page", "404", "cut", "declared too large", "too large", "slow"],
 )

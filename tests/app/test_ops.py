@@ -10,6 +10,8 @@ from typing import Any
 import gevent
 import pytest
 
+from ollama_proxy.settings import Timeouts
+from ollama_proxy.upstreams.fleet import health
 from ollama_proxy.version import VERSION
 from tests.golden.face import local_gateway
 from tests.rig import fault_upstream as do
@@ -187,8 +189,13 @@ def test_readyz_shows_its_details_to_a_valid_token(
     ids=["no Ollama", "error", "sign-in", "silence"],
 )
 def test_an_upstream_that_cannot_be_used_is_seen_with_the_reason(
-    gateway: LocalGateway, upstream: FaultUpstream, script: do.Script, reason: str
+    gateway: LocalGateway,
+    upstream: FaultUpstream,
+    script: do.Script,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(health, "HEALTH_CHECK_TIMEOUTS", Timeouts(first_byte_s=0.2))
     upstream.script("/api/version", script)
     gateway.check_health()
     answer = get(gateway, "/readyz", bearer(TOKEN))

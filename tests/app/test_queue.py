@@ -188,11 +188,11 @@ def test_a_single_answer_says_how_long_it_waited(
     with held(patient, box), start(patient, face, stream=False) as stream:
         wait_for_counts(patient, 1, 1)
         with pytest.raises(TimeoutError):
-            stream.read_head(0.3)
+            stream.read_head(0.1)
         assert len(box.prompts) == 1
         box.go.set()
         answer = answer_of(stream)
-    assert (answer.status, waited_s(answer) >= 0.3) == (200, True)
+    assert (answer.status, waited_s(answer) >= 0.1) == (200, True)
 
 
 @pytest.mark.parametrize("face", NATIVE_FACES.values(), ids=NATIVE_FACES)
@@ -312,9 +312,9 @@ def test_a_full_queue_is_a_status(box: QueueBox, face: Face) -> None:
 
 @each_dialect
 def test_a_wait_that_is_too_long_is_a_status_before_the_head(box: QueueBox, face: Face) -> None:
-    with gateway_of(box, queue={"max_wait_s": 0.3}) as impatient, held(impatient, box):
+    with gateway_of(box, queue={"max_wait_s": 0.1}) as impatient, held(impatient, box):
         answer = impatient.ask(face.path, {**face.body, "stream": False})
-    assert (answer.status, waited_s(answer) >= 0.3) == (503, True)
+    assert (answer.status, waited_s(answer) >= 0.1) == (503, True)
     assert "longest wait" in error_text(answer, face)
 
 

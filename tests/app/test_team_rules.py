@@ -430,7 +430,7 @@ def test_S2_28_the_operators_time_for_an_answer_counts(
     began = time.monotonic()
     answer = ask(gateway, name, "quick", stream=stream)
     assert answer.status == 504
-    assert time.monotonic() - began > 0.25
+    assert time.monotonic() - began > 0.08
 
 
 @pytest.mark.parametrize("field", ["request_timeout", "timeout_ms"])
@@ -440,10 +440,10 @@ def test_S2_28_the_caller_may_wait_for_less(
 ) -> None:
     upstream.script(EVERY[name].upstream_path, [WaitForPeerClose()])
     began = time.monotonic()
-    fields: Document = {field: 200}
+    fields: Document = {field: 80}
     answer = ask(gateway, name, "other", **fields)
     assert (answer.status, clamped(answer)) == (504, None)
-    assert time.monotonic() - began > 0.15
+    assert time.monotonic() - began > 0.06
 
 
 @each_one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ import pytest
 from tests.browser.stage import OPERATOR, Stage
 from tests.rig.browser import Visit
 from tests.rig.deadline import wait_until
+from tests.rig.tiers import LONG
 
 #: As the gateway makes them.
 KEY = re.compile(r"op_[A-Za-z0-9_-]{38}")
@@ -58,7 +58,7 @@ def with_keyboard(visit: Visit, name: str) -> None:
 
 #: A key is revoked by mouse and with scripts, below.
 WAYS = [(with_keyboard, True), (with_mouse, False)]
-if os.environ.get("LONG"):
+if LONG:
     WAYS += [(with_mouse, True), (with_keyboard, False)]
 
 

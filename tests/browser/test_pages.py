@@ -3,7 +3,6 @@ and width, and small."""
 
 from __future__ import annotations
 
-import os
 import re
 
 import pytest
@@ -13,9 +12,8 @@ from tests.browser.stage import MEMBER, OPERATOR, Role, Stage
 from tests.rig.browser import NARROW, WIDE, Browser, Language, Visit
 from tests.rig.deadline import wait_until
 from tests.rig.tables import check_rows
+from tests.rig.tiers import LONG
 
-#: More readers.
-LONG = bool(os.environ.get("LONG"))
 #: Most bytes of a page with everything that it loads.
 MAX_BYTES = 150_000
 CHINESE = re.compile(r"[\u4e00-\u9fff]")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.rig.boxes import WorkBox
 from tests.rig.browser import Browser, expect
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Head, Lines, WaitFor, WaitForPeerClose
+from tests.rig.tiers import LONG
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -63,7 +63,7 @@ def page(stage: Stage, box: WorkBox) -> Page:
 def choose_dialects(*names: str, of: Sequence[str] = DIALECTS) -> pytest.MarkDecorator:
     """Runs a test once for each of these dialects, or of all: tests/node/playground has what each
     makes of the form, and of every answer."""
-    return pytest.mark.parametrize("dialect", of if os.environ.get("LONG") else names)
+    return pytest.mark.parametrize("dialect", of if LONG else names)
 
 
 def said(text: str = "", *, done: bool = False, **message: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ PAGE = PROJECT / "docs/clients.md"
 INSTALLED = PROJECT / ".cache/clients"
 #: What `make test` installs and runs: each API, and both kinds of programs. The others are
 #: left to `make clients`.
-CHOSEN = ("claude-code", "codex", "llm", "openai-agents", "opencode", "pydantic-ai")
+CHOSEN = ("claude-code", "codex", "llm", "openai-agents", "pydantic-ai")
 
 _PIN = re.compile(r"^[\w.-]+(?:\[[\w,]+\])?==([\w.]+)", re.MULTILINE)
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -23,6 +23,7 @@ from tests.golden.face import TOKEN
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.tables import each_row
+from tests.rig.tiers import LONG
 
 RUN_S = 90
 #: The port of the examples; the network of the suite is its own.
@@ -34,7 +35,7 @@ WITHOUT_TOOLS = {"instructor"}
 
 EXAMPLES = [each for program in programs() for each in examples(program)]
 #: In `make test`, who can do the turns of a tool is not asked a plain question as well.
-ASKED = [each for each in EXAMPLES if os.environ.get("LONG") or each.program.name in WITHOUT_TOOLS]
+ASKED = [each for each in EXAMPLES if LONG or each.program.name in WITHOUT_TOOLS]
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
 

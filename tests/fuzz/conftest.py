@@ -26,7 +26,7 @@ set_hypothesis_home_dir(HOME)
 settings.register_profile(
     "fuzz",
     derandomize=not EXAMPLES,
-    max_examples=EXAMPLES or 25,
+    max_examples=EXAMPLES or 15,
     database=None,
     deadline=None,
     print_blob=bool(EXAMPLES),

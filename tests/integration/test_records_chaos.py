@@ -22,10 +22,11 @@ from tests.rig.gateway import Gateway
 from tests.rig.numbered_requests import NumberedClient, asking
 from tests.rig.postgres import PostgresServer
 from tests.rig.records_view import CountingBox, RecordsView, check_conservation
+from tests.rig.tiers import LONG, on_postgresql
 
 WORKERS, CLIENTS = 2, 12
 #: How often each blow falls, and requests that must have been answered meanwhile.
-ROUNDS, ENOUGH = (10, 500) if os.environ.get("LONG") else (1, 100)
+ROUNDS, ENOUGH = (10, 500) if LONG else (1, 100)
 #: One in so many clients leaves early.
 LEAVING = 7
 
@@ -79,6 +80,7 @@ def take_database(
     return lock
 
 
+@on_postgresql
 def test_every_admitted_request_has_one_row_and_its_tokens(
     gateway: Gateway, box: CountingBox, records_url: str, take_database: Callable[[float], None]
 ) -> None:

@@ -24,13 +24,14 @@ from tests.rig.fixtures import function_fixture
 from tests.rig.postgres import PostgresServer
 from tests.rig.records_process import ImportingProcess
 from tests.rig.records_view import new_records
+from tests.rig.tiers import LONG, on_postgresql
 from tests.rig.worker_spool import WorkerSpool
 
 #: How often an importer is killed; `RECORDS_KILLS=200` is the number of the fault table.
 KILLS = int(os.environ.get("RECORDS_KILLS") or 5)
 
 #: How often a server fails while rows are imported.
-FAULTS = 3 if os.environ.get("LONG") else 1
+FAULTS = 3 if LONG else 1
 #: Seconds for which a lock is held: longer than anybody waits for it; and a server is stopped.
 LOCKED_S, PAUSED_S = database.LOCK_TIMEOUT_S + 1.0, 3.0
 
@@ -115,6 +116,7 @@ def check_all_arrive(engine: Engine, traffic: Traffic, state: Path) -> None:
 
 
 @pytest.mark.slow
+@on_postgresql
 def test_P15_importer_that_is_killed_at_any_moment_imports_everything_once(
     engine: Engine, records_url: str, tmp_path: Path, traffic: Traffic, chance: random.Random
 ) -> None:
@@ -172,6 +174,7 @@ def test_P13_full_disk_loses_nothing_that_was_written(
 
 
 @pytest.mark.slow
+@on_postgresql
 def test_drill_of_the_documents_brings_back_all_that_the_backup_and_the_spool_have(
     engine: Engine, records_url: str, tmp_path: Path, traffic: Traffic, chance: random.Random
 ) -> None:

@@ -38,10 +38,11 @@ from tests.rig.keys import (
 from tests.rig.numbered_requests import NumberedClient, asking
 from tests.rig.postgres import PostgresServer
 from tests.rig.records_view import CountingBox, RecordsView, Row, check_conservation
+from tests.rig.tiers import LONG
 
 CLIENTS, LEAVING = 10, 7
 #: Requests that must have been answered, before the first fault and after the last.
-ENOUGH = 300 if os.environ.get("LONG") else 100
+ENOUGH = 300 if LONG else 100
 #: How often both start at once with an empty database; `RECORDS_STARTS=10` looks longer for a race.
 STARTS = int(os.environ.get("RECORDS_STARTS") or 1)
 

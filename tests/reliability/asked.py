@@ -19,7 +19,6 @@ from tests.rig.errors import assert_error
 from tests.rig.fault_upstream import FaultUpstream, Script
 from tests.rig.http_client import Answer
 from tests.rig.leaks import worker_details
-from tests.rig.stalls import seconds_without_stalls
 from tests.rig.workers import ask_each_worker
 
 
@@ -42,14 +41,12 @@ Fault = Callable[[Face], Script]
 
 
 class Asked(NamedTuple):
-    """A call, its answer, and how long that took; `own_seconds` leaves out the time in which the
-    machine stood still."""
+    """A call, its answer, and how long that took."""
 
     way: Way
     id: str
     answer: Answer
     seconds: float
-    own_seconds: float
 
     def __repr__(self) -> str:
         kind = "stream" if self.way.stream else "single"
@@ -84,8 +81,7 @@ def ask(
     request_id, began = new_id(), time.monotonic()
     body = {**face.body, "stream": stream, **fields}
     answer = row.ask("POST", face.path, body, headers, timeout=20, id=request_id)
-    ended = time.monotonic()
-    return Asked(way, request_id, answer, ended - began, seconds_without_stalls(began, ended))
+    return Asked(way, request_id, answer, time.monotonic() - began)
 
 
 def ask_all(

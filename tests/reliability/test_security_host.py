@@ -22,6 +22,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import PROJECT, child_pids
 from tests.rig.keys import run_command
+from tests.rig.tiers import in_long
 
 rig = module_fixture(Rig)
 
@@ -171,7 +172,7 @@ def test_s26_dependencies_are_what_the_lock_says(tmp_path: Path) -> None:
     assert refused.returncode != 0 and "HASHES" in refused.stderr, refused.stderr
 
 
-@pytest.mark.skipif(not os.environ.get("LONG"), reason="takes ten seconds: make long")
+@in_long
 def test_environment_has_nothing_that_no_package_lists(tmp_path: Path) -> None:
     """And nothing that Python runs at its start."""
     subprocess.run(

@@ -49,7 +49,7 @@ def ended_by(row: Row, calls: Sequence[Asked], limit_s: float, said: str) -> flo
     """Each call ended at this limit with an error that says so, and the upstream is rid of it.
     Returns the seconds by which the latest was late."""
     for call in calls:
-        assert call.own_seconds - GRACE_S <= limit_s <= call.seconds + 0.1, call
+        assert call.seconds - GRACE_S <= limit_s <= call.seconds + 0.1, call
         assert said in call.error()
         line = row.record(call.id)
         assert (line["state"], line["error"], line["status"]) == (

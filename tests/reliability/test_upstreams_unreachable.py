@@ -20,7 +20,6 @@ from tests.rig.fault_upstream import CloseAfter, FaultUpstream, Json, WaitForPee
 from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import request
-from tests.rig.stalls import seconds_without_stalls
 
 CONNECT_S = 0.5
 DONE = {**CHAT_LINE, "done": True}
@@ -105,7 +104,7 @@ def test_u14_all_are_down(alone: Gateway, row: Row, how: str) -> None:
     row.allow_other_connections(alone.workers * len(row.rig.boxes))
     with GONE[how](*row.rig.boxes):
         first = ask_all(row, WAYS)
-        assert max(call.own_seconds for call in first) < 2 * CONNECT_S + allowed(1)
+        assert max(call.seconds for call in first) < 2 * CONNECT_S + allowed(1)
         wait_until_usable(row)
         calls = [ask(row) for _ in range(20)]
         for call in [*first, *calls]:
@@ -115,7 +114,7 @@ def test_u14_all_are_down(alone: Gateway, row: Row, how: str) -> None:
             assert call.error().startswith("Failed to connect to Ollama service")
         # Now and then one is the trial of a worker at a box, and waits for
         # the limit for connecting.
-        at_once = sorted(call.own_seconds for call in calls)[:15]
+        at_once = sorted(call.seconds for call in calls)[:15]
         assert max(at_once) < allowed(0.1)
         wait_until(lambda: statuses(alone, "/readyz") == {503}, 10)
         assert statuses(alone, "/livez") == {200}
@@ -159,7 +158,7 @@ def test_u26_name_that_resolves_late_or_not_at_all(door: str, tmp_path: Path) ->
                 # More look-ups than gevent has threads for them are under way meanwhile.
                 well = [ask(row, model="m"), ask(row, model="named/m")]
                 assert all(
-                    (call.status, call.own_seconds < allowed(1)) == (200, True) for call in well
+                    (call.status, call.seconds < allowed(1)) == (200, True) for call in well
                 ), well
             calls = [each.result() for each in failing]
         assert {call.status for call in calls} == {503}
@@ -215,13 +214,13 @@ def test_u28_list_of_models_while_a_box_hangs(row: Row) -> None:
         for path in LISTS:
             began = time.monotonic()
             answer = row.ask("GET", path)
-            slowest = max(slowest, seconds_without_stalls(began))
+            slowest = max(slowest, time.monotonic() - began)
             assert answer.status == 200
             assert path not in LISTS[:2] or '"m' in answer.text
             partial.add((path, answer.headers.get("X-Ollama-Proxy-Partial")))
         began = time.monotonic()
         assert row.ask("GET", "/readyz", token=None).status == 200
-        slowest = max(slowest, seconds_without_stalls(began))
+        slowest = max(slowest, time.monotonic() - began)
         assert ask(row).status == 200
     assert slowest < allowed(1)
     row.measured("slowest list", slowest, "s")

@@ -42,10 +42,12 @@ _FIND_BARRIERS = """(async () => {
   return violations.filter((each) => ["serious", "critical"].includes(each.impact))
     .map((each) => [each.id, each.impact, each.nodes.map(tell)]);
 })()"""
-#: What the browser itself would ask the network for, and what takes a graphics card.
+#: Without what the browser itself would ask the network for, what takes a graphics card, and the
+#: processes that keep sites apart.
 _QUIET = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
+    "--no-sandbox --disable-gpu --disable-software-rasterizer --in-process-gpu --disable-quic "
+    "--no-first-run --disable-background-networking --disable-component-update --disable-sync "
+    "--renderer-process-limit=1 --disable-features=IsolateOrigins,site-per-process"
 ).split()
 #: A page that names another host asks for it in vain, on every machine.
 _NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"

@@ -22,7 +22,7 @@ MODEL = "steady"
 WORDS = ("I", " am", " here")
 #: Longer than a start of the gateway takes on a busy machine: until then connections wait.
 SAMPLE_S = 30.0
-TICK_S = 0.01
+TICK_S = 0.02
 _STAMP = "2026-01-01T00:00:00.000000Z"
 _ENTRY = {
     "name": f"{MODEL}:latest",

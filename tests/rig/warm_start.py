@@ -177,6 +177,12 @@ class WarmStart:
             code = self._commands.start(arguments, cwd=cwd, env=env, files=files).wait(seconds)
             return subprocess.CompletedProcess(arguments, code, _text(output), _text(errors))
 
+    def start_coordinator(self, environ: Mapping[str, str]) -> Started:
+        """Run `python -m ollama_proxy.cli coordinator`; see `coordination.start_coordinator`."""
+        with open(os.devnull, "r+b") as nothing:
+            files = [nothing.fileno()] * 3
+            return self._commands.start(["coordinator"], cwd=PROJECT, env=environ, files=files)
+
     def close(self) -> None:
         """End the processes; the copies keep running."""
         for each in (self._gateways, self._commands):

@@ -58,6 +58,7 @@ from benchmarks.works import (
 )
 from ollama_proxy.settings.schema import effective_upstreams, load_settings
 from tests.rig.deadline import wait_until
+from tests.rig.tiers import LEFT_OUT, LONG, in_long
 
 HERE = frozenset(os.sched_getaffinity(0))
 EVERYWHERE = Cores(HERE, HERE)
@@ -357,6 +358,8 @@ class TestMeter:
 @pytest.fixture
 def bench(upstream: Server) -> Bench:
     """The upstream measured in the place of the gateway: it speaks the native dialect itself."""
+    if not LONG:
+        pytest.skip(LEFT_OUT)
     gateway = dataclasses.replace(upstream, name="gateway")
     gateways = {"gateway": gateway, "fleet": gateway}
     return Bench(EVERYWHERE, upstream, gateways, seconds=0.1, rounds=2, tries=1)
@@ -621,7 +624,7 @@ def run_benchmarks(project: Path, record: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@in_long
 def test_a_checkout_is_measured_from_start_to_record(project: Path, tmp_path: Path) -> None:
     record = tmp_path / "record.json"
     table = run_benchmarks(project, record, "--only", "single-native", "--no-peers")
@@ -629,7 +632,7 @@ def test_a_checkout_is_measured_from_start_to_record(project: Path, tmp_path: Pa
     assert json.loads(record.read_text())["works"]["single-native"]["value"] > 0
 
 
-@pytest.mark.slow
+@in_long
 def test_a_profile_names_the_functions_of_the_gateway(project: Path, tmp_path: Path) -> None:
     functions = run_benchmarks(project, tmp_path / "record.json", "--profile", "single-native")
     assert "project/wsgi.py:app" in (tmp_path / "profile-single-native.folded").read_text()

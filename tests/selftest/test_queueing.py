@@ -4,7 +4,6 @@ docs/sharing.md promises."""
 from __future__ import annotations
 
 import json
-import os
 import re
 
 import pytest
@@ -29,6 +28,7 @@ from benchmarks.queueing.traces import (
 )
 from ollama_proxy.coordination import Scheduler
 from tests.rig.redis_server import RedisServer
+from tests.rig.tiers import LONG
 
 
 def test_simulated_box_starts_in_order_and_replaces_only_unused_models() -> None:
@@ -69,7 +69,7 @@ class Cut(FairSharing):
 
 
 #: The longest one is left to `make long`.
-LOADED = [greedy_script, ping_pong, box_loss, *([batch_night] if os.environ.get("LONG") else [])]
+LOADED = [greedy_script, ping_pong, box_loss, *([batch_night] if LONG else [])]
 
 
 @pytest.mark.parametrize("make", LOADED)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,9 +23,10 @@ from tests.rig.fixtures import function_fixture, module_fixture
 from tests.rig.gateway import free_port
 from tests.rig.http_client import Answer, Headers, bearer, open_stream, request
 from tests.rig.probe import Probe, Sample, p99
-from tests.rig.probe_process import judge
+from tests.rig.probe_process import Machine, judge
 from tests.rig.relay import Relay
 from tests.rig.rules import api_path, check_shape
+from tests.rig.tables import each_row
 
 CHAT = {"model": "m", "messages": MESSAGES, "stream": False}
 LONG = bytes(range(256)) * 400
@@ -386,3 +388,12 @@ def write_output(rig: Rig, text: str) -> None:
     """What a worker writes to its standard error."""
     with Path(rig.gateway.directory / "output.txt").open("a") as output:
         output.write(text)
+
+
+@each_row(("began", "ended", "late_ms"), [(0.0, 1.0, 0), (0.0, 3.0, 1000), (1.5, 3.0, 500)])
+def test_lateness_is_what_a_thread_that_only_sleeps_overslept(
+    began: float, ended: float, late_ms: float
+) -> None:
+    machine = object.__new__(Machine)  # without its thread
+    machine._late = deque([(1.0, 2.0)])
+    assert machine.lateness_ms(began, ended) == late_ms

@@ -21,6 +21,7 @@ from tests.rig.http_client import Stream
 from tests.rig.local import LocalGateway
 from tests.rig.pages import PageClient
 from tests.rig.redis_server import RedisServer
+from tests.rig.tiers import LONG
 from tests.timing.health_checks import brief_health_checks
 from tests.timing.started import wait_for_records
 
@@ -269,7 +270,7 @@ def test_fifty_open_pages_cost_less_than_five_percent_of_a_core(
 ) -> None:
     """While requests run and wait, so that there is another state every second."""
     gateway = two_workers
-    pages, seconds = 50, 10.0 if os.environ.get("LONG") else 2.0
+    pages, seconds = 50, 10.0 if LONG else 2.0
     lives: list[Live] = []
 
     def measure(seconds: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,13 +16,13 @@ from ollama_proxy.coordination import (
     Flow,
     QueueLimits,
     Ticket,
-    start_coordinator,
 )
 from ollama_proxy.settings import Timeouts
 from ollama_proxy.upstreams import Call
 from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import WITHOUT_RECORDS
 from tests.rig.redis_server import RedisServer
+from tests.rig.warm_start import Started, warm_start
 
 LONGEST_S = 20.0
 
@@ -32,16 +31,16 @@ class Worker:
     """A worker with one box, and the coordinators that it started."""
 
     def __init__(self, directory: Path, *, can_start: bool = True) -> None:
-        self.started: list[subprocess.Popen[bytes]] = []
+        self.started: list[Started] = []
         self.can_start = can_start
         self._environ = os.environ | WITHOUT_RECORDS | {"STATE_DIRECTORY": str(directory)}
         self.client = CoordinatorClient(directory, workers=2, start=self._start)
         self.configure()
 
-    def _start(self) -> subprocess.Popen[bytes] | None:
+    def _start(self) -> Started | None:
         if not self.can_start:
             return None
-        self.started.append(start_coordinator(self._environ))
+        self.started.append(warm_start().start_coordinator(self._environ))
         return self.started[-1]
 
     def configure(self, slots: int = 1, **queue: float) -> None:

@@ -22,9 +22,10 @@ from ollama_proxy.records import database, tables
 from tests.rig.gateway import free_port
 from tests.rig.records_process import UPGRADES
 from tests.rig.tables import each_row
+from tests.rig.tiers import LONG, on_postgresql
 
 #: How often processes start at once with another database.
-STARTS = 6 if os.environ.get("LONG") else 2
+STARTS = 6 if LONG else 2
 #: A second migration, of a version after this one.
 SECOND = """
 import sqlalchemy as sa
@@ -249,6 +250,7 @@ def test_directory_that_does_not_exist_is_a_clear_error(tmp_path: Path) -> None:
         database.upgrade(engine)
 
 
+@on_postgresql
 @pytest.mark.parametrize("is_old", [False, True])
 def test_four_processes_that_start_at_once_upgrade_it_once(
     is_old: bool, records_url: str, tmp_path: Path

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Runs the tests that need no other process, in several processes at once, and shows what each said when it is over.
+# Arguments go to each pytest.
+set -u
+cd "$(dirname "$0")/.." || exit
+BIN=${BIN:-.venv/bin}
+output=$(mktemp -d)
+trap 'rm -rf "$output"' EXIT
+
+run() {
+    name=$1
+    shift
+    "$BIN/python" -m pytest -q -p no:xdist -k 'not postgresql and not redis' "$@" >"$output/$name" 2>&1
+}
+
+# Left to `make test`: the examples in the documents, and what needs a database, Redis, processes of its own or whole pages.
+left_out="test_documents.py admin/pages cli/test_commands.py cli/test_keys.py coordination/test_admissions.py
+    coordination/test_client.py coordination/test_shared_store.py gateway/conversion gateway/test_images.py
+    records/test_database.py records/test_reports.py server/test_startup.py server/test_watchdog.py"
+ignored=$(for each in $left_out; do printf -- '--ignore tests/unit/%s ' "$each"; done)
+# shellcheck disable=SC2086 # several words
+run unit tests/test_architecture.py tests/unit $ignored "$@" &
+unit=$!
+run app tests/app/test_[a-m]*.py "$@" &
+app=$!
+run rest tests/app/test_[n-z]*.py "$@"
+status=$?
+wait $app || status=$?
+wait $unit || status=$?
+cat "$output"/*
+exit $status
