@@ -16,6 +16,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from tests.reliability.report import Reliability
+from tests.rig.authorities import read_authorities_once
 from tests.rig.compiled_once import compile_templates_once, compile_url_builders_once
 from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
 from tests.rig.gateway import PROJECT, Gateway
@@ -38,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Reliability(), "reliability")
     compile_url_builders_once()
     compile_templates_once()
+    read_authorities_once()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,6 +15,7 @@ from tests.golden.responses import reading
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.fixtures import module_fixture
 from tests.rig.local import LocalGateway
+from tests.rig.tables import each_row
 
 #: By dialect: an answer without what differs from one run to the next.
 TOLD: dict[str, Callable[[Case, bytes], bytes]] = {
@@ -38,9 +39,7 @@ def current_ollama() -> Iterator[FaultUpstream]:
 current_gateway = module_fixture(lambda current_ollama: face.local_gateway(current_ollama))
 
 
-each = pytest.mark.parametrize(
-    ("dialect", "case"), CASES, ids=[f"{dialect}-{case.name}" for dialect, case in CASES]
-)
+each = each_row(("dialect", "case"), CASES)
 
 
 @pytest.mark.parametrize("edges", EDGES, ids=lambda edges: f"edges-{edges or 'whole'}")
@@ -70,6 +69,7 @@ def test_single_answer_is_the_expected_one(
 def test_upstream_gets_the_translated_request(
     dialect: str, case: Case, streamed: bool, upstream: FaultUpstream, gateway: LocalGateway
 ) -> None:
+    upstream.clear()
     if streamed:
         stream(case, None, upstream, gateway)
     else:

@@ -42,6 +42,7 @@ from tests.rig.errors import assert_error, dialect_of
 from tests.rig.fault_upstream import Chunk, Cut, FaultUpstream, Head, Json, Script, ScriptedServer
 from tests.rig.http_client import Answer
 from tests.rig.local import LocalGateway
+from tests.rig.tables import each_row
 
 
 class Failure(NamedTuple):
@@ -428,7 +429,7 @@ def sent_on(kind: str, dialect: Dialect, wanted: Wanted) -> Wanted:
     return sent._replace(**unsaid)
 
 
-@pytest.mark.parametrize(("kind", "name", "case", "mode"), cells(fails=False))
+@each_row(("kind", "name", "case", "mode"), cells(fails=False))
 def test_wish_reaches_the_upstream_and_its_answer_the_client(
     ask: Ask, kind: str, name: str, case: str, mode: str
 ) -> None:
@@ -442,7 +443,7 @@ def test_wish_reaches_the_upstream_and_its_answer_the_client(
     assert answer.headers.get("X-Ollama-Proxy-Ignored") is None
 
 
-@pytest.mark.parametrize(("kind", "name", "case", "mode"), cells(fails=True))
+@each_row(("kind", "name", "case", "mode"), cells(fails=True))
 def test_failure_of_the_upstream_is_never_a_good_answer(
     ask: Ask, kind: str, name: str, case: str, mode: str
 ) -> None:
@@ -491,7 +492,7 @@ def effect_of(kind: str, name: str, gap: Gap) -> str:
     return PASSED if name in KINDS[kind].forwards and OURS.isdisjoint(gap.fields) else gap.effect
 
 
-@pytest.mark.parametrize(("kind", "name", "wish", "mode"), GAPPY)
+@each_row(("kind", "name", "wish", "mode"), GAPPY)
 def test_wish_without_a_word_changes_nothing_and_is_not_hidden(
     ask: Ask, kind: str, name: str, wish: str, mode: str
 ) -> None:
@@ -506,9 +507,7 @@ def test_wish_without_a_word_changes_nothing_and_is_not_hidden(
         assert (answer.headers.get("X-Ollama-Proxy-Ignored") or "").split(", ") == [*gap.fields]
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind in KINDS for name in KINDS[kind].lacks]
-)
+@each_row(("kind", "name"), [(kind, name) for kind in KINDS for name in KINDS[kind].lacks])
 def test_dialect_that_an_upstream_has_no_answers_for_is_refused(
     ask: Ask, kind: str, name: str
 ) -> None:

@@ -21,6 +21,7 @@ from tests.rig.fixtures import module_fixture
 from tests.rig.http_client import Answer, Headers, bearer
 from tests.rig.local import LocalGateway
 from tests.rig.replay_upstream import Cut, Recording, ReplayUpstream, Version, recording, recordings
+from tests.rig.tables import each_row
 
 NATIVE = tuple(one for one in recordings() if not one.path.startswith("/v1/"))
 CUTS: tuple[Cut, ...] = ("recorded", 1 if os.environ.get("ALL_CUTS") else 7)
@@ -188,8 +189,8 @@ CURRENT = [
 ]
 
 
-@pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("row", PASSED, ids=lambda row: row.name)
+@each_row("cut", CUTS)
+@each_row("row", PASSED)
 def test_client_gets_exactly_the_recorded_answer(
     row: Recording, cut: Cut, upstream: ReplayUpstream, gateway: LocalGateway
 ) -> None:
@@ -202,12 +203,11 @@ def test_client_gets_exactly_the_recorded_answer(
     assert answer.body == (b"" if row.method == "HEAD" else row.response)
 
 
-@pytest.mark.parametrize(
-    ("version", "row"), CURRENT, ids=[f"{version}-{row.name}" for version, row in CURRENT]
-)
+@each_row(("version", "row"), CURRENT)
 def test_client_gets_exactly_what_a_current_ollama_answers(
     version: Version, row: Recording, upstream: ReplayUpstream, gateway: LocalGateway
 ) -> None:
+    upstream.clear()
     upstream.answer_with(row.name, version=version)
     answer = ask(gateway, row)
     assert (answer.status, answer.body) == (
@@ -218,10 +218,11 @@ def test_client_gets_exactly_what_a_current_ollama_answers(
     assert (seen.method, seen.body) == (row.method, row.request)
 
 
-@pytest.mark.parametrize("row", PASSED, ids=lambda row: row.name)
+@each_row("row", PASSED)
 def test_upstream_gets_the_bytes_of_the_client_and_nothing_of_who_it_is(
     row: Recording, upstream: ReplayUpstream, gateway: LocalGateway
 ) -> None:
+    upstream.clear()
     upstream.answer_with(row.name)
     ask(gateway, row, **IDENTITY)
     seen = upstream.wait_for_request(path=row.path)

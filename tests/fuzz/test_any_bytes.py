@@ -3,7 +3,6 @@ and with little memory."""
 
 from __future__ import annotations
 
-import gc
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
@@ -466,7 +465,6 @@ def test_what_never_ends_is_given_up(splitter: Any) -> None:
 
 def peak(work: Callable[[], None]) -> int:
     """The most bytes that were held at once, beyond what there was before."""
-    gc.collect()
     tracemalloc.start()
     try:
         work()
