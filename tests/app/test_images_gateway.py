@@ -84,7 +84,7 @@ def answer(
 
 @pytest.fixture(scope="module")
 def fetching_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
-    images = {"allow": [HERE], "timeout_s": 0.3, "max_bytes": "64KiB"}
+    images = {"allow": [HERE], "timeout_s": 0.8, "max_bytes": "64KiB"}
     with LocalGateway(config(shared_upstream.url, images=images)) as running:
         yield running
 
@@ -110,7 +110,7 @@ def test_model_gets_the_images_in_their_order(
     face: Face,
     stream: bool,
 ) -> None:
-    pictures.script("/slow", [Wait(0.2), Whole(PNG)])
+    pictures.script("/slow", [Wait(0.1), Whole(PNG)])
     pictures.script("/quick", [Whole(WEBP)])
     inline = "data:image/jpeg;base64," + b64encode(JPEG).decode()
     urls = [f"{pictures.url}/slow", f"{pictures.url}/quick", f"{pictures.url}/slow"]
@@ -165,7 +165,7 @@ def test_server_of_an_image_sees_no_token(
         ([Head(200), Chunk(PNG), Cut()], "its server stopped in the middle of its answer"),
         ([Head(200, {"Content-Length": "70000"}), Chunk(PNG), Cut()], "is larger than 65536 bytes"),
         ([Head(200), Chunk(PNG + bytes(70000))], "is larger than 65536 bytes"),
-        ([Head(200), Chunk(PNG), Drip(chunk(b"x") * 200, 0.05)], "did not arrive in 0.3 s"),
+        ([Head(200), Chunk(PNG), Drip(chunk(b"x") * 200, 0.05)], "did not arrive in 0.8 s"),
     ],
     ids=["a page", "404", "cut", "declared too large", "too large", "slow"],
 )

@@ -42,13 +42,13 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     ]
     config = {"auth": {"generate_tokens": tokens}, "records": {"url": f"sqlite:{path}"}}
     with Rig(config=config, records=True) as ready:
-        # The worker reaches the coordinator, and each of its connections fills its cache with
-        # its first large report.
+        # The worker reaches the coordinator, and each of the threads that answer it fills caches
+        # of its own with its first large reports: more at once than there are threads.
         path = f"usage?by=token,model&from={MONTH}&to={MONTH}"
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(8) as pool:
             reports = [
                 pool.submit(wait_until, lambda: get(ready, path) == 200, 60, "there is no report")
-                for _ in range(12)
+                for _ in range(24)
             ]
             for each in reports:
                 each.result()

@@ -65,7 +65,7 @@ def test_a_box_that_hangs_delays_nothing(boxes: tuple[Box, Box], gateway_of: Gat
         hanging = {"name": "box3", "base_url": f"http://127.0.0.1:{port}"}
         gateway = gateway_of(boxes[0].declared, hanging)
         began = time.monotonic()
-        matrix = read_matrix(gateway, wait_s=0.5)
+        matrix = read_matrix(gateway, wait_s=0.2)
         assert time.monotonic() - began < 1.4
     assert [(box.name, box.is_fresh, box.is_known) for box in matrix.boxes] == [
         ("box1", True, True),

@@ -104,17 +104,17 @@ def test_every_batch_says_whose_it_is_and_each_answer_keeps_its_order() -> None:
 
 def test_answers_are_asked_for_at_the_same_time() -> None:
     began = time.monotonic()
-    with closing(asked_of(*(Told((END,), opens_after_s=0.3) for _ in range(16)))) as events:
+    with closing(asked_of(*(Told((END,), opens_after_s=1.0) for _ in range(16)))) as events:
         assert len(list(events)) == 16
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 def test_an_answer_does_not_wait_for_a_slower_one() -> None:
-    slow, quick = Told(5.0, (END,), opens_after_s=0), Told(text("quick"), (END,))
+    slow, quick = Told(60.0, (END,), opens_after_s=0), Told(text("quick"), (END,))
     with closing(asked_of(slow, quick)) as events:
         began = time.monotonic()
         assert next(iter(events)) == (Choice(1), Content("quick"))
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 15
 
 
 def test_single_answers_are_collected_by_their_index() -> None:
@@ -176,13 +176,13 @@ def test_fault_of_our_own_is_raised_and_not_waited_for() -> None:
 
 @pytest.mark.parametrize("after_s", [0.0, 0.05], ids=["before the heads", "between tokens"])
 def test_client_that_leaves_ends_all(after_s: float) -> None:
-    answers, one = [Told(text("x"), 5.0, opens_after_s=0.02) for _ in range(3)], new_call()
+    answers, one = [Told(text("x"), 60.0, opens_after_s=0.02) for _ in range(3)], new_call()
     events = iter(asked_of(*answers, of=one))
     gevent.spawn_later(after_s, one.leave)
     began = time.monotonic()
     with pytest.raises(ClientGone):
         list(events)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
     assert [answer.closed for answer in answers] == [answer.opened for answer in answers]
 
 

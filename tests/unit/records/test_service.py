@@ -296,7 +296,7 @@ def test_end_does_not_wait_for_a_database_that_is_away(
     gevent.sleep(0.05)
     began_s = time.monotonic()
     records.close()
-    assert time.monotonic() - began_s < 1
+    assert time.monotonic() - began_s < 4  # closing waits 5 s for a database that answers
 
 
 def test_full_spool_is_a_problem(

