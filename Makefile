@@ -43,13 +43,13 @@ run: install  ## gateway in the foreground on HOST:PORT (0.0.0.0:8080)
 # Tests start hundreds of interpreters, and each would compile every module again.
 test long quick: export PYTHONDONTWRITEBYTECODE =
 
-test: dev  ## everything once, in about 14 minutes
+test: dev  ## everything once, in about 11 minutes
 	@BIN=$(BIN) sh tests/run.sh
 
 long: dev  ## all of it at full length: soak, both doors for every row, 200 kills, all cuts, all assistants; in an hour
 	@BIN=$(BIN) LONG=1 BOTH_DOORS=1 ALL_CUTS=1 FUZZ_EXAMPLES=2000 RECORDS_KILLS=200 RECORDS_STARTS=10 sh tests/run.sh
 
-quick: check  ## format, lint, types, unit tests and golden cases, in three minutes
+quick: check  ## format, lint, types, unit tests and golden cases, in two minutes
 	@BIN=$(BIN) QUICK=1 sh tests/in_process.sh
 
 clients: dev  ## coding assistants and frameworks themselves against the gateway, after installing them in .cache

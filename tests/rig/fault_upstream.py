@@ -412,7 +412,8 @@ class ScriptedServer:
         def found() -> Event | None:
             # Called for each new event, of which a flood makes tens of thousands.
             nonlocal looked_at
-            new, looked_at = self.events[looked_at:], len(self.events)
+            new = self.events[looked_at:]
+            looked_at += len(new)  # others may come meanwhile
             return next(
                 (e for e in new if e.kind == kind and connection in (None, e.connection)), None
             )

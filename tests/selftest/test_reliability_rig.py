@@ -240,6 +240,7 @@ def test_rule_1_failed_or_slow_probes(rig: Rig) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules that are broken on purpose need not be waited for as long as those of a row."""
     monkeypatch.setattr(rules, "LEFT_WITHIN_S", 1.0)
+    monkeypatch.setattr(rules, "IDLE_AGAIN_S", 1.0)
 
 
 def test_rule_2_request_still_in_flight(rig: Rig, impatient: None) -> None:
