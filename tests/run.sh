@@ -23,7 +23,7 @@ if command -v npm >/dev/null 2>&1 && { [ ! -e $stamp ] || [ tests/node/package-l
 fi
 # Its packages would not fit beside the gateway's own.
 second=$BIN/../second
-if [ ! -e "$second/.installed" ] || [ tests/second/requirements.txt -nt "$second/.installed" ]; then
+if [ -n "${LONG:-}" ] && { [ ! -e "$second/.installed" ] || [ tests/second/requirements.txt -nt "$second/.installed" ]; }; then
     if "$BIN/python" -m venv --clear --without-pip "$second" && "$BIN/python" -m pip --python "$second/bin/python" install \
         --quiet --no-compile --require-hashes --only-binary :all: -r tests/second/requirements.txt; then
         touch "$second/.installed"

@@ -20,7 +20,10 @@ from tests.rig.http_client import Answer, bearer, request
 from tests.rig.leaks import worker_details
 from tests.rig.provider import upstream_entry
 from tests.rig.second_implementation import KEY, SecondImplementation
+from tests.rig.tiers import in_long
 from tests.sdk.samples import WEATHER
+
+pytestmark = in_long  # its start takes ten seconds, and its packages a minute
 
 #: Our name of its models, by the kind that it is spoken to as.
 KINDS = {"openai": "lab", "anthropic": "lab-claude"}
