@@ -50,7 +50,7 @@ long: dev  ## all of it at full length: soak, both doors for every row, 200 kill
 	@BIN=$(BIN) LONG=1 BOTH_DOORS=1 ALL_CUTS=1 FUZZ_EXAMPLES=2000 RECORDS_KILLS=200 RECORDS_STARTS=10 sh tests/run.sh
 
 quick: check  ## format, lint, types, unit tests and golden cases, in two minutes
-	@BIN=$(BIN) QUICK=1 sh tests/in_process.sh
+	@BIN=$(BIN) sh tests/quick.sh
 
 clients: dev  ## coding assistants and frameworks themselves against the gateway, after installing them in .cache
 	@$(BIN)/python -m tests.clients.install

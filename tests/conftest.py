@@ -25,6 +25,10 @@ from tests.rig.postgres import PostgresServer
 from tests.rig.provider import Provider
 from tests.rig.redis_server import RedisServer
 
+#: Suites in the process of the test.
+COMPUTING = {"unit", "app", "fuzz"}
+#: The files of the others come in this part of a run.
+WAITING_SHARE = 0.8
 #: Its files share a Chromium and a gateway, which take as long to start as a file takes.
 BROWSER = "tests/browser"
 
@@ -53,9 +57,17 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of the browser come first, as one test process has them all; the others stay in their
-    random order."""
-    items.sort(key=lambda item: not item.path.is_relative_to(PROJECT / BROWSER))
+    """Files that wait for processes are spread among those that compute, in their random order, so
+    that the processor always has work; the last ones are of the second kind, which are short, so
+    that no test process is left with a long one. Those of the browser come first, together."""
+    paths = dict.fromkeys(item.path for item in items)
+    order: dict[Path, float] = {path: place for place, path in enumerate(paths)}
+    for path in order:
+        if not COMPUTING & set(path.parts):
+            order[path] *= WAITING_SHARE
+        if path.is_relative_to(PROJECT / BROWSER):
+            order[path] = -1 / (1 + order[path])
+    items.sort(key=lambda item: order[item.path])
 
 
 class FileScheduling(LoadFileScheduling):

@@ -42,15 +42,10 @@ fi
 # Coding assistants and frameworks: those that are quick to install, or all.
 if [ -z "${LONG:-}" ]; then chosen=--chosen; else chosen=; fi
 "$BIN/python" -m tests.clients.install $chosen
-# What measures has the machine for itself. Then everything else at once: what is in the process of the test in plain
-# processes, which collect only their own, and the rest in five, in the order of the conftest. Many wait for something, not
-# for the processor.
+# What measures has the machine for itself. Of the rest six run at a time, in the order of the conftest: many wait for
+# something, not for the processor.
 status=0
 if [ -n "${LONG:-}" ]; then run tests/soak || status=$?; fi
 run tests/timing || status=$?
-sh tests/in_process.sh ${SEED:+"--randomly-seed=$SEED"} &
-in_process=$!
-run -n 5 --no-loadscope-reorder --ignore tests/soak --ignore tests/timing --ignore tests/unit --ignore tests/app \
-    --ignore tests/fuzz --ignore tests/test_architecture.py --ignore tests/test_names.py || status=$?
-wait $in_process || status=$?
+run -n 6 --no-loadscope-reorder --ignore tests/soak --ignore tests/timing || status=$?
 exit $status

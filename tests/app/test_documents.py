@@ -271,8 +271,8 @@ def test_a_pdf_that_cannot_be_read_does_not_end_the_session(
 
 @pytest.fixture(scope="module")
 def limited_gateway(shared_upstream: FaultUpstream) -> Iterator[LocalGateway]:
-    limits = {"max_bytes": "32KiB", "max_pages": 2, "max_chars": 30, "timeout_s": 2}
-    with local_gateway(shared_upstream, documents=limits, stream={"heartbeat_s": 0.5}) as running:
+    limits = {"max_bytes": "32KiB", "max_pages": 2, "max_chars": 30}
+    with local_gateway(shared_upstream, documents=limits) as running:
         yield running
 
 
@@ -329,17 +329,19 @@ def test_other_files_are_still_refused_by_name(
 
 
 def test_heartbeats_come_and_others_are_served_while_a_document_is_read(
-    limited: LocalGateway, upstream: FaultUpstream
+    upstream: FaultUpstream,
 ) -> None:
     slow = in_base64(slow_pdf())
     path, body = as_chat(f"data:application/pdf;base64,{slow}", "slow.pdf")
-    reading = gevent.spawn(post, limited, path, body)
-    answered = 0
-    while not reading.ready():
-        gevent.sleep(0.01)
-        assert limited.request("GET", "/livez").status == 200
-        answered += 1
-    answer = reading.get()
+    options = {"documents": {"timeout_s": 2}, "stream": {"heartbeat_s": 0.5}}
+    with local_gateway(upstream, **options) as gateway:
+        reading = gevent.spawn(post, gateway, path, body)
+        answered = 0
+        while not reading.ready():
+            gevent.sleep(0.01)
+            assert gateway.request("GET", "/livez").status == 200
+            answered += 1
+        answer = reading.get()
     assert KEEP_ALIVE in answer.body
     assert answered > 5
     assert "took longer than 2 s" in prompts(upstream)[0][-1]["content"]
