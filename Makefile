@@ -43,7 +43,7 @@ run: install  ## gateway in the foreground on HOST:PORT (0.0.0.0:8080)
 # Tests start hundreds of interpreters, and each would compile every module again.
 test long quick: export PYTHONDONTWRITEBYTECODE =
 
-test: dev  ## everything once, in about 11 minutes
+test: dev  ## everything once, in about 12 minutes
 	@BIN=$(BIN) sh tests/run.sh
 
 long: dev  ## all of it at full length: soak, both doors for every row, 200 kills, all cuts, all assistants; in an hour
