@@ -291,8 +291,8 @@ def do_work(bench: Bench, work: Work) -> dict[str, Measure]:
     theirs were not quiet."""
     warm_up(bench, work)
     contestants = list(bench.contestants(work))
-    count = 1 if work.kind in ONCE_AND_ALONE else bench.rounds
-    most = 1 if work.kind in ONCE_AND_ALONE else bench.rounds * bench.tries
+    is_once = work.kind in ONCE_AND_ALONE
+    count, most = (1, 1) if is_once else (bench.rounds, bench.rounds * bench.tries)
     taken: dict[str, list[Measure]] = {server.name: [] for server, _ in contestants}
     for number in range(most):
         missing = [each for each in contestants if sum(map(is_quiet, taken[each[0].name])) < count]

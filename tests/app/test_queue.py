@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ollama_proxy.coordination import admissions
 from tests.rig import SSE, native_chat
 from tests.rig.boxes import Box
 from tests.rig.calls import (
@@ -179,6 +180,14 @@ def test_a_stream_is_told_its_place_and_then_gets_its_answer(
         box.go.set()
         assert is_well_ended(read + stream.read_all(), face)
     assert stream.headers.get("X-Ollama-Proxy-Queue") is None
+
+
+def test_a_place_that_is_known_at_once_is_told_at_once(
+    patient: LocalGateway, box: QueueBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admissions, "LOCATE_S", 60.0)
+    with held(patient, box), start(patient, FACES["openai chat"]) as stream:
+        read_until(stream, rb": waiting, 1st of 1")
 
 
 @each_single

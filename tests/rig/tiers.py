@@ -9,7 +9,7 @@ import pytest
 #: Whether this is `make long`.
 LONG = bool(os.environ.get("LONG"))
 LEFT_OUT = "left to `make long`"
-#: Marks a test, or a row of a table, that `make test` leaves out.
+#: Marks a test that `make test` leaves out.
 in_long = pytest.mark.skipif(not LONG, reason=LEFT_OUT)
 #: Marks a test that is about more than its database: `make long` runs it with both kinds.
 on_postgresql = pytest.mark.parametrize(

