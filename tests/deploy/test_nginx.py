@@ -37,10 +37,11 @@ from tests.rig.fixtures import module_fixture
 from tests.rig.gateway import free_port
 from tests.rig.nginx import SITE, Nginx, nginx_before
 from tests.rig.tables import check_rows
+from tests.rig.tiers import allowed
 
 TOKEN = "sk-canary-1234567890"
-#: Ten times what is promised: other tests run beside.
-NOTICED_S = 10.0
+#: How soon the gateway sees that a client has left.
+NOTICED_S = allowed(1)
 CHAT = {"model": "tiny", "messages": []}
 STREAM_HEAD = Head(200, {"Content-Type": "application/x-ndjson"})
 

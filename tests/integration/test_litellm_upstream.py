@@ -37,6 +37,7 @@ from tests.rig.gateway import PROJECT, Gateway
 from tests.rig.http_client import Answer, bearer, open_stream
 from tests.rig.leaks import LeakCheck, worker_details
 from tests.rig.provider import CHAT, HELLO, Provider, chunk, error, refused, said, streamed
+from tests.rig.tiers import allowed
 from tests.sdk.samples import PNG, QUESTION, WEATHER
 
 KEY = "sk-" + "lab0" * 6
@@ -58,9 +59,8 @@ each_dialect = pytest.mark.parametrize("face", asking(DIALECT_FACES).values(), i
 #: Other names for them, where there is little patience.
 HURRIED = ("hurried", "hurried-too")
 
-#: Seconds between the leaving of a client and the close of the connection to the provider: ten
-#: times what is promised, as other tests run beside.
-NOTICED_S = 10.0
+#: Seconds between a client's leaving and the close of the connection to the provider.
+NOTICED_S = allowed(1)
 
 
 def upstreams_of(server: Provider) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ from tests.rig.nginx import Nginx
 from tests.rig.probe import MODEL as STEADY
 from tests.rig.probe import P99_MS, Probe, Sample, p99
 from tests.rig.relay import Relay
+from tests.rig.tiers import allowed
 
 __all__ = ["MODEL", "PROBE_TOKEN", "TOKEN", "Relay", "Rig", "Row", "allowed", "nginx_decides"]
 
@@ -48,12 +49,6 @@ nginx_decides = pytest.mark.door(*DOORS)
 MODELS = ["m", MODEL]
 #: Idle connections of nginx would count as descriptors of the workers for as long as they stay.
 _KEPT_BY_NGINX = {"keepalive_timeout 10s;": "keepalive_timeout 150ms;"}
-
-
-def allowed(promised: float) -> float:
-    """The time that a row gives what is promised within this time: as long in `make long`, which
-    has the machine for itself, and ten times as long elsewhere."""
-    return promised if report.BOTH_DOORS else 10 * promised
 
 
 #: For rule 1.

@@ -15,3 +15,9 @@ in_long = pytest.mark.skipif(not LONG, reason=LEFT_OUT)
 on_postgresql = pytest.mark.parametrize(
     "records_url", ["sqlite", "postgresql"] if LONG else ["postgresql"], indirect=True
 )
+
+
+def allowed(promised: float) -> float:
+    """The time that a test gives what is promised within this time: as long in `make long`, which
+    has the machine for itself, and ten times as long elsewhere."""
+    return promised if LONG else 10 * promised
