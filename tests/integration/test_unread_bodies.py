@@ -88,6 +88,20 @@ def test_client_that_sends_everything_first_can_read_the_error(gateway: Gateway,
         assert json.loads(stream.read_all())["error"]
 
 
+def test_client_may_send_on_when_the_response_is_there(gateway: Gateway) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port), 5) as sock:
+        whole = encode_request("gw", "POST", "/api/chat", b" " * 100_000)
+        head, body = whole[:-100_000], whole[-100_000:]
+        sock.sendall(head)
+        stream = Stream(sock)
+        assert stream.status == 401
+        stream.read_all()
+        assert sock.recv(1) == b""
+        # A closed connection answers the first piece with a reset, which is an error of the next.
+        for start in range(0, len(body), 1000):
+            sock.sendall(body[start : start + 1000])
+
+
 @pytest.mark.parametrize("size", [70_000, 30 * MIB], ids=lambda size: f"{size} bytes")
 def test_usual_clients_show_the_error(gateway: Gateway, size: int) -> None:
     url, body, headers = f"{gateway.url}/v1/chat/completions", b" " * size, bearer("sk-wrong")

@@ -39,6 +39,7 @@ from tests.rig.replay_upstream import (
     recordings,
 )
 from tests.rig.warm_start import warm_start
+from tests.rig.workers import ask_each_worker
 
 CHAT = "/api/chat"
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -751,6 +752,8 @@ def test_upstream_connection_over_the_allowance_is_a_leak(
     gateway: Gateway, fault_upstream: FaultUpstream
 ) -> None:
     kept = {"Connection": "keep-alive"}
+    # A worker that is still starting opens what it keeps.
+    assert set(ask_each_worker(gateway, "/livez")) == gateway.worker_pids()
     check = LeakCheck(gateway, fault_upstream, idle=1)
     with (
         open_stream(fault_upstream.url, headers=kept),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from ollama_proxy.admin.model_matrix import describe_copy, describe_loaded, read_matrix
+from ollama_proxy.clock import Clock
 from ollama_proxy.gateway import Gateway
 from ollama_proxy.settings import settings_from
 from tests.rig.boxes import Box, black_hole, row, running
@@ -60,13 +61,25 @@ def test_models_are_compared_by_their_canonical_names(
     assert matrix.find("o") is None
 
 
+class ShortClock(Clock):
+    """Whatever may be waited for is over as soon as one has answered."""
+
+    __slots__ = ("waited_s",)
+
+    def join(
+        self, greenlets: Sequence[gevent.Greenlet[..., Any]], timeout_s: float | None = None
+    ) -> None:
+        self.waited_s = timeout_s
+        gevent.joinall(greenlets, timeout=30, count=1)
+
+
 def test_a_box_that_hangs_delays_nothing(boxes: tuple[Box, Box], gateway_of: GatewayOf) -> None:
     with black_hole() as port:
         hanging = {"name": "box3", "base_url": f"http://127.0.0.1:{port}"}
         gateway = gateway_of(boxes[0].declared, hanging)
-        began = time.monotonic()
+        gateway.clock = clock = ShortClock()
         matrix = read_matrix(gateway, wait_s=0.2)
-        assert time.monotonic() - began < 1.4
+    assert clock.waited_s == 0.2
     assert [(box.name, box.is_fresh, box.is_known) for box in matrix.boxes] == [
         ("box1", True, True),
         ("box3", False, False),
