@@ -13,28 +13,22 @@ from typing import Any
 
 import gevent
 import pytest
-from xdist.scheduler import LoadFileScheduling
 
 from tests.reliability.report import Reliability
 from tests.rig.authorities import read_authorities_once
 from tests.rig.compiled_once import compile_templates_once, compile_url_builders_once
 from tests.rig.fault_upstream import FaultUpstream, ScriptedServer
-from tests.rig.gateway import PROJECT, Gateway
+from tests.rig.gateway import Gateway
 from tests.rig.leaks import LeakCheck
 from tests.rig.postgres import PostgresServer
 from tests.rig.provider import Provider
 from tests.rig.redis_server import RedisServer
 
-#: Suites in the process of the test.
-COMPUTING = {"unit", "app", "fuzz"}
-#: The files of the others come in this part of a run.
-WAITING_SHARE = 0.8
-#: Its files share a Chromium and a gateway, which take as long to start as a file takes.
-BROWSER = "tests/browser"
-
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Markers, what writes docs/reliability.md, and applications that are made quickly."""
+    """Markers, what writes docs/reliability.md, and applications that are made quickly. Garbage is
+    seldom looked for: there is little that only a search finds."""
+    gc.set_threshold(10_000, 20, 20)
     config.addinivalue_line("markers", "door(*names): the row goes through these doors only")
     config.pluginmanager.register(Reliability(), "reliability")
     compile_url_builders_once()
@@ -43,44 +37,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+def pytest_make_collect_report() -> Generator[None, object, object]:
     """Keeps the garbage collector away from modules and collected tests: they stay, and a search
-    among them takes up to a second. And it is called seldom: there is little cyclic garbage."""
-    gc.set_threshold(10_000, 20, 20)
+    among them takes up to a second."""
+    gc.collect(1)
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
         gc.enable()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that wait for processes are spread among those that compute, in their random order, so
-    that the processor always has work; the last ones are of the second kind, which are short, so
-    that no test process is left with a long one. Those of the browser come first, together."""
-    paths = dict.fromkeys(item.path for item in items)
-    order: dict[Path, float] = {path: place for place, path in enumerate(paths)}
-    for path in order:
-        if not COMPUTING & set(path.parts):
-            order[path] *= WAITING_SHARE
-        if path.is_relative_to(PROJECT / BROWSER):
-            order[path] = -1 / (1 + order[path])
-    items.sort(key=lambda item: order[item.path])
-
-
-class FileScheduling(LoadFileScheduling):
-    """One test process for all tests of a file, and one for all files of the browser."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return BROWSER if nodeid.startswith(f"{BROWSER}/") else str(super()._split_scope(nodeid))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
-    """See FileScheduling."""
-    return FileScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_runtest_call() -> None:

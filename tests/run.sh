@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs every test; fetches the programs that some of them need where it may. Arguments go to pytest.
+# Runs every test, or those that the arguments name; fetches the programs that some of them need where it may.
 set -eu
 cd "$(dirname "$0")/.."
 BIN=${BIN:-.venv/bin}
@@ -31,21 +31,20 @@ if [ -n "${LONG:-}" ] && { [ ! -e "$second/.installed" ] || [ tests/second/requi
         rm -rf "$second"
     fi
 fi
+# In random order, by a seed that each run prints; SEED repeats that order.
 run() {
-    "$BIN/python" -m pytest --dist loadfile ${SEED:+"--randomly-seed=$SEED"} "$@"
+    "$BIN/python" -m tests.processes "$@"
 }
-# The order is random, by a seed that the run prints; SEED repeats that order.
 if [ $# != 0 ]; then
-    run -n 3 "$@"
+    run 3 "$@"
     exit
 fi
 # Coding assistants and frameworks: those that are quick to install, or all.
 if [ -z "${LONG:-}" ]; then chosen=--chosen; else chosen=; fi
 "$BIN/python" -m tests.clients.install $chosen
-# What measures has the machine for itself. Of the rest six run at a time, in the order of the conftest: many wait for
-# something, not for the processor.
+# What measures has the machine for itself. Of the rest six run at a time: many wait for something, not for the processor.
 status=0
-if [ -n "${LONG:-}" ]; then run tests/soak || status=$?; fi
-run tests/timing || status=$?
-run -n 6 --no-loadscope-reorder --ignore tests/soak --ignore tests/timing || status=$?
+if [ -n "${LONG:-}" ]; then run 1 tests/soak || status=$?; fi
+run 1 tests/timing || status=$?
+run 6 tests --ignore tests/soak --ignore tests/timing || status=$?
 exit $status

@@ -1,5 +1,5 @@
 """The result of each row, as docs/reliability.md: collected from the tests, over all
-workers of pytest-xdist.
+processes of a run.
 
 A pytest plugin. The file is written at the end of a session with BOTH_DOORS in its environment in
 which every row of the table ran, and no option left out some of its tests; it is left alone after
@@ -9,11 +9,13 @@ any other.
 from __future__ import annotations
 
 import os
+import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 
@@ -24,7 +26,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 BOTH_DOORS = bool(os.environ.get("BOTH_DOORS"))
 _DIRECTORY = "tests/reliability/"
 _ROW_TEST = re.compile(r"test_([cupbs]\d+)_")
-_DOOR = re.compile(r"\b(gateway|nginx)\b")
+_LEFT = ".outcomes"
 
 _current: list[pytest.Item] = []
 
@@ -89,6 +91,15 @@ class Outcome:
             for kind, value in report.user_properties:
                 self._take_property(kind, value)
 
+    def merge(self, other: Outcome) -> None:
+        """What another process says of the same row."""
+        self.failed = self.failed or other.failed
+        self.passed += other.passed
+        self.doors |= other.doors
+        for name, values in other.figures.items():
+            self.figures.setdefault(name, []).extend(values)
+        self.probe_ms += other.probe_ms
+
     def _take_property(self, kind: str, value: object) -> None:
         match kind, value:
             case "door", str(door):
@@ -108,22 +119,38 @@ class Reliability:
         self._both_doors = both_doors
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """See pytest; with xdist it is called where the session was started, with
-        what the workers report."""
+        """See pytest."""
         path, _, name = report.nodeid.partition("::")
         row = row_of(name)
         if row and path.startswith(_DIRECTORY):
             self.outcomes.setdefault(row, Outcome()).take(report)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the page if the whole table ran through both doors."""
-        if (
-            self._both_doors
-            and not hasattr(session.config, "workerinput")
-            and not is_selection(session.config)
-            and is_complete(self.outcomes)
-        ):
+        """Write the page if the whole table ran through both doors. Of several processes
+        the last one does it: it finds what all others have left."""
+        if not self._both_doors or is_selection(session.config):
+            return
+        if run := session.config.getoption("taken", None):
+            leave(self.outcomes, run)
+            self.outcomes = left_in(run)
+        if is_complete(self.outcomes):
             self._page.write_text(render(self.outcomes), encoding="utf-8")
+
+
+def leave(outcomes: Mapping[str, Outcome], run: Path) -> None:
+    """For the processes of this run that end later. A file that they see is complete."""
+    with NamedTemporaryFile(dir=run, delete=False) as file:
+        pickle.dump(outcomes, file)
+    Path(file.name).rename(f"{file.name}{_LEFT}")
+
+
+def left_in(run: Path) -> dict[str, Outcome]:
+    """What the processes of this run have left so far."""
+    outcomes: dict[str, Outcome] = {}
+    for file in run.glob(f"*{_LEFT}"):
+        for row, outcome in pickle.loads(file.read_bytes()).items():
+            outcomes.setdefault(row, Outcome()).merge(outcome)
+    return outcomes
 
 
 def is_selection(config: pytest.Config) -> bool:

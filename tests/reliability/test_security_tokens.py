@@ -141,12 +141,17 @@ def be_known(row: Row, token: str) -> None:
     """Every worker has seen this token to be good from the guesser's address."""
     seen: set[int] = set()
 
-    def by_all() -> bool:
-        seen.add(json.loads(from_guesser(row, token, "/readyz")[2])["details"]["pid"])
-        from_guesser(row, token)
-        return row.gateway.worker_pids() <= seen
+    def answered_by(_: int) -> int:
+        return int(json.loads(from_guesser(row, token, "/readyz")[2])["details"]["pid"])
 
-    wait_until(by_all, 10, "not every worker answers")
+    # One after the other, nginx would send them all over the same connection.
+    with ThreadPoolExecutor(8) as pool:
+
+        def by_all() -> bool:
+            seen.update(pool.map(answered_by, range(8)))
+            return row.gateway.worker_pids() <= seen
+
+        wait_until(by_all, 30, "not every worker answers")
 
 
 def without_marks(answer: Answer) -> tuple[int, bytes, list[tuple[str, str]]]:

@@ -48,7 +48,7 @@ class Machine:
     def run(self, greenlets: int, requests: int, hold_s: float) -> None:
         self._scheduler.start()
         for box, slots in SLOTS.items():
-            self._take(self._scheduler.set_box(box, 0, slots=slots))
+            self._try(partial(self._scheduler.set_box, box, 0, slots=slots))
         ticks = gevent.spawn(self._tick)
         workers = [
             gevent.spawn(self._work, number, requests, hold_s) for number in range(greenlets)

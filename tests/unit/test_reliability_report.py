@@ -41,11 +41,9 @@ def whole_table() -> dict[str, Outcome]:
     return {name: Outcome(passed=2, doors={"nginx", "gateway"}, probe_ms=[4.0]) for name in PRESENT}
 
 
-def end(
-    plugin: Reliability, options: Mapping[str, Any] = MappingProxyType({}), **config: Any
-) -> None:
-    """The session is over; with `workerinput` it was one of xdist's workers."""
-    told = SimpleNamespace(getoption=lambda name, default: options.get(name, default), **config)
+def end(plugin: Reliability, options: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """The session is over."""
+    told = SimpleNamespace(getoption=options.get)
     plugin.pytest_sessionfinish(cast(pytest.Session, SimpleNamespace(config=told)))
 
 
@@ -152,11 +150,18 @@ def test_page_is_the_same_in_whatever_order_the_tests_ran() -> None:
     assert len({render(measured(seed)) for seed in range(5)}) == 1
 
 
-def test_page_is_written_by_the_session_not_by_its_workers(tmp_path: Path) -> None:
-    plugin = Reliability(tmp_path / "page.md", both_doors=True)
-    plugin.outcomes = whole_table()
-    end(plugin, workerinput={})
-    assert not (tmp_path / "page.md").exists()
+def test_of_several_processes_the_last_one_writes_the_page(tmp_path: Path) -> None:
+    plugins = [Reliability(tmp_path / "page.md", both_doors=True) for _ in range(3)]
+    for number, (row, outcome) in enumerate(whole_table().items()):
+        plugins[number % 3].outcomes[row] = outcome
+    plugins[0].outcomes["C1"] = Outcome(False, 1, {"nginx"}, {("left", "ms"): [1.0]}, [2.0])
+    plugins[1].outcomes["C1"] = Outcome(False, 1, {"gateway"}, {("left", "ms"): [3.0]}, [5.0])
+    plugins[2].outcomes.pop("C1", None)
+    for plugin in plugins:
+        assert not (tmp_path / "page.md").exists()
+        end(plugin, {"taken": tmp_path})
+    line = line_of((tmp_path / "page.md").read_text(), "C1")
+    assert line.endswith("| held | gateway and nginx | left 1 to 3 ms; probe 5 ms |")
 
 
 def test_page_has_every_row_once_with_its_verdict() -> None:
