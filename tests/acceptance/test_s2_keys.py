@@ -12,7 +12,7 @@ from tests.acceptance.s2 import CHAT, HELLO, reset
 from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import MODEL, FaultUpstream
 from tests.rig.gateway import Gateway
-from tests.rig.keys import FOLLOWED_S, change_key, create_key, wait_for_records
+from tests.rig.keys import FOLLOWED_S, change_key, create_key, wait_for_followers
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def gateway(upstream: FaultUpstream) -> Iterator[Gateway]:
         workers=1,
         own_interpreter=True,
     ) as running:
-        wait_for_records(running)
+        wait_for_followers(running)
         yield running
 
 

@@ -11,7 +11,7 @@ from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Lines, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import Answer, bearer
-from tests.rig.keys import wait_for_records
+from tests.rig.keys import wait_for_followers
 from tests.rig.pages import PageClient
 from tests.rig.workers import connected_to_each, exchange
 
@@ -25,7 +25,7 @@ def test_a_job_is_seen_and_cancelled_through_another_worker_and_shown_on_a_page(
         Box("box1", ["m"]) as box,
         Gateway(fleet_config("", [box], auth=auth), records=True, workers=2) as gateway,
     ):
-        wait_for_records(gateway)
+        wait_for_followers(gateway)
         with connected_to_each(gateway) as workers:
             first, second = workers.values()
             job = pull_and_cancel(box, first, second)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 from ollama_proxy.errors import TokenRevoked
@@ -51,13 +52,25 @@ def create_key(gateway: Gateway, name: str, *options: str) -> str:
     return str(made["token"])
 
 
-def wait_for_records(gateway: Gateway, seconds: float = 30) -> None:
-    """Until there are tables, and every worker hears of changes."""
+def wait_for_records(gateway: Gateway) -> None:
+    """Until there are tables in SQLite."""
+    file = gateway.state_directory / "records.db"
+
+    def has_tables() -> bool:
+        if not file.exists():
+            return False
+        with closing(sqlite3.connect(file)) as database:
+            tables = database.execute("SELECT name FROM sqlite_master").fetchall()
+        return ("audit",) in tables
+
+    wait_until(has_tables, 30, "there is no database")
+
+
+def wait_for_followers(gateway: Gateway) -> None:
+    """Until there are records, and every worker hears of changes."""
+    wait_for_records(gateway)
     wait_until(
-        lambda: run_token_command(gateway, "list").returncode == 0, seconds, "there is no database"
-    )
-    wait_until(
-        lambda: workers_connected(gateway) >= gateway.workers, seconds, "a worker is not connected"
+        lambda: workers_connected(gateway) >= gateway.workers, 30, "a worker is not connected"
     )
 
 

@@ -12,8 +12,8 @@ from tests.rig.deadline import wait_until
 from tests.rig.fault_upstream import Lines, WaitForPeerClose
 from tests.rig.gateway import Gateway
 from tests.rig.http_client import bearer
+from tests.rig.keys import wait_for_records
 from tests.rig.workers import connected_to_each, exchange
-from tests.timing.started import wait_for_records
 
 OPERATOR, MEMBER = "operator-token-1", "member-token-1"
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -38,7 +38,7 @@ def test_workers_follow_keys_and_models_within_two_seconds() -> None:
         Gateway(fleet_config("", [box], auth=auth), records=True, workers=2) as gateway,
         ExitStack() as stack,
     ):
-        wait_for_records(gateway, OPERATOR)
+        wait_for_records(gateway)
         workers = stack.enter_context(connected_to_each(gateway)).values()
 
         def change(method: str, path: str, body: Any = None) -> Any:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -71,17 +73,58 @@ def gateway(shared_upstream: Box, shared_provider: Provider) -> Iterator[Gateway
         yield running
 
 
+@dataclass
+class Leaving:
+    """A client that leaves: what it asks for, how the upstream answers each of the requests that
+    this takes, and what the client reads before it leaves."""
+
+    path: str
+    body: dict[str, Any]
+    script: Script
+    requests: int = 1
+    upstream_path: str = "/api/chat"
+    reads: tuple[bytes, int] = (b"", 0)
+    reset: bool = False
+
+
 def start(gateway: Gateway, path: str, body: dict[str, Any], request_id: str) -> Stream:
     headers = bearer(TOKEN) | {"X-Request-Id": request_id}
     return open_stream(gateway.url, "POST", path, body, headers, wait_for_head=False)
 
 
-def leave(client: Stream, server: ScriptedServer, connections: list[int], **how: bool) -> None:
-    """Close the client's connection and check the promise."""
+def connections_of(server: ScriptedServer, path: str, count: int) -> list[int]:
+    """The connections of so many requests, once they have come."""
+    server.wait_for_request(count, path)
+    return [seen.connection for seen in server.requests if seen.path == path]
+
+
+def leave_together(
+    gateway: Gateway, server: ScriptedServer, request_id: str, clients: Mapping[str, Leaving]
+) -> None:
+    """All clients leave at once, and each promise is checked."""
+    scripts: dict[str, list[Script]] = {}
+    for each in clients.values():
+        scripts.setdefault(each.upstream_path, []).extend([each.script] * each.requests)
+    for path, of_path in scripts.items():
+        server.script(path, *of_path)
+    streams: dict[str, Stream] = {}
+    connections: dict[str, list[int]] = {}
+    sent: Counter[str] = Counter()
+    for name, each in clients.items():
+        streams[name] = start(gateway, each.path, each.body, f"{request_id}-{len(streams)}")
+        before, path = sent[each.upstream_path], each.upstream_path
+        sent[path] += each.requests
+        connections[name] = connections_of(server, path, sent[path])[before:]
+        read_until(streams[name], *each.reads)
     left_at = time.monotonic()
-    client.close(**how)
-    for connection in connections:
-        assert server.wait_peer_closed(connection) - left_at < NOTICED_S
+    for name, stream in streams.items():
+        stream.close(reset=clients[name].reset)
+    noticed_s = {
+        name: max(map(server.wait_peer_closed, connections[name])) - left_at for name in clients
+    }
+    assert {name for name, seconds in noticed_s.items() if seconds >= NOTICED_S} == set()
+    for number in range(len(clients)):
+        assert access_line(gateway, f"{request_id}-{number}")["state"] == "client_gone"
 
 
 def read_until(client: Stream, text: bytes, times: int) -> None:
@@ -93,47 +136,23 @@ def read_until(client: Stream, text: bytes, times: int) -> None:
         read += data
 
 
-# --- Several answers ------------------------------------------------------------------------------
-
-
-def connections_of(upstream: Box, path: str = "/api/chat", count: int = 3) -> list[int]:
-    """The connections of so many requests, once they have come."""
-    upstream.wait_for_request(count, path)
-    return [seen.connection for seen in upstream.requests if seen.path == path]
-
-
-@pytest.mark.parametrize(
-    ("stream", "before"),
-    [(True, []), (True, [STREAM_HEAD]), (False, [])],
-    ids=["before the heads", "before the first tokens", "single"],
-)
-def test_client_that_leaves_early_closes_all(
-    gateway: Gateway, upstream: Box, request_id: str, stream: bool, before: list[Action]
-) -> None:
-    upstream.script("/api/chat", [*before, WaitForPeerClose()])
-    client = start(gateway, CHAT, CHOICES | {"stream": stream}, request_id)
-    leave(client, upstream, connections_of(upstream))
-    assert access_line(gateway, request_id)["state"] == "client_gone"
-
-
-def test_client_that_leaves_several_prompts_closes_all(
+def test_client_that_leaves_ends_each_of_several_answers(
     gateway: Gateway, upstream: Box, request_id: str
 ) -> None:
-    upstream.script("/api/generate", [WaitForPeerClose()])
-    client = start(gateway, COMPLETIONS, PROMPTS | {"stream": True}, request_id)
-    leave(client, upstream, connections_of(upstream, "/api/generate"))
-    assert access_line(gateway, request_id)["state"] == "client_gone"
-
-
-@pytest.mark.parametrize("reset", [False, True], ids=["end", "reset"])
-def test_client_that_leaves_between_tokens_closes_all(
-    gateway: Gateway, upstream: Box, request_id: str, reset: bool
-) -> None:
-    upstream.script("/api/chat", [STREAM_HEAD, TOKEN_LINE, WaitForPeerClose()])
-    client = start(gateway, CHAT, CHOICES | {"stream": True}, request_id)
-    read_until(client, b"Hel", 3)
-    leave(client, upstream, connections_of(upstream), reset=reset)
-    assert access_line(gateway, request_id)["state"] == "client_gone"
+    streamed = CHOICES | {"stream": True}
+    silent, tokens = [WaitForPeerClose()], [STREAM_HEAD, TOKEN_LINE, WaitForPeerClose()]
+    read = (b"Hel", 3)
+    clients = {
+        "before the heads": Leaving(CHAT, streamed, silent, 3),
+        "before the first tokens": Leaving(CHAT, streamed, [STREAM_HEAD, WaitForPeerClose()], 3),
+        "single": Leaving(CHAT, CHOICES | {"stream": False}, silent, 3),
+        "between tokens": Leaving(CHAT, streamed, tokens, 3, reads=read),
+        "by a reset": Leaving(CHAT, streamed, tokens, 3, reads=read, reset=True),
+        "several prompts": Leaving(
+            COMPLETIONS, PROMPTS | {"stream": True}, silent, 3, "/api/generate"
+        ),
+    }
+    leave_together(gateway, upstream, request_id, clients)
 
 
 def test_client_that_leaves_when_some_have_ended_closes_the_rest(
@@ -143,47 +162,36 @@ def test_client_that_leaves_when_some_have_ended_closes_the_rest(
     upstream.script("/api/chat", done, done, [STREAM_HEAD, WaitForPeerClose()])
     client = start(gateway, CHAT, CHOICES | {"stream": True}, request_id)
     read_until(client, b'"stop"', 2)
-    connections_of(upstream)
+    connections_of(upstream, "/api/chat", 3)
     left_at = time.monotonic()
     client.close()
     assert upstream.wait_event("peer_closed").at - left_at < NOTICED_S
     assert access_line(gateway, request_id)["state"] == "client_gone"
 
 
-# --- A provider whose bytes pass ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("stream", "before"),
-    [
-        (True, []),
-        (True, [Head(200, SSE)]),
-        (True, [Head(200, SSE), EVENT]),
-        (False, []),
-        (False, [Head(200, {"Content-Type": "application/json"}), Chunk(b'{"id":')]),
-    ],
-    ids=["before the head", "before an event", "between events", "single", "half a single"],
-)
-def test_provider_is_left_within_a_second_of_the_client(
-    gateway: Gateway, provider: Provider, request_id: str, stream: bool, before: list[Action]
+def test_provider_whose_bytes_pass_is_left_with_the_client(
+    gateway: Gateway, provider: Provider, request_id: str
 ) -> None:
-    provider.script(CHAT, [*before, WaitForPeerClose()])
-    body = {"model": MODEL, "messages": MESSAGES, "stream": stream}
-    client = start(gateway, CHAT, body, request_id)
-    connection = provider.wait_for_request(1, CHAT).connection
-    if EVENT in before:
-        assert client.read_some()
-    leave(client, provider, [connection])
-    assert access_line(gateway, request_id)["state"] == "client_gone"
+    def leaving(stream: bool, *before: Action, reads: tuple[bytes, int] = (b"", 0)) -> Leaving:
+        body = {"model": MODEL, "messages": MESSAGES, "stream": stream}
+        return Leaving(CHAT, body, [*before, WaitForPeerClose()], 1, CHAT, reads)
 
-
-# --- The second try of a prompt that is cut -------------------------------------------------------
+    json_head = Head(200, {"Content-Type": "application/json"})
+    clients = {
+        "before the head": leaving(True),
+        "before an event": leaving(True, Head(200, SSE)),
+        "between events": leaving(True, Head(200, SSE), EVENT, reads=(b"delta", 1)),
+        "single": leaving(False),
+        "half a single": leaving(False, json_head, Chunk(b'{"id":')),
+    }
+    leave_together(gateway, provider, request_id, clients)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["single", "stream"])
 def test_client_that_leaves_during_the_second_try_ends_it(
     gateway: Gateway, upstream: Box, request_id: str, stream: bool
 ) -> None:
+    """A prompt that is too long is cut, and tried again."""
     too_long: Script = [Json({"error": "the input length exceeds the context length"}, 400)]
     upstream.script("/api/chat", too_long, [WaitForPeerClose()])
     face = FACES["openai chat"]
@@ -191,5 +199,7 @@ def test_client_that_leaves_during_the_second_try_ends_it(
         gateway, face.path, face.body | {"model": "lenient", "stream": stream}, request_id
     )
     second = upstream.wait_for_request(2, "/api/chat")
-    leave(client, upstream, [second.connection])
+    left_at = time.monotonic()
+    client.close()
+    assert upstream.wait_peer_closed(second.connection) - left_at < NOTICED_S
     assert access_line(gateway, request_id)["state"] == "client_gone"

@@ -17,12 +17,12 @@ from tests.rig.calls import (
     whole,
 )
 from tests.rig.fault_upstream import FaultUpstream, Lines, NoReadBody, Wait, WaitForPeerClose
+from tests.rig.health_checks import brief_health_checks
 from tests.rig.http_client import Answer
 from tests.rig.local import LocalGateway
 from tests.rig.provider import upstream_entry
-from tests.timing.health_checks import brief_health_checks
 
-CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 1.0, 1.0, 1.0, 5.0
+CONNECT_S, FIRST_BYTE_S, IDLE_S, TOTAL_S = 0.5, 0.5, 0.5, 3.0
 #: how much later than its limit a call may end
 GRACE_S = 1.0
 LIMITS = {
@@ -53,8 +53,8 @@ def test_upstream_that_does_not_take_the_request_is_504(fault_upstream: FaultUps
 
 def test_slow_but_steady_tokens_are_no_idle_stream(fault_upstream: FaultUpstream) -> None:
     end = {**CHAT_LINE, "done": True, "done_reason": "stop"}
-    lines = Lines([CHAT_LINE, CHAT_LINE, end], delay_s=0.4)
-    fault_upstream.script("/api/chat", [Wait(0.4), lines])
+    lines = Lines([CHAT_LINE, CHAT_LINE, end], delay_s=0.25)
+    fault_upstream.script("/api/chat", [Wait(0.25), lines])
     with open_gateway(fault_upstream.url) as gateway:
         answer, seconds = timed(lambda: whole(gateway, FACES["openai chat"]))
     assert seconds > FIRST_BYTE_S

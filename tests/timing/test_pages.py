@@ -7,9 +7,9 @@ from contextlib import ExitStack
 
 from tests.rig.boxes import Box, black_hole, fleet_config
 from tests.rig.deadline import wait_until
+from tests.rig.health_checks import brief_health_checks
 from tests.rig.local import LocalGateway
 from tests.rig.pages import PageClient, read_text
-from tests.timing.health_checks import brief_health_checks
 
 ADMIN = "admin-token-1"
 
