@@ -28,7 +28,7 @@ from tests.rig.keys import (
     create_key,
     open_streams,
     run_token_command,
-    wait_for_records,
+    wait_for_followers,
 )
 from tests.rig.postgres import PostgresServer
 
@@ -61,7 +61,7 @@ def box(module_box: WorkBox) -> WorkBox:
 @pytest.fixture(scope="module")
 def shared(module_box: WorkBox) -> Iterator[Gateway]:
     with Gateway(configured(module_box, SQLITE), records=True) as running:
-        wait_for_records(running)
+        wait_for_followers(running)
         yield running
         assert "Traceback" not in running.output()
 
@@ -150,7 +150,7 @@ def test_keys_work_while_database_and_coordinator_are_away(
     """Also in workers that start meanwhile, after a restart of the whole gateway too."""
     url = postgres_server.new_database()
     with Gateway(configured(box, url), records=True) as gateway:
-        wait_for_records(gateway)
+        wait_for_followers(gateway)
         token = create_key(gateway, "web", *OPERATOR)
         wait_until_known(gateway, token, FOLLOWED_S)
         postgres_server.kill()

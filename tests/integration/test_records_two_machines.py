@@ -33,7 +33,7 @@ from tests.rig.keys import (
     create_key,
     open_streams,
     run_command,
-    wait_for_records,
+    wait_for_followers,
 )
 from tests.rig.numbered_requests import NumberedClient, asking
 from tests.rig.postgres import PostgresServer
@@ -140,7 +140,7 @@ def test_a_key_made_with_one_works_in_the_other_and_its_streams_end_when_it_is_w
         )
         with two_machines(config, workers=1) as machines:
             for made_at, used_at in (machines, machines[::-1]):
-                wait_for_records(made_at)
+                wait_for_followers(made_at)
                 name = f"web-{made_at.port}"
                 token = create_key(made_at, name, *OPERATOR)
                 wait_until_known(used_at, token, FOLLOWED_S)

@@ -67,8 +67,10 @@ def wait_for_records(gateway: Gateway) -> None:
 
 
 def wait_for_followers(gateway: Gateway) -> None:
-    """Until there are records, and every worker hears of changes."""
-    wait_for_records(gateway)
+    """Until there are tables in whatever database, and every worker hears of changes."""
+    wait_until(
+        lambda: run_token_command(gateway, "list").returncode == 0, 30, "there is no database"
+    )
     wait_until(
         lambda: workers_connected(gateway) >= gateway.workers, 30, "a worker is not connected"
     )
