@@ -48,6 +48,10 @@ _IMPORTED = {
         "ollama_proxy.cli.records",
         "ollama_proxy.cli.usage",
         "ollama_proxy.records.opened",
+        "alembic.config",
+        "gevent.monkey",
+        "gevent.queue",
+        "gevent.threadpool",
     ),
 }
 #: Variables that Python reads when it starts: a copy can't follow them.
