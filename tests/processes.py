@@ -22,12 +22,17 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+TESTS = Path(__file__).parent
 #: Suites in the process of the test.
 COMPUTING = {"unit", "app", "fuzz"}
 #: The files of the others come in this part of a run.
 WAITING_SHARE = 0.8
-#: Its files share a Chromium and a gateway, which take as long to start as a file takes.
-BROWSER = Path(__file__).parent / "browser"
+#: Files that share what takes long: a Chromium and its gateway, the import of LiteLLM.
+TOGETHER = {
+    "browser": "Chromium",
+    "unit/upstreams/litellm": "LiteLLM",
+    "sdk/test_litellm.py": "LiteLLM",
+}
 
 Node = pytest.Item | pytest.Collector
 
@@ -101,19 +106,21 @@ def files_of(nodes: Iterable[Node]) -> Iterator[Node]:
 def in_parts(files: Iterable[Node], seed: int) -> list[list[Node]]:
     """In the order in which they are taken. Files that wait for processes are spread among those
     that compute, so that the processor always has work; the last ones are of the second kind,
-    which are short, so that no process is left with a long one. Those of the browser come first,
-    and are one part."""
-    browser: list[Node] = []
+    which are short, so that no process is left with a long one. What runs together comes first."""
+    together: dict[str, list[Node]] = {}
     order: list[tuple[float, Node]] = []
     chance = random.Random(seed)
     for file in files:
-        if file.path.is_relative_to(BROWSER):
-            browser.append(file)
+        shared = {TOGETHER[each] for each in TOGETHER if file.path.is_relative_to(TESTS / each)}
+        if shared:
+            together.setdefault(shared.pop(), []).append(file)
         else:
             share = 1 if COMPUTING & set(file.path.parts) else WAITING_SHARE
             order.append((chance.random() * share, file))
-    chance.shuffle(browser)
-    return [browser, *([file] for _, file in sorted(order, key=lambda each: each[0]))]
+    for part in together.values():
+        chance.shuffle(part)
+    alone = ([file] for _, file in sorted(order, key=lambda each: each[0]))
+    return [*together.values(), *alone]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
