@@ -1,4 +1,4 @@
-"""Runs tests in several processes: `python -m tests.processes 6 [arguments of pytest]`.
+"""Runs tests in several processes: `python -m tests.processes 5 [arguments of pytest]`.
 
 Each process takes file after file from one list in random order, which SEED repeats, and imports a
 file only when it is its turn. With pytest-xdist every process imports and collects all files, 15 s
@@ -188,4 +188,7 @@ def run(count: int, arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(int(sys.argv[1]), sys.argv[2:]))
+    try:
+        sys.exit(run(int(sys.argv[1]), sys.argv[2:]))
+    except KeyboardInterrupt:  # each process has said how far it came
+        sys.exit(pytest.ExitCode.INTERRUPTED)

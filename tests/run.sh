@@ -42,9 +42,9 @@ fi
 # Coding assistants and frameworks: those that are quick to install, or all.
 if [ -z "${LONG:-}" ]; then chosen=--chosen; else chosen=; fi
 "$BIN/python" -m tests.clients.install $chosen
-# What measures has the machine for itself. Of the rest six run at a time: many wait for something, not for the processor.
+# What measures has the machine for itself. Of the rest five run at a time: many wait for something, not for the processor.
 status=0
 if [ -n "${LONG:-}" ]; then run 1 tests/soak || status=$?; fi
 run 1 tests/timing || status=$?
-run 6 tests --ignore tests/soak --ignore tests/timing || status=$?
+run 5 tests --ignore tests/soak --ignore tests/timing || status=$?
 exit $status

@@ -3,6 +3,7 @@ nobody that is private."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ def warm_up(gateway: Gateway, upstream: FaultUpstream, token: str) -> None:
     with ScriptedServer() as silent, ExitStack() as asked:
         silent.script("/a", [WaitForPeerClose()])
         body = CHAT_FACE.body([f"{silent.url}/a"])
+        count = itertools.count(1)
 
         def all_are_fetching() -> bool:
             asked.enter_context(
@@ -82,6 +84,8 @@ def warm_up(gateway: Gateway, upstream: FaultUpstream, token: str) -> None:
                     gateway.url, "POST", CHAT_FACE.path, body, bearer(token), wait_for_head=False
                 )
             )
+            # A client is watched before anything is fetched for it.
+            silent.wait_for_request(next(count), "/a")
             return all(details["watched"] for details in worker_details(gateway, token).values())
 
         wait_until(all_are_fetching, 10, "not every worker fetches")

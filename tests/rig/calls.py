@@ -160,7 +160,11 @@ def warm_up(gateway: Gateway, upstream: FaultUpstream, token: str = TOKEN) -> No
     def all_are_busy() -> bool:
         for _ in range(gateway.workers):
             streams.enter_context(ask(gateway.url, FACES["native chat"], wait_for_head=False))
-        return all(details["watched"] for details in worker_details(gateway, token).values())
+        # A client is watched before anything is sent for it.
+        return all(
+            details["upstream_connections"]["active"]
+            for details in worker_details(gateway, token).values()
+        )
 
     with ExitStack() as streams:
         wait_until(all_are_busy, 10, "not every worker got a call")
