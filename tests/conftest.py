@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_make_collect_report() -> Generator[None, object, object]:
     """Keeps the garbage collector away from modules and collected tests: they stay, and a search
     among them takes up to a second."""
+    # What is frozen stays, so no garbage of the test before.
     gc.collect(1)
     gc.disable()
     try:

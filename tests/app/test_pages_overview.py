@@ -1,6 +1,6 @@
 """The overview, its live part, and a member's own page. What needs a process is in
-tests/integration/test_pages_overview.py, and what is there in time, whatever has failed, in
-tests/timing.
+tests/integration/test_pages_overview.py, what is there whatever has failed in
+test_pages_despite_failures.py beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from tests.rig.boxes import WorkBox
 from tests.rig.calls import TOKEN
 from tests.rig.deadline import wait_until
-from tests.rig.http_client import Stream
+from tests.rig.live_page import Live
 from tests.rig.local import LocalGateway
 from tests.rig.pages import PageClient
 
@@ -76,41 +76,6 @@ def sign_in(gateway: LocalGateway, token: str, **headers: str) -> PageClient:
     browser.get("/admin")
     assert browser.sign_in(token).status == 303
     return browser
-
-
-class Live:
-    """The live part of an open page: its events so far."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self.data = b""
-        self.is_over = False
-
-    @property
-    def events(self) -> list[tuple[str, str]]:
-        """The name and the data of each."""
-        blocks = self.data.decode().split("\n\n")[:-1]
-        found = [(re.search(r"^event: (.+)", block, re.M), block) for block in blocks]
-        return [(name[1], block.replace("data: ", "")) for name, block in found if name]
-
-    def read(self, seconds: float = 0.05) -> None:
-        """What has arrived."""
-        try:
-            data = self.stream.read_some(seconds)
-        except (TimeoutError, ConnectionError):
-            return
-        self.data += data
-        self.is_over = not data
-
-    def shows(self, *texts: str) -> bool:
-        """Whether the last state that was sent has all of these."""
-        self.read()
-        return bool(self.events) and all(text in self.events[-1][1] for text in texts)
-
-    def ends(self) -> bool:
-        """Whether the gateway has ended it."""
-        self.read()
-        return self.is_over
 
 
 def open_live(stack: ExitStack, gateway: LocalGateway, browser: PageClient, **headers: str) -> Live:

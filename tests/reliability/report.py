@@ -26,7 +26,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 BOTH_DOORS = bool(os.environ.get("BOTH_DOORS"))
 _DIRECTORY = "tests/reliability/"
 _ROW_TEST = re.compile(r"test_([cupbs]\d+)_")
-_LEFT = ".outcomes"
+_SUFFIX = ".outcomes"
 
 _current: list[pytest.Item] = []
 
@@ -127,27 +127,28 @@ class Reliability:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the page if the whole table ran through both doors. Of several processes
-        the last one does it: it finds what all others have left."""
+        the last one does it, as it finds the outcomes of all."""
         if not self._both_doors or is_selection(session.config):
             return
         if run := session.config.getoption("taken", None):
-            leave(self.outcomes, run)
-            self.outcomes = left_in(run)
+            save_outcomes(self.outcomes, run)
+            self.outcomes = read_outcomes(run)
         if is_complete(self.outcomes):
             self._page.write_text(render(self.outcomes), encoding="utf-8")
 
 
-def leave(outcomes: Mapping[str, Outcome], run: Path) -> None:
-    """For the processes of this run that end later. A file that they see is complete."""
+def save_outcomes(outcomes: Mapping[str, Outcome], run: Path) -> None:
+    """Write what this process has found to the directory of the run, for those that end later.
+    The file is complete when it appears under its name."""
     with NamedTemporaryFile(dir=run, delete=False) as file:
         pickle.dump(outcomes, file)
-    Path(file.name).rename(f"{file.name}{_LEFT}")
+    Path(file.name).rename(f"{file.name}{_SUFFIX}")
 
 
-def left_in(run: Path) -> dict[str, Outcome]:
-    """What the processes of this run have left so far."""
+def read_outcomes(run: Path) -> dict[str, Outcome]:
+    """What all processes of the run have saved so far."""
     outcomes: dict[str, Outcome] = {}
-    for file in run.glob(f"*{_LEFT}"):
+    for file in run.glob(f"*{_SUFFIX}"):
         for row, outcome in pickle.loads(file.read_bytes()).items():
             outcomes.setdefault(row, Outcome()).merge(outcome)
     return outcomes

@@ -53,7 +53,7 @@ def create_key(gateway: Gateway, name: str, *options: str) -> str:
 
 
 def wait_for_records(gateway: Gateway) -> None:
-    """Until there are tables in SQLite."""
+    """Until SQLite has its tables."""
     file = gateway.state_directory / "records.db"
 
     def has_tables() -> bool:
@@ -67,7 +67,7 @@ def wait_for_records(gateway: Gateway) -> None:
 
 
 def wait_for_followers(gateway: Gateway) -> None:
-    """Until there are tables in whatever database, and every worker hears of changes."""
+    """Until any kind of database has its tables, and every worker hears of changes."""
     wait_until(
         lambda: run_token_command(gateway, "list").returncode == 0, 30, "there is no database"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 
 from tests.rig.deadline import wait_until
@@ -34,6 +35,13 @@ class Live:
         self.data = b""
         self.is_over = False
 
+    @property
+    def events(self) -> list[tuple[str, str]]:
+        """The name and the data of each."""
+        blocks = self.data.decode().split("\n\n")[:-1]
+        found = [(re.search(r"^event: (.+)", block, re.M), block) for block in blocks]
+        return [(name[1], block.replace("data: ", "")) for name, block in found if name]
+
     def read(self, seconds: float = 0.05) -> None:
         """What has arrived."""
         try:
@@ -46,5 +54,9 @@ class Live:
     def shows(self, *texts: str) -> bool:
         """Whether the last state that was sent has all of these."""
         self.read()
-        states = self.data.decode().split("\n\n")[:-1]
-        return bool(states) and all(text in states[-1] for text in texts)
+        return bool(self.events) and all(text in self.events[-1][1] for text in texts)
+
+    def ends(self) -> bool:
+        """Whether the gateway has ended it."""
+        self.read()
+        return self.is_over
