@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
+#: Every process has a share: none begins before all of them have taken a file.
 CONFTEST = """
-import os, pytest
+import os, pytest, time
 
 def note(text):
     with open("notes", "a") as file:
@@ -22,6 +23,8 @@ def note(text):
 @pytest.fixture(scope="session", autouse=True)
 def server():
     note("start")
+    while open("notes").read().count("start") < int(os.environ["PROCESSES"]):
+        time.sleep(0.01)
     yield
     note("end")
 """
@@ -50,12 +53,19 @@ def tests(tmp_path: Path) -> Path:
 def run(
     tests: Path, count: int, *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
+    (tests.parent / "notes").unlink(missing_ok=True)
     command = [sys.executable, "-m", "tests.processes", str(count), "tests"]
     quickly = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_randomly"}
     return subprocess.run(
         [*command, *arguments],
         cwd=tests.parent,
-        env={**os.environ, **quickly, "PYTHONPATH": str(PROJECT), **environment},
+        env={
+            **os.environ,
+            **quickly,
+            "PYTHONPATH": str(PROJECT),
+            "PROCESSES": str(count),
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=60,
@@ -79,19 +89,26 @@ def test_every_test_runs_once_and_fixtures_of_the_session_once_for_each_process(
     ran = Counter(what for what, _ in noted if what.startswith("test"))
     assert ran == {f"test_{number}": 2 for number in range(12)}
     by_process = {pid: [what for what, each in noted if each == pid] for _, pid in noted}
-    assert 1 <= len(by_process) <= 3
+    assert len(by_process) == 3
     for each in by_process.values():
         assert (each[0], each[-1], each.count("start"), each.count("end")) == ("start", "end", 1, 1)
 
 
-def test_failures_are_told_at_the_end_and_counted_together(tests: Path) -> None:
+def test_a_failure_in_one_process_is_a_failure_of_the_run(tests: Path) -> None:
     (tests / "test_wrong.py").write_text("def test_c():\n    assert 1 == 2, 'no'\n")
-    (tests / "test_broken.py").write_text("import nothing_of_this_name\n")
     done = run(tests, 2)
     assert done.returncode == 1
-    assert " 1 error, 1 failed, 24 passed in " in done.stdout.splitlines()[-1]
-    for said in ("AssertionError: no", "FAILED tests/test_wrong.py::test_c", "nothing_of_this"):
-        assert said in done.stdout
+    assert " 1 failed, 24 passed in " in done.stdout.splitlines()[-1]
+    assert "AssertionError: no" in done.stdout
+    assert "FAILED tests/test_wrong.py::test_c" in done.stdout
+
+
+def test_a_file_that_cannot_be_imported_is_a_failure(tests: Path) -> None:
+    (tests / "test_broken.py").write_text("import nothing_of_this_name\n")
+    done = run(tests, 1)
+    assert done.returncode == 1
+    assert " 1 error, 24 passed in " in done.stdout.splitlines()[-1]
+    assert "nothing_of_this_name" in done.stdout
 
 
 def test_a_process_that_dies_is_a_failure(tests: Path) -> None:
